@@ -1,0 +1,140 @@
+"""`Importance`: what a measurement found, as pure data. No model inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.parameters import listing
+
+_FILE, _CONFIG = "importance.safetensors", "importance_config.json"
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Sums over samples of each parameter's sensitivity, and how many samples they are over.
+
+    `Ω = sums / count`. Keeping the sums makes pooling exact: any split of the samples, merged in any order, gives the
+    same numbers up to rounding.
+
+    Attributes:
+        sums: parameter name → `Σ_n |g_n|`, the parameter's shape, float32 or wider.
+        count: how many samples; fractional after a decay.
+        estimator: what was measured ("mas", …); only equal ones merge.
+        weights: parameter name → fingerprint of the weights it was measured at.
+        unused: parameters that took no part in the output, for which Ω = 0.
+    """
+
+    sums: dict[str, Tensor]
+    count: float
+    estimator: str = "mas"
+    weights: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.count) and self.count > 0):
+            raise ForgetlessError(f"an importance needs a positive count of samples, not {self.count}.")
+        for name, tensor in self.sums.items():
+            if not torch.is_floating_point(tensor):
+                raise ForgetlessError(f"the importance of {name!r} is {tensor.dtype}, not a float tensor.")
+            if not bool(torch.isfinite(tensor).all()) or bool((tensor < 0).any()):
+                raise ForgetlessError(f"the importance of {name!r} holds NaN, Inf or negative values.")
+
+    def mean(self) -> dict[str, Tensor]:
+        """Ω of Eq. 2: parameter name → `1/N Σ_n |g_n|`, the parameter's shape."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    def merge(self, *others: Importance) -> Importance:
+        """Pool samples of one task: sums and counts add. Neither operand is changed.
+
+        Args:
+            others: measurements of the same parameters of the same network by the same estimator.
+
+        Raises:
+            ForgetlessError: other names, shapes or another estimator.
+        """
+        sums = {name: total.clone() for name, total in self.sums.items()}
+        count, unused = self.count, set(self.unused)
+        for other in others:
+            if other.estimator != self.estimator:
+                raise ForgetlessError(
+                    f"an importance by {self.estimator!r} cannot be merged with one by {other.estimator!r}."
+                )
+            refuse_mismatch(other.sums, sums, "the other importance", "this one")
+            for name, total in other.sums.items():
+                dtype = torch.promote_types(total.dtype, sums[name].dtype)
+                sums[name] = sums[name].to(dtype).add_(total.to(sums[name].device))
+            count += other.count
+            unused &= set(other.unused)
+        kept = tuple(name for name in self.unused if name in unused)
+        return replace(self, sums=sums, count=count, unused=kept)
+
+    def save(self, path: str | Path) -> None:
+        """Write `importance.safetensors` and, for people, `importance_config.json` into the folder `path`.
+
+        Everything needed is in the first file, which is written whole or not at all.
+        """
+        header = {
+            "estimator": self.estimator,
+            "count": self.count,
+            "weights": self.weights,
+            "unused": list(self.unused),
+        }
+        files.write_tensors(Path(path) / _FILE, self.sums, "importance", header)
+        shapes = {name: list(total.shape) for name, total in self.sums.items()}
+        files.write_json(Path(path) / _CONFIG, {**header, "shapes": shapes})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Importance:
+        """Read what `save` wrote; `path` is the folder or the safetensors file itself.
+
+        Raises:
+            ForgetlessError: the file is missing, cut, damaged or holds something else.
+        """
+        path = Path(path)
+        path = path / _FILE if path.is_dir() else path
+        sums, header = files.read_tensors(path, "importance")
+        estimator, count = header.get("estimator"), header.get("count")
+        weights, unused = header.get("weights"), header.get("unused")
+        if (
+            not isinstance(estimator, str)
+            or not isinstance(count, (int, float))
+            or not isinstance(weights, dict)
+            or not isinstance(unused, list)
+        ):
+            raise ForgetlessError(f"{path} is damaged: its header lacks the estimator, count or weights.")
+        try:
+            return cls(sums, float(count), estimator, weights, tuple(map(str, unused)))
+        except ForgetlessError as error:
+            raise ForgetlessError(f"{path} is damaged: {error}") from error
+
+
+def refuse_mismatch(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whose: str, of: str
+) -> None:
+    """Refuse `found` unless it has exactly the names and shapes of `expected`.
+
+    Raises:
+        ForgetlessError: naming what is missing, what is too many and which shapes differ.
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    if missing or extra or shapes:
+        parts = [
+            f"lacks {listing(missing)}" if missing else "",
+            f"has {listing(extra)} besides" if extra else "",
+            f"differs in shape: {'; '.join(shapes[:6])}" if shapes else "",
+        ]
+        raise ForgetlessError(f"{whose} does not fit {of}: it {', '.join(part for part in parts if part)}.")

@@ -1,0 +1,80 @@
+"""Which tensors are protected, under which names: `dict[str, Tensor]` throughout the house."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from forgetless.errors import ForgetlessError
+
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.")
+_PROBED = 1024
+
+
+def canonical(name: str) -> str:
+    """The parameter's name without what DDP, FSDP, torch.compile and PEFT put into it."""
+    for wrapper in _WRAPPERS:
+        while name.startswith(wrapper):
+            name = name[len(wrapper) :]
+        name = name.replace("." + wrapper, ".")
+    return name
+
+
+def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, nn.Parameter]:
+    """The model's trainable parameters by canonical name, each tensor once, in the model's order.
+
+    Args:
+        model: any module.
+        exclude: names or patterns to leave out: a parameter's name, a module's name (everything under
+            it) or a shell pattern ("head", "heads.*", "*.bias").
+
+    Raises:
+        ForgetlessError: a pattern that matches no parameter of the model.
+    """
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    named = {canonical(name): parameter for name, parameter in model.named_parameters()}
+    for pattern in patterns:
+        if not any(_matches(name, pattern) for name in named):
+            raise ForgetlessError(
+                f"exclude={pattern!r} matches no parameter of {type(model).__name__}; "
+                f"its parameters are {listing(named)}."
+            )
+    return {
+        name: parameter
+        for name, parameter in named.items()
+        if parameter.requires_grad and not any(_matches(name, pattern) for pattern in patterns)
+    }
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
+
+
+def listing(names: Iterable[str], most: int = 6) -> str:
+    """`'a', 'b' and 7 more`: names for an error message."""
+    names = [repr(name) for name in names]
+    rest = len(names) - most
+    if rest > 0:
+        return ", ".join(names[:most]) + f" and {rest} more"
+    return ", ".join(names) or "none"
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """A short hash of a tensor's values: of at most 1,024 elements evenly spread, whatever its size.
+
+    Tells weights that were trained further from the ones measured, at no cost; it is no proof against forgery.
+    """
+    with torch.no_grad():
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // _PROBED)
+        values = flat[::step].to("cpu", torch.float32).contiguous().view(torch.uint8)
+    return hashlib.sha256(values.numpy().data).hexdigest()[:16]
+
+
+def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """`fingerprint` of every tensor, by name."""
+    return {name: fingerprint(tensor) for name, tensor in tensors.items()}
