@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from forgetless.anchor import Anchor
 from forgetless.heads import MultiHead
-from forgetless.measure.mas import mas
 from forgetless.train import Task
+
+if TYPE_CHECKING:
+    from forgetless.anchor import Anchor
 
 
 @dataclass
@@ -28,6 +29,8 @@ class MAS:
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Attach the anchor: every step is pulled towards θ*, by Ω."""
+        from forgetless.anchor import Anchor
+
         if self._anchor is None:
             self._anchor = Anchor(model, None, self.strength)
         self._anchor.attach(optimizer)
@@ -38,6 +41,8 @@ class MAS:
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Measure Ω through the task's head on its training inputs, add it, and move θ* to now."""
+        from forgetless.measure.mas import mas
+
         assert self._anchor is not None
         self._anchor.detach()
         importance = mas(
