@@ -53,7 +53,8 @@ class MultiHead(nn.Module):
             ForgetlessError: the task has none.
         """
         if not self.has(task):
-            raise ForgetlessError(f"task {task!r} has no head; there are heads for {", ".join(self.heads) or "none"}.")
+            known = ", ".join(self.heads) or "none"
+            raise ForgetlessError(f"task {task!r} has no head; there are heads for {known}.")
         head = self.heads[_key(task)]
         assert isinstance(head, nn.Linear)
         return head
