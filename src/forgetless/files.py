@@ -83,9 +83,7 @@ def read_json(path: str | Path) -> Any:
         raise ForgetlessError(f"{path} cannot be read as JSON: {_brief(error)}.") from error
 
 
-def write_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
-) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:
     """Write `tensors` and the JSON-able `header` to `path` (safetensors), whole or not at all.
 
     Args:

@@ -116,9 +116,7 @@ class Importance:
             raise ForgetlessError(f"{path} is damaged: {error}") from error
 
 
-def refuse_mismatch(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whose: str, of: str
-) -> None:
+def refuse_mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whose: str, of: str) -> None:
     """Refuse `found` unless it has exactly the names and shapes of `expected`.
 
     Raises:

@@ -78,3 +78,13 @@ def fingerprint(tensor: Tensor) -> str:
 def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """`fingerprint` of every tensor, by name."""
     return {name: fingerprint(tensor) for name, tensor in tensors.items()}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself, without `torch.compile` and DataParallel-style wrappers around it."""
+    for attribute in ("_orig_mod", "module"):
+        inner = getattr(model, attribute, None)
+        wrapper = type(model).__name__ in ("OptimizedModule", "DataParallel", "DistributedDataParallel")
+        if wrapper and isinstance(inner, nn.Module):
+            return unwrapped(inner)
+    return model

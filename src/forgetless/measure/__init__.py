@@ -1,0 +1,1 @@
+"""Estimators: (model, data) → Importance, one file each."""

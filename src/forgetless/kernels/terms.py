@@ -1,0 +1,125 @@
+"""Per-sample gradients of one parameter use, in a form smaller than one gradient per sample.
+
+A *use* is one operation that consumes a parameter; its *term* stands for the gradients `g_n` of every sample n through
+that use. A term knows `Σ_n |g_n|^power` without ever holding all `g_n` at once: memory is O(parameters).
+Index letters: n sample, t position, i in, o out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_TILE = 1 << 20  # elements of the scratch that holds |g_n| of a few samples: fits in the caches
+
+
+class Term(Protocol):
+    """The gradients of a parameter through one use, one per sample."""
+
+    def modulus_sum(self, power: int) -> Tensor:
+        """`Σ_n |g_n|^power`, elementwise, in the parameter's shape."""
+        ...
+
+    def sample(self, n: int) -> Tensor:
+        """`g_n` itself, in the parameter's shape."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """How many samples N."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Gradients written out, `[N, *shape]`: for parameters that are small beside the activations (biases, norms)."""
+
+    gradients: Tensor
+
+    def modulus_sum(self, power: int) -> Tensor:
+        """`Σ_n |g_n|^power`."""
+        return modulus(self.gradients, power).sum(0)
+
+    def sample(self, n: int) -> Tensor:
+        """`g_n`."""
+        return self.gradients[n]
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.gradients.shape[0]
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Sums of outer products over positions, `g_n = Σ_t d_nt a_ntᵀ`: a matrix applied at T positions of each sample.
+
+    Attributes:
+        d: gradient of the output, `[N, T, O]`, any strides.
+        a: the input, `[N, T, I]`, any strides.
+        shape: the parameter's shape; O·I elements in row-major order.
+    """
+
+    d: Tensor
+    a: Tensor
+    shape: torch.Size
+
+    def modulus_sum(self, power: int) -> Tensor:
+        """`Σ_n |Σ_t d_nt a_ntᵀ|^power`; for T = 1 one product, since `|d aᵀ| = |d||a|ᵀ`."""
+        d, a = self.d, self.a
+        if d.shape[1] == 1:
+            total = modulus(d[:, 0], power).T @ modulus(a[:, 0], power)
+        else:
+            total = d.new_zeros(d.shape[2], a.shape[2])
+            chunk = max(1, _TILE // max(1, total.numel()))
+            for start in range(0, d.shape[0], chunk):
+                piece = slice(start, start + chunk)
+                products = torch.bmm(d[piece].transpose(1, 2), a[piece])
+                total += modulus_(products, power).sum(0) if chunk > 1 else modulus_(products, power)[0]
+        return total.view(self.shape)
+
+    def sample(self, n: int) -> Tensor:
+        """`g_n = D_nᵀ A_n`."""
+        return (self.d[n].T @ self.a[n]).view(self.shape)
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.d.shape[0]
+
+
+def modulus(values: Tensor, power: int) -> Tensor:
+    """`|values|^power` for power 1 or 2."""
+    return values.abs() if power == 1 else values.square()
+
+
+def modulus_(values: Tensor, power: int) -> Tensor:
+    """`modulus`, in place."""
+    return values.abs_() if power == 1 else values.square_()
+
+
+def combined_modulus_sum(terms: Sequence[Term], power: int) -> Tensor:
+    """`Σ_n |Σ_u g_n^(u)|^power`: the uses u of one parameter add up *inside* a sample, before the modulus.
+
+    A tied, reused or recurrent parameter has several terms. Matrices are concatenated over their positions; any other
+    mixture is written out one sample at a time.
+    """
+    first = terms[0]
+    if len(terms) == 1:
+        return first.modulus_sum(power)
+    if all(isinstance(term, Outer) for term in terms):
+        outers = [term for term in terms if isinstance(term, Outer)]
+        d = torch.cat([term.d for term in outers], dim=1)
+        a = torch.cat([term.a for term in outers], dim=1)
+        return Outer(d, a, outers[0].shape).modulus_sum(power)
+    total = torch.zeros_like(first.sample(0))
+    for n in range(first.samples):
+        gradient = first.sample(n).clone()
+        for term in terms[1:]:
+            gradient += term.sample(n)
+        total += modulus_(gradient, power)
+    return total

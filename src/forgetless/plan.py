@@ -1,0 +1,219 @@
+"""The check of the first two samples: which parameter may take the fast path, and what is refused.
+
+Two samples go through the network once as a batch, under the `Tape`, and once one at a time. A parameter whose numbers
+agree is measured in batches; one that disagrees (its sample axis is missing, folded or second) or that some operation
+without a rule consumes is measured one sample at a time. A network whose output for a sample depends on the sample's
+neighbours has no per-sample gradient: it is refused, by the name of the module that couples them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetless import data
+from forgetless.engine import Tape
+from forgetless.errors import ForgetlessError
+from forgetless.untouched import in_float64, only
+
+Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
+
+_AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the parameter's largest; a kink may flip in float32
+_AGREE_HALF = 5e-2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How each parameter is measured.
+
+    Attributes:
+        batched: measured in batches, by name.
+        single: measured one sample at a time, by name.
+        why: name → why it is in `single`.
+        sample_bytes: memory that the backward pass of one sample holds on to.
+        sample_seconds: seconds of one sample (in a batch of two, one at a time).
+    """
+
+    batched: Mapping[str, Tensor]
+    single: Mapping[str, Tensor]
+    why: dict[str, str]
+    sample_bytes: float = 0.0
+    sample_seconds: tuple[float, float] = (0.0, 0.0)
+
+
+def batched_sums(
+    model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, power: int
+) -> tuple[dict[str, Tensor], Tensor, Tape]:
+    """`Σ_n |∂s_n/∂θ|^power` of a batch in one backward pass: sums by name (only of what took part), s, and the tape."""
+    sums: dict[str, Tensor] = {}
+    tape = Tape(parameters, data.size(batch), power, sums.__setitem__)
+    with only(list(parameters.values()), model), tape:
+        values = scalars(model, batch)
+        if values.requires_grad:
+            values.sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in parameters.values():
+        parameter.grad = None  # what an operation without a rule has left
+    return sums, values.detach(), tape
+
+
+def single_sums(
+    model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, power: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The same, one sample at a time: exact for every network."""
+    sums: dict[str, Tensor] = {}
+    values = []
+    with only(list(parameters.values()), model):
+        for n in range(data.size(batch)):
+            value = scalars(model, data.rows(batch, n, n + 1))
+            values.append(value.detach())
+            if not value.requires_grad:
+                continue
+            gradients = torch.autograd.grad(value.sum(), list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    moduli = gradient.to_dense().abs() if gradient.is_sparse else gradient.abs()
+                    moduli = moduli if power == 1 else moduli.square()
+                    sums[name] = sums[name] + moduli if name in sums else moduli
+    return sums, torch.cat(values)
+
+
+def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, power: int) -> Plan:
+    """Try two samples both ways and decide.
+
+    Args:
+        model: in eval mode.
+        parameters: what is to be measured, by name.
+        batch: at least two samples; the first two are used.
+        scalars: (model, batch) → `[N]`, the scalar of each sample whose gradient is measured.
+        power: 1 for `|g|`, 2 for `g²`.
+
+    Raises:
+        ForgetlessError: the samples of a batch influence each other.
+    """
+    pair = data.rows(batch, 0, 2)
+    held = _Held(parameters)
+    start = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
+        fast, together, tape = batched_sums(model, parameters, pair, scalars, power)
+    middle = time.perf_counter()
+    slow, apart = single_sums(model, parameters, pair, scalars, power)
+    end = time.perf_counter()
+    tolerance = _AGREE.get(together.dtype, _AGREE_HALF)
+    if _distance(together, apart) > tolerance:
+        raise ForgetlessError(_coupling(model, pair, scalars, tolerance))
+    why = {name: f"no rule for {operation}" for name, operation in tape.unruled.items()}
+    doubtful = [n for n in parameters if n not in why and _differs(fast.get(n), slow.get(n))]
+    if doubtful:
+        why |= _disagreements(model, {n: parameters[n] for n in doubtful}, pair, scalars, power)
+    return Plan(
+        batched={name: value for name, value in parameters.items() if name not in why},
+        single={name: value for name, value in parameters.items() if name in why},
+        why=why,
+        sample_bytes=held.bytes / 2,
+        sample_seconds=((middle - start) / 2, (end - middle) / 2),
+    )
+
+
+class _Held:
+    """Counts the bytes that autograd keeps for the backward pass, parameters aside."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.bytes = 0
+        self._seen = {parameter.data_ptr() for parameter in parameters.values()}
+
+    def count(self, tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in self._seen:
+            self._seen.add(tensor.data_ptr())
+            self.bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, of the largest expected value."""
+    scale = float(expected.abs().max())
+    gap = float((found - expected).abs().max())
+    return gap if scale == 0 else gap / scale
+
+
+def _differs(found: Tensor | None, expected: Tensor | None) -> bool:
+    if found is None or expected is None:
+        other = found if expected is None else expected
+        return other is not None and bool((other != 0).any())
+    return _distance(found, expected) > _AGREE.get(found.dtype, _AGREE_HALF)
+
+
+def _disagreements(
+    model: nn.Module, doubtful: dict[str, Tensor], pair: Any, scalars: Scalars, power: int
+) -> dict[str, str]:
+    """Which of the doubtful parameters are really measured wrongly in a batch, and by how much.
+
+    In float32 an activation next to a kink may fall on its other side in a batch, which changes a gradient by itself.
+    In float64 it does not, so what still disagrees there has no rule that holds.
+    """
+    wide = data.mapped(pair, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    try:
+        with in_float64(model):
+            fast, _, _ = batched_sums(model, doubtful, wide, scalars, power)
+            slow, _ = single_sums(model, doubtful, wide, scalars, power)
+    except RuntimeError:  # a network that insists on its own dtype: the safe path
+        return dict.fromkeys(doubtful, "its batch and its samples disagree")
+    return {
+        name: "its sample axis is missing, folded or not the first"
+        for name in doubtful
+        if _differs(fast.get(name), slow.get(name))
+    }
+
+
+def _coupling(model: nn.Module, pair: Any, scalars: Scalars, tolerance: float) -> str:
+    """The sentence that names the first module in which the samples of a batch influence each other."""
+    traces: list[list[tuple[str, nn.Module, Tensor | None, Tensor | None]]] = []
+
+    def run(batch: Any) -> None:
+        trace: list[tuple[str, nn.Module, Tensor | None, Tensor | None]] = []
+        traces.append(trace)
+        handles = []
+        for name, module in model.named_modules():
+
+            def hook(module: nn.Module, given: Any, result: Any, name: str = name) -> None:
+                trace.append((name, module, _first(given), _first(result)))
+
+            handles.append(module.register_forward_hook(hook))
+        try:
+            with torch.no_grad():
+                scalars(model, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    run(pair)
+    run(data.rows(pair, 0, 1))
+    for (name, module, given, result), (_, _, given_alone, result_alone) in zip(*traces, strict=False):
+        if _same(given, given_alone, tolerance) and not _same(result, result_alone, tolerance):
+            where = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
+            break
+    else:
+        where = type(model).__name__
+    return (
+        f"what {where} computes for a sample depends on the other samples of its batch or on chance, even in eval "
+        "mode, so no sample has an importance of its own; give it running statistics (batch norm), switch its "
+        "randomness off, or measure with batch_size=1 if a batch of one is how it is used."
+    )
+
+
+def _first(value: Any) -> Tensor | None:
+    tensor = next(data.tensors(value), None)
+    return None if tensor is None else tensor.detach().clone()
+
+
+def _same(together: Tensor | None, alone: Tensor | None, tolerance: float) -> bool:
+    if together is None or alone is None or together.dim() == 0 or alone.dim() == 0:
+        return True
+    first = together[: alone.shape[0]]
+    if first.shape != alone.shape or not alone.is_floating_point():
+        return bool(first.shape == alone.shape)
+    return _distance(first, alone) <= tolerance

@@ -1,0 +1,238 @@
+"""One pass over the data: `Σ_n |∂s_n/∂θ|^power` for every parameter, exact for any network.
+
+What every estimator in `measure/` shares. It decides how each parameter is measured on the first two samples (`plan`),
+chooses a batch size that fits the memory, adds up in float32 or wider and puts the model back as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetless import data
+from forgetless.errors import ForgetlessError
+from forgetless.parameters import listing, trainable, unwrapped
+from forgetless.plan import Plan, Scalars, batched_sums, plan, single_sums
+from forgetless.untouched import untouched
+
+_ACTIVATIONS = 512 << 20  # bytes of activations a batch of ours may hold
+_LARGEST = 256  # samples; beyond that a batch gains nothing
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a sweep found.
+
+    Attributes:
+        sums: name → `Σ_n |g_n|^power`, float32 or wider, on the parameter's device.
+        count: how many samples.
+        unused: names of the parameters that took no part.
+    """
+
+    sums: dict[str, Tensor]
+    count: int
+    unused: tuple[str, ...]
+
+
+def sweep(
+    model: nn.Module,
+    dataset: Any,
+    scalars: Scalars,
+    *,
+    power: int = 1,
+    exclude: str | Iterable[str] = (),
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Sums:
+    """Measure every trainable parameter of `model` that is not excluded.
+
+    Args:
+        model: any module; left bit for bit as found.
+        dataset: see `forgetless.data`.
+        scalars: (model, batch) → `[N]`, the scalar of each sample whose gradient is measured.
+        power: 1 for `|g|`, 2 for `g²`.
+        exclude: names, module names or patterns of parameters to leave out.
+        batch_size: samples at a time; by default what fits the memory, and an iterable's own batches as they come.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ForgetlessError: nothing to measure, no data, NaN or Inf anywhere, samples that influence each other.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ForgetlessError(f"batch_size must be at least 1, not {batch_size}.")
+    model = unwrapped(model)
+    parameters = trainable(model, exclude)
+    if not parameters:
+        raise ForgetlessError(
+            f"{type(model).__name__} has no trainable parameter to measure; "
+            "unfreeze some (requires_grad_(True)) or exclude fewer."
+        )
+    _refuse_non_finite_weights(model)
+    with untouched(model), _shown(progress) as advance:
+        run = _Run(model, parameters, scalars, power, batch_size)
+        for batch in data.batches(dataset, batch_size):
+            advance(run.add(batch))
+    return run.result()
+
+
+class _Run:
+    """The state of one sweep."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        scalars: Scalars,
+        power: int,
+        batch_size: int | None,
+    ) -> None:
+        self.model, self.parameters, self.scalars, self.power = model, parameters, scalars, power
+        self.batch_size = batch_size
+        self.device = next(iter(parameters.values())).device
+        self.count = 0
+        self.batch = 0
+        self.sums: dict[str, Tensor] = {}
+        self.plan: Plan | None = None
+
+    def add(self, batch: Any) -> int:
+        """Add a batch; returns how many samples it held."""
+        samples = data.size(batch)
+        data.refuse_non_finite(batch, f"batch {self.batch}")
+        batch = data.mapped(batch, lambda tensor: tensor.detach().to(self.device, non_blocking=True))
+        if self.plan is None and samples > 1 and self.batch_size != 1:
+            self.plan = plan(self.model, self.parameters, batch, self.scalars, self.power)
+            self._warn(self.plan)
+        step = self._step(samples)
+        for start in range(0, samples, step):
+            self._measure(data.rows(batch, start, min(start + step, samples)))
+        self.count += samples
+        self.batch += 1
+        return samples
+
+    def result(self) -> Sums:
+        if self.count == 0:
+            raise ForgetlessError("the data hold no samples, so there is nothing to measure importance on.")
+        unused = tuple(name for name in self.parameters if name not in self.sums)
+        if len(unused) == len(self.parameters):
+            raise ForgetlessError(
+                f"no parameter of {type(self.model).__name__} takes part in the output that is measured: it carries no "
+                "gradient (was it detached, or computed under no_grad?)."
+            )
+        for name in unused:
+            self.sums[name] = torch.zeros_like(self.parameters[name], dtype=_wide(self.parameters[name]))
+        for name, total in self.sums.items():
+            if not bool(torch.isfinite(total).all()):
+                raise ForgetlessError(
+                    f"the gradients of {name!r} overflow {self.parameters[name].dtype}; "
+                    "measure in bfloat16 or float32 (model.float())."
+                )
+        return Sums({name: self.sums[name] for name in self.parameters}, self.count, unused)
+
+    def _step(self, samples: int) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        if self.plan is None:
+            return 1 if samples > 1 else samples
+        fitting = int(_ACTIVATIONS / max(1.0, self.plan.sample_bytes))
+        return max(1, min(_LARGEST, fitting, samples))
+
+    def _measure(self, batch: Any) -> None:
+        if self.plan is None:  # a batch of one, before any two samples were seen: exact as it is
+            self._deposit(*single_sums(self.model, self.parameters, batch, self.scalars, self.power), batch)
+            return
+        if self.plan.batched:
+            sums, values, tape = batched_sums(self.model, self.plan.batched, batch, self.scalars, self.power)
+            lost = [name for name in tape.unruled if name in self.plan.batched]
+            if lost:
+                self._demote(tape.unruled)
+                return self._measure(batch)
+            self._deposit(sums, values, batch)
+        if self.plan.single:
+            self._deposit(*single_sums(self.model, self.plan.single, batch, self.scalars, self.power), batch)
+
+    def _demote(self, unruled: dict[str, str]) -> None:
+        """A later batch took another path than the first two samples did: measure what it lost one by one."""
+        assert self.plan is not None
+        why = {**self.plan.why, **{name: f"no rule for {operation}" for name, operation in unruled.items()}}
+        batched = {name: value for name, value in self.plan.batched.items() if name not in why}
+        single = {name: self.parameters[name] for name in why}
+        self.plan = Plan(batched, single, why, self.plan.sample_bytes, self.plan.sample_seconds)
+        self._warn(self.plan)
+
+    def _deposit(self, sums: dict[str, Tensor], values: Tensor, batch: Any) -> None:
+        if not bool(torch.isfinite(values).all()):
+            raise ForgetlessError(_overflow(self.model, batch, self.scalars))
+        for name, total in sums.items():
+            wide = total.detach().to(_wide(total))
+            self.sums[name] = self.sums[name].add_(wide) if name in self.sums else wide.clone()
+
+    def _warn(self, found: Plan) -> None:
+        if not found.single:
+            return
+        batched, single = found.sample_seconds
+        reasons = "; ".join(sorted(set(found.why.values())))
+        warnings.warn(
+            f"{len(found.single)} of {len(self.parameters)} parameters are measured one sample at a time: "
+            f"{listing(found.single)} ({reasons}). The numbers are exact, but a sample costs about "
+            f"{1000 * (batched + single):.3g} ms instead of {1000 * batched:.3g} ms.",
+            stacklevel=6,
+        )
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _refuse_non_finite_weights(model: nn.Module) -> None:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, tensor in tensors.items():
+        # A float mask buffer may hold -inf on purpose; a NaN never is.
+        bad = torch.isnan(tensor) if name not in dict(model.named_parameters()) else ~torch.isfinite(tensor)
+        if tensor.is_floating_point() and bool(bad.any()):
+            raise ForgetlessError(
+                f"the weights of {name!r} hold NaN or Inf; the network is broken there, so load a sound checkpoint."
+            )
+
+
+def _overflow(model: nn.Module, batch: Any, scalars: Scalars) -> str:
+    """The sentence that names the first module whose output is NaN or Inf."""
+    found: list[str] = []
+    handles = []
+    for name, module in model.named_modules():
+
+        def hook(module: nn.Module, given: Any, result: Any, name: str = name) -> None:
+            floats = [tensor for tensor in data.tensors(result) if tensor.is_floating_point()]
+            if not found and not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
+                found.append(f"the output of {name!r} ({type(module).__name__})" if name else "the output")
+
+        handles.append(module.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            scalars(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    where = found[0] if found else "the squared norm of the output"
+    return f"{where} is NaN or Inf for these inputs; in float16 use bfloat16 or float32, else check their scale."
+
+
+@contextlib.contextmanager
+def _shown(progress: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; silent where stderr is no terminal."""
+    if not progress:
+        yield lambda samples: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("importance: {task.completed:.0f} samples"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("importance", total=None)
+        yield lambda samples: bar.advance(task, samples)
