@@ -47,7 +47,7 @@ def read(path: Path, config: Config) -> tuple[dict[str, Any], Parts]:
     if differences:
         shown = "; ".join(differences[:6])
         raise ForgetlessError(
-            f"{path} is the checkpoint of another run: {shown}; name another file, or remove this one to start over."
+            f"{path} is the checkpoint of another run: {shown}; remove it to start over, or name another."
         )
     parts: Parts = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""One trunk, a linear head per task."""
+"""One trunk, a linear head per task, and how a new head starts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
+
+_ITERATIONS = 100
 
 
 class MultiHead(nn.Module):
     """A shared trunk and a linear head per task: `logits_k = W_k · trunk(x) + b_k`.
 
     Args:
-        trunk: any module from a batch of inputs `[N, …]` to features `[N, features]`; it normalises its inputs itself.
+        trunk: any module from inputs `[N, …]` to features `[N, features]`; it normalises its inputs itself.
         features: the width of its output.
-        pretrained: whether the trunk knows something before the first task. Then 'frozen' trains heads only from the
-            start; a trunk from scratch learns the first task whole, whatever the method.
+        pretrained: whether the trunk knows something before the first task. If not, it learns the first task
+            whole, whatever the method.
     """
 
     def __init__(self, trunk: nn.Module, features: int, *, pretrained: bool = False) -> None:
@@ -29,22 +32,17 @@ class MultiHead(nn.Module):
         self._frozen = False
 
     def grow(self, task: str, classes: int) -> None:
-        """Add the head of `task`, on the trunk's device and in its dtype, drawn from torch's global generator.
+        """Add the head of `task`, with the trunk's device and dtype, drawn from torch's global generator.
 
         Raises:
             ForgetlessError: the task has a head already, or fewer than one class.
         """
         if classes < 1:
             raise ForgetlessError(f"the head of task {task!r} needs at least one class, not {classes}.")
-        if self.has(task):
+        if _key(task) in self.heads:
             raise ForgetlessError(f"task {task!r} has a head already.")
         like = next(self.trunk.parameters(), torch.empty(0))
-        head = nn.Linear(self.features, classes, device=like.device, dtype=like.dtype)
-        self.heads[_key(task)] = head
-
-    def has(self, task: str) -> bool:
-        """Whether `task` has a head."""
-        return _key(task) in self.heads
+        self.heads[_key(task)] = nn.Linear(self.features, classes, device=like.device, dtype=like.dtype)
 
     def head(self, task: str) -> nn.Linear:
         """The head of `task`.
@@ -52,9 +50,9 @@ class MultiHead(nn.Module):
         Raises:
             ForgetlessError: the task has none.
         """
-        if not self.has(task):
-            known = ", ".join(self.heads) or "none"
-            raise ForgetlessError(f"task {task!r} has no head; there are heads for {known}.")
+        if _key(task) not in self.heads:
+            known = ", ".join(repr(key) for key in self.heads) or "none"
+            raise ForgetlessError(f"task {task!r} has no head; the heads are {known}.")
         head = self.heads[_key(task)]
         assert isinstance(head, nn.Linear)
         return head
@@ -65,7 +63,7 @@ class MultiHead(nn.Module):
         return logits
 
     def freeze(self, frozen: bool = True) -> None:
-        """Freeze the trunk, or let it learn again: its parameters take no gradient and it stays in eval mode."""
+        """Freeze the trunk (no gradients, eval mode whatever `train` says), or let it learn again."""
         self._frozen = frozen
         self.trunk.requires_grad_(not frozen)
         self.train(self.training)
@@ -78,7 +76,74 @@ class MultiHead(nn.Module):
         return self
 
 
+def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batch_size: int) -> None:
+    """Fit the head of `task` to the features the trunk has now; nothing else changes.
+
+    Multinomial logistic regression on the features in eval mode, standardised: with z = (f − μ)/σ the minimum
+    of `1/N Σ_n −log softmax(V z_n + c)[y_n] + 1/(2N) ‖V‖²` (scikit-learn's C = 1), found by L-BFGS from zero,
+    so that no random number is used; then `W = V/σ, b = c − W μ`. Training on from a fitted head distorts
+    features less than from a random one (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
+    Underperform Out-of-Distribution", ICLR 2022).
+
+    Args:
+        model: the network, with a head for `task`.
+        task: the task's name.
+        inputs: its training inputs `[N, …]`.
+        labels: its training labels `[N]`.
+        batch_size: inputs that pass through the trunk at once.
+
+    Raises:
+        ForgetlessError: the trunk's features are not finite, or not `[N, features]`.
+    """
+    head = model.head(task)
+    features = _features(model, inputs, batch_size)
+    if features.shape != (len(inputs), model.features):
+        raise ForgetlessError(
+            f"the trunk gives {list(features.shape)} for {len(inputs)} inputs of task {task!r}, "
+            f"not [{len(inputs)}, {model.features}]."
+        )
+    if not bool(torch.isfinite(features).all()):
+        raise ForgetlessError(f"the trunk's features of task {task!r} hold NaN or Inf.")
+    mean, deviation = features.mean(0), features.std(0, correction=0)
+    deviation[deviation <= 1e-6 * features.abs().amax(0)] = 1  # a constant feature, up to rounding
+    weight, bias = _logistic_regression((features - mean) / deviation, labels.to(features.device), head.out_features)
+    with torch.no_grad():
+        head.weight.copy_(weight / deviation)
+        head.bias.copy_(bias - (weight / deviation) @ mean)
+
+
+@torch.no_grad()
+def _features(model: MultiHead, inputs: Tensor, batch_size: int) -> Tensor:
+    """What the trunk gives in eval mode, `[N, features]`, in float32 or wider."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    features = torch.cat([model.trunk(batch.to(device)) for batch in torch.split(inputs, batch_size)])
+    model.train(training)
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _logistic_regression(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The minimum of `1/N Σ cross-entropy + 1/(2N) ‖V‖²`: V `[classes, features]` and c `[classes]`."""
+    weight = features.new_zeros(classes, features.shape[1], requires_grad=True)
+    bias = features.new_zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=_ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(features @ weight.T + bias, labels)
+        loss = loss + weight.square().sum() / (2 * len(labels))
+        torch.autograd.backward(loss)
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(objective)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()
+
+
 def _key(task: str) -> str:
-    """The task's name as a key `nn.ModuleDict` accepts: no dots, not empty, none of its own attributes' names."""
+    """The task's name as a key `nn.ModuleDict` takes: no dots, not empty, none of its attributes' names."""
     key = quote(task, safe=" ").replace(".", "%2E")
     return f"{key}%" if not key or hasattr(nn.ModuleDict(), key) else key

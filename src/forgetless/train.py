@@ -2,132 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from forgetless import checkpoint as checkpoints
+from forgetless import interrupts
 from forgetless.errors import ForgetlessError
-from forgetless.heads import MultiHead
+from forgetless.heads import MultiHead, warm_start
+from forgetless.metrics import Matrix
+from forgetless.parameters import fingerprint
+from forgetless.task import Method as Method
+from forgetless.task import Recipe as Recipe
+from forgetless.task import Task as Task
 
 PHASES = ("warm_start", "train", "measure", "evaluate")
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One distribution to learn.
-
-    Attributes:
-        name: unique in its stream.
-        classes: the names of its classes; label c is `classes[c]`.
-        train: inputs `[N, …]` as the trunk takes them and labels `[N]` (int64).
-        test: the same for held-out samples; never used for learning.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-
-    def __post_init__(self) -> None:
-        for part, (inputs, labels) in (("train", self.train), ("test", self.test)):
-            where = f"the {part} part of task {self.name!r}"
-            if labels.dtype != torch.int64 or labels.ndim != 1:
-                raise ForgetlessError(
-                    f"{where} needs int64 labels [N], not {labels.dtype} {tuple(labels.shape)}."
-                )
-            if len(inputs) != len(labels):
-                raise ForgetlessError(f"{where} has {len(inputs)} inputs and {len(labels)} labels.")
-            if len(labels) == 0:
-                raise ForgetlessError(f"{where} is empty.")
-            if int(labels.min()) < 0 or int(labels.max()) >= len(self.classes):
-                raise ForgetlessError(
-                    f"{where} has labels {int(labels.min())} to {int(labels.max())} for {len(self.classes)} classes."
-                )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a task is learned, the same for every method.
-
-    Attributes:
-        lr: the learning rate at the start of every task.
-        epochs: passes over each task's training samples.
-        batch_size: the most samples in a step; an epoch's steps are of equal size (±1), so none is tiny.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        clip: the most the norm of all gradients may be; None for no limit.
-        schedule: "constant", or "cosine" from `lr` to 0 over each task.
-        warm_start: fit a new head to the features of a trunk that knows something before the first step.
-        hold_statistics: batch-norm layers of a trunk that knows something keep their running statistics.
-    """
-
-    lr: float
-    epochs: int
-    batch_size: int
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    clip: float | None = None
-    schedule: str = "constant"
-    warm_start: bool = True
-    hold_statistics: bool = False
-
-
-class Method(Protocol):
-    """A way to learn a stream. The loop calls it at fixed points; what it keeps, it keeps itself."""
-
-    name: str
-    strength: float | None
-
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Before the first step of a task, its head in place; attach to the optimiser here."""
-
-    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
-        """What is added to a batch's loss, a scalar; None for nothing."""
-
-    def end(self, model: MultiHead, task: Task) -> None:
-        """After the last step of a task: measure, consolidate, detach."""
-
-    def state(self) -> dict[str, Tensor]:
-        """All that a resumed run needs, at any step."""
-
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
-        """Take `state` back; in the middle of a task `begin` has been called before."""
-
-
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. Numbers count from 1; `step` of `steps` are the task's."""
+    """Where a run is. All numbers count from 1; `step` and `steps` are the task's.
+
+    Attributes:
+        task: the number of the task, of `tasks`.
+        tasks: how many there are.
+        name: the task's name.
+        phase: one of `PHASES`, reported when it starts; "train" after every step.
+        epoch: the epoch of the last step; 0 outside "train".
+        step: steps done in this task; 0 outside "train".
+        steps: all steps of this task.
+        loss: the last batch's loss with the penalty; NaN outside "train".
+    """
 
     task: int
     tasks: int
     name: str
     phase: str
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    loss: float = math.nan
+    epoch: int
+    step: int
+    steps: int
+    loss: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """What learning a stream came to.
 
     Attributes:
-        accuracy: R[i][j], the share of task j's test samples classified rightly after learning task i; None for j > i,
-            where task j has no head yet.
-        seconds: phase ("warm_start", "train", "measure", "evaluate") → seconds spent in it, over all resumes.
+        accuracy: R[i][j], the share of task j's test samples classified rightly after learning task i; None
+            for j > i, where task j has no head yet.
+        seconds: phase → seconds spent in it, over all resumes.
     """
 
-    accuracy: list[list[float | None]]
-    seconds: dict[str, float] = field(default_factory=dict)
+    accuracy: Matrix
+    seconds: dict[str, float]
 
 
 def learn(
@@ -137,65 +76,261 @@ def learn(
     recipe: Recipe,
     *,
     seed: int,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     every: float = 30.0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
-    """Learn `tasks` in order by `method`; `model` is trained in place and gets a head per task.
+    """Learn `tasks` in order by `method`: cross-entropy plus the method's penalty, a head per task, SGD.
+
+    Every random number is a pure function of (seed, task, epoch or step), never of what was drawn before. So
+    all methods see the same samples in the same order under the same dropout masks, and a run that was killed
+    at any moment and called again with the same arguments ends with the same bits as one that was not (on the
+    same machine with as many threads).
 
     Args:
-        model: the network.
+        model: the network; trained in place, a head is grown for each task.
         tasks: the stream; names unique.
-        method: a fresh method (`forgetless.methods.create`).
+        method: a fresh method.
         recipe: how each task is learned.
-        seed: decides the order of samples, the heads' first weights and dropout, the same for every method.
-        checkpoint: a file to continue from if it exists, and to keep up to date; removed by nobody.
+        seed: decides the order of samples, the first weights of heads, and dropout.
+        checkpoint: a file to continue from if it exists, and to keep up to date: inside a task, at the end of
+            its training, after it, and on Ctrl-C (at the end of the step).
         every: seconds between checkpoints inside a task.
-        on_progress: called before each phase and after each step.
+        on_progress: called when a phase starts and after each step.
+
+    Returns:
+        The accuracy matrix and the seconds of each phase.
+
+    Raises:
+        ForgetlessError: no tasks, equal names, a checkpoint that is damaged or of another run, or a loss or
+            weights that stop being finite (the last checkpoint stays as it was).
     """
-    report = on_progress or (lambda progress: None)
-    accuracy: list[list[float | None]] = [[None] * len(tasks) for _ in tasks]
-    for index, task in enumerate(tasks):
-        torch.manual_seed(_derive(seed, task.name))
-        model.grow(task.name, len(task.classes))
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise ForgetlessError(f"a stream needs tasks of different names, not {names}.")
+    path = None if checkpoint is None else Path(checkpoint)
+    device = next(model.parameters()).device
+    run = _Run(model, tasks, method, recipe, seed, path, every, on_progress or (lambda progress: None))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        run.learn()
+    return Outcome(run.accuracy, run.seconds)
+
+
+class _Run:
+    """A run and its position: task `index` with `step` steps done; step 0 is before the task begins."""
+
+    def __init__(
+        self,
+        model: MultiHead,
+        tasks: Sequence[Task],
+        method: Method,
+        recipe: Recipe,
+        seed: int,
+        path: Path | None,
+        every: float,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.model, self.tasks, self.method, self.recipe = model, tasks, method, recipe
+        self.seed, self.path, self.every, self.report = seed, path, every, report
+        self.device = next(model.parameters()).device
+        self.config = _config(model, tasks, method, recipe, seed)
+        self.index = self.step = 0
+        self.accuracy: Matrix = [[None] * len(tasks) for _ in tasks]
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.saved = time.monotonic()
+
+    @property
+    def task(self) -> Task:
+        return self.tasks[self.index]
+
+    def learn(self) -> None:
+        """Learn all tasks that are not learned yet."""
+        optimizer = self._restore() if self.path is not None and self.path.exists() else None
+        while self.index < len(self.tasks):
+            optimizer = optimizer or self._open()
+            with interrupts.held() as interrupt:
+                self._train(optimizer, interrupt)
+            self._close()
+            optimizer = None
+
+    def _open(self) -> Optimizer:
+        """Give the task its head and the method its beginning."""
+        torch.manual_seed(derive(self.seed, self.task.name, "head"))
+        self.model.grow(self.task.name, len(self.task.classes))
+        if self.recipe.warm_start and self._knows_something():
+            with self._phase("warm_start"):
+                warm_start(self.model, self.task.name, *self.task.train, self.recipe.batch_size)
+        return self._begin()
+
+    def _begin(self) -> Optimizer:
+        recipe = self.recipe
         optimizer = torch.optim.SGD(
-            model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
+            self.model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
         )
-        method.begin(model, task, optimizer)
-        model.train()
-        steps_per_epoch = math.ceil(len(task.train[1]) / recipe.batch_size)
-        steps, step = steps_per_epoch * recipe.epochs, 0
-        for epoch in range(recipe.epochs):
-            order = torch.randperm(
-                len(task.train[1]), generator=torch.Generator().manual_seed(_derive(seed, task.name, epoch))
-            )
-            for chosen in order.tensor_split(steps_per_epoch):
-                inputs, labels = task.train[0][chosen], task.train[1][chosen]
-                logits = model(inputs, task.name)
-                loss = F.cross_entropy(logits, labels)
-                penalty = method.penalty(inputs, labels, logits)
-                if penalty is not None:
-                    loss = loss + penalty
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                step += 1
-                report(
-                    Progress(
-                        index + 1, len(tasks), task.name, "train", epoch + 1, step, steps, float(loss.detach())
-                    )
-                )
-        method.end(model, task)
-        model.eval()
-        for j, old in enumerate(tasks[: index + 1]):
-            with torch.no_grad():
-                accuracy[index][j] = float(
-                    (model(old.test[0], old.name).argmax(1) == old.test[1]).float().mean()
-                )
-    return Outcome(accuracy, dict.fromkeys(PHASES, 0.0))
+        self.method.begin(self.model, self.task, optimizer)
+        return optimizer
+
+    def _train(self, optimizer: Optimizer, interrupt: Callable[[], None]) -> None:
+        """Take the task's remaining steps."""
+        samples = len(self.task.train[1])
+        per_epoch = math.ceil(samples / self.recipe.batch_size)
+        steps = per_epoch * self.recipe.epochs
+        self._set_modes()
+        while self.step < steps:
+            epoch, batch = divmod(self.step, per_epoch)
+            order = permutation(samples, derive(self.seed, self.task.name, "order", epoch))
+            for chosen in order.tensor_split(per_epoch)[batch:]:
+                with self._timed("train"):
+                    loss = self._step(optimizer, chosen, steps)
+                try:
+                    self._tell("train", epoch + 1, self.step, steps, loss)
+                    interrupt()
+                except KeyboardInterrupt:
+                    self._save(optimizer)
+                    raise
+                if self.step == steps or time.monotonic() - self.saved >= self.every:
+                    self._save(optimizer)
+
+    def _step(self, optimizer: Optimizer, chosen: Tensor, steps: int) -> float:
+        """One step on the samples `chosen`; gives the loss."""
+        torch.manual_seed(derive(self.seed, self.task.name, "step", self.step))
+        inputs, labels = (part[chosen].to(self.device) for part in self.task.train)
+        for group in optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step, steps)
+        logits = self.model(inputs, self.task.name)
+        loss = F.cross_entropy(logits, labels)
+        penalty = self.method.penalty(inputs, labels, logits)
+        if penalty is not None:
+            loss = loss + penalty
+        if not bool(torch.isfinite(loss)):
+            raise ForgetlessError(self._diverged(f"the loss became {float(loss)}", self.step + 1))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def _close(self) -> None:
+        """Let the method measure, test every task so far, and move on to the next."""
+        with self._phase("measure"):
+            self.method.end(self.model, self.task)
+        with self._phase("evaluate"):
+            for column, task in enumerate(self.tasks[: self.index + 1]):
+                self.accuracy[self.index][column] = accuracy(self.model, task, self.recipe.batch_size)
+        self.index, self.step = self.index + 1, 0
+        self._save(None)
+
+    def _knows_something(self) -> bool:
+        return self.model.pretrained or self.index > 0
+
+    def _set_modes(self) -> None:
+        self.model.train()
+        if self.recipe.hold_statistics and self._knows_something():
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+    def _save(self, optimizer: Optimizer | None) -> None:
+        """Write the checkpoint; `optimizer` is None between tasks."""
+        self._refuse_nonfinite()
+        if self.path is None:
+            return
+        parts = {"model": self.model.state_dict(), "method": self.method.state()}
+        if optimizer is not None:
+            parts["optimizer"] = checkpoints.optimizer_state(optimizer)
+        position = {
+            "index": self.index,
+            "step": self.step,
+            "accuracy": self.accuracy,
+            "seconds": self.seconds,
+        }
+        checkpoints.write(self.path, self.config, position, parts)
+        self.saved = time.monotonic()
+
+    def _restore(self) -> Optimizer | None:
+        """Continue from the checkpoint; gives the optimiser if it is inside a task."""
+        assert self.path is not None
+        position, parts = checkpoints.read(self.path, self.config)
+        self.index, self.step = position["index"], position["step"]
+        self.accuracy, self.seconds = position["accuracy"], position["seconds"]
+        inside = self.step > 0
+        for task in self.tasks[: self.index + inside]:
+            self.model.grow(task.name, len(task.classes))
+        self.model.load_state_dict(parts["model"])
+        optimizer = self._begin() if inside else None
+        if optimizer is not None:
+            checkpoints.restore_optimizer(optimizer, parts.get("optimizer", {}))
+        self.method.load_state(self.model, parts.get("method", {}))
+        return optimizer
+
+    def _refuse_nonfinite(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.step))
+
+    def _diverged(self, what: str, step: int) -> str:
+        return (
+            f"{what} in task {self.task.name!r}, step {step}, under {self.method.name!r}; "
+            f"lower lr (now {self.recipe.lr:g}) or set clip."
+        )
+
+    @contextlib.contextmanager
+    def _phase(self, phase: str) -> Iterator[None]:
+        self._tell(phase)
+        with self._timed(phase):
+            yield
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - start
+
+    def _tell(self, phase: str, epoch: int = 0, step: int = 0, steps: int = 0, loss: float = math.nan) -> None:
+        task = self.task.name
+        self.report(Progress(self.index + 1, len(self.tasks), task, phase, epoch, step, steps, loss))
 
 
-def _derive(seed: int, *what: object) -> int:
-    """A seed of its own for every purpose: a pure function of `seed` and `what`."""
-    digest = hashlib.sha256(repr((seed, *what)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+@torch.no_grad()
+def accuracy(model: MultiHead, task: Task, batch_size: int) -> float:
+    """The share of the task's test samples that the model, in eval mode, classifies rightly."""
+    model.eval()
+    device = next(model.parameters()).device
+    right = 0
+    for inputs, labels in zip(*(torch.split(part, batch_size) for part in task.test), strict=True):
+        right += int((model(inputs.to(device), task.name).argmax(1) == labels.to(device)).sum())
+    return right / len(task.test[1])
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """A seed of its own for every purpose: 63 bits, a pure function of `seed` and `purpose`."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:8], "big") >> 1
+
+
+def permutation(samples: int, seed: int) -> Tensor:
+    """The numbers 0 … samples − 1 in an order decided by `seed` alone."""
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def _config(model: MultiHead, tasks: Sequence[Task], method: Method, recipe: Recipe, seed: int) -> checkpoints.Config:
+    """Everything that defines a run, flat: two runs with equal ones end with the same bits."""
+    assert dataclasses.is_dataclass(method)
+    settings = {
+        f"{method.name}'s {each.name}": getattr(method, each.name) for each in dataclasses.fields(method) if each.init
+    }
+    stream = {
+        f"task {number}": f"{task.name} {'/'.join(map(fingerprint, (*task.train, *task.test)))}"
+        for number, task in enumerate(tasks, 1)
+    }
+    state = model.state_dict()
+    weights = hashlib.sha256("".join(f"{name}{fingerprint(state[name])}" for name in state).encode())
+    return {
+        "method": method.name,
+        **settings,
+        "seed": seed,
+        **{f"the recipe's {name}": value for name, value in dataclasses.asdict(recipe).items()},
+        **stream,
+        "the network at the start": weights.hexdigest()[:16],
+    }

@@ -7,7 +7,7 @@ from forgetless.methods.finetune import Finetune
 from forgetless.methods.frozen import Frozen
 from forgetless.methods.mas import MAS
 from forgetless.parameters import listing
-from forgetless.train import Method
+from forgetless.task import Method
 
 METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Finetune, Frozen, MAS)}
 

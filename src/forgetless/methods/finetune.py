@@ -1,4 +1,4 @@
-"""Fine-tuning: learn each task and protect nothing. The lower bound that every other method is held against."""
+"""Fine-tuning: learn each task and protect nothing; what every other method is held against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless.heads import MultiHead
-from forgetless.train import Task
+from forgetless.task import Task
 
 
 @dataclass

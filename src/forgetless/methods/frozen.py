@@ -1,4 +1,4 @@
-"""Frozen trunk: train heads only. Forgets nothing and learns nothing new but a linear view of what is known."""
+"""Frozen trunk: train heads only. It forgets nothing, and sees each task through what it knew before."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless.heads import MultiHead
-from forgetless.train import Task
+from forgetless.task import Task
 
 
 @dataclass
 class Frozen:
     """The trunk stays as it is once it knows something; each task trains its own head.
 
-    A pretrained trunk is frozen from the start, one from scratch after the first task. Freezing is whole: no gradient,
-    no weight decay, batch-norm statistics and dropout as in eval mode, so R[i][j] = R[j][j] exactly.
+    A pretrained trunk is frozen from the start, one from scratch after the first task. Freezing is whole: no
+    gradient, no weight decay, batch-norm statistics and dropout as in eval mode, so R[i][j] = R[j][j] exactly.
     """
 
     name: ClassVar[str] = "frozen"

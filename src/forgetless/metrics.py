@@ -1,0 +1,148 @@
+"""What was learned, kept and forgotten: every number comes from the accuracy matrix R.
+
+`R[i,j]` is the accuracy on task j after learning task i, a share in [0, 1], or None where it is not known; T
+tasks, counted from 1 in the formulas. The literature uses the same words for different formulas, so every
+function names its source and says what others compute under its name. All raise `ForgetlessError` when R is not
+a square matrix of shares, or lacks an entry that the formula needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from forgetless.errors import ForgetlessError
+
+Matrix = list[list[float | None]]
+Rows = Sequence[Sequence[float | None]]
+
+
+def average_accuracy(accuracy: Rows) -> float:
+    """ACC: what is known in the end, `1/T Σ_j R[T,j]`.
+
+    Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017; also A_T of Chaudhry
+    et al. 2018. Tasks count alike, whatever their size; some codes average over test samples instead.
+    """
+    last = len(checked(accuracy)) - 1
+    return _mean(_entry(accuracy, last, j) for j in range(last + 1))
+
+
+def learning_accuracy(accuracy: Rows) -> float:
+    """LA: how well each task was learned when its turn came, `1/T Σ_j R[j,j]`: plasticity.
+
+    Riemer et al., "Learning to Learn without Forgetting by Maximizing Transfer and Minimizing Interference",
+    ICLR 2019. `ACC = LA + (T−1)/T · BWT`.
+    """
+    return _mean(_entry(accuracy, j, j) for j in range(len(checked(accuracy))))
+
+
+def average_incremental_accuracy(accuracy: Rows) -> float:
+    """The average accuracy on the tasks so far, averaged over the stream: `1/T Σ_i 1/i Σ_{j≤i} R[i,j]`.
+
+    Rebuffi et al., "iCaRL", CVPR 2017, where it is taken over test samples and often leaves out i = 1.
+    """
+    tasks = range(len(checked(accuracy)))
+    return _mean(_mean(_entry(accuracy, i, j) for j in range(i + 1)) for i in tasks)
+
+
+def backward_transfer(accuracy: Rows) -> float:
+    """BWT: what later tasks did to earlier ones, `1/(T−1) Σ_{j<T} (R[T,j] − R[j,j])`; negative is forgetting.
+
+    Lopez-Paz and Ranzato 2017. Díaz-Rodríguez et al. 2018 average `R[i,j] − R[j,j]` over all pairs i > j instead,
+    and split the result into a positive and a negative part. Needs two tasks.
+    """
+    last = len(checked(accuracy, least=2)) - 1
+    return _mean(_entry(accuracy, last, j) - _entry(accuracy, j, j) for j in range(last))
+
+
+def forward_transfer(accuracy: Rows, untrained: Sequence[float]) -> float:
+    """FWT: what earlier tasks did for later ones before they were learned, `1/(T−1) Σ_{j>1} (R[j−1,j] − b_j)`.
+
+    Lopez-Paz and Ranzato 2017. Needs accuracies on tasks not learned yet (R above the diagonal), so a head that
+    exists beforehand. Díaz-Rodríguez et al. 2018 average `R[i,j]` over all pairs i < j and subtract nothing.
+
+    Args:
+        accuracy: R, two tasks or more.
+        untrained: b_j, the accuracy of an untrained model on each task.
+    """
+    tasks = len(checked(accuracy, least=2))
+    if len(untrained) != tasks or not all(map(_is_share, untrained)):
+        raise ForgetlessError(f"forward transfer over {tasks} tasks needs {tasks} untrained accuracies in [0, 1].")
+    return _mean(_entry(accuracy, j - 1, j) - untrained[j] for j in range(1, tasks))
+
+
+def forgetting(accuracy: Rows) -> float:
+    """F: the fall from the best a task ever was, `1/(T−1) Σ_{j<T} (max_{l<T} R[l,j] − R[T,j])`.
+
+    Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018; F_T. Never less than
+    `forgetting_mas`; negative where a task ended better than it ever was (some codes clip that at 0). Entries
+    above the diagonal count where they are known. Needs two tasks.
+    """
+    last = len(checked(accuracy, least=2)) - 1
+    return _mean(_best(accuracy, j) - _entry(accuracy, last, j) for j in range(last))
+
+
+def forgetting_mas(accuracy: Rows) -> float:
+    """The fall from when a task was learned, `1/(T−1) Σ_{j<T} (R[j,j] − R[T,j])` = −BWT.
+
+    Aljundi et al., "Memory Aware Synapses", ECCV 2018, and De Lange et al., "A Continual Learning Survey", 2021;
+    the paper prints the drop with a minus sign. Needs two tasks.
+    """
+    return -backward_transfer(accuracy)
+
+
+def intransigence(accuracy: Rows, reference: Sequence[float]) -> float:
+    """I: what protecting old tasks cost the new ones, `1/T Σ_k (R*_k − R[k,k])`; negative is help.
+
+    Chaudhry et al. 2018, who report I_T, the last task's alone; R*_k is there the accuracy of a model trained on
+    tasks 1…k together. Others take fine-tuning's R[k,k], which needs no old data; say which.
+
+    Args:
+        accuracy: R.
+        reference: R*_k for each task.
+    """
+    tasks = len(checked(accuracy))
+    if len(reference) != tasks or not all(map(_is_share, reference)):
+        raise ForgetlessError(f"intransigence over {tasks} tasks needs {tasks} reference accuracies in [0, 1].")
+    return _mean(reference[k] - _entry(accuracy, k, k) for k in range(tasks))
+
+
+def checked(accuracy: Rows, least: int = 1) -> Rows:
+    """`accuracy` itself, if it is a square matrix of shares or None for `least` tasks or more.
+
+    Raises:
+        ForgetlessError: it is not.
+    """
+    tasks = len(accuracy)
+    if any(len(row) != tasks for row in accuracy):
+        raise ForgetlessError(f"R must be square: {tasks} rows of {[len(row) for row in accuracy]} entries.")
+    if tasks < least:
+        raise ForgetlessError(f"this needs {least} task{'s' * (least > 1)} or more; R has {tasks}.")
+    for i, row in enumerate(accuracy):
+        for j, entry in enumerate(row):
+            if entry is not None and not _is_share(entry):
+                raise ForgetlessError(f"R[{i + 1},{j + 1}] is {entry!r}, not an accuracy in [0, 1].")
+    return accuracy
+
+
+def _entry(accuracy: Rows, i: int, j: int) -> float:
+    entry = accuracy[i][j]
+    if entry is None:
+        raise ForgetlessError(f"R[{i + 1},{j + 1}] is not known, and this needs it.")
+    return entry
+
+
+def _best(accuracy: Rows, j: int) -> float:
+    """The best task j ever was before the last task, with every entry since it was learned known."""
+    before = (row[j] for row in accuracy[:j])
+    since = [_entry(accuracy, i, j) for i in range(j, len(accuracy) - 1)]
+    return max([*since, *(entry for entry in before if entry is not None)])
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return math.fsum(listed) / len(listed)

@@ -1,0 +1,131 @@
+"""What is learned, how, and by what: `Task`, `Recipe`, `Method`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from forgetless.errors import ForgetlessError
+from forgetless.heads import MultiHead
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One distribution to learn.
+
+    Attributes:
+        name: unique in its stream.
+        classes: the names of its classes; label c is `classes[c]`.
+        train: inputs `[N, …]` as the trunk takes them and labels `[N]` (int64).
+        test: the same for held-out samples; never used for learning.
+
+    Raises:
+        ForgetlessError: a part is empty, or its labels do not fit its inputs or the classes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    def __post_init__(self) -> None:
+        for part, (inputs, labels) in (("train", self.train), ("test", self.test)):
+            where = f"the {part} part of task {self.name!r}"
+            if labels.dtype != torch.int64 or labels.ndim != 1:
+                kind = str(labels.dtype).removeprefix("torch.")
+                raise ForgetlessError(f"{where} needs int64 labels [N], not {kind} {list(labels.shape)}.")
+            if len(inputs) != len(labels):
+                raise ForgetlessError(f"{where} has {len(inputs)} inputs and {len(labels)} labels.")
+            if len(labels) == 0:
+                raise ForgetlessError(f"{where} is empty.")
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise ForgetlessError(f"{where} has labels {low}…{high} for {len(self.classes)} classes.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each task is learned, the same for every method.
+
+    A trunk *knows something* if it is pretrained, and in any case from the second task on.
+
+    Attributes:
+        lr: the learning rate at the start of every task.
+        epochs: passes over each task's training samples.
+        batch_size: the most samples in a step; an epoch's steps are of equal size (±1), so none is tiny.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        clip: the most the norm of all gradients may be; None for no limit.
+        schedule: "constant", or "cosine" from `lr` to 0 over each task.
+        warm_start: fit a new head to the features of a trunk that knows something, before the first step.
+        hold_statistics: batch-norm layers of a trunk that knows something keep their running statistics.
+
+    Raises:
+        ForgetlessError: a value that makes no sense.
+    """
+
+    lr: float
+    epochs: int
+    batch_size: int
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip: float | None = None
+    schedule: str = "constant"
+    warm_start: bool = True
+    hold_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        checks = {
+            "lr": (math.isfinite(self.lr) and self.lr > 0, "a positive number"),
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (math.isfinite(self.weight_decay) and self.weight_decay >= 0, "zero or positive"),
+            "clip": (self.clip is None or (math.isfinite(self.clip) and self.clip > 0), "positive or None"),
+            "schedule": (self.schedule in ("constant", "cosine"), "'constant' or 'cosine'"),
+        }
+        for name, (holds, must) in checks.items():
+            if not holds:
+                raise ForgetlessError(f"the recipe's {name} must be {must}, not {getattr(self, name)!r}.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of step `step` (from 0) of a task's `steps`."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+class Method(Protocol):
+    """A way to learn a stream. The loop calls it at fixed points; what must be kept, it keeps itself.
+
+    A method is a dataclass: its public fields are its settings and, with its name, what identifies it in a
+    checkpoint.
+    """
+
+    @property
+    def name(self) -> str:
+        """The method's name in the registry and in every table."""
+
+    @property
+    def strength(self) -> float | None:
+        """The λ it was made with, constant over the stream; None for a method without."""
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Before the first step of a task, its head in place: attach to the optimiser, remember the model."""
+
+    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
+        """A scalar to be added to the batch's loss; None for nothing."""
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """After the last step of a task: measure, consolidate, detach."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, between any two steps and between tasks."""
+
+    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+        """Take `state` back. Inside a task, `begin` was called just before, on the weights of now."""
