@@ -1,7 +1,7 @@
 """Named tensors on disk: safetensors, written whole or not at all, and verified when read.
 
-A file carries a JSON header (in safetensors' own metadata) with its format, its version, a SHA-256 of every
-tensor's bytes and whatever its writer adds. It is written to a temporary name in the same folder and renamed, so a
+A file carries a JSON header (in safetensors' own metadata) with its format, its version, whatever its writer
+adds, and a SHA-256 of that and of every tensor's bytes. It is written to a temporary name in the same folder and renamed, so a
 crash leaves the old file or the new one, never half of one. Nothing here knows what the tensors mean.
 """
 
@@ -99,6 +99,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, he
         "version": _VERSION,
         "sha256": {name: sha256(tensor) for name, tensor in stored.items()},
         "header": dict(header),
+        "header_sha256": _seal(header),
     }
     with replacing(Path(path)) as temporary:
         save_file(stored, str(temporary), metadata={_KEY: json.dumps(meta, allow_nan=False)})
@@ -139,7 +140,13 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     for name, tensor in tensors.items():
         if sha256(tensor) != sums[name]:
             raise ForgetlessError(f"{path} is damaged: the bytes of {name!r} are not the ones written.")
+    if _seal(header) != meta.get("header_sha256"):
+        raise ForgetlessError(f"{path} is damaged: its header is not the one written.")
     return tensors, header
+
+
+def _seal(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(header), allow_nan=False).encode()).hexdigest()
 
 
 def _brief(error: Exception) -> str:

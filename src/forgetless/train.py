@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +148,8 @@ class _Run:
         """Learn all tasks that are not learned yet."""
         optimizer = self._restore() if self.path is not None and self.path.exists() else None
         while self.index < len(self.tasks):
-            optimizer = optimizer or self._open()
+            if optimizer is None:
+                optimizer = self._open()
             with interrupts.held() as interrupt:
                 self._train(optimizer, interrupt)
             self._close()
@@ -186,7 +188,7 @@ class _Run:
                     self._tell("train", epoch + 1, self.step, steps, loss)
                     interrupt()
                 except KeyboardInterrupt:
-                    self._save(optimizer)
+                    self._save(optimizer)  # here, and only here, the state is whole
                     raise
                 if self.step == steps or time.monotonic() - self.saved >= self.every:
                     self._save(optimizer)
@@ -216,6 +218,7 @@ class _Run:
         """Let the method measure, test every task so far, and move on to the next."""
         with self._phase("measure"):
             self.method.end(self.model, self.task)
+        self._refuse_nonfinite()
         with self._phase("evaluate"):
             for column, task in enumerate(self.tasks[: self.index + 1]):
                 self.accuracy[self.index][column] = accuracy(self.model, task, self.recipe.batch_size)
@@ -234,7 +237,8 @@ class _Run:
 
     def _save(self, optimizer: Optimizer | None) -> None:
         """Write the checkpoint; `optimizer` is None between tasks."""
-        self._refuse_nonfinite()
+        if optimizer is not None:
+            self._refuse_nonfinite()
         if self.path is None:
             return
         parts = {"model": self.model.state_dict(), "method": self.method.state()}
@@ -253,6 +257,12 @@ class _Run:
         """Continue from the checkpoint; gives the optimiser if it is inside a task."""
         assert self.path is not None
         position, parts = checkpoints.read(self.path, self.config)
+        try:
+            return self._resume(position, parts)
+        except (LookupError, TypeError, RuntimeError) as error:
+            raise ForgetlessError(f"{self.path} is damaged: it does not hold a whole run.") from error
+
+    def _resume(self, position: dict[str, Any], parts: checkpoints.Parts) -> Optimizer | None:
         self.index, self.step = position["index"], position["step"]
         self.accuracy, self.seconds = position["accuracy"], position["seconds"]
         inside = self.step > 0
@@ -300,7 +310,10 @@ def accuracy(model: MultiHead, task: Task, batch_size: int) -> float:
     device = next(model.parameters()).device
     right = 0
     for inputs, labels in zip(*(torch.split(part, batch_size) for part in task.test), strict=True):
-        right += int((model(inputs.to(device), task.name).argmax(1) == labels.to(device)).sum())
+        logits = model(inputs.to(device), task.name)
+        if not bool(torch.isfinite(logits).all()):
+            raise ForgetlessError(f"the logits of task {task.name!r} hold NaN or Inf in eval mode.")
+        right += int((logits.argmax(1) == labels.to(device)).sum())
     return right / len(task.test[1])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 from forgetless.errors import ForgetlessError
 from forgetless.methods.finetune import Finetune
 from forgetless.methods.frozen import Frozen
@@ -13,15 +16,19 @@ METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Finetune, Froze
 
 
 def create(name: str, strength: float | None = None) -> Method:
-    """A fresh method by its name, with the strength it defaults to unless one is given.
+    """A fresh method by its name, with its default strength unless one is given.
 
     Raises:
-        ForgetlessError: no method has that name, or it takes no strength and one is given.
+        ForgetlessError: no method has that name, it takes no strength and one is given, or the strength is
+            negative or not finite.
     """
     if name not in METHODS:
-        raise ForgetlessError(f"there is no method {name!r}; there are {listing(METHODS)}.")
+        raise ForgetlessError(f"there is no method {name!r}; there are {listing(METHODS, most=99)}.")
+    method = METHODS[name]()
     if strength is None:
-        return METHODS[name]()
-    if METHODS[name]().strength is None:
+        return method
+    if method.strength is None:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
-    return METHODS[name](strength=strength)  # type: ignore[call-arg]
+    if not (math.isfinite(strength) and strength >= 0):
+        raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
+    return dataclasses.replace(method, strength=strength)  # type: ignore[type-var]
