@@ -1,0 +1,32 @@
+"""Experiments to run, by name, the networks they start from and the data they learn."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from forgetless.errors import ForgetlessError
+from forgetless.parameters import listing
+from forgetless.studies import demo, sequence
+from forgetless.studies.run import Experiment
+
+EXPERIMENTS: dict[str, Callable[..., Experiment]] = {"demo": demo.experiment, "sequence": sequence.experiment}
+
+
+def create(name: str, **options: Any) -> Experiment:
+    """The experiment of that name, with its data read and its options set; what is not given has its default.
+
+    Raises:
+        ForgetlessError: no experiment has that name, it has no such option, or it lacks one or its data.
+    """
+    if name not in EXPERIMENTS:
+        raise ForgetlessError(f"there is no experiment {name!r}; there are {listing(EXPERIMENTS)}.")
+    known = inspect.signature(EXPERIMENTS[name]).parameters
+    unknown = [option for option in options if option not in known]
+    missing = [each.name for each in known.values() if each.default is each.empty and each.name not in options]
+    if unknown:
+        raise ForgetlessError(f"the experiment {name!r} has no option {listing(unknown)}; it has {listing(known)}.")
+    if missing:
+        raise ForgetlessError(f"the experiment {name!r} needs {listing(missing)}.")
+    return EXPERIMENTS[name](**options)
