@@ -9,12 +9,13 @@ import platform
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+import forgetless
 from forgetless import files, methods
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
@@ -141,10 +142,10 @@ def _run_one(
 def environment() -> dict[str, Any]:
     """What runs ran on: versions and hardware. No names of users, hosts or folders."""
     return {
-        "forgetless": version("forgetless"),
+        "forgetless": forgetless.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": version("numpy"),
+        "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),
         "threads": torch.get_num_threads(),
