@@ -9,9 +9,10 @@ unknown (a task that has no head yet).
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,13 @@ class Summary:
         experiment: its name.
         tasks: their names, in the order they were learned.
         methods: in the order in which they first appear among the runs.
-        environment: what the runs ran on, as it stands in the file.
+        environment: what the runs ran on; values that are not text as JSON.
     """
 
     experiment: str
     tasks: tuple[str, ...]
     methods: tuple[MethodSummary, ...]
-    environment: dict[str, Any]
+    environment: dict[str, str]
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -176,13 +177,17 @@ def summarise(results: Mapping[str, Any]) -> Summary:
         experiment=_printable(results["experiment"]),
         tasks=tuple(map(_printable, results["tasks"])),
         methods=tuple(_summarise_method(_printable(method), runs) for method, runs in by_method.items()),
-        environment=dict(results["environment"]),
+        environment={_printable(key): _printable(_text(value)) for key, value in results["environment"].items()},
     )
 
 
 def _printable(text: str) -> str:
     """`text` on one line without control characters: names come from folders and files of any origin."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _summarise_method(method: str, runs: list[Mapping[str, Any]]) -> MethodSummary:
@@ -200,11 +205,19 @@ def _summarise_method(method: str, runs: list[Mapping[str, Any]]) -> MethodSumma
         learned=tuple(matrix[j][j] for j in tasks),
         now=matrix[-1],
         so_far=tuple(_estimate(_mean(R[i][: i + 1]) for R in matrices) for i in tasks),
-        average_learned=_estimate(_mean([R[j][j] for j in tasks]) for R in matrices),
-        average=_estimate(metrics.average_accuracy(R) for R in matrices),
-        forgetting=_estimate(metrics.forgetting(R) for R in matrices),
-        seconds={phase: estimate for phase, estimate in seconds.items() if estimate is not None},
+        average_learned=_estimate(_known(metrics.learning_accuracy, R) for R in matrices),
+        average=_estimate(_known(metrics.average_accuracy, R) for R in matrices),
+        forgetting=_estimate(_known(metrics.forgetting_mas, R) for R in matrices),
+        seconds={_printable(phase): estimate for phase, estimate in seconds.items() if estimate is not None},
     )
+
+
+def _known(metric: Callable[[metrics.Rows], float], accuracy: metrics.Rows) -> float | None:
+    """The metric, or `None` where R lacks an entry it needs or is of a single task."""
+    try:
+        return metric(accuracy)
+    except ForgetlessError:
+        return None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

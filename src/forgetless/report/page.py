@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -44,7 +43,6 @@ def page(results: Mapping[str, Any], path: str | Path) -> None:
         panels=_panels(summary),
         meaning=MEANING,
         command=_command(summary),
-        environment={key: _plain(value) for key, value in summary.environment.items()},
     )
     files.write_text(path, html)
 
@@ -141,15 +139,10 @@ def _best(methods: Sequence[MethodSummary]) -> MethodSummary | None:
 
 def _command(summary: Summary) -> str:
     """The command as the run recorded it, else one rebuilt from the results."""
-    recorded = summary.environment.get("command")
-    if isinstance(recorded, str):
-        return recorded
+    if "command" in summary.environment:
+        return summary.environment["command"]
     seeds = sorted({seed for method in summary.methods for seed in method.seeds})
     words = ["forgetless", "run", summary.experiment, "--out", f"runs/{summary.experiment}"]
     words += [word for method in summary.methods for word in ("--method", method.method)]
     words += ["--seed", str(seeds[0]), "--seeds", str(len(seeds))]
     return shlex.join(words)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
