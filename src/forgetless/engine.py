@@ -60,7 +60,7 @@ class Tape(TorchFunctionMode):
         """Run `func`, by its rule where it has one and consumes a tracked parameter."""
         kwargs = kwargs or {}
         names = [self._names[id(item)] for item in data.tensors((args, kwargs)) if id(item) in self._names]
-        if not names:
+        if not names and func not in _BACKWARD:
             return func(*args, **kwargs)
         body = _body(func)
         if body is not None:  # a Python function: the operations inside it must stay visible
@@ -141,6 +141,8 @@ class _Use(torch.autograd.Function):
         return None, None, dx, *nothing
 
 
+# The mode stays on while these run: a checkpointed block runs forward again inside.
+_BACKWARD = (Tensor.backward, torch.autograd.backward)
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
