@@ -205,7 +205,7 @@ class _Run:
         if penalty is not None:
             loss = loss + penalty
         if not bool(torch.isfinite(loss)):
-            raise ForgetlessError(self._diverged(f"the loss became {float(loss)}", self.step + 1))
+            raise ForgetlessError(self._diverged(f"the loss became {loss.item()}", self.step + 1))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.recipe.clip is not None:

@@ -1,0 +1,71 @@
+"""Small streams that plain fine-tuning forgets, and small networks to learn them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from forgetless.heads import MultiHead
+from forgetless.task import Task
+
+INPUTS, FEATURES, CLASSES = 8, 12, ("a", "b", "c")
+
+
+def stream(tasks: int = 2, samples: int = 48, noise: float = 0.5) -> list[Task]:
+    """Tasks of three Gaussian classes each, all in the same space, so that they contend for the trunk."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(centres: Tensor) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(samples) % len(CLASSES)
+        return centres[labels] + noise * torch.randn(samples, INPUTS, generator=generator), labels
+
+    found = []
+    for number in range(tasks):
+        centres = torch.randn(len(CLASSES), INPUTS, generator=generator)
+        found.append(Task(f"task.{number}", CLASSES, part(centres), part(centres)))
+    return found
+
+
+def network(seed: int = 0, *, noisy: bool = False, pretrained: bool = False) -> MultiHead:
+    """A small perceptron; `noisy` with batch norm and dropout, so that modes and random numbers matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        middle = [nn.BatchNorm1d(16), nn.Dropout(0.2)] if noisy else []
+        layers = [nn.Linear(INPUTS, 16), *middle, nn.ReLU(), nn.Linear(16, FEATURES), nn.ReLU()]
+        return MultiHead(nn.Sequential(*layers), FEATURES, pretrained=pretrained)
+
+
+@dataclass
+class Plain:
+    """Fine-tuning with a hook at every point, for tests of the loop: what was called, and a penalty to be set."""
+
+    name: ClassVar[str] = "plain"
+    strength: ClassVar[None] = None
+    calls: list[str] = field(default_factory=list, init=False)
+    batches: list[Tensor] = field(default_factory=list, init=False)
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        self.calls.append(f"begin {task.name}")
+
+    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
+        self.batches.append(inputs)
+        return None
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        self.calls.append(f"end {task.name}")
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+        self.calls.append("load_state")
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two modules hold the same names and, bit for bit, the same tensors."""
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
