@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from forgetless import data
-from forgetless.engine import Tape
+from forgetless.engine import Axis, Tape
 from forgetless.errors import ForgetlessError
 from forgetless.untouched import in_float64, only
 
@@ -35,6 +35,7 @@ class Plan:
         batched: measured in batches, by name.
         single: measured one sample at a time, by name.
         why: name → why it is in `single`.
+        axes: name → where its samples are, for the `Tape`.
         sample_bytes: memory that the backward pass of one sample holds on to.
         sample_seconds: seconds of one sample (in a batch of two, one at a time).
     """
@@ -42,16 +43,22 @@ class Plan:
     batched: Mapping[str, Tensor]
     single: Mapping[str, Tensor]
     why: dict[str, str]
+    axes: dict[str, Axis] = field(default_factory=dict)
     sample_bytes: float = 0.0
     sample_seconds: tuple[float, float] = (0.0, 0.0)
 
 
 def batched_sums(
-    model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, power: int
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    batch: Any,
+    scalars: Scalars,
+    power: int,
+    axes: Mapping[str, Axis] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor, Tape]:
     """`Σ_n |∂s_n/∂θ|^power` of a batch in one backward pass: sums by name (only of what took part), s, and the tape."""
     sums: dict[str, Tensor] = {}
-    tape = Tape(parameters, data.size(batch), power, sums.__setitem__)
+    tape = Tape(parameters, batch, power, sums.__setitem__, axes)
     with only(list(parameters.values()), model), tape:
         values = scalars(model, batch)
         if values.requires_grad:
@@ -96,10 +103,11 @@ def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars
         ForgetlessError: the samples of a batch influence each other.
     """
     pair = data.rows(batch, 0, 2)
+    axes = _axes(model, parameters, pair, scalars)
     held = _Held(parameters)
     start = time.perf_counter()
     with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
-        fast, together, tape = batched_sums(model, parameters, pair, scalars, power)
+        fast, together, tape = batched_sums(model, parameters, pair, scalars, power, axes)
     middle = time.perf_counter()
     slow, apart = single_sums(model, parameters, pair, scalars, power)
     end = time.perf_counter()
@@ -109,14 +117,31 @@ def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars
     why = {name: f"no rule for {operation}" for name, operation in tape.unruled.items()}
     doubtful = [n for n in parameters if n not in why and _differs(fast.get(n), slow.get(n))]
     if doubtful:
-        why |= _disagreements(model, {n: parameters[n] for n in doubtful}, pair, scalars, power)
+        why |= _disagreements(model, {n: parameters[n] for n in doubtful}, pair, scalars, power, axes)
     return Plan(
         batched={name: value for name, value in parameters.items() if name not in why},
         single={name: value for name, value in parameters.items() if name in why},
         why=why,
+        axes=axes,
         sample_bytes=held.bytes / 2,
         sample_seconds=((middle - start) / 2, (end - middle) / 2),
     )
+
+
+def _axes(model: nn.Module, parameters: Mapping[str, Tensor], pair: Any, scalars: Scalars) -> dict[str, Axis]:
+    """Where each parameter meets the samples: the axis of its operation's input that two samples make twice as long."""
+    shapes = []
+    for batch in (pair, data.rows(pair, 0, 1)):
+        tape = Tape(parameters, batch, 1, lambda name, total: None)
+        with only(list(parameters.values()), model), tape:
+            scalars(model, batch)
+        shapes.append(tape.met)
+    axes: dict[str, Axis] = {}
+    for (names, two), (_, one) in zip(*shapes, strict=False):
+        longer = [axis for axis, (n2, n1) in enumerate(zip(two, one, strict=False)) if n2 != n1]
+        if len(longer) == 1:
+            axes.update(dict.fromkeys(names, (longer[0], False)))
+    return axes
 
 
 class _Held:
@@ -148,9 +173,14 @@ def _differs(found: Tensor | None, expected: Tensor | None) -> bool:
 
 
 def _disagreements(
-    model: nn.Module, doubtful: dict[str, Tensor], pair: Any, scalars: Scalars, power: int
+    model: nn.Module,
+    doubtful: dict[str, Tensor],
+    pair: Any,
+    scalars: Scalars,
+    power: int,
+    axes: dict[str, Axis],
 ) -> dict[str, str]:
-    """Which of the doubtful parameters are really measured wrongly in a batch, and by how much.
+    """Which of the doubtful parameters are really measured wrongly in a batch. Folded axes are tried both ways.
 
     In float32 an activation next to a kink may fall on its other side in a batch, which changes a gradient by itself.
     In float64 it does not, so what still disagrees there has no rule that holds.
@@ -158,15 +188,18 @@ def _disagreements(
     wide = data.mapped(pair, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
     try:
         with in_float64(model):
-            fast, _, _ = batched_sums(model, doubtful, wide, scalars, power)
             slow, _ = single_sums(model, doubtful, wide, scalars, power)
+            for inner in (False, True):
+                tried = {name: (axes.get(name, (0, False))[0], inner) for name in doubtful}
+                fast, _, _ = batched_sums(model, doubtful, wide, scalars, power, {**axes, **tried})
+                agreed = [name for name in doubtful if not _differs(fast.get(name), slow.get(name))]
+                axes.update({name: tried[name] for name in agreed})
+                doubtful = {name: value for name, value in doubtful.items() if name not in agreed}
+                if not doubtful:
+                    break
     except RuntimeError:  # a network that insists on its own dtype: the safe path
         return dict.fromkeys(doubtful, "its batch and its samples disagree")
-    return {
-        name: "its sample axis is missing, folded or not the first"
-        for name in doubtful
-        if _differs(fast.get(name), slow.get(name))
-    }
+    return dict.fromkeys(doubtful, "its samples cannot be told apart in a batch")
 
 
 def _coupling(model: nn.Module, pair: Any, scalars: Scalars, tolerance: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -147,7 +147,9 @@ class _Run:
             self._deposit(*single_sums(self.model, self.parameters, batch, self.scalars, self.power), batch)
             return
         if self.plan.batched:
-            sums, values, tape = batched_sums(self.model, self.plan.batched, batch, self.scalars, self.power)
+            sums, values, tape = batched_sums(
+                self.model, self.plan.batched, batch, self.scalars, self.power, self.plan.axes
+            )
             lost = [name for name in tape.unruled if name in self.plan.batched]
             if lost:
                 self._demote(tape.unruled)
@@ -162,7 +164,7 @@ class _Run:
         why = {**self.plan.why, **{name: f"no rule for {operation}" for name, operation in unruled.items()}}
         batched = {name: value for name, value in self.plan.batched.items() if name not in why}
         single = {name: self.parameters[name] for name in why}
-        self.plan = Plan(batched, single, why, self.plan.sample_bytes, self.plan.sample_seconds)
+        self.plan = replace(self.plan, batched=batched, single=single, why=why)
         self._warn(self.plan)
 
     def _deposit(self, sums: dict[str, Tensor], values: Tensor, batch: Any) -> None:

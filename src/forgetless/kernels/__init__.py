@@ -1,17 +1,44 @@
 """Exact per-sample sums of |g| and g², one file per kind of operation.
 
-`RULES` maps a torch operation to the rule that measures its parameters in the batch's own backward pass.
+`RULES` maps a torch operation to the rule that measures its parameters in the batch's own backward pass, `REWRITES` to
+the same computation in terms of operations that have rules.
 """
 
-from forgetless.kernels import convolution, embedding, linear, normalization
-from forgetless.kernels.rule import Call, Operation, Rule
-from forgetless.kernels.terms import Term, combined_modulus_sum
+from forgetless.kernels import (
+    activation,
+    convolution,
+    embedding,
+    linear,
+    normalization,
+    products,
+    recurrent,
+)
+from forgetless.kernels.broadcast import ELEMENTWISE, JOINING, spread, spread_term
+from forgetless.kernels.rule import Call, Operation, Rewrite, Rule, Samples, mark_of_samples, of_samples
+from forgetless.kernels.terms import Term
 
 RULES: dict[Operation, Rule] = {
     **linear.RULES,
     **convolution.RULES,
     **normalization.RULES,
     **embedding.RULES,
+    **activation.RULES,
 }
+REWRITES: dict[Operation, Rewrite] = {**products.REWRITES, **recurrent.REWRITES, **embedding.REWRITES}
 
-__all__ = ["RULES", "Call", "Operation", "Rule", "Term", "combined_modulus_sum"]
+__all__ = [
+    "ELEMENTWISE",
+    "JOINING",
+    "REWRITES",
+    "RULES",
+    "Call",
+    "Operation",
+    "Rewrite",
+    "Rule",
+    "Samples",
+    "Term",
+    "mark_of_samples",
+    "of_samples",
+    "spread",
+    "spread_term",
+]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from forgetless.kernels.rule import Call, Operation, Rule
-from forgetless.kernels.terms import Dense, Outer, modulus_
+from forgetless.kernels.rule import Call, Operation, Rule, Samples
+from forgetless.kernels.terms import Dense, Outer, modulus_, widened
 
 _MANY_POSITIONS = 700  # from here on a sample fills torch's own weight-gradient kernel (measured, CPU)
 _PATCHES = 1 << 22  # elements of unfolded patches at a time
@@ -41,22 +41,24 @@ class Patches:
     """`g_n[o, c, k] = Σ_t d[n, o, t] x[n, c, patch(t, k)]`: a convolution's per-sample weight gradients.
 
     Attributes:
-        d: gradient of the output, `[N, O, *out]`.
-        x: the input, `[N, C, *in]`.
+        d: gradient of the output, `[N·k, O, *out]`, k rows (frames of a video, say) a sample.
+        x: the input, `[N·k, C, *in]`.
         weight: only its shape, dtype and device matter.
         geometry: how it slides.
+        samples: N.
     """
 
     d: Tensor
     x: Tensor
     weight: Tensor
     geometry: Geometry
+    samples: int
 
     def modulus_sum(self, power: int) -> Tensor:
         """By the cheapest exact way for this shape."""
         if self._pointwise:
             return self._tokens().modulus_sum(power)
-        if self.x.dim() == 4 and not self.geometry.transposed:
+        if self.x.dim() == 4 and not self.geometry.transposed and len(self.x) == self.samples:
             if self.geometry.groups == self.x.shape[1] == self.d.shape[1] > 1:
                 return self._depthwise(power)
             if self.d[0, 0].numel() < _MANY_POSITIONS:
@@ -67,14 +69,10 @@ class Patches:
         return total
 
     def sample(self, n: int) -> Tensor:
-        """`g_n` by torch's own kernel on a batch of one."""
-        one = slice(n, n + 1)
+        """`g_n` by torch's own kernel on the rows of one sample."""
+        rows = len(self.x) // self.samples
+        one = slice(n * rows, (n + 1) * rows)
         return self.geometry.backward(self.d[one], self.x[one], self.weight, [False, True, False])[1]
-
-    @property
-    def samples(self) -> int:
-        """N."""
-        return self.x.shape[0]
 
     @property
     def _pointwise(self) -> bool:
@@ -83,7 +81,12 @@ class Patches:
         return one and set(g.padding) == {0} and g.groups == 1 and not g.transposed
 
     def _tokens(self) -> Outer:
-        return Outer(self.d.flatten(2).transpose(1, 2), self.x.flatten(2).transpose(1, 2), self.weight.shape)
+        return Outer(self._positions(self.d), self._positions(self.x), self.weight.shape)
+
+    def _positions(self, values: Tensor) -> Tensor:
+        """`[N·k, C, *space]` as `[N, T, C]`."""
+        tokens = values.flatten(2).transpose(1, 2)
+        return tokens if len(tokens) == self.samples else tokens.reshape(self.samples, -1, values.shape[1])
 
     def _depthwise(self, power: int) -> Tensor:
         """One convolution of x by d, a group a channel and sample: stride and dilation change places."""
@@ -116,7 +119,7 @@ class Patches:
 def convolution(
     axes: int,
     transposed: bool,
-    samples: int,
+    samples: Samples,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -127,7 +130,7 @@ def convolution(
     groups: int,
 ) -> Call | None:
     """Rule of a convolution over x `[N, C, *in]` in 1, 2 or 3 axes."""
-    if input.dim() != axes + 2 or input.shape[0] != samples:
+    if input.dim() != axes + 2 or not samples.lead(input):
         return None
     stride, dilation = _each(stride, axes), _each(dilation, axes)
     if padding == "valid":
@@ -150,8 +153,8 @@ def convolution(
         forward,
         input_gradient=lambda d, x, w, b: geometry.backward(d, x, w, [True, False, False])[0],
         terms=(
-            lambda d, x: Patches(d, x, weight.detach(), geometry),
-            lambda d, x: Dense(d.flatten(2).sum(2)),
+            lambda d, x: Patches(d, x, weight.detach(), geometry, samples.count),
+            lambda d, x: Dense(widened(d).flatten(2).sum(2).view(samples.count, -1, d.shape[1]).sum(1)),
         ),
     )
 
@@ -163,7 +166,7 @@ def _each(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
 
 def _plain(axes: int) -> Rule:
     def rule(
-        samples: int, input: Tensor, weight: Tensor, bias: Tensor | None = None,
+        samples: Samples, input: Tensor, weight: Tensor, bias: Tensor | None = None,
         stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
     ) -> Call | None:  # fmt: skip
         return convolution(axes, False, samples, input, weight, bias, stride, padding, dilation, 0, groups)
@@ -173,7 +176,7 @@ def _plain(axes: int) -> Rule:
 
 def _transposed(axes: int) -> Rule:
     def rule(
-        samples: int, input: Tensor, weight: Tensor, bias: Tensor | None = None,
+        samples: Samples, input: Tensor, weight: Tensor, bias: Tensor | None = None,
         stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
     ) -> Call | None:  # fmt: skip
         return convolution(axes, True, samples, input, weight, bias, stride, padding, dilation, output_padding, groups)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from forgetless.kernels.rule import Call, Operation, Rule
-from forgetless.kernels.terms import modulus_
+from forgetless.kernels.rule import Call, Operation, Rewrite, Rule, Samples
+from forgetless.kernels.terms import modulus_, widened
 
 
 @dataclass(frozen=True)
-class Rows:
+class Lookups:
     """Gradients that touch only the rows a sample looked up.
 
     Attributes:
@@ -31,17 +33,18 @@ class Rows:
         """Sum equal ids inside a sample, take the modulus, add to the rows."""
         n = torch.arange(self.samples, device=self.ids.device).unsqueeze(1)
         keys, segment = torch.unique(n * self.shape[0] + self.ids, return_inverse=True)
-        sums = self.d.new_zeros(len(keys), self.shape[1])
-        sums.index_add_(0, segment.reshape(-1), self._masked().reshape(-1, self.shape[1]))
-        total = self.d.new_zeros(self.shape)
-        return total.index_add_(0, keys % self.shape[0], modulus_(sums, power))
+        d = self._masked()
+        sums = d.new_zeros(len(keys), self.shape[1])
+        sums.index_add_(0, segment.reshape(-1), d.reshape(-1, self.shape[1]))
+        return d.new_zeros(self.shape).index_add_(0, keys % self.shape[0], modulus_(sums, power))
 
     def sample(self, n: int) -> Tensor:
         """`g_n`, the whole table."""
-        return self.d.new_zeros(self.shape).index_add_(0, self.ids[n], self._masked()[n])
+        d = self._masked()
+        return d.new_zeros(self.shape).index_add_(0, self.ids[n], d[n])
 
     def _masked(self) -> Tensor:
-        return self.d.masked_fill((self.ids == self.padding).unsqueeze(-1), 0)
+        return widened(self.d).masked_fill((self.ids == self.padding).unsqueeze(-1), 0)
 
     @property
     def samples(self) -> int:
@@ -50,7 +53,7 @@ class Rows:
 
 
 def embedding(
-    samples: int,
+    samples: Samples,
     weight: Tensor,
     indices: Tensor,
     padding_idx: int = -1,
@@ -58,11 +61,11 @@ def embedding(
     sparse: bool = False,
 ) -> Call | None:
     """Rule of `torch.embedding`: table `[V, D]`, ids `[N, …]` → rows `[N, …, D]`."""
-    if indices.dim() < 1 or indices.shape[0] != samples or scale_grad_by_freq:
+    if not samples.fit(indices) or scale_grad_by_freq:
         return None
 
-    def table_term(d: Tensor, ids: Tensor) -> Rows:
-        return Rows(d.reshape(samples, -1, d.shape[-1]), ids.reshape(samples, -1), weight.shape, padding_idx)
+    def table_term(d: Tensor, ids: Tensor) -> Lookups:
+        return Lookups(samples.rows(d, 1), samples.rows(ids, 0), weight.shape, padding_idx)
 
     return Call(
         indices,
@@ -73,4 +76,40 @@ def embedding(
     )
 
 
+def getitem(table: Tensor, index: Any) -> Any:
+    """`table[ids]` with integer ids is a lookup."""
+    whole = isinstance(index, Tensor) and not index.dtype.is_floating_point and index.dtype != torch.bool
+    if not whole or table.dim() < 2 or bool((index < 0).any()):
+        return NotImplemented
+    rows = functional.embedding(index, table.flatten(1))
+    return rows.reshape(*index.shape, *table.shape[1:])
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Any:
+    """Bags `[N, T]` of ids, summed or averaged: a lookup, then the sum. Bags by offsets are left."""
+    if input.dim() != 2 or mode == "max" or max_norm is not None or scale_grad_by_freq:
+        return NotImplemented
+    rows = functional.embedding(input, weight, padding_idx)
+    kept = torch.ones_like(input) if padding_idx is None else (input != padding_idx).to(input.dtype)
+    weights = kept.to(weight.dtype) if per_sample_weights is None else kept * per_sample_weights
+    total = (rows * weights.unsqueeze(-1)).sum(1)
+    return total if mode == "sum" else total / kept.sum(1, keepdim=True).clamp(min=1)
+
+
+REWRITES: dict[Operation, Rewrite] = {
+    torch.Tensor.__getitem__: getitem,
+    functional.embedding_bag: embedding_bag,
+}
 RULES: dict[Operation, Rule] = {torch.embedding: embedding}

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from forgetless.kernels.rule import Call, Operation, Rule
+from forgetless.kernels.rule import Call, Operation, Rule, Samples
 from forgetless.kernels.terms import Dense, Outer
 
 
-def linear(samples: int, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call | None:
-    """Rule of `y = x Wᵀ + b` with x `[N, …, I]`, W `[O, I]`, b `[O]`."""
-    if input.dim() < 2 or input.shape[0] != samples or weight.dim() != 2:
+def linear(samples: Samples, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call | None:
+    """Rule of `y = x Wᵀ + b` with x `[N, …, I]` (or N elsewhere before I), W `[O, I]`, b `[O]`."""
+    if input.dim() < 2 or samples.axis >= input.dim() - 1 or not samples.fit(input) or weight.dim() != 2:
         return None
 
     def weight_term(d: Tensor, x: Tensor) -> Outer:
-        return Outer(_positions(d), _positions(x), weight.shape)
+        return Outer(samples.rows(d, 1), samples.rows(x, 1), weight.shape)
 
     def bias_term(d: Tensor, x: Tensor) -> Dense:
-        return Dense(_positions(d).sum(1))
+        return Dense(samples.rows(d, 1).sum(1))
 
     return Call(
         input,
         (weight, bias),
         forward=nn.functional.linear,
-        input_gradient=lambda d, x, w, b: d @ w,
+        input_gradient=lambda d, x, w, b: d @ w.to(d.dtype),
         terms=(weight_term, bias_term),
     )
-
-
-def _positions(values: Tensor) -> Tensor:
-    """`[N, …, C]` as `[N, T, C]`; T = 1 where there is no axis between."""
-    return values.reshape(values.shape[0], -1, values.shape[-1])
 
 
 RULES: dict[Operation, Rule] = {nn.functional.linear: linear}

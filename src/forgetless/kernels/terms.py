@@ -30,7 +30,7 @@ class Term(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many samples N."""
+        """How many samples, N."""
         ...
 
 
@@ -42,16 +42,42 @@ class Dense:
 
     def modulus_sum(self, power: int) -> Tensor:
         """`Σ_n |g_n|^power`."""
-        return modulus(self.gradients, power).sum(0)
+        return modulus(widened(self.gradients), power).sum(0)
 
     def sample(self, n: int) -> Tensor:
         """`g_n`."""
-        return self.gradients[n]
+        return widened(self.gradients[n])
 
     @property
     def samples(self) -> int:
         """N."""
         return self.gradients.shape[0]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Gradients of a tensor that has a row (or k rows) per sample, each touched by its own sample only.
+
+    Attributes:
+        gradient: of the whole tensor, in its shape.
+        axis: the axis of the rows, `N·k` long.
+        samples: N.
+    """
+
+    gradient: Tensor
+    axis: int
+    samples: int
+
+    def modulus_sum(self, power: int) -> Tensor:
+        """`|g|^power`: every element belongs to one sample."""
+        return modulus(self.gradient, power)
+
+    def sample(self, n: int) -> Tensor:
+        """The gradient, zero outside the rows of sample n."""
+        rows = self.gradient.shape[self.axis] // self.samples
+        alone = torch.zeros_like(self.gradient)
+        alone.narrow(self.axis, n * rows, rows).copy_(self.gradient.narrow(self.axis, n * rows, rows))
+        return alone
 
 
 @dataclass(frozen=True)
@@ -70,7 +96,7 @@ class Outer:
 
     def modulus_sum(self, power: int) -> Tensor:
         """`Σ_n |Σ_t d_nt a_ntᵀ|^power`; for T = 1 one product, since `|d aᵀ| = |d||a|ᵀ`."""
-        d, a = self.d, self.a
+        d, a = widened(self.d), widened(self.a)
         if d.shape[1] == 1:
             total = modulus(d[:, 0], power).T @ modulus(a[:, 0], power)
         else:
@@ -84,12 +110,17 @@ class Outer:
 
     def sample(self, n: int) -> Tensor:
         """`g_n = D_nᵀ A_n`."""
-        return (self.d[n].T @ self.a[n]).view(self.shape)
+        return (widened(self.d[n]).T @ widened(self.a[n])).view(self.shape)
 
     @property
     def samples(self) -> int:
         """N."""
         return self.d.shape[0]
+
+
+def widened(values: Tensor) -> Tensor:
+    """Half precision as float32: sums over samples need its digits."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def modulus(values: Tensor, power: int) -> Tensor:
@@ -102,24 +133,43 @@ def modulus_(values: Tensor, power: int) -> Tensor:
     return values.abs_() if power == 1 else values.square_()
 
 
-def combined_modulus_sum(terms: Sequence[Term], power: int) -> Tensor:
-    """`Σ_n |Σ_u g_n^(u)|^power`: the uses u of one parameter add up *inside* a sample, before the modulus.
+@dataclass(frozen=True)
+class Mixture:
+    """Terms of different kinds that add up inside a sample; written out one sample at a time."""
 
-    A tied, reused or recurrent parameter has several terms. Matrices are concatenated over their positions; any other
-    mixture is written out one sample at a time.
-    """
+    terms: tuple[Term, ...]
+
+    def modulus_sum(self, power: int) -> Tensor:
+        """`Σ_n |Σ_u g_n^(u)|^power`."""
+        total = torch.zeros_like(self.terms[0].sample(0))
+        for n in range(self.samples):
+            total += modulus_(self.sample(n), power)
+        return total
+
+    def sample(self, n: int) -> Tensor:
+        """`Σ_u g_n^(u)`."""
+        gradient = self.terms[0].sample(n).clone()
+        for term in self.terms[1:]:
+            gradient += term.sample(n)
+        return gradient
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.terms[0].samples
+
+
+def combined(terms: Sequence[Term]) -> Term:
+    """The term of a parameter used several times (tied, reused, recurrent): uses add up *inside* a sample."""
     first = terms[0]
     if len(terms) == 1:
-        return first.modulus_sum(power)
-    if all(isinstance(term, Outer) for term in terms):
+        return first
+    if isinstance(first, Outer) and all(isinstance(term, Outer) for term in terms):
         outers = [term for term in terms if isinstance(term, Outer)]
         d = torch.cat([term.d for term in outers], dim=1)
         a = torch.cat([term.a for term in outers], dim=1)
-        return Outer(d, a, outers[0].shape).modulus_sum(power)
-    total = torch.zeros_like(first.sample(0))
-    for n in range(first.samples):
-        gradient = first.sample(n).clone()
-        for term in terms[1:]:
-            gradient += term.sample(n)
-        total += modulus_(gradient, power)
-    return total
+        return Outer(d, a, first.shape)
+    if isinstance(first, Dense) and all(isinstance(term, Dense) for term in terms):
+        denses = [term.gradients for term in terms if isinstance(term, Dense)]
+        return Dense(torch.stack(denses).sum(0))
+    return Mixture(tuple(terms))
