@@ -1,0 +1,557 @@
+"""The anchor's quantities, its two forms, its life over a sequence of tasks, and what bad input gets."""
+
+from __future__ import annotations
+
+import gc
+import re
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn, optim
+
+from forgetless import files
+from forgetless.anchor import Anchor
+from forgetless.errors import ForgetlessError
+from forgetless.importance import Importance
+from forgetless.parameters import fingerprints, trainable
+
+
+class Net(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Linear(3, 4)
+        self.last = nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, inputs):
+        return self.last(torch.relu(self.first(inputs))) * self.scale
+
+
+def measured(model: nn.Module, seed: int = 0, exclude: str | tuple[str, ...] = ()) -> Importance:
+    """An importance as a measurement would return it, with arbitrary values."""
+    generator = torch.Generator().manual_seed(seed)
+    named = trainable(model, exclude)
+    sums = {name: 8 * torch.rand(p.shape, generator=generator) for name, p in named.items()}
+    return Importance(sums, 8.0, weights=fingerprints(named))
+
+
+def moved(model: nn.Module, seed: int = 1) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def train(model: nn.Module, optimizer: optim.Optimizer, steps: int = 3, seed: int = 2, term=None) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = (model(torch.randn(5, 3, generator=generator)) - 1).square().mean()
+        (loss if term is None else loss + term()).backward()
+        optimizer.step()
+
+
+def values(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def refused(sentence: str):
+    return pytest.raises(ForgetlessError, match=f"^{re.escape(sentence)}$")
+
+
+# ------------------------------------------------------------------------------------------------ quantities
+
+
+def test_penalty_is_eq_3_and_differentiable():
+    model = Net()
+    importance = measured(model)
+    anchor = Anchor(model, importance, strength=0.7)
+    before = values(model)
+    assert anchor.penalty().item() == 0
+    moved(model)
+    penalty = anchor.penalty()
+    expected = sum(
+        0.7 * (omega * (p.detach() - before[name]) ** 2).sum()
+        for (name, p), omega in zip(model.named_parameters(), importance.mean().values(), strict=True)
+    )
+    assert penalty.shape == ()
+    torch.testing.assert_close(penalty.detach(), expected)
+    penalty.backward()
+    for name, parameter in model.named_parameters():
+        gradient = 2 * 0.7 * importance.mean()[name] * (parameter.detach() - before[name])
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_with_nothing_to_protect_the_penalty_is_zero_and_the_pull_moves_nothing():
+    model, twin = Net(), Net()
+    penalty = Anchor(model, None).penalty()
+    assert penalty.item() == 0
+    assert penalty.shape == ()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, None, strength=5).attach(optimizer)
+    train(model, optimizer)
+    train(twin, optim.SGD(twin.parameters(), lr=0.1))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert anchor.drift() == 0
+    assert anchor.held() == 0
+
+
+def test_a_penalty_in_double_precision_stays_there():
+    model = Net().double()
+    anchor = Anchor(model, measured(model))
+    moved(model)
+    assert anchor.penalty().dtype == torch.float64
+    assert anchor.weights["first.weight"].dtype == torch.float64
+
+
+def test_bfloat16_weights_are_held_in_float32():
+    model = Net().bfloat16()
+    anchor = Anchor(model, measured(model), strength=3)
+    assert {tensor.dtype for tensor in anchor.weights.values()} == {torch.float32}
+    moved(model)
+    penalty = anchor.penalty()
+    assert penalty.dtype == torch.float32
+    penalty.backward()
+    assert model.first.weight.grad.dtype == torch.bfloat16
+
+
+def test_drift_has_no_strength_in_it_and_adds_up_over_layers():
+    model = Net()
+    anchor = Anchor(model, measured(model), strength=3)
+    assert anchor.drift() == 0
+    moved(model)
+    drift = anchor.drift()
+    assert isinstance(drift, float)
+    assert set(drift.per_layer) == {"first", "last", "scale"}
+    assert sum(drift.per_layer.values()) == pytest.approx(drift)
+    assert 3 * drift == pytest.approx(anchor.penalty().item(), rel=1e-6)
+
+
+def test_held_is_the_share_of_weights_with_s_above_one():
+    model = Net()
+    importance = measured(model, exclude="last")
+    anchor = Anchor(model, importance, strength=1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    held = anchor.attach(optimizer).held()
+    stopped = {name: (2 * 0.1 * omega / (1 - 0.9) > 1) for name, omega in importance.mean().items()}
+    assert float(held) == pytest.approx(sum(int(s.sum()) for s in stopped.values()) / 17)
+    first = (stopped["first.weight"].sum() + stopped["first.bias"].sum()) / 16
+    assert held.per_layer["first"] == pytest.approx(first.item())
+    assert set(held.per_layer) == {"first", "scale"}
+    anchor.strength = 0
+    assert anchor.held() == 0
+    anchor.strength = 1e8
+    assert anchor.held() == 1
+
+
+def test_held_counts_what_adam_has_not_stepped_as_free():
+    model = Net()
+    optimizer = optim.Adam(model.parameters())
+    anchor = Anchor(model, measured(model), strength=1e8).attach(optimizer)
+    assert anchor.held() == 0
+    train(model, optimizer, steps=1)
+    assert anchor.held() == 1
+
+
+# ----------------------------------------------------------------------------------------------- over tasks
+
+
+def test_consolidate_adds_means_and_moves_the_anchor():
+    model = Net()
+    first = measured(model, seed=0)
+    anchor = Anchor(model, first)
+    moved(model)
+    sums = {name: 4 * torch.ones_like(p) for name, p in trainable(model, "last").items()}
+    anchor.consolidate(Importance(sums, 2.0))
+    torch.testing.assert_close(anchor.importance["first.weight"], first.mean()["first.weight"] + 2)
+    torch.testing.assert_close(anchor.importance["last.weight"], first.mean()["last.weight"])
+    assert all(torch.equal(anchor.weights[name], p) for name, p in model.named_parameters())
+    assert anchor.drift() == 0
+
+
+def test_an_attached_anchor_pulls_to_the_new_place_after_consolidate():
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, None, strength=1e8).attach(optimizer)
+    moved(model)
+    place = values(model)
+    anchor.consolidate(measured(model))
+    train(model, optimizer)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), place[name], rtol=0, atol=1e-5)
+
+
+def test_a_sequence_of_tasks_with_a_new_head_and_a_new_optimizer_each():
+    model = Net()
+    model.heads = nn.ModuleDict()
+    anchor = Anchor(model, None, strength=1.0)
+    for task in ("a", "b", "c"):
+        model.heads[task] = nn.Linear(4, 2)
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        anchor.attach(optimizer)
+        train(model, optimizer)
+        anchor.consolidate(measured(model, exclude="heads"))
+    assert not any(name.startswith("heads") for name in anchor.importance)
+    anchor.detach()
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_one_optimizer_for_all_tasks_may_be_attached_to_for_each():
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, None)
+    for _ in range(3):
+        anchor.attach(optimizer)
+        anchor.consolidate(measured(model))
+    assert len(optimizer._optimizer_step_post_hooks) == 1
+
+
+def test_grown_rows_and_columns_are_free():
+    model = Net()
+    anchor = Anchor(model, measured(model), strength=1e8)
+    old = values(model)
+    wide = nn.Linear(5, 3)
+    with torch.no_grad():
+        wide.weight[:2, :4] = model.last.weight
+        wide.bias[:2] = model.last.bias
+    start, model.last = wide.weight.detach().clone(), wide
+    optimizer = optim.SGD(model.last.parameters(), lr=0.1)
+    anchor.attach(optimizer)
+    wide.weight.grad, wide.bias.grad = torch.ones_like(wide.weight), torch.ones_like(wide.bias)
+    optimizer.step()
+    torch.testing.assert_close(wide.weight[:2, :4].detach(), old["last.weight"], atol=1e-6, rtol=0)
+    free = torch.ones(3, 5, dtype=torch.bool)
+    free[:2, :4] = False
+    torch.testing.assert_close(wide.weight[free].detach(), start[free] - 0.1)
+    assert anchor.drift() == pytest.approx(0, abs=1e-9)
+
+    before = dict(anchor.importance)
+    anchor.consolidate(Importance({"last.weight": torch.ones(3, 5)}, 1.0))
+    expected = torch.ones(3, 5)
+    expected[:2, :4] += before["last.weight"]
+    torch.testing.assert_close(anchor.importance["last.weight"], expected)
+    torch.testing.assert_close(anchor.weights["last.weight"], wide.weight.detach())
+
+
+def test_removed_parameters_are_skipped():
+    model = Net()
+    anchor = Anchor(model, measured(model), strength=2)
+    model.last = nn.Identity()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor.attach(optimizer)
+    train(model, optimizer)
+    anchor.consolidate(measured(model))
+    anchor.detach()
+    assert anchor.penalty().item() == 0
+    assert "last.weight" in anchor.importance  # in case it comes back
+
+
+def test_a_layer_of_another_kind_under_the_same_name_is_refused():
+    model = Net()
+    anchor = Anchor(model, measured(model))
+    model.last = nn.Conv2d(4, 2, 1)
+    with refused("'last.weight' has shape (2, 4, 1, 1) and was anchored with (2, 4): it is not the same parameter."):
+        anchor.drift()
+
+
+def test_names_are_those_of_the_bare_model():
+    model = Net()
+    importance = measured(model)
+    wrapped = nn.Module()
+    wrapped.module = model
+    anchor = Anchor(wrapped, importance)
+    assert set(anchor.weights) == set(importance.sums)
+
+
+def test_frozen_parameters_may_be_measured_and_anchored():
+    model = Net()
+    importance = measured(model)
+    model.first.requires_grad_(False)
+    anchor = Anchor(model, importance)
+    assert "first.weight" in anchor.weights
+
+
+# ------------------------------------------------------------------------------------------ the two forms
+
+
+def test_the_two_lines_of_the_readme_keep_working_when_the_anchor_is_not_kept():
+    model = Net()
+    place = values(model)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    Anchor(model, measured(model), strength=1e8).attach(optimizer)
+    gc.collect()
+    train(model, optimizer, steps=5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), place[name], rtol=0, atol=1e-5)
+
+
+def test_attach_returns_the_anchor_and_detach_leaves_no_hook():
+    model, twin = Net(), Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, measured(model))
+    assert anchor.attach(optimizer) is anchor
+    anchor.detach()
+    anchor.detach()
+    assert not optimizer._optimizer_step_post_hooks
+    train(model, optimizer)
+    train(twin, optim.SGD(twin.parameters(), lr=0.1))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_the_two_forms_refuse_each_other_until_detached():
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, measured(model)).attach(optimizer)
+    with refused("penalty() would protect twice: the anchor is attached to an optimiser; call detach() first."):
+        anchor.penalty()
+    anchor.detach()
+    anchor.penalty()
+    with refused(
+        "attach() would protect twice: penalty() is in the loss already; use one of the two, or call detach() first."
+    ):
+        anchor.attach(optimizer)
+    assert not optimizer._optimizer_step_post_hooks
+    anchor.detach()
+    anchor.attach(optimizer)
+
+
+def test_attaching_twice_is_refused():
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, measured(model)).attach(optimizer)
+    for again in (optimizer, optim.SGD(model.last.parameters(), lr=0.1)):
+        with refused(
+            "the anchor is attached already to an optimiser (SGD) with these parameters; call detach() first."
+        ):
+            anchor.attach(again)
+    assert len(optimizer._optimizer_step_post_hooks) == 1
+    assert not again._optimizer_step_post_hooks
+
+
+def test_optimizers_that_share_nothing_may_both_be_attached():
+    model = Net()
+    place = values(model)
+    one = optim.SGD(model.first.parameters(), lr=0.1)
+    two = optim.SGD([*model.last.parameters(), model.scale], lr=0.1)
+    anchor = Anchor(model, measured(model), strength=1e8).attach(one).attach(two)
+    train(model, one)
+    train(model, two)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), place[name], rtol=0, atol=1e-5)
+    assert set(anchor.held().per_layer) == {"first", "last", "scale"}
+
+
+def test_an_optimizer_of_other_parameters_is_refused():
+    model = Net()
+    stranger = optim.SGD(Net().parameters(), lr=0.1)
+    sentence = "; make it from the parameters of the anchored model."
+    with refused(
+        "the optimiser holds none of the anchored parameters "
+        "('scale', 'first.weight', 'first.bias', 'last.weight', 'last.bias')" + sentence
+    ):
+        Anchor(model, None).attach(stranger)
+    with refused(
+        "the optimiser holds none of the anchored parameters ('scale', 'first.weight', 'first.bias')" + sentence
+    ):
+        Anchor(model, measured(model, exclude="last")).attach(optim.SGD(model.last.parameters(), lr=0.1))
+    assert not stranger._optimizer_step_post_hooks
+
+
+def test_what_is_no_optimizer_is_refused():
+    with refused("attach() takes a torch.optim.Optimizer, not Net."):
+        Anchor(Net(), None).attach(Net())
+
+
+def test_the_strength_can_be_moved_while_attached():
+    model, twin = Net(), Net()
+    optimizers = [optim.SGD(net.parameters(), lr=0.1) for net in (model, twin)]
+    anchor = Anchor(model, measured(model), strength=4).attach(optimizers[0])
+    Anchor(twin, measured(twin), strength=9).attach(optimizers[1])
+    anchor.strength = 9
+    for net, optimizer in zip((model, twin), optimizers, strict=True):
+        train(net, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("strength", [-1, float("nan"), float("inf"), "much", None])
+def test_a_strength_that_is_no_strength_is_refused(strength):
+    sentence = f"the strength must be a finite number of 0 or more, not {strength!r}."
+    with refused(sentence):
+        Anchor(Net(), None, strength)
+    anchor = Anchor(Net(), None, 2)
+    with refused(sentence):
+        anchor.strength = strength
+    assert anchor.strength == 2
+
+
+def test_an_importance_for_another_model_is_refused_and_nothing_changes():
+    model = Net()
+    anchor = Anchor(model, measured(model))
+    before = {key: tensor.clone() for key, tensor in anchor.state_dict().items()}
+    other = Importance({"first.weight": torch.ones(4, 7), "middle.weight": torch.ones(2)}, 1.0)
+    sentence = (
+        "the importance does not fit the model: it has 'middle.weight' besides, "
+        "differs in shape: first.weight (4, 7) instead of (4, 3)."
+    )
+    with refused(sentence):
+        Anchor(model, other)
+    moved(model)
+    with refused(sentence):
+        anchor.consolidate(other)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in anchor.state_dict().items())
+
+
+def test_what_is_no_importance_is_refused():
+    with refused("an importance is what forgetless.mas returns, not dict."):
+        Anchor(Net(), {"first.weight": torch.ones(4, 3)})
+
+
+def test_weights_that_are_not_finite_are_refused_by_name():
+    model = Net()
+    importance = measured(model)
+    anchor = Anchor(model, importance)
+    with torch.no_grad():
+        model.first.bias[1] = torch.nan
+    with refused("'first.bias' holds NaN or Inf: weights like that cannot be held to."):
+        anchor.consolidate(importance)
+    assert torch.isfinite(anchor.weights["first.bias"]).all()
+
+
+def test_an_importance_measured_at_other_weights_warns_once():
+    model = Net()
+    importance = measured(model)
+    with torch.no_grad():
+        model.first.weight += 1
+    with pytest.warns(UserWarning, match="other weights") as caught:
+        Anchor(model, importance)
+    assert [str(warning.message) for warning in caught] == [
+        "the importance was measured at other weights than the model has now: 'first.weight' differs; "
+        "measure it again unless that is meant."
+    ]
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Anchor(model, measured(model))
+
+
+# ---------------------------------------------------------------------------------------------------- files
+
+
+@given(seed=st.integers(0, 100), strength=st.floats(0, 1e8))
+@settings(max_examples=10, deadline=None)
+def test_an_anchor_survives_its_file(seed, strength, tmp_path_factory):
+    path = tmp_path_factory.mktemp("anchor") / "anchor.safetensors"
+    model = Net()
+    anchor = Anchor(model, measured(model, seed), strength)
+    moved(model)
+    anchor.save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = Anchor.load(path, model)
+    assert loaded.strength == strength
+    assert loaded.drift() == anchor.drift()
+    assert loaded.state_dict().keys() == anchor.state_dict().keys()
+    assert all(torch.equal(t, loaded.state_dict()[k]) for k, t in anchor.state_dict().items())
+
+
+def test_an_anchor_with_nothing_to_protect_survives_its_file(tmp_path):
+    Anchor(Net(), None, 3).save(tmp_path / "a")
+    assert Anchor.load(tmp_path / "a", Net()).strength == 3
+
+
+def test_loading_for_other_weights_warns_once(tmp_path):
+    Anchor(Net(), measured(Net())).save(tmp_path / "a")
+    with pytest.warns(UserWarning, match="other weights") as caught:
+        Anchor.load(tmp_path / "a", moved(Net()))
+    assert len(caught) == 1
+    assert str(caught[0].message).startswith(
+        f"{tmp_path / 'a'} was saved at other weights than the model has now: 'scale', 'first.weight', "
+    )
+    assert caught[0].filename == __file__
+
+
+def test_loading_for_another_model_names_what_differs(tmp_path):
+    Anchor(Net(), measured(Net())).save(tmp_path / "a")
+    other = Net()
+    other.last, other.scale = nn.Linear(4, 5), None
+    with refused(
+        f"the anchor in {tmp_path / 'a'} does not fit the model: it has 'scale' besides, "
+        "differs in shape: last.weight (2, 4) instead of (5, 4); last.bias (2,) instead of (5,)."
+    ):
+        Anchor.load(tmp_path / "a", other)
+
+
+def test_other_files_are_refused(tmp_path):
+    measured(Net()).save(tmp_path)
+    path = tmp_path / "importance.safetensors"
+    with pytest.raises(ForgetlessError, match="importance.safetensors .* it holds 'importance'"):
+        Anchor.load(path, Net())
+    with pytest.raises(ForgetlessError, match="none does not exist"):
+        Anchor.load(tmp_path / "none", Net())
+    Anchor(Net(), measured(Net())).save(tmp_path / "cut")
+    (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-5])
+    with pytest.raises(ForgetlessError, match="cut is damaged"):
+        Anchor.load(tmp_path / "cut", Net())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: state.pop("strength"), "the anchor's state lacks its 'strength'."),
+        (
+            lambda state: state.update(strength=torch.tensor(-1.0)),
+            "the strength must be a finite number of 0 or more, not -1.0.",
+        ),
+        (
+            lambda state: state.update(other=torch.zeros(1)),
+            "the anchor's state holds 'other', which is no part of one.",
+        ),
+        (
+            lambda state: state.pop("importance.scale"),
+            "the importance in the anchor's state does not fit its weights: it lacks 'scale'.",
+        ),
+        (
+            lambda state: state["weights.scale"].fill_(torch.inf),
+            "the anchor's state holds NaN or Inf for 'scale'.",
+        ),
+        (
+            lambda state: state["importance.scale"].fill_(-1),
+            "the anchor's state holds a negative importance for 'scale'.",
+        ),
+        (
+            lambda state: [state.update({f"{kind}.x": torch.ones(1)}) for kind in ("weights", "importance")],
+            "the anchor does not fit the model: it has 'x' besides.",
+        ),
+    ],
+)
+def test_a_damaged_state_is_refused_and_nothing_changes(change, sentence, tmp_path):
+    anchor = Anchor(Net(), measured(Net()))
+    state = {key: tensor.clone() for key, tensor in anchor.state_dict().items()}
+    before = {key: tensor.clone() for key, tensor in state.items()}
+    change(state)
+    with refused(sentence):
+        anchor.load_state_dict(state)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in anchor.state_dict().items())
+    path = tmp_path / "a"
+    anchor.save(path)
+    _, header = files.read_tensors(path, "anchor")
+    files.write_tensors(path, state, "anchor", header)
+    with pytest.raises(ForgetlessError):
+        Anchor.load(path, Net())
+
+
+def test_a_state_taken_before_the_model_grew_can_be_loaded_after():
+    model = Net()
+    anchor = Anchor(model, measured(model), strength=2)
+    model.last = nn.Linear(4, 6)
+    restored = Anchor(model, None)
+    restored.load_state_dict(anchor.state_dict())
+    assert restored.drift() == anchor.drift() > 0
