@@ -492,7 +492,7 @@ def test_loading_for_another_model_names_what_differs(tmp_path):
 def test_other_files_are_refused(tmp_path):
     measured(Net()).save(tmp_path)
     path = tmp_path / "importance.safetensors"
-    with pytest.raises(ForgetlessError, match="importance.safetensors .* it holds 'importance'"):
+    with pytest.raises(ForgetlessError, match=r"importance\.safetensors .* it holds 'importance'"):
         Anchor.load(path, Net())
     with pytest.raises(ForgetlessError, match="none does not exist"):
         Anchor.load(tmp_path / "none", Net())
