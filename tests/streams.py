@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from forgetless.heads import MultiHead
-from forgetless.task import Task
+from forgetless.task import Method, Task
 
 INPUTS, FEATURES, CLASSES = 8, 12, ("a", "b", "c")
 
@@ -40,11 +40,10 @@ def network(seed: int = 0, *, noisy: bool = False, pretrained: bool = False) -> 
 
 
 @dataclass
-class Plain:
-    """Fine-tuning with a hook at every point, for tests of the loop: what was called, and a penalty to be set."""
+class Plain(Method):
+    """Fine-tuning that remembers what the loop called and gave it."""
 
     name: ClassVar[str] = "plain"
-    strength: ClassVar[None] = None
     calls: list[str] = field(default_factory=list, init=False)
     batches: list[Tensor] = field(default_factory=list, init=False)
 
@@ -57,9 +56,6 @@ class Plain:
 
     def end(self, model: MultiHead, task: Task) -> None:
         self.calls.append(f"end {task.name}")
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
 
     def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
         self.calls.append("load_state")

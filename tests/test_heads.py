@@ -85,8 +85,8 @@ def test_warm_start_finds_the_minimum_it_names() -> None:
     warm_start(model, task.name, inputs, labels, batch_size=7)
     with torch.no_grad():
         features = model.trunk(inputs)
-    mean, deviation = features.mean(0), features.std(0, correction=0)
-    deviation[deviation == 0] = 1
+    mean = features.mean(0)
+    deviation = (features - mean).square().mean().sqrt()
     head = model.head(task.name)
     weight = (head.weight.detach() * deviation).requires_grad_()
     bias = (head.bias.detach() + head.weight.detach() @ mean).requires_grad_()
@@ -115,7 +115,7 @@ def test_warm_start_changes_one_head_and_draws_nothing() -> None:
 def test_warm_start_is_invariant_to_the_scale_of_the_features() -> None:
     class Scaled(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return inputs * torch.logspace(-3, 3, INPUTS) + 5
+            return 1000 * inputs + 5
 
     task = stream(1, noise=1.5)[0]
     logits = []
@@ -126,6 +126,20 @@ def test_warm_start_is_invariant_to_the_scale_of_the_features() -> None:
         warm_start(model, "t", *task.train, batch_size=100)
         logits.append(model(task.test[0], "t"))
     assert torch.allclose(logits[0], logits[1], atol=2e-2)
+
+
+def test_warm_start_gives_no_huge_weight_to_a_feature_that_hardly_varies() -> None:
+    class NearlyDead(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs * torch.tensor([1e-4] + [1.0] * (INPUTS - 1))
+
+    task = stream(1, noise=1.5)[0]
+    model = MultiHead(nn.Sequential(nn.Linear(1, 1)), INPUTS)
+    model.trunk = NearlyDead()
+    model.grow("t", 3)
+    warm_start(model, "t", *task.train, batch_size=100)
+    sizes = model.head("t").weight.detach().abs().amax(0)
+    assert float(sizes[0]) < float(sizes[1:].max())
 
 
 def test_warm_start_with_features_that_never_change() -> None:

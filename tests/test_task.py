@@ -42,6 +42,7 @@ def test_a_task_whose_parts_do_not_fit(part: str, bad: tuple[torch.Tensor, torch
         ("lr", math.nan, "a positive number"),
         ("epochs", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
+        ("optimizer", "lion", "'sgd' or 'adam'"),
         ("momentum", 1.0, "in [0, 1)"),
         ("momentum", -0.1, "in [0, 1)"),
         ("weight_decay", -1.0, "zero or positive"),

@@ -21,7 +21,7 @@ from forgetless import files, train
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.methods import create
-from forgetless.task import Method, Recipe, Task
+from forgetless.task import Recipe, Task
 from forgetless.train import Outcome, Progress, learn
 from streams import INPUTS, Plain, network, same, stream
 
@@ -426,8 +426,3 @@ def test_logits_that_are_nan_are_no_class() -> None:
 
     with pytest.raises(ForgetlessError, match=r"^the logits of task 'task.0' hold NaN or Inf in eval mode\.$"):
         learn(MultiHead(Broken(), 4), STREAM, create("finetune"), RECIPE, seed=0)
-
-
-def test_the_protocol_is_met() -> None:
-    method: Method = Plain()
-    assert method.strength is None

@@ -79,9 +79,11 @@ class MultiHead(nn.Module):
 def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batch_size: int) -> None:
     """Fit the head of `task` to the features the trunk has now; nothing else changes.
 
-    Multinomial logistic regression on the features in eval mode, standardised: with z = (f − μ)/σ the minimum
-    of `1/N Σ_n −log softmax(V z_n + c)[y_n] + 1/(2N) ‖V‖²` (scikit-learn's C = 1), found by L-BFGS from zero,
-    so that no random number is used; then `W = V/σ, b = c − W μ`. Training on from a fitted head distorts
+    Multinomial logistic regression on the features in eval mode: with z = (f − μ)/σ, σ² the features' mean
+    variance, the minimum of `1/N Σ_n −log softmax(V z_n + c)[y_n] + 1/(2N) ‖V‖²` (scikit-learn's C = 1), found
+    by L-BFGS from zero, so that no random number is used; then `W = V/σ, b = c − W μ`. One σ for all features:
+    with each one's own, a feature that hardly varies gets a huge weight, and the first steps through it wreck
+    the trunk. Training on from a fitted head distorts
     features less than from a random one (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
     Underperform Out-of-Distribution", ICLR 2022).
 
@@ -104,8 +106,10 @@ def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batc
         )
     if not bool(torch.isfinite(features).all()):
         raise ForgetlessError(f"the trunk's features of task {task!r} hold NaN or Inf.")
-    mean, deviation = features.mean(0), features.std(0, correction=0)
-    deviation[deviation <= 1e-6 * features.abs().amax(0)] = 1  # a constant feature, up to rounding
+    mean = features.mean(0)
+    deviation = (features - mean).square().mean().sqrt()
+    if deviation <= 1e-6 * features.abs().max():  # constant features, up to rounding
+        deviation = torch.ones_like(deviation)
     weight, bias = _logistic_regression((features - mean) / deviation, labels.to(features.device), head.out_features)
     with torch.no_grad():
         head.weight.copy_(weight / deviation)

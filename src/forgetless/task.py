@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,8 +58,9 @@ class Recipe:
         lr: the learning rate at the start of every task.
         epochs: passes over each task's training samples.
         batch_size: the most samples in a step; an epoch's steps are of equal size (±1), so none is tiny.
+        optimizer: "sgd" or "adam"; a new one for each task.
         momentum: of SGD.
-        weight_decay: of SGD.
+        weight_decay: added to the gradient as `weight_decay · θ`.
         clip: the most the norm of all gradients may be; None for no limit.
         schedule: "constant", or "cosine" from `lr` to 0 over each task.
         warm_start: fit a new head to the features of a trunk that knows something, before the first step.
@@ -72,6 +73,7 @@ class Recipe:
     lr: float
     epochs: int
     batch_size: int
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip: float | None = None
@@ -84,6 +86,7 @@ class Recipe:
             "lr": (math.isfinite(self.lr) and self.lr > 0, "a positive number"),
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
+            "optimizer": (self.optimizer in ("sgd", "adam"), "'sgd' or 'adam'"),
             "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
             "weight_decay": (math.isfinite(self.weight_decay) and self.weight_decay >= 0, "zero or positive"),
             "clip": (self.clip is None or (math.isfinite(self.clip) and self.clip > 0), "positive or None"),
@@ -100,32 +103,41 @@ class Recipe:
         return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-class Method(Protocol):
-    """A way to learn a stream. The loop calls it at fixed points; what must be kept, it keeps itself.
+@dataclass
+class Method:
+    """A way to learn a stream. The loop calls it at fixed points, and what must be kept it keeps itself.
 
-    A method is a dataclass: its public fields are its settings and, with its name, what identifies it in a
-    checkpoint.
+    As it stands it adds nothing, which is fine-tuning; a method overrides what it needs. Its public fields are its
+    settings: with its name, they are what a checkpoint knows it by. Random numbers come from torch's global generator,
+    which is seeded before each call of `begin`, `end` and each step.
+
+    Attributes:
+        name: what it is called in the registry and in every table.
     """
 
-    @property
-    def name(self) -> str:
-        """The method's name in the registry and in every table."""
+    name: ClassVar[str]
 
     @property
     def strength(self) -> float | None:
-        """The λ it was made with, constant over the stream; None for a method without."""
+        """λ, constant over the stream; None for a method without."""
+        return None
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Before the first step of a task, its head in place: attach to the optimiser, remember the model."""
+        return
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
         """A scalar to be added to the batch's loss; None for nothing."""
+        return None
 
     def end(self, model: MultiHead, task: Task) -> None:
         """After the last step of a task: measure, consolidate, detach."""
+        return
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, between any two steps and between tasks."""
+        return {}
 
     def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
         """Take `state` back. Inside a task, `begin` was called just before, on the weights of now."""
+        return

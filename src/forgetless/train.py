@@ -81,7 +81,7 @@ def learn(
     every: float = 30.0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
-    """Learn `tasks` in order by `method`: cross-entropy plus the method's penalty, a head per task, SGD.
+    """Learn `tasks` in order by `method`: cross-entropy plus the method's penalty, a head per task.
 
     Every random number is a pure function of (seed, task, epoch or step), never of what was drawn before. So
     all methods see the same samples in the same order under the same dropout masks, and a run that was killed
@@ -165,10 +165,8 @@ class _Run:
         return self._begin()
 
     def _begin(self) -> Optimizer:
-        recipe = self.recipe
-        optimizer = torch.optim.SGD(
-            self.model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        torch.manual_seed(derive(self.seed, self.task.name, "begin"))
+        optimizer = _optimizer(self.model, self.recipe)
         self.method.begin(self.model, self.task, optimizer)
         return optimizer
 
@@ -217,6 +215,7 @@ class _Run:
     def _close(self) -> None:
         """Let the method measure, test every task so far, and move on to the next."""
         with self._phase("measure"):
+            torch.manual_seed(derive(self.seed, self.task.name, "end"))
             self.method.end(self.model, self.task)
         self._refuse_nonfinite()
         with self._phase("evaluate"):
@@ -327,9 +326,14 @@ def permutation(samples: int, seed: int) -> Tensor:
     return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
 
 
+def _optimizer(model: MultiHead, recipe: Recipe) -> Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+
+
 def _config(model: MultiHead, tasks: Sequence[Task], method: Method, recipe: Recipe, seed: int) -> checkpoints.Config:
     """Everything that defines a run, flat: two runs with equal ones end with the same bits."""
-    assert dataclasses.is_dataclass(method)
     settings = {
         f"{method.name}'s {each.name}": getattr(method, each.name) for each in dataclasses.fields(method) if each.init
     }

@@ -31,4 +31,4 @@ def create(name: str, strength: float | None = None) -> Method:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
     if not (math.isfinite(strength) and strength >= 0):
         raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
-    return dataclasses.replace(method, strength=strength)  # type: ignore[type-var]
+    return dataclasses.replace(method, strength=strength)  # type: ignore[call-arg]

@@ -1,0 +1,57 @@
+"""What the methods that hold an anchor share: they differ in what they measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from forgetless.anchor import Anchor
+from forgetless.heads import MultiHead
+from forgetless.importance import Importance
+from forgetless.task import Method, Task
+
+
+@dataclass
+class Anchored(Method):
+    """Learn a task under `λ Σ Ω (θ − θ*)²`, then add the task's Ω and move θ* to the weights of now.
+
+    The penalty is not in the loss: its closed-form pull follows the optimiser's step, so that a large λ cannot make it
+    diverge. Memory: θ* and Ω, however many tasks there are. Heads are not protected: an old one is trained no more.
+
+    Attributes:
+        strength: λ.
+    """
+
+    strength: float = 1.0
+    _anchor: Anchor | None = field(default=None, init=False, repr=False)
+
+    def measure(self, model: MultiHead, task: Task) -> Importance:
+        """Ω of the task that has just been learned."""
+        raise NotImplementedError
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Attach: from now on every step is pulled towards θ*, by Ω."""
+        self.anchor(model).attach(optimizer)
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """Measure the task's Ω, add it, and move θ* to the weights of now."""
+        anchor = self.anchor(model)
+        anchor.detach()
+        anchor.consolidate(self.measure(model, task))
+
+    def state(self) -> dict[str, Tensor]:
+        """θ* and Ω."""
+        return {} if self._anchor is None else self._anchor.state_dict()
+
+    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+        """Take θ* and Ω back."""
+        if tensors:
+            self.anchor(model).load_state_dict(tensors)
+
+    def anchor(self, model: MultiHead) -> Anchor:
+        """The anchor; a new one holds nothing yet."""
+        if self._anchor is None:
+            self._anchor = Anchor(model, None, self.strength)
+        return self._anchor
