@@ -93,6 +93,9 @@ class Tape(TorchFunctionMode):
                 return body(*args, **kwargs)
         tensors = list(data.tensors((args, kwargs)))
         found = [self._derived[id(tensor)] for tensor in tensors if id(tensor) in self._derived]
+        for tensor in tensors:  # the mark is lost on a copy, such as the input of a checkpointed block
+            if tensor.requires_grad and id(tensor) not in self._derived:
+                mark_of_samples(tensor)
         sampled = any(of_samples(tensor) for tensor in tensors)
         if found and (not sampled or (func in SHAPED_LIKE and id(args[0]) in self._derived)):
             return self._derive(func, found, args, kwargs)

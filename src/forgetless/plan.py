@@ -97,11 +97,12 @@ def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars
         parameters: what is to be measured, by name.
         batch: at least two samples; the first two are used.
         scalars: (model, batch) → `[N]`, the scalar of each sample whose gradient is measured.
-        power: 1 for `|g|`, 2 for `g²`.
+        power: makes no difference; what is compared are squares.
 
     Raises:
         ForgetlessError: the samples of a batch influence each other.
     """
+    power = 2  # |a + b| = |a| + |b| where signs agree, so moduli cannot tell which rows are one sample's; squares can
     pair = data.rows(batch, 0, 2)
     axes = _axes(model, parameters, pair, scalars)
     held = _Held(parameters)
