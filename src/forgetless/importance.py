@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.confidence import Confidence
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing
 
@@ -30,6 +32,7 @@ class Importance:
         estimator: what was measured ("mas", …); only equal ones merge.
         weights: parameter name → fingerprint of the weights it was measured at.
         unused: parameters that took no part in the output, for which Ω = 0.
+        confidence: how the batches differed, where it was measured with `until=`; `error` and `overlap` need it.
     """
 
     sums: dict[str, Tensor]
@@ -37,6 +40,7 @@ class Importance:
     estimator: str = "mas"
     weights: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.count) and self.count > 0):
@@ -51,6 +55,29 @@ class Importance:
         """Ω of Eq. 2: parameter name → `1/N Σ_n |g_n|`, the parameter's shape."""
         return {name: total / self.count for name, total in self.sums.items()}
 
+    def error(self) -> dict[str, float]:
+        """How far Ω is likely to be off: the standard error of its mean, `√(Σ se²) / ‖Ω‖`, by parameter.
+
+        0.05 says that Ω is within about 5 % (in the Euclidean norm) of what endless data of the same kind would give.
+
+        Raises:
+            ForgetlessError: it was measured without `until=`.
+        """
+        return self._sure().error(self.sums, self.count)
+
+    def overlap(self, top: float = 0.1) -> float:
+        """The share of the `top` most important weights (by Ω, of all) that endless data would put there as well.
+
+        Raises:
+            ForgetlessError: it was measured without `until=`, or in a single batch, or `top` is no share.
+        """
+        return self._sure().overlap(self.sums, self.count, top)
+
+    def _sure(self) -> Confidence:
+        if self.confidence is None:
+            raise ForgetlessError("this importance does not know how sure it is; measure it with until=.")
+        return self.confidence
+
     def merge(self, *others: Importance) -> Importance:
         """Pool samples of one task: sums and counts add. Neither operand is changed.
 
@@ -61,7 +88,7 @@ class Importance:
             ForgetlessError: other names, shapes or another estimator.
         """
         sums = {name: total.clone() for name, total in self.sums.items()}
-        count, unused = self.count, set(self.unused)
+        count, unused, confidence = self.count, set(self.unused), self.confidence
         for other in others:
             if other.estimator != self.estimator:
                 raise ForgetlessError(
@@ -73,21 +100,26 @@ class Importance:
                 sums[name] = sums[name].to(dtype).add_(total.to(sums[name].device))
             count += other.count
             unused &= set(other.unused)
+            confidence = confidence.merge(other.confidence) if confidence and other.confidence else None
         kept = tuple(name for name in self.unused if name in unused)
-        return replace(self, sums=sums, count=count, unused=kept)
+        return replace(self, sums=sums, count=count, unused=kept, confidence=confidence)
 
     def save(self, path: str | Path) -> None:
         """Write `importance.safetensors` and, for people, `importance_config.json` into the folder `path`.
 
         Everything needed is in the first file, which is written whole or not at all.
         """
-        header = {
+        header: dict[str, Any] = {
             "estimator": self.estimator,
             "count": self.count,
             "weights": self.weights,
             "unused": list(self.unused),
         }
-        files.write_tensors(Path(path) / _FILE, self.sums, "importance", header)
+        tensors = self.sums
+        if self.confidence is not None:
+            header["confidence"], halves = self.confidence.state()
+            tensors = {**tensors, **halves}
+        files.write_tensors(Path(path) / _FILE, tensors, "importance", header)
         shapes = {name: list(total.shape) for name, total in self.sums.items()}
         files.write_json(Path(path) / _CONFIG, {**header, "shapes": shapes})
 
@@ -100,7 +132,7 @@ class Importance:
         """
         path = Path(path)
         path = path / _FILE if path.is_dir() else path
-        sums, header = files.read_tensors(path, "importance")
+        tensors, header = files.read_tensors(path, "importance")
         estimator, count = header.get("estimator"), header.get("count")
         weights, unused = header.get("weights"), header.get("unused")
         if (
@@ -111,7 +143,9 @@ class Importance:
         ):
             raise ForgetlessError(f"{path} is damaged: its header lacks the estimator, count or weights.")
         try:
-            return cls(sums, float(count), estimator, weights, tuple(map(str, unused)))
+            found = header.get("confidence")
+            confidence = None if found is None else Confidence.restored(found, tensors)
+            return cls(tensors, float(count), estimator, weights, tuple(map(str, unused)), confidence)
         except ForgetlessError as error:
             raise ForgetlessError(f"{path} is damaged: {error}") from error
 

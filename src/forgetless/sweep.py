@@ -7,6 +7,7 @@ chooses a batch size that fits the memory, adds up in float32 or wider and puts 
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data
+from forgetless.confidence import Confidence
+from forgetless.copies import Copies
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing, trainable, unwrapped
 from forgetless.plan import Plan, Scalars, batched_sums, plan, single_sums
@@ -23,6 +26,8 @@ from forgetless.untouched import untouched
 
 _ACTIVATIONS = 512 << 20  # bytes of activations a batch of ours may hold
 _LARGEST = 256  # samples; beyond that a batch gains nothing
+_LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
+_FIRST_LOOK, _LOOK_AGAIN = 8, 1.25  # batches before `until` is asked first, and how many times that before the next
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,13 @@ class Sums:
         sums: name → `Σ_n |g_n|^power`, float32 or wider, on the parameter's device.
         count: how many samples.
         unused: names of the parameters that took no part.
+        confidence: how the batches differed, where `until` asked for it.
     """
 
     sums: dict[str, Tensor]
     count: int
     unused: tuple[str, ...]
+    confidence: Confidence | None = None
 
 
 def sweep(
@@ -46,6 +53,9 @@ def sweep(
     scalars: Scalars,
     *,
     power: int = 1,
+    several: bool = False,
+    root: bool = False,
+    until: Callable[[Sums], bool] | None = None,
     exclude: str | Iterable[str] = (),
     batch_size: int | None = None,
     progress: bool = True,
@@ -57,6 +67,9 @@ def sweep(
         dataset: see `forgetless.data`.
         scalars: (model, batch) → `[N]`, the scalar of each sample whose gradient is measured.
         power: 1 for `|g|`, 2 for `g²`.
+        several: the scalars are `[N, K]`, and the powers of each one's gradient add up: `Σ_n Σ_k |g_nk|^power`.
+        root: the square root of each sample's sum is added instead: `Σ_n √(Σ_k |g_nk|^power)`.
+        until: asked now and then about the sums so far; the pass ends when it says yes.
         exclude: names, module names or patterns of parameters to leave out.
         batch_size: samples at a time; by default what fits the memory, and an iterable's own batches as they come.
         progress: show a progress bar on a terminal.
@@ -75,9 +88,11 @@ def sweep(
         )
     _refuse_non_finite_weights(model)
     with untouched(model), _shown(progress) as advance:
-        run = _Run(model, parameters, scalars, power, batch_size)
+        run = _Run(model, parameters, scalars, power, several, root, until, batch_size)
         for batch in data.batches(dataset, batch_size):
             advance(run.add(batch))
+            if run.enough:
+                break
     return run.result()
 
 
@@ -90,9 +105,16 @@ class _Run:
         parameters: dict[str, nn.Parameter],
         scalars: Scalars,
         power: int,
+        several: bool,
+        root: bool,
+        until: Callable[[Sums], bool] | None,
         batch_size: int | None,
     ) -> None:
-        self.model, self.parameters, self.scalars, self.power = model, parameters, scalars, power
+        self.model, self.parameters, self.power, self.root = model, parameters, power, root
+        self.copies = Copies(scalars) if several else None
+        self.scalars = scalars if self.copies is None else self.copies.scalar
+        self.until, self.enough, self.next = until, False, _FIRST_LOOK
+        self.confidence = None if until is None else Confidence()
         self.batch_size = batch_size
         self.device = next(iter(parameters.values())).device
         self.count = 0
@@ -101,19 +123,40 @@ class _Run:
         self.plan: Plan | None = None
 
     def add(self, batch: Any) -> int:
-        """Add a batch; returns how many samples it held."""
-        samples = data.size(batch)
+        """Add a batch; returns how many of its samples were measured."""
+        samples, before = data.size(batch), self.count
         data.refuse_non_finite(batch, f"batch {self.batch}")
         batch = data.mapped(batch, lambda tensor: tensor.detach().to(self.device, non_blocking=True))
-        if self.plan is None and samples > 1 and self.batch_size != 1:
-            self.plan = plan(self.model, self.parameters, batch, self.scalars, self.power)
+        scalars, pair = (1, batch) if self.copies is None or not samples else self.copies.look(self.model, batch)
+        if self.plan is None and data.size(pair) > 1 and self.batch_size != 1:
+            self.plan = plan(self.model, self.parameters, pair, self.scalars, self.power)
             self._warn(self.plan)
-        step = self._step(samples)
+        rows = self._step(samples * scalars)
+        step = 1 if self.root else max(1, rows // scalars)
         for start in range(0, samples, step):
-            self._measure(data.rows(batch, start, min(start + step, samples)))
-        self.count += samples
+            self._add(data.rows(batch, start, min(start + step, samples)), scalars, rows)
+            if self.enough:
+                break
         self.batch += 1
-        return samples
+        return self.count - before
+
+    def _add(self, batch: Any, scalars: int, rows: int) -> None:
+        """Add samples that are taken together, at most about so many rows at a time."""
+        apart = self.root or self.confidence is not None
+        found: dict[str, Tensor] = {} if apart else self.sums
+        for piece in [batch] if self.copies is None else self.copies.pieces(batch, scalars, rows):
+            self._measure(piece, found)
+        samples = data.size(batch)
+        self.count += samples
+        if self.root:
+            found = {name: total.sqrt_() for name, total in found.items()}
+        if self.confidence is not None:
+            self.confidence.add(found, samples)
+        if apart:
+            _accumulate(self.sums, found)
+        if self.until is not None and self.confidence is not None and self.confidence.batches >= self.next:
+            self.next = math.ceil(_LOOK_AGAIN * self.next)
+            self.enough = self.until(self.result())
 
     def result(self) -> Sums:
         if self.count == 0:
@@ -124,15 +167,17 @@ class _Run:
                 f"no parameter of {type(self.model).__name__} takes part in the output that is measured: it carries no "
                 "gradient (was it detached, or computed under no_grad?)."
             )
-        for name in unused:
-            self.sums[name] = torch.zeros_like(self.parameters[name], dtype=_wide(self.parameters[name]))
-        for name, total in self.sums.items():
+        sums = {
+            name: self.sums[name] if name in self.sums else torch.zeros_like(parameter, dtype=_wide(parameter))
+            for name, parameter in self.parameters.items()
+        }
+        for name, total in sums.items():
             if not bool(torch.isfinite(total).all()):
                 raise ForgetlessError(
                     f"the gradients of {name!r} overflow {self.parameters[name].dtype}; "
                     "measure in bfloat16 or float32 (model.float())."
                 )
-        return Sums({name: self.sums[name] for name in self.parameters}, self.count, unused)
+        return Sums(sums, self.count, unused, self.confidence)
 
     def _step(self, samples: int) -> int:
         if self.batch_size is not None:
@@ -140,11 +185,12 @@ class _Run:
         if self.plan is None:
             return 1 if samples > 1 else samples
         fitting = int(_ACTIVATIONS / max(1.0, self.plan.sample_bytes))
-        return max(1, min(_LARGEST, fitting, samples))
+        largest = _LARGEST if self.confidence is None else _LARGEST_COMPARED
+        return max(1, min(largest, fitting, samples))
 
-    def _measure(self, batch: Any) -> None:
+    def _measure(self, batch: Any, found: dict[str, Tensor]) -> None:
         if self.plan is None:  # a batch of one, before any two samples were seen: exact as it is
-            self._deposit(*single_sums(self.model, self.parameters, batch, self.scalars, self.power), batch)
+            self._deposit(*single_sums(self.model, self.parameters, batch, self.scalars, self.power), batch, found)
             return
         if self.plan.batched:
             sums, values, tape = batched_sums(
@@ -153,10 +199,10 @@ class _Run:
             lost = [name for name in tape.unruled if name in self.plan.batched]
             if lost:
                 self._demote(tape.unruled)
-                return self._measure(batch)
-            self._deposit(sums, values, batch)
+                return self._measure(batch, found)
+            self._deposit(sums, values, batch, found)
         if self.plan.single:
-            self._deposit(*single_sums(self.model, self.plan.single, batch, self.scalars, self.power), batch)
+            self._deposit(*single_sums(self.model, self.plan.single, batch, self.scalars, self.power), batch, found)
 
     def _demote(self, unruled: dict[str, str]) -> None:
         """A later batch took another path than the first two samples did: measure what it lost one by one."""
@@ -167,12 +213,10 @@ class _Run:
         self.plan = replace(self.plan, batched=batched, single=single, why=why)
         self._warn(self.plan)
 
-    def _deposit(self, sums: dict[str, Tensor], values: Tensor, batch: Any) -> None:
+    def _deposit(self, sums: dict[str, Tensor], values: Tensor, batch: Any, found: dict[str, Tensor]) -> None:
         if not bool(torch.isfinite(values).all()):
             raise ForgetlessError(_overflow(self.model, batch, self.scalars))
-        for name, total in sums.items():
-            wide = total.detach().to(_wide(total))
-            self.sums[name] = self.sums[name].add_(wide) if name in self.sums else wide.clone()
+        _accumulate(found, sums)
 
     def _warn(self, found: Plan) -> None:
         if not found.single:
@@ -185,6 +229,12 @@ class _Run:
             f"{1000 * (batched + single):.3g} ms instead of {1000 * batched:.3g} ms.",
             stacklevel=6,
         )
+
+
+def _accumulate(into: dict[str, Tensor], sums: dict[str, Tensor]) -> None:
+    for name, total in sums.items():
+        wide = total.detach().to(_wide(total))
+        into[name] = into[name].add_(wide) if name in into else wide.clone()
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

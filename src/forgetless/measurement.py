@@ -1,0 +1,102 @@
+"""From a sweep to an `Importance`: what every estimator in `measure/` does with its scalars."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from forgetless.errors import ForgetlessError
+from forgetless.importance import Importance, refuse_mismatch
+from forgetless.parameters import fingerprints, trainable, unwrapped
+from forgetless.plan import Scalars
+from forgetless.sweep import Sums, sweep
+
+Until = float | Callable[[Importance], bool] | None
+
+
+def measure(
+    model: nn.Module,
+    dataset: Any,
+    scalars: Scalars,
+    estimator: str,
+    *,
+    into: Importance | None,
+    exclude: str | Iterable[str],
+    batch_size: int | None,
+    until: Until,
+    progress: bool,
+    power: int = 1,
+    several: bool = False,
+    root: bool = False,
+) -> Importance:
+    """Sweep the data and pool with `into`.
+
+    Args:
+        model: any module.
+        dataset: see `forgetless.data`.
+        scalars: (model, batch) → `[N]`, or `[N, K]` with `several`.
+        estimator: what the result says it is.
+        into: an earlier measurement to pool with; unchanged.
+        exclude: names, module names or patterns of parameters to leave out.
+        batch_size: samples at a time.
+        until: stop early: a relative standard error that no parameter exceeds, or a callable that says when.
+        progress: show a progress bar on a terminal.
+        power: see `sweep`.
+        several: see `sweep`.
+        root: see `sweep`.
+
+    Raises:
+        ForgetlessError: `into` is of another network or estimator, or cannot tell how sure it is; all of `sweep`'s.
+    """
+    _refuse(until)
+    parameters = trainable(unwrapped(model), exclude)
+    if into is not None:
+        if into.estimator != estimator:
+            raise ForgetlessError(f"an importance by {into.estimator!r} cannot be merged with one by {estimator!r}.")
+        refuse_mismatch(into.sums, parameters, "the importance given as into=", "the model")
+        if until is not None and into.confidence is None:
+            raise ForgetlessError(
+                "into= does not know how sure it is, so until= cannot be; measure it with until= too."
+            )
+
+    def pooled(found: Sums) -> Importance:
+        fresh = Importance(found.sums, found.count, estimator, weights, found.unused, found.confidence)
+        return fresh if into is None else into.merge(fresh)
+
+    weights = fingerprints(parameters)
+    found = sweep(
+        model,
+        dataset,
+        scalars,
+        power=power,
+        several=several,
+        root=root,
+        until=None if until is None else lambda sums: _reached(pooled(sums), until),
+        exclude=exclude,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    importance = pooled(found)
+    if until is not None and not _reached(importance, until):
+        warnings.warn(
+            f"the data ended after {importance.count:,.0f} samples, before until= was reached: the relative standard "
+            f"error is {max(importance.error().values()):.1%} in the least certain parameter; go on with into=.",
+            stacklevel=3,
+        )
+    return importance
+
+
+def _refuse(until: Until) -> None:
+    if until is not None and not callable(until) and not (isinstance(until, (int, float)) and 0 < until < 1):
+        raise ForgetlessError(
+            f"until must be a relative error between 0 and 1 or a callable that takes the importance, not {until!r}."
+        )
+
+
+def _reached(importance: Importance, until: Until) -> bool:
+    if callable(until):
+        return bool(until(importance))
+    return until is not None and max(importance.error().values()) <= until
