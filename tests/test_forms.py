@@ -18,6 +18,7 @@ SIZE = 6
 
 STEADY = [
     (optim.SGD, {}),
+    (optim.SGD, {"dampening": 0.3}),
     (optim.SGD, {"momentum": 0.9}),
     (optim.SGD, {"momentum": 0.8, "dampening": 0.3}),
     (optim.SGD, {"momentum": 0.9, "nesterov": True}),
@@ -228,9 +229,14 @@ def test_a_subclass_that_keeps_the_step_is_known_and_one_that_changes_it_is_not(
 
     parameters = [nn.Parameter(torch.zeros(1))]
     assert forms.form_of(Renamed(parameters)) is forms.adam
+    assert forms.form_of(Changed(parameters)) is forms.decoupled
+    assert forms.form_of(optim.Adafactor(parameters)) is forms.decoupled
+
+
+def test_lbfgs_is_pointed_to_the_loss():
     with pytest.raises(
         ForgetlessError,
-        match=r"^no pull is known for Changed, only for SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, "
-        r"Adagrad; add anchor\.penalty\(\) to the loss instead\.$",
+        match=r"^LBFGS compares losses inside its step, so the penalty must be in them: "
+        r"add anchor\.penalty\(\) to the loss in its closure instead\.$",
     ):
-        forms.form_of(Changed(parameters))
+        forms.form_of(optim.LBFGS([nn.Parameter(torch.zeros(1))]))

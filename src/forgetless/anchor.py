@@ -6,17 +6,21 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from forgetless import files
+from forgetless.attachment import Attachment
 from forgetless.errors import ForgetlessError
+from forgetless.gradient import Gradient
+from forgetless.hold import Hold, collapsed
 from forgetless.importance import Importance, refuse_mismatch
 from forgetless.parameters import canonical, fingerprint, fingerprints, listing
-from forgetless.pull import Hold, Pull, corner
+from forgetless.pull import Pull
+
+_HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
 
 
 class PerLayer(float):
@@ -28,7 +32,7 @@ class PerLayer(float):
 
     per_layer: dict[str, float]
 
-    def __new__(cls, whole: float, per_layer: dict[str, float]) -> Self:
+    def __new__(cls, whole: float, per_layer: dict[str, float]) -> PerLayer:
         """`float(figure)` is `whole`."""
         figure = super().__new__(cls, whole)
         figure.per_layer = per_layer
@@ -46,13 +50,16 @@ class Anchor:
     columns of one that has grown. Parameters that the model no longer has are skipped.
     """
 
-    def __init__(self, model: nn.Module, importance: Importance | None, strength: float = 1.0) -> None:
+    def __init__(
+        self, model: nn.Module, importance: Importance | None, strength: float = 1.0, *, compact: bool = False
+    ) -> None:
         """Anchor `model` at its present weights.
 
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
             strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments).
+            compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
 
         Raises:
             ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength that is
@@ -60,10 +67,10 @@ class Anchor:
         """
         self._model = model
         self._strength = _checked(strength)
-        self._weights: dict[str, Tensor] = {}
-        self._importance: dict[str, Tensor] = {}
-        self._pulls: dict[Pull, int] = {}  # → how often the anchor had been consolidated when it was attached
-        self._consolidated = 0
+        self._compact = compact
+        self._holds: dict[str, Hold] = {}
+        self._attached: dict[Attachment, int] = {}  # → how many tasks had been consolidated then
+        self._tasks = 0
         self._in_loss = False
         if importance is not None:
             self._add(importance)
@@ -76,18 +83,18 @@ class Anchor:
     @strength.setter
     def strength(self, value: float) -> None:
         self._strength = _checked(value)
-        for pull in self._pulls:
-            pull.strength = self._strength
+        for attachment in self._attached:
+            attachment.strength = self._strength
 
     @property
-    def weights(self) -> Mapping[str, Tensor]:
-        """θ* by parameter name, float32 or wider."""
-        return self._weights
+    def weights(self) -> dict[str, Tensor]:
+        """θ* by parameter name."""
+        return {name: hold.weights for name, hold in self._holds.items()}
 
     @property
-    def importance(self) -> Mapping[str, Tensor]:
+    def importance(self) -> dict[str, Tensor]:
         """Ω by parameter name, summed over the tasks so far."""
-        return self._importance
+        return {name: hold.importance for name, hold in self._holds.items()}
 
     def penalty(self) -> Tensor:
         """`λ Σ Ω (θ − θ*)²`, a differentiable scalar to add to the loss; 0 while there is nothing to protect.
@@ -97,33 +104,39 @@ class Anchor:
         Raises:
             ForgetlessError: the anchor is attached to an optimiser, and would protect twice.
         """
-        if self._pulls:
+        if self._attached:
             raise ForgetlessError(
                 "penalty() would protect twice: the anchor is attached to an optimiser; call detach() first."
             )
+        present = self._present()
         self._in_loss = True
         first = next(self._model.parameters(), None)
         total = torch.zeros((), device=None if first is None else first.device)
-        for parameter, hold in self._holds().items():
+        for parameter, hold in present.items():
             total = total + hold.distance(parameter).to(total.device)
         return self._strength * total
 
-    def attach(self, optimizer: Optimizer) -> Self:
-        """Pull the weights back after every step of `optimizer`, in the form that fits it (`forgetless.forms`).
+    def attach(self, optimizer: Optimizer, how: str = "pull") -> Anchor:
+        """Protect the weights in every step of `optimizer`.
 
         Names are resolved now. The hook works on when nobody refers to the anchor any more, and after `consolidate`;
         an optimiser attached to after that takes the parameters it holds over from the earlier one.
 
         Args:
             optimizer: holds at least one of the anchored parameters.
+            how: "pull" moves the weights back after the step, in the closed form that fits the optimiser
+                (`forgetless.forms`): finite at every strength. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before
+                the step, as the loss form would, after clipping; it warns where that must diverge.
 
         Returns:
             The anchor.
 
         Raises:
             ForgetlessError: attached already, used in the loss already, an optimiser that holds none of the anchored
-                parameters, or one for which no pull is known. Nothing is attached then.
+                parameters, or one that cannot be followed (LBFGS). Nothing is attached then.
         """
+        if how not in _HOW:
+            raise ForgetlessError(f"how must be 'pull' or 'gradient', not {how!r}.")
         if self._in_loss:
             raise ForgetlessError(
                 "attach() would protect twice: penalty() is in the loss already; "
@@ -131,51 +144,74 @@ class Anchor:
             )
         if not isinstance(optimizer, Optimizer):
             raise ForgetlessError(f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}.")
-        holds = self._holds()
+        present = self._present()
         owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-        anchored = holds.keys() or set(self._model.parameters())
-        if owned.isdisjoint(anchored):
+        if owned.isdisjoint(present or set(self._model.parameters())):
             raise ForgetlessError(
-                f"the optimiser holds none of the anchored parameters ({listing(self._names())}); "
+                "the optimiser holds none of the anchored parameters "
+                f"({listing(self._holds or _named(self._model))}); "
                 "make it from the parameters of the anchored model."
             )
-        rivals = [pull for pull in self._pulls if pull.shares(optimizer)]
-        for pull in rivals:
-            if self._pulls[pull] == self._consolidated:
+        rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
+        for rival in rivals:
+            if self._attached[rival] == self._tasks:
                 raise ForgetlessError(
-                    f"the anchor is attached already to an optimiser ({type(pull.optimizer).__name__}) with these "
+                    f"the anchor is attached already to an optimiser ({type(rival.optimizer).__name__}) with these "
                     "parameters; call detach() first."
                 )
-        attached = Pull(optimizer, holds, self._strength)
-        for pull in rivals:
-            pull.remove()
-            del self._pulls[pull]
-        self._pulls[attached] = self._consolidated
+        attachment = _HOW[how](optimizer, present, self._strength)
+        for rival in rivals:
+            rival.remove()
+            del self._attached[rival]
+        self._attached[attachment] = self._tasks
+        if caution := attachment.caution():
+            warnings.warn(caution, stacklevel=2)
         return self
 
     def detach(self) -> None:
-        """Stop pulling; afterwards either form may be used. Without an attachment it changes nothing."""
-        for pull in self._pulls:
-            pull.remove()
-        self._pulls.clear()
+        """Let the optimisers go; afterwards either form may be used. Without an attachment it changes nothing."""
+        for attachment in self._attached:
+            attachment.remove()
+        self._attached.clear()
         self._in_loss = False
 
     def consolidate(self, importance: Importance) -> None:
         """End a task: add its mean importance, and hold to the present weights from now on.
 
         `Ω ← Ω + Ω_task` and `θ* ← θ` for every parameter that matters to this task or an earlier one. Works while
-        attached: the next steps pull to the new θ*.
+        attached: the next steps are held to the new θ*.
 
         Raises:
             ForgetlessError: an importance for another model, or NaN or Inf in the weights; nothing has changed then.
         """
         self._add(importance)
 
+    def merge(self, *others: Anchor) -> Anchor:
+        """One anchor for several of the same model: its penalty is the sum of theirs, exactly, but for a constant.
+
+        `Σ_k λ_k Ω_k (θ − θ_k)² = λ Ω (θ − a)² + constant`. None of them is changed.
+
+        Returns:
+            An anchor of this one's strength.
+
+        Raises:
+            ForgetlessError: other names or shapes, or a strength of 0 here.
+        """
+        if not self._strength:
+            raise ForgetlessError("an anchor of strength 0 cannot take in others; give it a strength first.")
+        merged = type(self)(self._model, None, self._strength, compact=self._compact)
+        for other in others:
+            refuse_mismatch(other.weights, self.weights, "the other anchor", "this one")
+        for name in self._holds:
+            parts = [(anchor.strength / self._strength, anchor._holds[name]) for anchor in (self, *others)]
+            merged._holds[name] = collapsed(parts)
+        return merged
+
     def drift(self) -> PerLayer:
         """How far the weights have moved where it matters: `Σ Ω (θ − θ*)²`, without λ."""
         layers: dict[str, float] = {}
         with torch.no_grad():
-            for parameter, hold in self._holds().items():
+            for parameter, hold in self._present().items():
                 layer = _layer(hold.name)
                 layers[layer] = layers.get(layer, 0.0) + float(hold.distance(parameter))
         return PerLayer(math.fsum(layers.values()), layers)
@@ -187,13 +223,14 @@ class Anchor:
         smaller strength leaves more room.
 
         Raises:
-            ForgetlessError: the anchor is not attached, so that there is no s.
+            ForgetlessError: the anchor pulls on no optimiser, so that there is no s.
         """
-        if not self._pulls:
-            raise ForgetlessError("held() depends on the optimiser's steps: attach() the anchor first.")
+        pulls = [attachment for attachment in self._attached if isinstance(attachment, Pull)]
+        if not pulls:
+            raise ForgetlessError("held() is about the pull on an optimiser: attach() the anchor first.")
         stopped: dict[str, int] = {}
         sizes: dict[str, int] = {}
-        for pull in self._pulls:
+        for pull in pulls:
             for name, (part, size) in pull.held().items():
                 layer = _layer(name)
                 stopped[layer] = stopped.get(layer, 0) + part
@@ -205,8 +242,8 @@ class Anchor:
         """λ, θ* and Ω as `strength`, `weights.NAME` and `importance.NAME`; views, not copies."""
         return {
             "strength": torch.tensor(self._strength, dtype=torch.float64),
-            **{f"weights.{name}": tensor for name, tensor in self._weights.items()},
-            **{f"importance.{name}": tensor for name, tensor in self._importance.items()},
+            **{f"weights.{name}": tensor for name, tensor in self.weights.items()},
+            **{f"importance.{name}": tensor for name, tensor in self.importance.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -215,21 +252,21 @@ class Anchor:
         Raises:
             ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
         """
-        strength, weights, importance = _parsed(state)
+        strength, holds = _parsed(state)
         named = _named(self._model)
-        strangers = [name for name in weights if name not in named]
+        strangers = [name for name in holds if name not in named]
         if strangers:
             raise ForgetlessError(f"the anchor does not fit the model: it has {listing(strangers)} besides.")
-        for name, tensor in weights.items():
-            _common(name, named[name], tensor)
-        self._weights, self._importance = weights, importance
+        for name, hold in holds.items():
+            hold.common(named[name])
+        self._holds = holds
         self.strength = strength
         self._refresh()
 
     def save(self, path: str | Path) -> None:
         """Write λ, θ* and Ω to the file `path` (safetensors), whole or not at all."""
         named = _named(self._model)
-        present = {name: named[name] for name in self._weights if name in named}
+        present = {name: named[name] for name in self._holds if name in named}
         header = {
             "strength": self._strength,
             "shapes": {name: list(parameter.shape) for name, parameter in present.items()},
@@ -238,7 +275,7 @@ class Anchor:
         files.write_tensors(path, self.state_dict(), "anchor", header)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module) -> Self:
+    def load(cls, path: str | Path, model: nn.Module) -> Anchor:
         """Read what `save` wrote, for the same model; warns once if its weights are not those it had then.
 
         Raises:
@@ -250,10 +287,9 @@ class Anchor:
             raise ForgetlessError(f"{path} is damaged: its header lacks the shapes or the weights' hashes.")
         found = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         _refuse_stranger(found, f"the anchor in {path}", model)
-        anchor = cls(model, None)
+        anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
         anchor.load_state_dict(tensors)
-        changed = _changed(hashes, model)
-        if changed:
+        if changed := _changed(hashes, model):
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
         return anchor
 
@@ -262,52 +298,39 @@ class Anchor:
             raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
         _refuse_stranger(importance.sums, "the importance", self._model)
         named = _named(self._model)
-        kept = [name for name in {**self._importance, **importance.sums} if name in named]
+        kept = [name for name in {**self._holds, **importance.sums} if name in named]
         for name in kept:
             if not bool(torch.isfinite(named[name]).all()):
                 raise ForgetlessError(f"{name!r} holds NaN or Inf: weights like that cannot be held to.")
-        changed = _changed(importance.weights, self._model)
-        holds = {hold.name: hold for hold in self._holds().values()}
-        if changed:
+        self._present()  # refuses what does not fit, before anything changes
+        if changed := _changed(importance.weights, self._model):
             warnings.warn(
                 f"the importance was measured at other weights than the model has now: {changed}; "
                 "measure it again unless that is meant.",
                 stacklevel=3,
             )
         for name in kept:
-            weights = named[name].detach()
-            weights = weights.to(torch.promote_types(weights.dtype, torch.float32), copy=True)
-            total = torch.zeros_like(weights)
-            if name in holds:
-                shape = holds[name].shape
-                corner(total, shape).copy_(corner(holds[name].importance, shape))
-            if name in importance.sums:
-                total += importance.sums[name].to(total) / importance.count
-            self._weights[name], self._importance[name] = weights, total
-        self._consolidated += 1
+            mean = importance.sums[name] / importance.count if name in importance.sums else None
+            self._holds[name] = Hold.at(name, named[name], mean, self._holds.get(name), self._compact)
+        self._tasks += 1
         self._in_loss = False
         self._refresh()
 
     def _refresh(self) -> None:
-        holds = self._holds()
-        for pull in self._pulls:
-            pull.holds = holds
+        present = self._present()
+        for attachment in self._attached:
+            attachment.holds = present
 
-    def _holds(self) -> dict[nn.Parameter, Hold]:
-        """The anchors of the parameters that the model has now, on their devices."""
+    def _present(self) -> dict[nn.Parameter, Hold]:
+        """The holds of the parameters that the model has now, on their devices."""
         named = _named(self._model)
-        holds = {}
-        for name in self._weights:
+        present = {}
+        for name in self._holds:
             if name in named:
-                parameter = named[name]
-                shape = _common(name, parameter, self._weights[name])
-                self._weights[name] = self._weights[name].to(parameter.device)
-                self._importance[name] = self._importance[name].to(parameter.device)
-                holds[parameter] = Hold(name, self._weights[name], self._importance[name], shape)
-        return holds
-
-    def _names(self) -> list[str]:
-        return list(self._weights or _named(self._model))
+                self._holds[name] = self._holds[name].to(named[name].device)
+                self._holds[name].common(named[name])
+                present[named[name]] = self._holds[name]
+        return present
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -328,15 +351,6 @@ def _checked(strength: float) -> float:
     return value
 
 
-def _common(name: str, parameter: Tensor, anchored: Tensor) -> tuple[int, ...]:
-    if parameter.dim() != anchored.dim():
-        raise ForgetlessError(
-            f"{name!r} has shape {tuple(parameter.shape)} and was anchored with {tuple(anchored.shape)}: "
-            "it is not the same parameter."
-        )
-    return tuple(map(min, parameter.shape, anchored.shape))
-
-
 def _refuse_stranger(found: Mapping[str, Tensor], whose: str, model: nn.Module) -> None:
     named = _named(model)
     expected = {name: named[name] for name in found if name in named}
@@ -349,7 +363,7 @@ def _changed(hashes: Mapping[str, str], model: nn.Module) -> str:
     return f"{listing(names)} differ{'s' if len(names) == 1 else ''}" if names else ""
 
 
-def _parsed(state: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
+def _parsed(state: Mapping[str, Tensor]) -> tuple[float, dict[str, Hold]]:
     if "strength" not in state:
         raise ForgetlessError("the anchor's state lacks its 'strength'.")
     parts: dict[str, dict[str, Tensor]] = {"strength": {}, "weights": {}, "importance": {}}
@@ -365,4 +379,5 @@ def _parsed(state: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor], dict
             raise ForgetlessError(f"the anchor's state holds NaN or Inf for {name!r}.")
         if bool((importance[name] < 0).any()):
             raise ForgetlessError(f"the anchor's state holds a negative importance for {name!r}.")
-    return _checked(float(state["strength"])), weights, importance
+    holds = {name: Hold(name, weights[name], importance[name]) for name in weights}
+    return _checked(float(state["strength"])), holds

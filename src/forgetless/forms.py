@@ -34,9 +34,10 @@ Form = Callable[[Group, State], Response]
 def sgd(group: Group, state: State) -> Response:
     """SGD: `s = 2 η λ Ω (1−dampening) / (1−μ)`, Nesterov included.
 
-    A steady gradient fills the momentum buffer to `g (1−dampening) / (1−μ)`.
+    A steady gradient fills the momentum buffer to `g (1−dampening) / (1−μ)`; without momentum there is no dampening.
     """
-    return group["lr"] * (1 - group["dampening"]) / (1 - group["momentum"]), None
+    taken = 1 - group["dampening"] if group["momentum"] else 1.0
+    return group["lr"] * taken / (1 - group["momentum"]), None
 
 
 def adam(group: Group, state: State) -> Response:
@@ -92,6 +93,21 @@ def adagrad(group: Group, state: State) -> Response:
     return rate, state["sum"].sqrt().add_(group["eps"])
 
 
+def sparse_adam(group: Group, state: State) -> Response:
+    """SparseAdam: `s = 2 η λ Ω √(1−β₂ᵗ) / (√v + ε)`; rows without a gradient are pulled at every step too."""
+    correction = 1 - group["betas"][1] ** _number(state["step"])
+    return group["lr"] * correction**0.5, state["exp_avg_sq"].sqrt().add_(group["eps"])
+
+
+def decoupled(group: Group, state: State) -> Response:
+    """Any other optimiser: `s = 2 η λ Ω`, the way decoupled weight decay works.
+
+    Finite and stable too, but the balance is between its own step u, whatever that is, and the penalty:
+    `u / η = 2 λ Ω (θ − θ*)`, which is not the optimum of the penalised loss.
+    """
+    return group["lr"], None
+
+
 FORMS: dict[type[Optimizer], Form] = {
     torch.optim.SGD: sgd,
     torch.optim.Adam: adam,
@@ -101,6 +117,7 @@ FORMS: dict[type[Optimizer], Form] = {
     torch.optim.Adamax: adamax,
     torch.optim.RMSprop: rmsprop,
     torch.optim.Adagrad: adagrad,
+    torch.optim.SparseAdam: sparse_adam,
 }
 
 
@@ -108,16 +125,16 @@ def form_of(optimizer: Optimizer) -> Form:
     """The form for `optimizer`, known by the torch class whose `step` it runs (a subclass may keep that).
 
     Raises:
-        ForgetlessError: no form is known.
+        ForgetlessError: LBFGS, which takes many steps inside one and compares their losses.
     """
     step = inspect.unwrap(type(optimizer).step)
-    for known, form in FORMS.items():
-        if inspect.unwrap(known.step) is step:
-            return form
-    names = ", ".join(known.__name__ for known in FORMS)
-    raise ForgetlessError(
-        f"no pull is known for {type(optimizer).__name__}, only for {names}; add anchor.penalty() to the loss instead."
-    )
+    if step is inspect.unwrap(torch.optim.LBFGS.step):
+        raise ForgetlessError(
+            "LBFGS compares losses inside its step, so the penalty must be in them: "
+            "add anchor.penalty() to the loss in its closure instead."
+        )
+    known = (form for kind, form in FORMS.items() if inspect.unwrap(kind.step) is step)
+    return next(known, decoupled)
 
 
 def _number(value: Any) -> Any:

@@ -1,0 +1,97 @@
+"""The loss form without a term in the loss: `2 λ Ω (θ − θ*)` is added to the gradients before an optimiser's step.
+
+It is the gradient of Eq. 3, with every optimiser. Unlike `penalty()` it comes after clipping, and accumulation and loss
+scaling make no difference to it. Unlike the pull it diverges where the optimiser's step is too long for the strength.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from forgetless.attachment import Attachment, Holds
+from forgetless.forms import Group, form_of, sgd
+
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Gradient(Attachment):
+    """Adds the penalty's gradient to those of one optimiser's anchored parameters, before each of its steps."""
+
+    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float) -> None:
+        """Hook into `optimizer`.
+
+        Raises:
+            ForgetlessError: an optimiser that evaluates the loss more than once in a step.
+        """
+        self._form = form_of(optimizer)
+        super().__init__(optimizer, holds, strength)
+
+    def _hook(self) -> RemovableHandle:
+        return self.optimizer.register_step_pre_hook(self)
+
+    def caution(self) -> str | None:
+        """That SGD must diverge, if it must; the adaptive optimisers divide by the gradient and have no such bound."""
+        if self._form is not sgd or not self.strength:
+            return None
+        bounds = [
+            (stable_up_to(group) - group["weight_decay"]) / (2 * largest)
+            for parameter, hold, group in self.owned()
+            if (largest := float(hold.importance.max()) if hold.importance.numel() else 0.0)
+        ]
+        if not bounds or self.strength < min(bounds):
+            return None
+        return (
+            f"with how='gradient' training will diverge: at this learning rate and momentum SGD is stable up to a "
+            f"strength of {min(bounds):.3g}, and this is {self.strength:g}; how='pull' is stable at every strength."
+        )
+
+    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+        """Add the penalty's gradient; called by the optimiser before its step.
+
+        A closure computes the gradients inside the step, so it is wrapped rather than preceded.
+        """
+        given = args[1:] or tuple(value for key, value in kwargs.items() if key == "closure")
+        if not given or given[0] is None:
+            self._add()
+            return None
+
+        def closure() -> Any:
+            with torch.enable_grad():
+                loss = given[0]()
+            self._add()
+            return loss
+
+        return (args[0], closure), {key: value for key, value in kwargs.items() if key != "closure"}
+
+    @torch.no_grad()
+    def _add(self) -> None:
+        # A fused optimiser under GradScaler divides by the scale inside its step.
+        scale = getattr(self.optimizer, "grad_scale", None)
+        for parameter, hold, group in self.owned():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            elif parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
+            factor = 2 * self.strength * (-1 if group.get("maximize") else 1)
+            for part in hold.pieces(parameter):
+                moved = parameter[part] - hold.weights[part]
+                moved.mul_(hold.importance[part]).mul_(factor)
+                if scale is not None:
+                    moved.mul_(scale.to(moved.device))
+                parameter.grad[part].add_(moved)
+
+
+def stable_up_to(group: Group) -> float:
+    """The largest curvature h at which SGD's explicit step on ½ h θ² does not diverge.
+
+    Heavy ball: `h < 2 (1+μ) / (η (1−dampening))`. Nesterov: `h < 2 (1+μ) / (η (1+2μ))`. η is the largest learning rate
+    that a scheduler has noted in the group.
+    """
+    rate = max(float(group.get(key, 0.0)) for key in ("lr", "initial_lr", "max_lr"))
+    momentum = group["momentum"]
+    slowed = 1 + 2 * momentum if group["nesterov"] else (1 - group["dampening"] if momentum else 1.0)
+    return float(2 * (1 + momentum) / max(rate * slowed, 1e-300))
