@@ -31,6 +31,17 @@ def inputs(batch: Any) -> Any:
     )
 
 
+def labels(batch: Any) -> Tensor:
+    """What of a batch is its labels: the second of a tuple, or "labels" of a dict."""
+    if isinstance(batch, Mapping):
+        found = next((batch[key] for key in _LABELS if key in batch), None)
+    else:
+        found = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+    if not isinstance(found, Tensor):
+        raise ForgetlessError("a batch has no labels: they are the second of a tuple, or 'labels' of a dict.")
+    return found
+
+
 def size(batch: Any) -> int:
     """How many samples the batch holds: the first axis of its first tensor."""
     for tensor in tensors(inputs(batch)):
