@@ -87,7 +87,7 @@ class Tape(TorchFunctionMode):
     ) -> Any:
         """Run `func`; what it computes from samples is marked so, what from parameters alone is followed."""
         kwargs = kwargs or {}
-        body = _body(func) if func in _BACKWARD else None
+        body = body_of(func) if func in _BACKWARD else None
         if body is not None:
             with self:
                 return body(*args, **kwargs)
@@ -117,7 +117,7 @@ class Tape(TorchFunctionMode):
 
     def _meet(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation in which parameters meet the samples: by its rule, rewritten, spread, or reported."""
-        rewrite = REWRITES.get(func) or _body(func)
+        rewrite = REWRITES.get(func) or body_of(func)
         if rewrite is not None:
             with self:
                 result = rewrite(*args, **kwargs)
@@ -266,7 +266,7 @@ _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function
 
 
 @cache
-def _body(function: Callable[..., Any]) -> Callable[..., Any] | None:
+def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The body of one of torch's Python functions (`F.layer_norm`, …); `None` for a built-in one.
 
     Such a function hands itself to the mode instead of running, and inside the mode its own calls would be hidden. The
