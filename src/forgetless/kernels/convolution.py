@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from forgetless.kernels import native
 from forgetless.kernels.rule import Call, Operation, Rule, Samples
 from forgetless.kernels.terms import Dense, Outer, modulus_, widened
 
@@ -61,6 +62,8 @@ class Patches:
         if self.x.dim() == 4 and not self.geometry.transposed and len(self.x) == self.samples:
             if self.geometry.groups == self.x.shape[1] == self.d.shape[1] > 1:
                 return self._depthwise(power)
+            if native.serves(self.d, self.x):
+                return self._compiled(power)
             if self.d[0, 0].numel() < _MANY_POSITIONS:
                 return self._unfolded(power)
         total = torch.zeros_like(self.weight)
@@ -97,6 +100,13 @@ class Patches:
         height, width = self.weight.shape[2:]
         gradients = full[0, :, :height, :width].reshape(samples, *self.weight.shape)
         return modulus_(gradients, power).sum(0)
+
+    def _compiled(self, power: int) -> Tensor:
+        """By the compiled kernel, which unfolds while it multiplies."""
+        g = self.geometry
+        total = torch.zeros_like(self.weight, memory_format=torch.channels_last)
+        native.convolution(self.x, self.d, total, g.stride, g.padding, g.dilation, g.groups, power)
+        return total
 
     def _unfolded(self, power: int) -> Tensor:
         """As a matrix over unfolded patches, a few samples at a time."""

@@ -31,8 +31,10 @@
 
 #if defined(__GNUC__)
 #define UNROLL _Pragma("GCC unroll 16")
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define UNROLL
+#define ALWAYS_INLINE inline
 #endif
 
 typedef Py_ssize_t size;
@@ -62,7 +64,7 @@ typedef struct {
     size bundle, length, depth;
 } Cut;
 
-enum { DEPTH = 256, BLOCK_ROWS = 384, BLOCK_COLUMNS = 768, MOST_THREADS = 256, LINE = 64 };
+enum { DEPTH = 256, BLOCK_ROWS = 384, BLOCK_COLUMNS = 768, STRIP = 16, MOST_THREADS = 256, LINE = 64 };
 
 static size smaller(size x, size y) { return x < y ? x : y; }
 static size larger(size x, size y) { return x > y ? x : y; }
@@ -252,22 +254,30 @@ typedef float NAME(vector);
 #define MODULUS(x) fabsf(x)
 #endif
 
-/* A tile, over `samples` samples of `length` positions each: d is [depth][ROWS], a is [depth][COLUMNS].
- * partial: sums of a sample's earlier positions, or NULL; `unfinished`: leave the sums there instead of adding to out. */
+typedef NAME(vector) NAME(sums)[ROWS][VECTORS];
+
+/* sum[r][i] += d[r] · a[i], or = where it is the first. */
+TARGET static ALWAYS_INLINE void NAME(add)(NAME(sums) sum, const float *d, const float *a, const int first) {
+    NAME(vector) row[VECTORS];
+    UNROLL for (int v = 0; v < VECTORS; v++) row[v] = *(const NAME(vector) *)(a + v * LANES);
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = first ? row[v] * d[r] : sum[r][v] + row[v] * d[r];
+}
+
+/* One tile over `samples` samples of `length` positions each: d is [depth][ROWS], a is [depth][COLUMNS].
+ * Unless `begin`, the sums go on from `partial`; unless `end`, they are left there for later. */
 TARGET static void NAME(tile)(const float *restrict d, const float *restrict a, size samples, size length,
                               float *restrict out, size stride, int power, float *restrict partial, int begin, int end) {
     typedef NAME(vector) vector;
     for (size n = 0; n < samples; n++) {
-        vector sum[ROWS][VECTORS];
-        UNROLL for (int r = 0; r < ROWS; r++)
-            UNROLL for (int v = 0; v < VECTORS; v++)
-                sum[r][v] = begin ? (vector){0} : *(vector *)(partial + r * COLUMNS + v * LANES);
-        for (size t = 0; t < length; t++, d += ROWS, a += COLUMNS) {
-            vector row[VECTORS];
-            UNROLL for (int v = 0; v < VECTORS; v++) row[v] = *(const vector *)(a + v * LANES);
+        NAME(sums) sum;
+        if (!begin)
             UNROLL for (int r = 0; r < ROWS; r++)
-                UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] += row[v] * d[r];
-        }
+                UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = *(vector *)(partial + r * COLUMNS + v * LANES);
+        if (begin) NAME(add)(sum, d, a, 1);
+        else NAME(add)(sum, d, a, 0);
+        d += ROWS, a += COLUMNS;
+        for (size t = 1; t < length; t++, d += ROWS, a += COLUMNS) NAME(add)(sum, d, a, 0);
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int v = 0; v < VECTORS; v++) {
                 vector *total = (vector *)(out + r * stride + v * LANES), s = sum[r][v];
@@ -278,21 +288,24 @@ TARGET static void NAME(tile)(const float *restrict d, const float *restrict a, 
     }
 }
 
-/* Columns j0 ≤ j < j1 of samples n0 … and positions t0 … as panels of [samples · length][width], filled up with zeros. */
-TARGET static inline void NAME(pack)(const Operand *x, size group, size n0, size samples, size t0, size length, size j0,
-                                     size j1, float *restrict panel, const int width) {
-    for (size j = j0; j < j1; j += width) {
-        const int64_t *column = x->column + j;
-        int there = (int)smaller(width, j1 - j), run = there == width;
-        for (int c = 1; run && c < width; c++) run = column[c] == column[0] + c;
-        for (size n = n0; n < n0 + samples; n++) {
-            const float *sample = x->data + group * x->group + n * x->sample;
-            for (size t = t0; t < t0 + length; t++, panel += width) {
-                const float *from = sample + x->row[t];
-                if (run) memcpy(panel, from + column[0], width * sizeof(float));
+/* Columns j0 ≤ j < j1 of `depth` positions, from position t0 of sample n0 on and `length` of each sample, as panels of
+ * [depth][width], filled up with zeros. A few positions at a time, so that the memory is read along its rows. */
+TARGET static inline void NAME(pack)(const Operand *x, size group, size n0, size t0, size length, size depth, size j0,
+                                     size j1, float *restrict panels, const int width) {
+    for (size k = 0; k < depth; k += STRIP) {
+        const float *from[STRIP];
+        int strip = (int)smaller(STRIP, depth - k);
+        for (int s = 0; s < strip; s++)
+            from[s] = x->data + group * x->group + (n0 + (k + s) / length) * x->sample + x->row[t0 + (k + s) % length];
+        float *to = panels + k * width;
+        for (size j = j0; j < j1; j += width, to += depth * width) {
+            const int64_t *column = x->column + j;
+            int there = (int)smaller(width, j1 - j), run = there == width;
+            for (int c = 1; run && c < width; c++) run = column[c] == column[0] + c;
+            for (int s = 0; s < strip; s++)
+                if (run) memcpy(to + s * width, from[s] + column[0], width * sizeof(float));
                 else
-                    for (int c = 0; c < width; c++) panel[c] = c < there ? from[column[c]] : 0;
-            }
+                    for (int c = 0; c < width; c++) to[s * width + c] = c < there ? from[s][column[c]] : 0;
         }
     }
 }
@@ -315,8 +328,8 @@ TARGET static void NAME(block)(const Problem *p, Block b, float *scratch) {
             size samples = smaller(c.bundle, p->samples - n), length = smaller(c.length, p->positions - t);
             size depth = samples * length;
             int begin = t == 0, end = t + length == p->positions;
-            NAME(pack)(&p->d, b.group, n, samples, t, length, b.o0, b.o1, d, ROWS);
-            NAME(pack)(&p->a, b.group, n, samples, t, length, b.i0, b.i1, a, COLUMNS);
+            NAME(pack)(&p->d, b.group, n, t, length, depth, b.o0, b.o1, d, ROWS);
+            NAME(pack)(&p->a, b.group, n, t, length, depth, b.i0, b.i1, a, COLUMNS);
             float *partial = partials;
             for (size i = 0; i < across; i++)
                 for (size o = 0; o < down; o++, partial += ROWS * COLUMNS) {

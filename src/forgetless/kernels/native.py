@@ -31,6 +31,14 @@ def available() -> bool:
     return _modulus is not None
 
 
+def serves(*operands: Tensor) -> bool:
+    """Whether the compiled kernel is there and takes these operands: float32 on the CPU."""
+    return _modulus is not None and all(
+        operand.dtype == torch.float32 and operand.device.type == "cpu" and not operand.is_neg()
+        for operand in operands
+    )
+
+
 def outer(d: Tensor, a: Tensor, out: Tensor, power: int = 1) -> None:
     """`out[o,i] += Σ_n |Σ_t d[n,t,o] a[n,t,i]|^p`, in place.
 

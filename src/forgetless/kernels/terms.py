@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from forgetless.kernels import native
+
 _TILE = 1 << 20  # elements of the scratch that holds |g_n| of a few samples: fits in the caches
 
 
@@ -99,6 +101,9 @@ class Outer:
         d, a = widened(self.d), widened(self.a)
         if d.shape[1] == 1:
             total = modulus(d[:, 0], power).T @ modulus(a[:, 0], power)
+        elif native.serves(d, a):
+            total = d.new_zeros(d.shape[2], a.shape[2])
+            native.outer(d, a, total, power)
         else:
             total = d.new_zeros(d.shape[2], a.shape[2])
             chunk = max(1, _TILE // max(1, total.numel()))
