@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from forgetless import files
-from forgetless.attachment import Attachment
+from forgetless.attachments.attachment import Attachment
 from forgetless.errors import ForgetlessError
-from forgetless.gradient import Gradient
+from forgetless.attachments.gradient import Gradient
 from forgetless.hold import Hold, collapsed
 from forgetless.importance import Importance, refuse_mismatch
 from forgetless.parameters import canonical, fingerprint, fingerprints, listing
-from forgetless.pull import Pull
+from forgetless.attachments.pull import Pull
 
 _HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
 
@@ -125,7 +125,7 @@ class Anchor:
         Args:
             optimizer: holds at least one of the anchored parameters.
             how: "pull" moves the weights back after the step, in the closed form that fits the optimiser
-                (`forgetless.forms`): finite at every strength. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before
+                (`forgetless.attachments.forms`): finite at every strength. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before
                 the step, as the loss form would, after clipping; it warns where that must diverge.
 
         Returns:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data as batching
-from forgetless import draws
+from forgetless.measure import draws
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
-from forgetless.measurement import Until, measure
+from forgetless.measure.measurement import Until, measure
 from forgetless.output import Forward, Output, Select
 
 Labels = Literal["sampled", "expected", "empirical"]

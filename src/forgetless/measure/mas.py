@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
-from forgetless.measurement import Until, measure
+from forgetless.measure.measurement import Until, measure
 from forgetless.output import Forward, Output, Select
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from forgetless import forms
+from forgetless.attachments import forms
 from forgetless.anchor import Anchor
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance

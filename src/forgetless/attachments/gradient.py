@@ -12,8 +12,8 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.attachment import Attachment, Holds
-from forgetless.forms import Group, form_of, sgd
+from forgetless.attachments.attachment import Attachment, Holds
+from forgetless.attachments.forms import Group, form_of, sgd
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 

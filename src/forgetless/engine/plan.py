@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data
-from forgetless.engine import Axis, Tape
+from forgetless.engine.tape import Axis, Tape
 from forgetless.errors import ForgetlessError
-from forgetless.untouched import in_float64, only
+from forgetless.engine.untouched import in_float64, only
 
 Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.forms import Group
+from forgetless.attachments.forms import Group
 from forgetless.hold import Hold
 
 Holds = Mapping[nn.Parameter, Hold]

@@ -2,7 +2,7 @@
 
     θ ← (θ + s θ*) / (1 + s)
 
-is finite for every strength and learning rate; `forgetless.forms` has the s of each optimiser. It neither reads nor
+is finite for every strength and learning rate; `forgetless.attachments.forms` has the s of each optimiser. It neither reads nor
 writes gradients, so accumulation, loss scaling and the number of processes make no difference.
 """
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.attachment import Attachment, Holds
+from forgetless.attachments.attachment import Attachment, Holds
 from forgetless.errors import ForgetlessError
-from forgetless.forms import Group, decoupled, form_of, sgd
+from forgetless.attachments.forms import Group, decoupled, form_of, sgd
 from forgetless.hold import Hold, Index
 
 _LARGEST = 1e20  # of 2 λ r: it holds a weight to the last bit, and Ω times it is still finite in float32

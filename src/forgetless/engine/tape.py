@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from forgetless import data
-from forgetless.derived import REARRANGING, SHAPED_LIKE, Derived, root_term
+from forgetless.engine.derived import REARRANGING, SHAPED_LIKE, Derived, root_term
 from forgetless.kernels import (
     ELEMENTWISE,
     JOINING,
