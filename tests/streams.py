@@ -12,21 +12,22 @@ from torch.optim import Optimizer
 from forgetless.heads import MultiHead
 from forgetless.task import Method, Task
 
-INPUTS, FEATURES, CLASSES = 8, 12, ("a", "b", "c")
+INPUTS, FEATURES, CLOUDS, CLASSES = 8, 12, 12, ("a", "b", "c")
 
 
-def stream(tasks: int = 2, samples: int = 48, noise: float = 0.5) -> list[Task]:
-    """Tasks of three Gaussian classes each, all in the same space, so that they contend for the trunk."""
+def stream(tasks: int = 2, samples: int = 48, noise: float = 0.4) -> list[Task]:
+    """Twelve Gaussian clouds that every task sorts anew into three classes, so that tasks contend for the trunk."""
     generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(CLOUDS, INPUTS, generator=generator)
+    cloud = torch.arange(samples) % CLOUDS
 
-    def part(centres: Tensor) -> tuple[Tensor, Tensor]:
-        labels = torch.arange(samples) % len(CLASSES)
-        return centres[labels] + noise * torch.randn(samples, INPUTS, generator=generator), labels
+    def part(classes: Tensor) -> tuple[Tensor, Tensor]:
+        return centres[cloud] + noise * torch.randn(samples, INPUTS, generator=generator), classes[cloud]
 
     found = []
     for number in range(tasks):
-        centres = torch.randn(len(CLASSES), INPUTS, generator=generator)
-        found.append(Task(f"task.{number}", CLASSES, part(centres), part(centres)))
+        classes = torch.randperm(CLOUDS, generator=generator) % len(CLASSES)
+        found.append(Task(f"task.{number}", CLASSES, part(classes), part(classes)))
     return found
 
 

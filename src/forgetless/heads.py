@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from urllib.parse import quote
 
 import torch
@@ -61,6 +62,11 @@ class MultiHead(nn.Module):
         """Logits `[N, classes]` of the inputs `[N, …]` under the head of `task`."""
         logits: Tensor = self.head(task)(self.trunk(inputs))
         return logits
+
+    @property
+    def knows_something(self) -> bool:
+        """Whether there is knowledge in the trunk: it is pretrained, or past its first task."""
+        return self.pretrained or len(self.heads) > 1
 
     def freeze(self, frozen: bool = True) -> None:
         """Freeze the trunk (no gradients, eval mode whatever `train` says), or let it learn again."""
@@ -147,6 +153,7 @@ def _logistic_regression(features: Tensor, labels: Tensor, classes: int) -> tupl
     return weight.detach(), bias.detach()
 
 
+@functools.cache
 def _key(task: str) -> str:
     """The task's name as a key `nn.ModuleDict` takes: no dots, not empty, none of its attributes' names."""
     key = quote(task, safe=" ").replace(".", "%2E")

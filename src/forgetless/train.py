@@ -112,7 +112,8 @@ def learn(
     path = None if checkpoint is None else Path(checkpoint)
     device = next(model.parameters()).device
     run = _Run(model, tasks, method, recipe, seed, path, every, on_progress or (lambda progress: None))
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    kind = "cuda" if device.type == "cpu" else device.type
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=kind):
         run.learn()
     return Outcome(run.accuracy, run.seconds)
 
@@ -157,15 +158,15 @@ class _Run:
 
     def _open(self) -> Optimizer:
         """Give the task its head and the method its beginning."""
-        torch.manual_seed(derive(self.seed, self.task.name, "head"))
+        self._seed("head")
         self.model.grow(self.task.name, len(self.task.classes))
-        if self.recipe.warm_start and self._knows_something():
+        if self.recipe.warm_start and self.model.knows_something:
             with self._phase("warm_start"):
                 warm_start(self.model, self.task.name, *self.task.train, self.recipe.batch_size)
         return self._begin()
 
     def _begin(self) -> Optimizer:
-        torch.manual_seed(derive(self.seed, self.task.name, "begin"))
+        self._seed("begin")
         optimizer = _optimizer(self.model, self.recipe)
         self.method.begin(self.model, self.task, optimizer)
         return optimizer
@@ -193,7 +194,7 @@ class _Run:
 
     def _step(self, optimizer: Optimizer, chosen: Tensor, steps: int) -> float:
         """One step on the samples `chosen`; gives the loss."""
-        torch.manual_seed(derive(self.seed, self.task.name, "step", self.step))
+        self._seed("step", self.step)
         inputs, labels = (part[chosen].to(self.device) for part in self.task.train)
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step, steps)
@@ -215,7 +216,7 @@ class _Run:
     def _close(self) -> None:
         """Let the method measure, test every task so far, and move on to the next."""
         with self._phase("measure"):
-            torch.manual_seed(derive(self.seed, self.task.name, "end"))
+            self._seed("end")
             self.method.end(self.model, self.task)
         self._refuse_nonfinite()
         with self._phase("evaluate"):
@@ -224,12 +225,16 @@ class _Run:
         self.index, self.step = self.index + 1, 0
         self._save(None)
 
-    def _knows_something(self) -> bool:
-        return self.model.pretrained or self.index > 0
+    def _seed(self, *purpose: str | int) -> None:
+        """Seed torch's global generators. Not by `torch.manual_seed`, which takes as long as a small network's step."""
+        seed = derive(self.seed, self.task.name, *purpose)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).manual_seed(seed)
 
     def _set_modes(self) -> None:
         self.model.train()
-        if self.recipe.hold_statistics and self._knows_something():
+        if self.recipe.hold_statistics and self.model.knows_something:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()

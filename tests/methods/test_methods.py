@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,19 +16,35 @@ from forgetless import metrics
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.methods import METHODS, create
-from forgetless.task import Recipe
+from forgetless.task import Method, Recipe
 from forgetless.train import Outcome, Progress, learn
 from streams import network, same, stream
 
 STREAM = stream(3)
-RECIPE = Recipe(lr=0.05, epochs=5, batch_size=24)
+RECIPE = Recipe(lr=0.1, epochs=8, batch_size=24)
+STEPS = 16
 STRONG = [name for name in METHODS if create(name).strength is not None]
-BOUNDS = {"finetune"}  # what the others are held against
+HOARDERS = {"joint"}  # keep all data
+
+# Where the default would show nothing on a stream as small as this.
+STRENGTHS = {"l2sp": 1.0, "si": 100.0, "lwf": 2.0}
+SETTINGS = {"er": {"memory": 24}}
 
 
-def run(name: str, strength: float | None = None, *, noisy: bool = False, **more: object) -> tuple[MultiHead, Outcome]:
+def make(name: str, strength: float | None = None) -> Method:
+    method = create(name, STRENGTHS.get(name) if strength is None else strength)
+    return dataclasses.replace(method, **SETTINGS.get(name, {}))
+
+
+def run(name: str, strength: float | None = None, *, noisy: bool = False, **more: Any) -> tuple[MultiHead, Outcome]:
     model = network(noisy=noisy)
-    return model, learn(model, STREAM, create(name, strength), RECIPE, seed=1, **more)  # type: ignore[arg-type]
+    return model, learn(model, STREAM, make(name, strength), RECIPE, seed=1, **more)
+
+
+@functools.cache
+def whole(name: str, noisy: bool = False) -> tuple[MultiHead, Outcome]:
+    """The run that nothing interrupts."""
+    return run(name, noisy=noisy)
 
 
 def test_the_registry_knows_each_by_its_own_name() -> None:
@@ -33,37 +52,36 @@ def test_the_registry_knows_each_by_its_own_name() -> None:
     assert all(METHODS[name].__doc__ for name in METHODS)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS.keys() - BOUNDS))
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"finetune"}))
 def test_less_is_forgotten_than_by_fine_tuning(name: str) -> None:
-    _, plain = run("finetune")
-    _, outcome = run(name)
-    assert metrics.forgetting(plain.accuracy) > 0.1
-    assert metrics.forgetting(outcome.accuracy) < 0.7 * metrics.forgetting(plain.accuracy)
-    assert metrics.average_accuracy(outcome.accuracy) > metrics.average_accuracy(plain.accuracy)
+    plain, found = whole("finetune")[1].accuracy, whole(name)[1].accuracy
+    assert metrics.forgetting(plain) > 0.15
+    assert metrics.forgetting(found) < 0.6 * metrics.forgetting(plain)
+    assert metrics.average_accuracy(found) > metrics.average_accuracy(plain)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_first_task_is_learned_as_by_fine_tuning(name: str) -> None:
-    assert run(name)[1].accuracy[0] == run("finetune")[1].accuracy[0]
+    assert whole(name)[1].accuracy[0] == whole("finetune")[1].accuracy[0]
 
 
 @pytest.mark.parametrize("name", STRONG)
 def test_strength_0_is_fine_tuning_exactly(name: str) -> None:
-    (model, outcome), (plain, expected) = run(name, 0.0, noisy=True), run("finetune", noisy=True)
+    (model, outcome), (plain, expected) = run(name, 0.0, noisy=True), whole("finetune", noisy=True)
     assert same(model, plain)
     assert outcome.accuracy == expected.accuracy
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_seed_gives_the_same_bits(name: str) -> None:
-    assert same(run(name, noisy=True)[0], run(name, noisy=True)[0])
+    assert same(run(name, noisy=True)[0], whole(name, noisy=True)[0])
 
 
 class Killed(Exception):
     """Stands for a process that ends without a word."""
 
 
-@pytest.mark.parametrize("place", [(1, "train", 7), (2, "train", 3), (2, "measure", 0), (3, "train", 8)])
+@pytest.mark.parametrize("place", [(2, "train", 5), (2, "measure", 0), (3, "warm_start", 0), (3, "train", STEPS)])
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_in_the_middle_it_ends_with_the_same_bits(
     name: str, place: tuple[int, str, int], tmp_path: Path
@@ -74,15 +92,15 @@ def test_killed_in_the_middle_it_ends_with_the_same_bits(
 
     with pytest.raises(Killed):
         run(name, noisy=True, checkpoint=tmp_path / "c", every=0, on_progress=kill)
-    (model, outcome), (whole, expected) = run(name, noisy=True, checkpoint=tmp_path / "c"), run(name, noisy=True)
-    assert same(model, whole)
+    (model, outcome), (expected_model, expected) = run(name, noisy=True, checkpoint=tmp_path / "c"), whole(name, True)
+    assert same(model, expected_model)
     assert outcome.accuracy == expected.accuracy
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - HOARDERS))
 def test_memory_is_constant_in_the_number_of_tasks(name: str) -> None:
     """What a method keeps, heads apart (each task has one), is as large in the third task as in the second."""
-    model, method, sizes = network(), create(name), Counter[int]()
+    model, method, sizes = network(), make(name), Counter[int]()
 
     def weigh(progress: Progress) -> None:
         if progress.phase == "train":
@@ -95,7 +113,7 @@ def test_memory_is_constant_in_the_number_of_tasks(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_stays_behind_in_the_network(name: str) -> None:
-    model, _ = run(name)
+    model, _ = whole(name)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -103,9 +121,9 @@ def test_nothing_stays_behind_in_the_network(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_state_survives_a_round_trip_between_tasks(name: str) -> None:
     model = network()
-    method = create(name)
+    method = make(name)
     learn(model, STREAM[:2], method, RECIPE, seed=1)
-    fresh = create(name)
+    fresh = make(name)
     fresh.load_state(model, {key: tensor.clone() for key, tensor in method.state().items()})
     before, after = method.state(), fresh.state()
     assert before.keys() == after.keys()

@@ -6,13 +6,19 @@ import dataclasses
 import math
 
 from forgetless.errors import ForgetlessError
+from forgetless.methods.er import ER
 from forgetless.methods.finetune import Finetune
 from forgetless.methods.frozen import Frozen
+from forgetless.methods.joint import Joint
+from forgetless.methods.l2sp import L2SP
+from forgetless.methods.lwf import LwF
 from forgetless.methods.mas import MAS
+from forgetless.methods.si import SI
 from forgetless.parameters import listing
 from forgetless.task import Method
 
-METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Finetune, Frozen, MAS)}
+_KINDS: tuple[type[Method], ...] = (Finetune, Frozen, MAS, L2SP, SI, LwF, ER, Joint)
+METHODS = {kind.name: kind for kind in _KINDS}
 
 
 def create(name: str, strength: float | None = None) -> Method:

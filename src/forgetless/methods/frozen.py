@@ -21,7 +21,7 @@ class Frozen(Method):
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Freeze the trunk if it knows something."""
-        if model.pretrained or len(model.heads) > 1:
+        if model.knows_something:
             model.freeze()
 
     def end(self, model: MultiHead, task: Task) -> None:

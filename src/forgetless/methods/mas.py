@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from forgetless.anchored import Anchored
+from forgetless.methods.anchored import Anchored
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
 from forgetless.measure.mas import mas

@@ -1,0 +1,66 @@
+"""Experience replay: learn a few samples of earlier tasks along with the new ones.
+
+Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019, arXiv 1902.10486; Ratcliff 1990.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from forgetless.heads import MultiHead
+from forgetless.methods.memory import Memory, recall
+from forgetless.task import Method, Task
+
+
+@dataclass
+class ER(Method):
+    """`λ` times the mean cross-entropy of a batch from memory, as large as the new one, each sample under its own head.
+
+    Needs old samples and their labels, which the methods that hold weights do not. Memory: `memory` samples.
+
+    What differs from the paper: tasks are learned over many epochs, so that the memory is filled when a task ends, with
+    equal random shares of the tasks so far, and not from the stream by a reservoir.
+
+    Attributes:
+        strength: λ; 1 weighs old and new batches alike, as in the paper.
+        memory: the most samples kept, of all tasks together.
+    """
+
+    name: ClassVar[str] = "er"
+    strength: float = 1.0
+    memory: int = 500
+    _memory: Memory = field(init=False, repr=False)
+    _model: MultiHead | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._memory = Memory(self.memory)
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Remember the network that is to recall."""
+        self._model = model
+
+    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
+        """The loss of a batch from memory; None while it is empty."""
+        if not self.strength or not len(self._memory):
+            return None
+        assert self._model is not None
+        recalled = recall(self._model, self._memory.draw(len(labels)))
+        losses = [F.cross_entropy(now, then, reduction="sum") for now, then in recalled]
+        return self.strength * sum(losses, start=logits.new_zeros(())) / sum(len(then) for _, then in recalled)
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """Keep samples of the task."""
+        self._memory.add(task)
+
+    def state(self) -> dict[str, Tensor]:
+        """The samples."""
+        return self._memory.state()
+
+    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+        """Take the samples back."""
+        self._memory.load_state(tensors)

@@ -1,0 +1,54 @@
+"""Joint training: learn all tasks so far at once, with all their data. What a method without old data can hope for.
+
+Caruana, "Multitask Learning", Machine Learning 28, 1997.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from forgetless.heads import MultiHead
+from forgetless.methods.memory import Memory, recall
+from forgetless.task import Method, Task
+
+
+@dataclass
+class Joint(Method):
+    """The loss is the sum of all losses so far: a step takes a batch of the new task and one of every earlier task.
+
+    An upper bound, not a rival: it keeps all data (its checkpoints too), and a step costs as many batches as there are
+    tasks. It goes on from the weights of the task before, where others train anew on all data for each task.
+    """
+
+    name: ClassVar[str] = "joint"
+    _memory: Memory = field(default_factory=lambda: Memory(None), init=False, repr=False)
+    _model: MultiHead | None = field(default=None, init=False, repr=False)
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Remember the network that is to recall."""
+        self._model = model
+
+    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
+        """The losses of a batch of every earlier task."""
+        if not len(self._memory):
+            return None
+        assert self._model is not None
+        losses = [F.cross_entropy(now, then) for now, then in recall(self._model, self._memory.draw_each(len(labels)))]
+        return sum(losses, start=logits.new_zeros(()))
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """Keep all of the task."""
+        self._memory.add(task)
+
+    def state(self) -> dict[str, Tensor]:
+        """All data of the tasks so far."""
+        return self._memory.state()
+
+    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+        """Take the data back."""
+        self._memory.load_state(tensors)

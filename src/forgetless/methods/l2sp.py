@@ -1,0 +1,49 @@
+"""L2-SP: hold every weight alike to where the task started.
+
+Li, Grandvalet, Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018,
+arXiv 1802.01483. Hsu et al. 2018 call it L2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.optim import Optimizer
+
+from forgetless.anchor import Anchor
+from forgetless.methods.anchored import Anchored
+from forgetless.heads import MultiHead
+from forgetless.importance import Importance
+from forgetless.parameters import trainable
+from forgetless.task import Task
+
+
+@dataclass
+class L2SP(Anchored):
+    """Ω = 1: `λ Σ (θ − θ⁰)²` over the trunk, θ⁰ the weights at the start of the task. What importance must beat.
+
+    What differs from the paper: it writes `α/2 Σ (θ − θ⁰)²`, so that `λ = α/2`, and decays the new head as well; here
+    weight decay is the recipe's. A pretrained trunk is held from the first task on, one from scratch from the second.
+
+    Attributes:
+        strength: λ; not tuned. The paper searches α between 0.001 and 1 for each data set.
+    """
+
+    name: ClassVar[str] = "l2sp"
+    strength: float = 0.01
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Anchor a trunk that knows something to the weights of now, and attach."""
+        self._anchor = Anchor(model, _ones(model) if model.knows_something else None, self.strength)
+        super().begin(model, task, optimizer)
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """Detach; the next task has a start of its own."""
+        self.anchor(model).detach()
+
+
+def _ones(model: MultiHead) -> Importance:
+    trunk = trainable(model, exclude="heads")
+    return Importance({name: torch.ones_like(weights) for name, weights in trunk.items()}, 1, "l2sp")
