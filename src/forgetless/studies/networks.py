@@ -101,7 +101,7 @@ def _from_keras(weights: Any, path: Path) -> dict[str, Tensor]:
             state[f"{name}.weight".replace("/", ".")] = torch.tensor(kernel.transpose(3, 2, 0, 1).copy())
             state[f"{name}.bias".replace("/", ".")] = torch.tensor(bias)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ForgetlessError(f"{path} does not hold the weights of SqueezeNet.") from error
+        raise ForgetlessError(f"{path} does not hold the weights of this network.") from error
     return state
 
 
@@ -177,7 +177,7 @@ def efficientnet_lite0() -> nn.Sequential:
         given = [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
         state = dict(zip(network.state_dict(), given, strict=True))
     except Exception as error:
-        raise ForgetlessError(f"{path} is damaged or does not hold the weights of EfficientNet-Lite0.") from error
+        raise ForgetlessError(f"{path} is damaged or does not hold the weights of this network.") from error
     _load(network, state, path)
     return network
 
@@ -216,7 +216,7 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise ForgetlessError(f"{path} does not hold the weights of {type(network).__name__}.") from error
+        raise ForgetlessError(f"{path} does not hold the weights of this network.") from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,0 +1,71 @@
+"""The command line: `forgetless run`, `forgetless measure`, `forgetless report`, a file each.
+
+Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 2 what was asked cannot be done (one
+sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported inside the commands, so that
+`--help` and `--version` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from forgetless import __version__
+from forgetless.cli.measure import measure
+from forgetless.cli.report import report
+from forgetless.cli.run import app as run
+from forgetless.errors import ForgetlessError
+
+
+class _Guarded(TyperGroup):
+    """Turns what a command raises into a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        warnings.showwarning = _warn
+        try:
+            return super().invoke(ctx)
+        except ForgetlessError as error:
+            typer.echo(f"forgetless: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(130) from error
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    typer.echo(f"forgetless: {message}", err=True)
+
+
+app = typer.Typer(
+    cls=_Guarded,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(run, name="run")
+app.command("measure")(measure)
+app.command("report")(report)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Teach a trained PyTorch network something new without losing what it knows."""
+
+
+def main() -> None:
+    """Run the command line on `sys.argv`."""
+    sys.exit(app())

@@ -1,0 +1,30 @@
+"""`forgetless report RUN`: the table and the page of a run again, from its results alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory, or a results.json.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
+) -> None:
+    """Show the results of a run as a table and write its page, report.html, anew."""
+    from rich.console import Console
+
+    from forgetless import results
+    from forgetless.report import page, table
+
+    found = results.read(run)
+    shown = table(found)
+    target = (run if run.is_dir() else run.parent) / "report.html"
+    page(found, target)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    Console().print(shown)
+    typer.echo(f"\npage: {target}")
