@@ -1,0 +1,60 @@
+"""`forgetless.mas` on every problem of the open list, and what any implementation of MAS must meet."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from exactness import chosen, error, errors, on_a_kink, unchanged, worst
+from problems import PROBLEMS, Problem
+from torch import nn
+
+import forgetless
+from forgetless import Importance, data
+from forgetless.output import Output
+
+EXACT = 1e-10  # float64, of the layer's largest
+SINGLE = 5e-6  # float32, layers and uses
+WHOLE = 2e-5  # float32, whole networks, against the float32 loop, where no activation sits on a kink
+
+
+def measured(model: nn.Module, batch: Any, **options: Any) -> Importance:
+    """Measured without the warnings that tell what a measurement costs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return forgetless.mas(model, batch, progress=False, **options)
+
+
+def test_problems_have_names_of_their_own() -> None:
+    names = [problem.name for problem in PROBLEMS]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_float64_equals_one_sample_at_a_time(problem: Problem) -> None:
+    model, batch, options = problem.make(torch.float64)
+    expected = forgetless.reference.mas(model, batch, **options)
+    with unchanged(model):
+        found = measured(model, batch, **options)
+    assert worst(found, expected) <= EXACT, errors(found, expected)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_float32_equals_one_sample_at_a_time(problem: Problem) -> None:
+    model, batch, options = problem.make(torch.float32)
+    tolerance = WHOLE if problem.kind == "network" else SINGLE
+    expected = forgetless.reference.mas(model, batch, **options)
+    with unchanged(model):
+        found = measured(model, batch, **options)
+    if worst(found, expected) <= tolerance:
+        return
+    # What deviates must be a kink: samples whose activations fall on its other side in a batch are named and left out,
+    # and without them the numbers must agree.
+    function, samples = Output(options.get("output"), options.get("forward")), data.size(batch)
+    kinked = on_a_kink(lambda piece: function.tensors(model, piece), batch, samples)
+    assert kinked, errors(found, expected)
+    batch = chosen(batch, [n for n in range(samples) if n not in kinked], samples)
+    found, expected = measured(model, batch, **options), forgetless.reference.mas(model, batch, **options)
+    assert worst(found, expected) <= tolerance, errors(found, expected)

@@ -1,0 +1,86 @@
+"""One parameter's anchor: the corner in common, the pieces, and several holds in one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forgetless import hold as module
+from forgetless.errors import ForgetlessError
+from forgetless.hold import Hold, collapsed
+
+shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
+
+
+@given(shape=shapes, growth=st.lists(st.integers(-2, 3), min_size=4, max_size=4), size=st.integers(1, 40))
+def test_the_pieces_cover_the_common_corner_once(shape, growth, size):
+    parameter = torch.zeros([max(0, n + g) for n, g in zip(shape, growth, strict=False)])
+    hold = Hold("w", torch.zeros(shape), torch.zeros(shape))
+    kept, module._PIECE = module._PIECE, size
+    try:
+        for part in hold.pieces(parameter):
+            assert parameter[part].shape == hold.weights[part].shape
+            parameter[part] += 1
+    finally:
+        module._PIECE = kept
+    expected = torch.zeros_like(parameter)
+    expected[tuple(slice(n) for n in hold.common(parameter))] = 1
+    assert torch.equal(parameter, expected)
+
+
+def test_a_hold_adds_to_the_earlier_importance_where_the_parameter_already_was():
+    earlier = Hold("w", torch.zeros(2, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    parameter = torch.arange(6.0).reshape(2, 3)
+    grown = Hold.at("w", parameter, torch.full((2, 3), 10.0), earlier, compact=False)
+    assert torch.equal(grown.importance, torch.tensor([[11.0, 12.0, 10.0], [13.0, 14.0, 10.0]]))
+    assert torch.equal(grown.weights, parameter)
+    assert grown.weights.data_ptr() != parameter.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_the_anchor_is_float32_or_wider(dtype, kept):
+    parameter = torch.ones(3, dtype=dtype)
+    hold = Hold.at("w", parameter, torch.ones(3), None, compact=False)
+    assert hold.weights.dtype == hold.importance.dtype == kept
+
+
+def test_a_compact_importance_is_bfloat16_and_at_most_0_4_percent_off():
+    importance = torch.rand(10_000) + 1e-6
+    hold = Hold.at("w", torch.zeros(10_000), importance, None, compact=True)
+    assert hold.importance.dtype == torch.bfloat16
+    assert hold.weights.dtype == torch.float32
+    assert ((hold.importance.float() - importance) / importance).abs().max() <= 2**-8
+
+
+@given(seed=st.integers(0, 1000), tasks=st.integers(1, 4))
+def test_several_holds_collapse_into_one_exactly(seed, tasks):
+    generator = torch.Generator().manual_seed(seed)
+
+    def random() -> torch.Tensor:
+        return torch.randn(7, generator=generator, dtype=torch.float64)
+
+    holds = []
+    for _ in range(tasks):
+        importance = random().clamp_min(0)
+        importance[0] = 0
+        holds.append((float(torch.rand(1, generator=generator)) * 10, Hold("w", random(), importance)))
+    one = collapsed(holds)
+    assert one.weights[0] == holds[0][1].weights[0]
+    gaps = []
+    for _ in range(4):
+        theta = random() * 5
+        gaps.append(sum(strength * hold.distance(theta) for strength, hold in holds) - one.distance(theta))
+    torch.testing.assert_close(torch.stack(gaps), gaps[0].expand(4), rtol=1e-11, atol=1e-11)
+
+
+def test_another_number_of_axes_is_another_parameter():
+    with pytest.raises(
+        ForgetlessError,
+        match=r"^'w' has shape \(2, 3\) and was anchored with \(2,\): it is not the same parameter\.$",
+    ):
+        Hold("w", torch.zeros(2), torch.zeros(2)).common(torch.zeros(2, 3))
