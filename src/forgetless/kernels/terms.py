@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from forgetless.kernels import native
 _TILE = 1 << 20  # elements of the scratch that holds |g_n| of a few samples: fits in the caches
 
 
+@runtime_checkable
 class Term(Protocol):
     """The gradients of a parameter through one use, one per sample."""
 
