@@ -15,7 +15,15 @@ from forgetless import Importance
 
 # Operations whose gradient jumps, and which of their results tells on which side an element fell.
 _aten = torch.ops.aten
-_SIGNED = {_aten.relu, _aten.relu_, _aten.threshold, _aten.leaky_relu, _aten.leaky_relu_, _aten.abs, _aten._prelu_kernel}
+_SIGNED = {
+    _aten.relu,
+    _aten.relu_,
+    _aten.threshold,
+    _aten.leaky_relu,
+    _aten.leaky_relu_,
+    _aten.abs,
+    _aten._prelu_kernel,
+}
 _HARD = {_aten.hardtanh: (-1, 1), _aten.hardtanh_: (-1, 1), _aten.hardswish: (-3, 3), _aten.hardswish_: (-3, 3)}
 _HARD |= {_aten.hardsigmoid: (-3, 3), _aten.hardsigmoid_: (-3, 3)}
 _POOLS = {_aten.max_pool2d_with_indices, _aten.max_pool3d_with_indices, _aten.adaptive_max_pool2d}

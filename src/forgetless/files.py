@@ -1,7 +1,7 @@
 """Named tensors on disk: safetensors, written whole or not at all, and verified when read.
 
-A file carries a JSON header (in safetensors' own metadata) with its format, its version, whatever its writer
-adds, and a SHA-256 of that and of every tensor's bytes. It is written to a temporary name in the same folder and renamed, so a
+A file carries a JSON header (in safetensors' own metadata) with its format, its version, whatever its writer adds, and
+a SHA-256 of that and of every tensor's bytes. It is written to a temporary name in the same folder and renamed, so a
 crash leaves the old file or the new one, never half of one. Nothing here knows what the tensors mean.
 """
 

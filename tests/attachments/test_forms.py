@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from forgetless.attachments import forms
 from forgetless.anchor import Anchor
+from forgetless.attachments import forms
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from exactness import chosen, error, errors, on_a_kink, unchanged, worst
-from problems import PROBLEMS, Problem
 from torch import nn
 
 import forgetless
+from exactness import chosen, errors, on_a_kink, unchanged, worst
 from forgetless import Importance, data
 from forgetless.output import Output
+from problems import PROBLEMS, Problem
 
 EXACT = 1e-10  # float64, of the layer's largest
 SINGLE = 5e-6  # float32, layers and uses

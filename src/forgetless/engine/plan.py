@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from forgetless import data
 from forgetless.engine.tape import Axis, Tape
-from forgetless.errors import ForgetlessError
 from forgetless.engine.untouched import in_float64, only
+from forgetless.errors import ForgetlessError
 
 Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from forgetless import data
 from forgetless.confidence import Confidence
 from forgetless.engine.copies import Copies
-from forgetless.errors import ForgetlessError
-from forgetless.parameters import listing, trainable, unwrapped
 from forgetless.engine.plan import Plan, Scalars, batched_sums, plan, single_sums
 from forgetless.engine.untouched import untouched
+from forgetless.errors import ForgetlessError
+from forgetless.parameters import listing, trainable, unwrapped
 
 _ACTIVATIONS = 512 << 20  # bytes of activations a batch of ours may hold
 _LARGEST = 256  # samples; beyond that a batch gains nothing

@@ -34,8 +34,7 @@ def available() -> bool:
 def serves(*operands: Tensor) -> bool:
     """Whether the compiled kernel is there and takes these operands: float32 on the CPU."""
     return _modulus is not None and all(
-        operand.dtype == torch.float32 and operand.device.type == "cpu" and not operand.is_neg()
-        for operand in operands
+        operand.dtype == torch.float32 and operand.device.type == "cpu" and not operand.is_neg() for operand in operands
     )
 
 

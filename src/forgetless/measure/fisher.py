@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data as batching
-from forgetless.measure import draws
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
+from forgetless.measure import draws
 from forgetless.measure.measurement import Until, measure
 from forgetless.output import Forward, Output, Select
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from forgetless.engine.plan import Scalars
+from forgetless.engine.sweep import Sums, sweep
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance, refuse_mismatch
 from forgetless.parameters import fingerprints, trainable, unwrapped
-from forgetless.engine.plan import Scalars
-from forgetless.engine.sweep import Sums, sweep
 
 Until = float | Callable[[Importance], bool] | None
 

@@ -13,9 +13,9 @@ import torch
 from torch.optim import Optimizer
 
 from forgetless.anchor import Anchor
-from forgetless.methods.anchored import Anchored
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
+from forgetless.methods.anchored import Anchored
 from forgetless.parameters import trainable
 from forgetless.task import Task
 

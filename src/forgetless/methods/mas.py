@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from forgetless.methods.anchored import Anchored
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
 from forgetless.measure.mas import mas
+from forgetless.methods.anchored import Anchored
 from forgetless.task import Task
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.methods.anchored import Anchored
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
+from forgetless.methods.anchored import Anchored
 from forgetless.parameters import trainable
 from forgetless.task import Task
 

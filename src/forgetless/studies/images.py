@@ -152,7 +152,8 @@ def _read_parquet(path: Path) -> _Split:
 
 def _columns(metadata: dict[bytes, bytes]) -> tuple[str, str, tuple[str, ...]]:
     """The column of pictures, the column of labels and the names of the classes, as `datasets` notes them."""
-    pictures, label, classes = "image", "label", ()
+    pictures, label = "image", "label"
+    classes: tuple[str, ...] = ()
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"] if b"huggingface" in metadata else {}
         for column, feature in reversed(features.items()):
