@@ -29,7 +29,7 @@ class Geometry:
     output_padding: tuple[int, ...]
     groups: int
 
-    def backward(self, d: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> list[Tensor]:
+    def backward(self, d: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> tuple[Any, ...]:
         """∂x and ∂weight (summed over the batch given), where `mask` asks for them."""
         return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
             d, x, weight, None, self.stride, self.padding, self.dilation,
