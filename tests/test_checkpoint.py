@@ -56,7 +56,7 @@ def test_no_damage_goes_unnoticed(tmp_path: Path, place: float, flip: int, cut: 
 
 def test_another_kind_of_file(tmp_path: Path) -> None:
     files.write_tensors(tmp_path / "i", {}, "importance", {})
-    with pytest.raises(ForgetlessError, match="is not a checkpoint file: it holds 'importance'"):
+    with pytest.raises(ForgetlessError, match="is no checkpoint file: it holds 'importance'"):
         checkpoint.read(tmp_path / "i", CONFIG)
     files.write_tensors(tmp_path / "c", {}, "checkpoint", {"config": 1})
     with pytest.raises(ForgetlessError, match="is damaged: its header lacks the configuration or the position"):

@@ -116,7 +116,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     """
     path = Path(path)
     if not path.is_file():
-        raise ForgetlessError(f"{path} does not exist; name a {kind} file that was saved before.")
+        raise ForgetlessError(f"{path} does not exist; name a file of that kind ({kind}) that was saved before.")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             raw = (file.metadata() or {}).get(_KEY)
@@ -124,11 +124,11 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             tensors = {name: file.get_tensor(name) for name in names} if raw is not None else {}
         meta = json.loads(raw) if raw is not None else None
     except Exception as error:
-        raise ForgetlessError(f"{path} is damaged or not a {kind} file: {_brief(error)}.") from error
+        raise ForgetlessError(f"{path} is damaged or no {kind} file: {_brief(error)}.") from error
     if not isinstance(meta, dict) or meta.get("kind") != kind:
         found = meta.get("kind") if isinstance(meta, dict) else None
         what = f"holds {found!r}" if isinstance(found, str) else "was not written by forgetless"
-        raise ForgetlessError(f"{path} is not a {kind} file: it {what}.")
+        raise ForgetlessError(f"{path} is no {kind} file: it {what}.")
     if meta.get("version") != _VERSION:
         raise ForgetlessError(
             f"{path} has format version {meta.get('version')!r} and this release reads {_VERSION}; "

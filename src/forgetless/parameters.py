@@ -17,11 +17,29 @@ _PROBED = 1024
 
 def canonical(name: str) -> str:
     """The parameter's name without what DDP, FSDP, torch.compile and PEFT put into it."""
+    inside = "." + name
     for wrapper in _WRAPPERS:
-        while name.startswith(wrapper):
-            name = name[len(wrapper) :]
-        name = name.replace("." + wrapper, ".")
-    return name
+        while "." + wrapper in inside:
+            inside = inside.replace("." + wrapper, ".")
+    return inside[1:]
+
+
+def named(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's parameters by canonical name, each tensor once, in the model's order.
+
+    Raises:
+        ForgetlessError: two parameters have the same canonical name, which happens where a model calls a part of its own
+            as a wrapper does ("a.weight" beside "a.module.weight").
+    """
+    found: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        if canonical(name) in found:
+            raise ForgetlessError(
+                f"two parameters of {type(model).__name__} are called {canonical(name)!r} once wrappers are left out "
+                f"of their names, one of them {name!r}; rename that part of the model."
+            )
+        found[canonical(name)] = parameter
+    return found
 
 
 def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, nn.Parameter]:
@@ -33,19 +51,19 @@ def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, 
             it) or a shell pattern ("head", "heads.*", "*.bias").
 
     Raises:
-        ForgetlessError: a pattern that matches no parameter of the model.
+        ForgetlessError: a pattern that matches no parameter of the model; all of `named`'s.
     """
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-    named = {canonical(name): parameter for name, parameter in model.named_parameters()}
+    parameters = named(model)
     for pattern in patterns:
-        if not any(_matches(name, pattern) for name in named):
+        if not any(_matches(name, pattern) for name in parameters):
             raise ForgetlessError(
                 f"exclude={pattern!r} matches no parameter of {type(model).__name__}; "
-                f"its parameters are {listing(named)}."
+                f"its parameters are {listing(parameters)}."
             )
     return {
         name: parameter
-        for name, parameter in named.items()
+        for name, parameter in parameters.items()
         if parameter.requires_grad and not any(_matches(name, pattern) for pattern in patterns)
     }
 

@@ -1,0 +1,192 @@
+"""Named tensors on disk: written whole or not at all; cut, wrong and hostile files get one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+
+TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(2.5, dtype=torch.float64)}
+
+
+def written(path: Path, tensors: dict[str, torch.Tensor] = TENSORS, **header: Any) -> Path:
+    files.write_tensors(path, tensors, "importance", header)
+    return path
+
+
+def refused(path: Path, sentence: str) -> None:
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(ForgetlessError) as raised:
+        files.read_tensors(path, "importance")
+    assert str(raised.value) == sentence
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+_DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool]
+
+
+@given(
+    dtype=st.sampled_from(_DTYPES),
+    shape=st.lists(st.integers(0, 4), max_size=3),
+    name=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8),
+)
+def test_what_was_written_is_read(
+    dtype: torch.dtype, shape: list[int], name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("files") / "t"
+    tensor = torch.randint(0, 2, shape).to(dtype)
+    files.write_tensors(path, {f"x.{name}": tensor}, "importance", {"name": name})
+    found, header = files.read_tensors(path, "importance")
+    assert found[f"x.{name}"].dtype == dtype
+    assert torch.equal(found[f"x.{name}"], tensor)
+    assert header == {"name": name}
+
+
+def test_tied_sliced_and_permuted_tensors_keep_their_values(tmp_path: Path) -> None:
+    whole = torch.randn(4, 6)
+    given = {"whole": whole, "tied": whole, "slice": whole[1:, ::2], "turned": whole.T}
+    found, _ = files.read_tensors(written(tmp_path / "t", given), "importance")
+    assert all(torch.equal(found[name], given[name]) for name in given)
+
+
+def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    refused(path, f"{path} does not exist; name a file of that kind (importance) that was saved before.")
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 20, -1, -40])
+def test_a_cut_file(length: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "t")
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ForgetlessError, match=r"t is damaged or no importance file: .+\.$"):
+        files.read_tensors(path, "importance")
+
+
+@given(place=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_any_flipped_byte_is_noticed(place: int, flip: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = written(tmp_path_factory.mktemp("files") / "t", count=3)
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= flip
+    path.write_bytes(bytes(content))
+    try:
+        found, header = files.read_tensors(path, "importance")
+    except ForgetlessError:
+        return
+    # What a flip may change unnoticed is white space in the header.
+    assert header == {"count": 3}
+    assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    files.write_tensors(tmp_path / "t", TENSORS, "anchor", {})
+    refused(tmp_path / "t", f"{tmp_path / 't'} is no importance file: it holds 'anchor'.")
+
+
+def test_a_file_of_somebody_else(tmp_path: Path) -> None:
+    save_file(TENSORS, str(tmp_path / "t"))
+    refused(tmp_path / "t", f"{tmp_path / 't'} is no importance file: it was not written by forgetless.")
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch exploded",)
+
+
+def test_a_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ForgetlessError, match="is damaged or no importance file"):
+        files.read_tensors("t", "importance")
+    torch.save({"a": Bomb()}, "u")
+    with pytest.raises(ForgetlessError, match="is damaged or no importance file"):
+        files.read_tensors("u", "importance")
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"version": 99}, "has format version 99 and this release reads 1; "),
+        ({"version": None}, "has format version None and this release reads 1; "),
+        ({"sha256": {}}, "is damaged: its header does not match its tensors."),
+        ({"sha256": []}, "is damaged: its header does not match its tensors."),
+        ({"header": []}, "is damaged: its header does not match its tensors."),
+        ({"header": {"count": 4}}, "is damaged: its header is not the one written."),
+        ({"kind": 3}, "is no importance file: it was not written by forgetless."),
+    ],
+)
+def test_a_header_that_was_tampered_with(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "t", count=3)
+    with safe_open(str(path), framework="pt") as file:
+        meta = json.loads(file.metadata()["forgetless"])
+    save_file(TENSORS, str(path), metadata={"forgetless": json.dumps({**meta, **change})})
+    with pytest.raises(ForgetlessError) as raised:
+        files.read_tensors(path, "importance")
+    assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize("meta", ["[" * 100_000, "{", "null", "3", '"x"', "[]"])
+def test_a_header_that_is_no_object(meta: str, tmp_path: Path) -> None:
+    save_file(TENSORS, str(tmp_path / "t"), metadata={"forgetless": meta})
+    with pytest.raises(ForgetlessError, match=r"t is (damaged or )?no importance file: .+\.$"):
+        files.read_tensors(tmp_path / "t", "importance")
+
+
+def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "t")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="Out of range float"):
+        files.write_tensors(path, TENSORS, "importance", {"count": float("nan")})
+
+    def fail_half_way() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_is_readable_as_the_user_wants_it(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        written(tmp_path / "t")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "t").stat().st_mode) == 0o640
+
+
+def test_json_is_written_whole_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "j"
+    files.write_json(path, {"Ω": [1, 2]})
+    assert files.read_json(path) == {"Ω": [1, 2]}
+    with pytest.raises(ValueError, match="Out of range float"):
+        files.write_json(path, float("inf"))
+    assert files.read_json(path) == {"Ω": [1, 2]}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_json_file(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "j").write_bytes(content)
+    with pytest.raises(ForgetlessError, match=r"j cannot be read as JSON: .+\.$"):
+        files.read_json(tmp_path / "j")
+
+
+def test_a_json_file_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(ForgetlessError, match=r"cannot be read as JSON: .*No such file"):
+        files.read_json(tmp_path / "j")
