@@ -33,6 +33,11 @@ def content() -> Content:
     return {"experiment": "demo", "tasks": ["a", "b"], "runs": runs, "environment": {"torch": "2.14"}}
 
 
+def near(found: Estimate | None, mean: float, sd: float | None = None) -> bool:
+    assert found is not None
+    return found.mean == pytest.approx(mean) and found.sd == (None if sd is None else pytest.approx(sd, abs=1e-12))
+
+
 def test_summary_by_method(content: Content) -> None:
     summary = results.summarise(content)
     assert (summary.experiment, summary.tasks, summary.environment) == ("demo", ("a", "b"), {"torch": "2.14"})
@@ -40,18 +45,18 @@ def test_summary_by_method(content: Content) -> None:
     assert (finetune.method, finetune.seeds, finetune.label) == ("finetune", (0,), "finetune")
     assert (mas.method, mas.seeds, mas.label) == ("mas", (0, 1), "mas, λ = 1")
     assert finetune.now == (Estimate(0.4), Estimate(0.9))
-    assert finetune.forgetting == Estimate(pytest.approx(0.4))
+    assert near(finetune.forgetting, 0.4)
     assert finetune.matrix[0][1] is None
 
 
 def test_means_and_deviations_are_over_seeds(content: Content) -> None:
     mas = results.summarise(content).methods[1]
-    assert mas.now[0] == Estimate(pytest.approx(0.72), pytest.approx(statistics.stdev([0.70, 0.74])))
-    assert mas.learned[0] == Estimate(pytest.approx(0.8), pytest.approx(0.0))
-    assert mas.average == Estimate(pytest.approx(0.81), pytest.approx(statistics.stdev([0.80, 0.82])))
-    assert mas.forgetting == Estimate(pytest.approx(0.08), pytest.approx(statistics.stdev([0.1, 0.06])))
+    assert near(mas.now[0], 0.72, statistics.stdev([0.70, 0.74]))
+    assert near(mas.learned[0], 0.8, 0.0)
+    assert near(mas.average, 0.81, statistics.stdev([0.80, 0.82]))
+    assert near(mas.forgetting, 0.08, statistics.stdev([0.1, 0.06]))
     assert mas.so_far == (mas.learned[0], mas.average)
-    assert mas.average_learned == Estimate(pytest.approx(0.85), pytest.approx(0.0))
+    assert near(mas.average_learned, 0.85, 0.0)
     assert mas.seconds["train"].mean == 1.5
 
 
