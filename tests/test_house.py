@@ -23,15 +23,16 @@ MAY_USE = {
     # what is measured
     "errors": "",
     "parameters": "",
-    "files": "",
-    "confidence": "",
-    "importance": "files confidence",
+    "files": "distributed",
+    "confidence": "distributed",
+    "importance": "files confidence distributed",
     "data": "",
+    "distributed": "data",
     "output": "data",
     # MEASURE
     "kernels": "",
-    "engine": "kernels data confidence",
-    "measure": "engine importance output data kernels",
+    "engine": "kernels data confidence distributed",
+    "measure": "engine distributed importance output data kernels",
     "reference": "importance output data",
     # PROTECT
     "hold": "",
@@ -70,14 +71,14 @@ THIRD_PARTIES = {
 OPEN_LISTS: dict[str, set[str]] = {
     "kernels": {"native", "rule", "terms"},
     "measure": {"measurement", "draws"},
-    "attachments": {"attachment", "forms"},
+    "attachments": {"attachment", "forms", "move", "native"},
     "methods": {"anchored", "memory"},
     "report": set(),
     "studies": {"directory", "images", "networks", "run"},
     "cli": set(),
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
-COMPILED = {"forgetless.kernels._modulus"}
+COMPILED = {"forgetless.kernels._modulus", "forgetless.attachments._pull"}
 NOT_LOADED = {"torchvision", "transformers", "lightning", "avalanche", "accelerate", "matplotlib", "plotly"}
 
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from forgetless import distributed
 from forgetless.errors import ForgetlessError
 
 _HALF = " (half)"  # behind a parameter's name, in files
@@ -48,7 +49,7 @@ class Confidence:
     def add(self, sums: Mapping[str, Tensor], samples: int) -> None:
         """Take in a batch: `S_b` by name and `n_b`."""
         for name, total in sums.items():
-            norm = float(torch.linalg.vector_norm(total, dtype=torch.float64))
+            norm = _norm(total)
             self.squares[name] = self.squares.get(name, 0.0) + norm**2 / samples
             if self.batches % 2 == 0:
                 self.half[name] = self.half[name].add_(total) if name in self.half else total.clone()
@@ -64,11 +65,15 @@ class Confidence:
         count = self.half_count + other.half_count
         return Confidence(squares, self.batches + other.batches, half, count)
 
+    def whole(self) -> Confidence:
+        """The same with no tensor sharded."""
+        return replace(self, half={name: distributed.whole(total) for name, total in self.half.items()})
+
     def error(self, sums: Mapping[str, Tensor], count: float) -> dict[str, float]:
         """`√(V / N) / ‖Ω‖` by parameter; 0 where Ω is 0, infinite as long as there is only one batch."""
         errors = {}
         for name, total in sums.items():
-            square = float(torch.linalg.vector_norm(total, dtype=torch.float64)) ** 2
+            square = _norm(total) ** 2
             if square == 0:
                 errors[name] = 0.0
             elif self.batches < 2:
@@ -90,8 +95,9 @@ class Confidence:
             raise ForgetlessError(
                 f"an overlap needs at least two batches, not {self.batches}: measure with a smaller batch_size."
             )
-        whole = torch.cat([total.reshape(-1) for total in sums.values()])
-        half = torch.cat([self.half.get(name, torch.zeros_like(total)).reshape(-1) for name, total in sums.items()])
+        halves = [self.half.get(name, torch.zeros_like(total)) for name, total in sums.items()]
+        whole = torch.cat([distributed.whole(total).reshape(-1) for total in sums.values()])
+        half = torch.cat([distributed.whole(total).reshape(-1) for total in halves])
         best = _top(whole, top)
         shared = [int((best & _top(part, top)).sum()) for part in (half, whole - half)]
         return sum(shared) / (2 * max(1, int(best.sum())))
@@ -118,6 +124,11 @@ class Confidence:
         if not set(squares) <= set(shapes) or any(total.shape != shapes.get(name) for name, total in half.items()):
             raise ForgetlessError("its header and its tensors speak of other parameters.")
         return found
+
+
+def _norm(total: Tensor) -> float:
+    """The Euclidean norm, of a sharded tensor too, where every rank must ask for it."""
+    return float(distributed.whole(torch.linalg.vector_norm(total, dtype=torch.float64)))
 
 
 def _top(values: Tensor, share: float) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from forgetless import distributed
 from forgetless.errors import ForgetlessError
 
 _KEY = "forgetless"
@@ -86,6 +87,9 @@ def read_json(path: str | Path) -> Any:
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:
     """Write `tensors` and the JSON-able `header` to `path` (safetensors), whole or not at all.
 
+    Where some are sharded over processes, every one of these must call it: the first writes them all in one piece, and
+    the others return when it has.
+
     Args:
         path: the file; an existing one is replaced.
         tensors: name → tensor, any shapes, dtypes and devices.
@@ -93,7 +97,17 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, he
         header: anything JSON can hold; NaN and Infinity are refused.
     """
     # Clones: safetensors refuses tensors that share memory, and tied or sliced ones do.
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    stored = {name: _stored(tensor) for name, tensor in tensors.items()}
+    with distributed.written_once(tensors) as mine:
+        if mine:
+            _write(Path(path), stored, kind, header)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    return distributed.whole(tensor.detach()).cpu().contiguous().clone()
+
+
+def _write(path: Path, stored: dict[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:
     meta = {
         "kind": kind,
         "version": _VERSION,
@@ -101,7 +115,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, he
         "header": dict(header),
         "header_sha256": _seal(header),
     }
-    with replacing(Path(path)) as temporary:
+    with replacing(path) as temporary:
         save_file(stored, str(temporary), metadata={_KEY: json.dumps(meta, allow_nan=False)})
 
 

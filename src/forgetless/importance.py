@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from forgetless import files
+from forgetless import distributed, files
 from forgetless.confidence import Confidence
 from forgetless.errors import ForgetlessError
-from forgetless.parameters import listing
+from forgetless.parameters import listing, trainable, unwrapped
 
 _FILE, _CONFIG = "importance.safetensors", "importance_config.json"
 
@@ -48,7 +48,8 @@ class Importance:
         for name, tensor in self.sums.items():
             if not torch.is_floating_point(tensor):
                 raise ForgetlessError(f"the importance of {name!r} is {tensor.dtype}, not a float tensor.")
-            if not bool(torch.isfinite(tensor).all()) or bool((tensor < 0).any()):
+            held = distributed.local(tensor)
+            if not bool(torch.isfinite(held).all()) or bool((held < 0).any()):
                 raise ForgetlessError(f"the importance of {name!r} holds NaN, Inf or negative values.")
 
     def mean(self) -> dict[str, Tensor]:
@@ -85,7 +86,7 @@ class Importance:
             others: measurements of the same parameters of the same network by the same estimator.
 
         Raises:
-            ForgetlessError: other names, shapes or another estimator.
+            ForgetlessError: other names, shapes or another estimator, or only one of them is sharded.
         """
         sums = {name: total.clone() for name, total in self.sums.items()}
         count, unused, confidence = self.count, set(self.unused), self.confidence
@@ -95,6 +96,11 @@ class Importance:
                     f"an importance by {self.estimator!r} cannot be merged with one by {other.estimator!r}."
                 )
             refuse_mismatch(other.sums, sums, "the other importance", "this one")
+            if split := [n for n in sums if distributed.is_sharded(sums[n]) != distributed.is_sharded(other.sums[n])]:
+                raise ForgetlessError(
+                    f"one importance is sharded over processes and the other is not, in {listing(split)}; bring both "
+                    "to one form first: .sharded_like(model), or .whole()."
+                )
             for name, total in other.sums.items():
                 dtype = torch.promote_types(total.dtype, sums[name].dtype)
                 sums[name] = sums[name].to(dtype).add_(total.to(sums[name].device))
@@ -104,10 +110,33 @@ class Importance:
         kept = tuple(name for name in self.unused if name in unused)
         return replace(self, sums=sums, count=count, unused=kept, confidence=confidence)
 
+    def whole(self) -> Importance:
+        """The same with no sum sharded; where one is, every rank must ask for it, and gets all of it."""
+        sums = {name: distributed.whole(total) for name, total in self.sums.items()}
+        return replace(self, sums=sums, confidence=None if self.confidence is None else self.confidence.whole())
+
+    def sharded_like(self, parameters: nn.Module | Mapping[str, Tensor]) -> Importance:
+        """The same, sharded as FSDP2 has sharded a model, for its anchor; what is sharded already stays as it is.
+
+        Every rank must hold the whole importance, as `load` gives it. Nothing is sent.
+
+        Args:
+            parameters: the model, or its parameters by name.
+        """
+        if isinstance(parameters, nn.Module):
+            parameters = trainable(distributed.resharded(unwrapped(parameters)))
+
+        def placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {n: distributed.sharded_like(t, parameters[n]) if n in parameters else t for n, t in tensors.items()}
+
+        confidence = None if self.confidence is None else replace(self.confidence, half=placed(self.confidence.half))
+        return replace(self, sums=placed(self.sums), confidence=confidence)
+
     def save(self, path: str | Path) -> None:
         """Write `importance.safetensors` and, for people, `importance_config.json` into the folder `path`.
 
-        Everything needed is in the first file, which is written whole or not at all.
+        Everything needed is in the first file, which is written whole or not at all. Where the sums are sharded every
+        rank must call it: the first one writes them whole.
         """
         header: dict[str, Any] = {
             "estimator": self.estimator,
@@ -121,7 +150,8 @@ class Importance:
             tensors = {**tensors, **halves}
         files.write_tensors(Path(path) / _FILE, tensors, "importance", header)
         shapes = {name: list(total.shape) for name, total in self.sums.items()}
-        files.write_json(Path(path) / _CONFIG, {**header, "shapes": shapes})
+        if distributed.writes(self.sums):
+            files.write_json(Path(path) / _CONFIG, {**header, "shapes": shapes})
 
     @classmethod
     def load(cls, path: str | Path) -> Importance:

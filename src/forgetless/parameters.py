@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.")
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model.")
 _PROBED = 1024
 
 
@@ -28,8 +28,8 @@ def named(model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters by canonical name, each tensor once, in the model's order.
 
     Raises:
-        ForgetlessError: two parameters have the same canonical name, which happens where a model calls a part of its own
-            as a wrapper does ("a.weight" beside "a.module.weight").
+        ForgetlessError: two parameters have the same canonical name, which happens where a model calls a part of its
+            own as a wrapper does ("a.weight" beside "a.module.weight").
     """
     found: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -84,10 +84,11 @@ def listing(names: Iterable[str], most: int = 6) -> str:
 def fingerprint(tensor: Tensor) -> str:
     """A short hash of a tensor's values: of at most 1,024 elements evenly spread, whatever its size.
 
-    Tells weights that were trained further from the ones measured, at no cost; it is no proof against forgery.
+    Tells weights that were trained further from the ones measured, at no cost; it is no proof against forgery. Of a
+    DTensor every rank must ask for it.
     """
     with torch.no_grad():
-        flat = tensor.detach().reshape(-1)
+        flat = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().reshape(-1)
         step = max(1, flat.numel() // _PROBED)
         values = flat[::step].to("cpu", torch.float32).contiguous().view(torch.uint8)
     return hashlib.sha256(values.numpy().data).hexdigest()[:16]

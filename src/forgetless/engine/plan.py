@@ -55,17 +55,34 @@ def batched_sums(
     scalars: Scalars,
     power: int,
     axes: Mapping[str, Axis] | None = None,
+    into: dict[str, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor, Tape]:
-    """`Σ_n |∂s_n/∂θ|^power` of a batch in one backward pass: sums by name (only of what took part), s, and the tape."""
-    sums: dict[str, Tensor] = {}
-    tape = Tape(parameters, batch, power, sums.__setitem__, axes)
+    """`Σ_n |∂s_n/∂θ|^power` of a batch in one backward pass: sums by name (only of what took part), s, and the tape.
+
+    The sums are added to `into` in place, where given: float32 or wider, and with no copy of the parameters' size. It
+    stays as it is where an operation without a rule was met, or a scalar is NaN or Inf.
+    """
+    sums: dict[str, Tensor] = {} if into is None else into
+
+    def deposit(name: str, total: Tensor) -> None:
+        sums[name] = total if total is sums.get(name) else _own(total)
+
+    tape = Tape(parameters, batch, power, deposit, axes, into)
     with only(list(parameters.values()), model), tape:
         values = scalars(model, batch)
-        if values.requires_grad:
+        whole = into is None or (not tape.unruled and bool(torch.isfinite(values).all()))
+        if values.requires_grad and whole:
             values.sum().backward()  # type: ignore[no-untyped-call]
     for parameter in parameters.values():
         parameter.grad = None  # what an operation without a rule has left
     return sums, values.detach(), tape
+
+
+def _own(total: Tensor) -> Tensor:
+    """A sum that may be added to: dense, float32 or wider."""
+    total = total.detach().to(torch.float64 if total.dtype == torch.float64 else torch.float32)
+    channels_last = total.dim() == 4 and total.is_contiguous(memory_format=torch.channels_last)
+    return total if channels_last else total.contiguous()
 
 
 def single_sums(
@@ -186,9 +203,9 @@ def _disagreements(
     In float32 an activation next to a kink may fall on its other side in a batch, which changes a gradient by itself.
     In float64 it does not, so what still disagrees there has no rule that holds.
     """
-    wide = data.mapped(pair, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
     try:
-        with in_float64(model):
+        with in_float64(model) as widened:
+            wide = data.mapped(pair, widened)
             slow, _ = single_sums(model, doubtful, wide, scalars, power)
             for inner in (False, True):
                 tried = {name: (axes.get(name, (0, False))[0], inner) for name in doubtful}

@@ -172,12 +172,15 @@ class _Run:
             for name, parameter in self.parameters.items()
         }
         for name, total in sums.items():
-            if not bool(torch.isfinite(total).all()):
+            if not self._finite(total):
                 raise ForgetlessError(
                     f"the gradients of {name!r} overflow {self.parameters[name].dtype}; "
                     "measure in bfloat16 or float32 (model.float())."
                 )
         return Sums(sums, self.count, unused, self.confidence)
+
+    def _finite(self, total: Tensor) -> bool:
+        return bool(torch.isfinite(total).all())
 
     def _step(self, samples: int) -> int:
         if self.batch_size is not None:
@@ -193,14 +196,14 @@ class _Run:
             self._deposit(*single_sums(self.model, self.parameters, batch, self.scalars, self.power), batch, found)
             return
         if self.plan.batched:
-            sums, values, tape = batched_sums(
-                self.model, self.plan.batched, batch, self.scalars, self.power, self.plan.axes
+            _, values, tape = batched_sums(
+                self.model, self.plan.batched, batch, self.scalars, self.power, self.plan.axes, found
             )
             lost = [name for name in tape.unruled if name in self.plan.batched]
             if lost:
                 self._demote(tape.unruled)
                 return self._measure(batch, found)
-            self._deposit(sums, values, batch, found)
+            self._deposit({}, values, batch, found)
         if self.plan.single:
             self._deposit(*single_sums(self.model, self.plan.single, batch, self.scalars, self.power), batch, found)
 

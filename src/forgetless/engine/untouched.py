@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+
+from forgetless.distributed import is_sharded, shards_of
 
 
 @contextlib.contextmanager
@@ -57,8 +59,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def only(tracked: Iterator[Tensor] | list[Tensor], model: nn.Module) -> Iterator[None]:
     """Inside, only the `tracked` parameters of `model` require a gradient."""
-    wanted = {id(parameter) for parameter in tracked}
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    wanted = {id(each) for parameter in tracked for each in (parameter, *shards_of(parameter))}
+    present = [each for parameter in model.parameters() for each in (parameter, *shards_of(parameter))]
+    before = [(parameter, parameter.requires_grad) for parameter in present]
     try:
         for parameter, _ in before:
             parameter.requires_grad_(id(parameter) in wanted)
@@ -69,8 +72,15 @@ def only(tracked: Iterator[Tensor] | list[Tensor], model: nn.Module) -> Iterator
 
 
 @contextlib.contextmanager
-def in_float64(model: nn.Module) -> Iterator[None]:
-    """Inside, the model computes in float64; outside, its parameters and buffers are the very same memory as before."""
+def in_float64(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Inside, the model computes in float64; outside, its parameters and buffers are the very same memory as before.
+
+    Yields what makes an input fit. FSDP gathers sharded parameters in their own dtype, so nothing of such a model is
+    changed.
+    """
+    if any(is_sharded(parameter) or shards_of(parameter) for parameter in model.parameters()):
+        yield lambda tensor: tensor
+        return
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [
         (module, name, buffer)
@@ -84,7 +94,7 @@ def in_float64(model: nn.Module) -> Iterator[None]:
                 parameter.data = values.double()
         for module, name, buffer in buffers:
             module._buffers[name] = buffer.double()
-        yield
+        yield lambda tensor: tensor.double() if tensor.is_floating_point() else tensor
     finally:
         for parameter, values in parameters:
             parameter.data = values

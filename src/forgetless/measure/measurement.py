@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from forgetless.distributed import ranks_of, resharded
 from forgetless.engine.plan import Scalars
 from forgetless.engine.sweep import Sums, sweep
+from forgetless.engine.together import sweep_together
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance, refuse_mismatch
 from forgetless.parameters import fingerprints, trainable, unwrapped
@@ -52,7 +55,10 @@ def measure(
         ForgetlessError: `into` is of another network or estimator, or cannot tell how sure it is; all of `sweep`'s.
     """
     _refuse(until)
-    parameters = trainable(unwrapped(model), exclude)
+    ranks = ranks_of(model)
+    parameters = trainable(resharded(unwrapped(model)), exclude)
+    if into is not None and ranks is not None:
+        into = into.sharded_like(parameters)
     if into is not None:
         if into.estimator != estimator:
             raise ForgetlessError(f"an importance by {into.estimator!r} cannot be merged with one by {estimator!r}.")
@@ -67,7 +73,7 @@ def measure(
         return fresh if into is None else into.merge(fresh)
 
     weights = fingerprints(parameters)
-    found = sweep(
+    found = (sweep if ranks is None else partial(sweep_together, ranks))(
         model,
         dataset,
         scalars,
