@@ -9,18 +9,45 @@ if TYPE_CHECKING:
     from forgetless.errors import ForgetlessError as ForgetlessError
     from forgetless.importance import Importance as Importance
     from forgetless.measure.mas import mas as mas
+    from forgetless.measure.normalised import normalised as normalised
+    from forgetless.meter import Meter as Meter
+    from forgetless.meter import Stopped as Stopped
+    from forgetless.statistics import hold_statistics as hold_statistics
+    from forgetless.strength.agreement import Agreement as Agreement
+    from forgetless.strength.budget import Budget as Budget
+    from forgetless.strength.stability import stability_decay as stability_decay
 
 __version__ = "0.1.0"
 
 # Public names are loaded at their first use, so that the command line answers before torch is there.
 _HOMES = {
+    "Agreement": "forgetless.strength.agreement",
     "Anchor": "forgetless.anchor",
+    "Budget": "forgetless.strength.budget",
     "ForgetlessError": "forgetless.errors",
     "Importance": "forgetless.importance",
+    "Meter": "forgetless.meter",
+    "Stopped": "forgetless.meter",
+    "hold_statistics": "forgetless.statistics",
     "mas": "forgetless.measure.mas",
+    "normalised": "forgetless.measure.normalised",
+    "stability_decay": "forgetless.strength.stability",
 }
 
-__all__ = ["Anchor", "ForgetlessError", "Importance", "mas", "reference"]
+__all__ = [
+    "Agreement",
+    "Anchor",
+    "Budget",
+    "ForgetlessError",
+    "Importance",
+    "Meter",
+    "Stopped",
+    "hold_statistics",
+    "mas",
+    "normalised",
+    "reference",
+    "stability_decay",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,190 @@
+"""`stability_decay`: the greatest strength at which the new task is still learned well, found on the new task alone.
+
+De Lange, Aljundi, Masana, Parisot, Jia, Leonardis, Slabaugh, Tuytelaars, "A continual learning survey: Defying
+forgetting in classification tasks", TPAMI 2021, arXiv 1909.08383.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+
+_Model = TypeVar("_Model")
+_log = logging.getLogger("forgetless")
+
+
+@dataclass(frozen=True)
+class Try:
+    """A training that was tried.
+
+    Attributes:
+        rate: its learning rate.
+        strength: its λ; 0 is fine-tuning.
+        accuracy: what `evaluate` said of it.
+    """
+
+    rate: float
+    strength: float
+    accuracy: float
+
+
+class Decided(float):
+    """A strength, and how it was found. It is a float: `Anchor(model, importance, strength=decided)`.
+
+    Attributes:
+        tries: every training, in order: first one per rate at strength 0, then the falling strengths.
+        rate: the learning rate that was best for fine-tuning.
+        best: what fine-tuning reached with it, A*.
+        accepted: whether the last try reached `(1 − drop) · A*`.
+    """
+
+    tries: tuple[Try, ...]
+    rate: float
+    best: float
+    accepted: bool
+
+    def __new__(cls, tries: tuple[Try, ...], rate: float, best: float, accepted: bool) -> Decided:
+        """`float(decided)` is the strength of the last try."""
+        decided = super().__new__(cls, tries[-1].strength)
+        decided.tries, decided.rate, decided.best, decided.accepted = tries, rate, best, accepted
+        return decided
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tries, self.rate, self.best, self.accepted)
+
+
+def stability_decay(
+    train: Callable[[float, float], _Model],
+    evaluate: Callable[[_Model], float],
+    rates: Sequence[float],
+    *,
+    start: float = 3.0,
+    drop: float = 0.2,
+    factor: float = 0.5,
+    most: int = 10,
+    path: str | Path | None = None,
+    on_try: Callable[[Try], None] | None = None,
+) -> Decided:
+    """Find a strength for a new task from that task's data alone: no sample of an old one is asked for.
+
+    1. Fine-tune (strength 0) once with each rate; keep the best one and its accuracy A*.
+    2. Train at that rate with strength `start`; accept it if the accuracy is `(1 − drop) · A*` or more, else multiply
+       it by `factor` and try again, `most` times at the most.
+
+    Args:
+        train: (rate, strength) → a trained model. It starts each time from the same weights, and sees the training part
+            of the new task only; strength 0.0 asks for fine-tuning.
+        evaluate: a trained model → its accuracy on a held-out part of the new task, 0 or more: not its test part.
+        rates: the learning rates to choose from.
+        start: λ of the first try. The survey starts MAS at 3, EWC and SI at 400, LwF at 10.
+        drop: the share of A* that may be lost, in [0, 1).
+        factor: of a strength that lost more, in (0, 1).
+        most: the most strengths to try.
+        path: a JSON file that keeps the tries; a search that was stopped goes on after them.
+        on_try: called with each new `Try`; all are logged as well ("forgetless", INFO).
+
+    Returns:
+        The strength, with its `.tries`. If none is accepted, the last one, with a warning.
+
+    Raises:
+        ForgetlessError: no rates, settings out of range, an accuracy that is no number of 0 or more, or a `path` that
+            is damaged or holds another search. What `train` and `evaluate` raise passes through; the tries are kept.
+    """
+    _refuse(rates, start, drop, factor, most)
+    settings = {"rates": list(rates), "start": start, "drop": drop, "factor": factor, "most": most}
+    search = _Search(train, evaluate, settings, None if path is None else Path(path), on_try)
+    tuned = [search.tried(rate, 0.0) for rate in rates]
+    best = max(tuned, key=lambda each: each.accuracy)
+    strength, needed = start, (1 - drop) * best.accuracy
+    for _ in range(most):
+        last = search.tried(best.rate, strength)
+        if last.accuracy >= needed:
+            return Decided(tuple(search.done), best.rate, best.accuracy, True)
+        strength *= factor
+    warnings.warn(
+        f"no strength was accepted: {most} tries down to {last.strength:.3g} stayed below {needed:.3g}, "
+        f"{1 - drop:.0%} of what fine-tuning reached; start lower, or allow a greater drop.",
+        stacklevel=2,
+    )
+    return Decided(tuple(search.done), best.rate, best.accuracy, False)
+
+
+class _Search:
+    """The tries so far: those of an earlier process are not made again."""
+
+    def __init__(
+        self,
+        train: Callable[[float, float], Any],
+        evaluate: Callable[[Any], float],
+        settings: dict[str, Any],
+        path: Path | None,
+        tell: Callable[[Try], None] | None,
+    ) -> None:
+        self._train, self._evaluate, self._settings, self._path, self._tell = train, evaluate, settings, path, tell
+        self._known = [] if path is None or not path.exists() else _known(path, settings)
+        self.done: list[Try] = []
+
+    def tried(self, rate: float, strength: float) -> Try:
+        """The next try: known already, or made now."""
+        number = len(self.done)
+        if number < len(self._known):
+            known = self._known[number]
+            if (known.rate, known.strength) != (rate, strength):
+                raise ForgetlessError(f"{self._path} is damaged: its try {number + 1} is none of this search.")
+            self.done.append(known)
+            return known
+        accuracy = self._evaluate(self._train(rate, strength))
+        if not isinstance(accuracy, (int, float)) or not (math.isfinite(accuracy) and accuracy >= 0):
+            raise ForgetlessError(
+                f"evaluate() must give an accuracy of 0 or more, not {accuracy!r} "
+                f"(at a rate of {rate:g} and a strength of {strength:g})."
+            )
+        found = Try(rate, strength, float(accuracy))
+        self.done.append(found)
+        if self._path is not None:
+            tries = [dataclasses.asdict(each) for each in self.done]
+            files.write_json(self._path, {**self._settings, "tries": tries})
+        _log.info("rate %g, strength %g: accuracy %.4f", *dataclasses.astuple(found))
+        if self._tell is not None:
+            self._tell(found)
+        return found
+
+
+def _known(path: Path, settings: dict[str, Any]) -> list[Try]:
+    held = files.read_json(path)
+    try:
+        found = {name: held[name] for name in settings}
+        tries = [Try(*(float(each[name]) for name in ("rate", "strength", "accuracy"))) for each in held["tries"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ForgetlessError(f"{path} does not hold the tries of a search; remove it, or name another.") from error
+    for name, value in settings.items():
+        if found[name] != value:
+            raise ForgetlessError(
+                f"{path} holds another search: its {name} is {found[name]!r} and not {value!r}; "
+                "remove it to start over, or name another."
+            )
+    return tries
+
+
+def _refuse(rates: Sequence[float], start: float, drop: float, factor: float, most: int) -> None:
+    if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise ForgetlessError(f"rates must be one or more learning rates above 0, not {list(rates)}.")
+    if len(set(rates)) < len(rates):
+        raise ForgetlessError(f"rates must be different learning rates, not {list(rates)}.")
+    if not (math.isfinite(start) and start > 0):
+        raise ForgetlessError(f"start must be a finite strength above 0, not {start!r}.")
+    if not 0 <= drop < 1:
+        raise ForgetlessError(f"drop must be a share in [0, 1), not {drop!r}.")
+    if not 0 < factor < 1:
+        raise ForgetlessError(f"factor must be between 0 and 1, not {factor!r}.")
+    if most < 1:
+        raise ForgetlessError(f"most must be 1 or more tries, not {most!r}.")
