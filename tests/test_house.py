@@ -37,7 +37,12 @@ MAY_USE = {
     # PROTECT
     "hold": "",
     "attachments": "hold",
-    "anchor": "importance files attachments hold",
+    "statistics": "",
+    "probes": "data output",
+    "pace": "data",
+    "strength": "hold probes pace output statistics files",
+    "meter": "probes pace output",
+    "anchor": "importance files attachments hold statistics strength",
     # LEARN
     "metrics": "",
     "heads": "",
@@ -49,10 +54,10 @@ MAY_USE = {
     # SHOW
     "results": "files metrics",
     "report": "files results",
-    "studies": "forgetless files heads task train methods results report",
+    "studies": "forgetless files heads task train methods results report measure",
     "cli": "forgetless importance methods train results report studies",
     # the package itself: public names, and `python -m forgetless`
-    "forgetless": "anchor importance measure reference",
+    "forgetless": "anchor importance measure reference meter statistics strength",
     "__main__": "cli",
 }
 # Third parties stay at the edge; torch may be used everywhere.
@@ -70,8 +75,9 @@ THIRD_PARTIES = {
 # Folders whose files all answer one question with one signature, and what in them is not such a file.
 OPEN_LISTS: dict[str, set[str]] = {
     "kernels": {"native", "rule", "terms"},
-    "measure": {"measurement", "draws"},
+    "measure": {"measurement", "draws", "normalised"},
     "attachments": {"attachment", "forms", "move", "native"},
+    "strength": {"dial"},
     "methods": {"anchored", "memory"},
     "report": set(),
     "studies": {"directory", "images", "networks", "run"},
