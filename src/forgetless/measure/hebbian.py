@@ -6,6 +6,7 @@ Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", ECCV 201
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,9 +44,10 @@ def hebbian(
 
     What a layer is: every operation in which parameters meet what was computed from the samples (a linear map, a
     convolution, a norm, an embedding, a scale, a whole recurrent layer, …). If the first operation that reads its
-    result is a batch norm in eval mode, the two are one layer; if the first to read the result of these is a ReLU
-    (`torch.relu`; dropout in eval mode is passed over), F_l is what comes out of it. Otherwise F_l is the layer's own
-    result, and the modulus matters. Of a layer with several results, F_l is the first.
+    result is a batch norm in eval mode, the two are one layer; if the first to read the result of these is a ReLU, F_l
+    is what comes out of it. Dropout in eval mode, and what only gives the result another shape, is passed over.
+    Otherwise F_l is the layer's own result, and the modulus matters. Of a layer with several results, F_l is the first.
+    A parameter of several layers (tied, reused) sums over them inside a sample.
 
     Args:
         model: a trained network.
@@ -95,9 +97,10 @@ class Layers(TorchFunctionMode):
 
     def __init__(self, batch: Any) -> None:
         super().__init__()
-        self._open: dict[int, Tensor] = {}  # results of layers that a batch norm or ReLU may still join
+        self._open: dict[int, _Layer] = {}  # by result: layers that a batch norm or ReLU may still join
         self._done: dict[int, Tensor] = {}  # results that the rest of the network sees as constants
-        self._norms: list[Tensor] = []
+        self._ends: list[Tensor] = []  # F_l of every layer, not to be written to, or its squared norm
+        self._memory: dict[int, int] = {}  # whose memory is whose: F_l's address → its place in `_ends`
         for tensor in batching.tensors(batch):
             mark_of_samples(tensor)
 
@@ -110,41 +113,45 @@ class Layers(TorchFunctionMode):
     ) -> Any:
         """Run `func` with every finished layer's result as a constant; see whether it begins or ends a layer."""
         kwargs = kwargs or {}
+        if func in _TELLING:
+            return func(*args, **kwargs)
         tensors = list(batching.tensors((args, kwargs)))
-        body = body_of(func) if any(tensor.requires_grad for tensor in tensors) else None
-        if body is not None:  # a Python function: the operations inside it must stay visible
-            with self:
-                return body(*args, **kwargs)
+        if any(tensor.requires_grad for tensor in tensors) and getattr(func, "__module__", "") != "torch._tensor":
+            body = body_of(func)
+            if body is not None:  # a Python function: the operations inside it must stay visible
+                with self:
+                    return body(*args, **kwargs)
         first = args[0] if args and isinstance(args[0], Tensor) else None
-        if first is not None and id(first) in self._open:
+        layer = self._open.get(id(first))
+        if first is not None and layer is not None and layer.goes_on(func, args):
+            self._leave(first)
+            result = func(*args, **kwargs)
             if func in _RELUS:
-                self._leave(first)
-                return self._close(func(*args, **kwargs))
-            if func in _DROPOUTS or (func is torch.batch_norm and not args[5]):
-                result = func(*args, **kwargs)
-                if result is not first:
-                    self._leave(first)
-                    self._begin(result)
-                return result
-        if _reads(func):
-            for tensor in tensors:
-                if id(tensor) in self._open:
-                    self._leave(tensor)
-                    self._close(tensor.clone() if _in_place(func) else tensor)
+                return self._close(result)
+            self._open[id(result)] = _Layer(result, layer.normed or func is torch.batch_norm)
+            mark_of_samples(result)
+            return result
+        for tensor in tensors:
+            if id(tensor) in self._open:
+                self._leave(tensor)
+                self._close(tensor)
+        if first is not None and _in_place(func):
+            self._keep(first)
         args, kwargs = batching.mapped((args, kwargs), self._constant)
         result = func(*args, **kwargs)
         if any(of_samples(tensor) for tensor in tensors) and not (func in SHAPED_LIKE and not of_samples(first)):
-            self._begin(result)
+            self._begin(func, result)
         return result
 
     def total(self) -> Tensor | None:
         """`Σ_l Σ_n ‖F_l(y_ln)‖²`, or nothing where there is no layer."""
-        for tensor in self._open.values():
-            self._close(tensor)
+        for layer in self._open.values():
+            self._close(layer.result)
         self._open.clear()
-        return torch.stack(self._norms).sum() if self._norms else None
+        norms = [end if end.dim() == 0 else _squared_norm(end) for end in self._ends]
+        return torch.stack(norms).sum() if norms else None
 
-    def _begin(self, result: Any) -> None:
+    def _begin(self, func: Callable[..., Any], result: Any) -> None:
         found = list(batching.tensors(result))
         for tensor in found:
             mark_of_samples(tensor)
@@ -152,29 +159,75 @@ class Layers(TorchFunctionMode):
         for tensor in of_parameters[1:]:
             self._done[id(tensor)] = tensor
         if of_parameters:
-            self._open[id(of_parameters[0])] = of_parameters[0]
+            self._open[id(of_parameters[0])] = _Layer(of_parameters[0], func is torch.batch_norm)
 
     def _leave(self, tensor: Tensor) -> None:
-        self._done[id(tensor)] = self._open.pop(id(tensor))
+        self._done[id(tensor)] = self._open.pop(id(tensor)).result
 
-    def _close(self, tensor: Tensor) -> Tensor:
-        wide = tensor if tensor.element_size() >= 4 else tensor.float()
-        self._norms.append(wide.square().sum())
-        return self._constant(tensor)
+    def _close(self, end: Tensor) -> Tensor:
+        self._memory[end.untyped_storage().data_ptr()] = len(self._ends)
+        self._ends.append(end if end.dim() else end.square())
+        self._done[id(end)] = end
+        return self._constant(end)
+
+    def _keep(self, written: Tensor) -> None:
+        """Take the norm of an F_l whose memory is about to be written to, of a copy."""
+        place = self._memory.pop(written.untyped_storage().data_ptr(), None)
+        if place is not None and self._ends[place].dim():
+            self._ends[place] = _squared_norm(self._ends[place].clone())
 
     def _constant(self, tensor: Tensor) -> Tensor:
-        return tensor.detach() if id(tensor) in self._done else tensor
+        if id(tensor) not in self._done:
+            return tensor
+        constant = tensor.detach()
+        mark_of_samples(constant)
+        return constant
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that is not closed yet: its result so far, and whether a batch norm is part of it."""
+
+    result: Tensor
+    normed: bool
+
+    def goes_on(self, func: Callable[..., Any], args: Any) -> bool:
+        """Whether `func`, the first to read the result, is part of the layer."""
+        if func is torch.batch_norm:
+            return not self.normed and not args[5]  # in eval mode
+        return func in _RELUS or func in _DROPOUTS or func in _RESHAPING
+
+
+def _squared_norm(end: Tensor) -> Tensor:
+    wide = end if end.element_size() >= 4 else end.float()
+    return wide.square().sum()
 
 
 _RELUS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 _DROPOUTS = {torch.dropout, torch.feature_dropout, torch.alpha_dropout, torch.feature_alpha_dropout}
-
-
-def _reads(func: Callable[..., Any]) -> bool:
-    """Whether it computes something from a tensor, rather than telling its shape or dtype."""
-    return True
+_RESHAPING = {
+    *(Tensor.view, Tensor.reshape, Tensor.flatten, Tensor.unflatten, Tensor.squeeze, Tensor.unsqueeze, Tensor.permute),
+    *(Tensor.transpose, Tensor.t, Tensor.movedim, Tensor.swapaxes, Tensor.contiguous, Tensor.view_as),
+    *(torch.reshape, torch.flatten, torch.unflatten, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose),
+    *(torch.t, torch.movedim, torch.swapaxes, Tensor.T.__get__, Tensor.mT.__get__),  # type: ignore[attr-defined]
+}
+# What tells about a tensor, rather than computing from it: it neither ends a layer nor is part of one.
+_TELLING = {
+    *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.nelement, Tensor.stride, Tensor.element_size, Tensor.__len__),
+    *(Tensor.ndimension, Tensor.is_contiguous, Tensor.is_floating_point, Tensor.is_complex, Tensor.data_ptr),
+    *(Tensor.get_device, Tensor.storage_offset, Tensor.untyped_storage, Tensor.__hash__, Tensor.__repr__),
+    *(torch.is_floating_point, torch.is_complex, torch.numel, Tensor.is_signed, torch.is_signed),
+    *(
+        getattr(Tensor, name).__get__
+        for name in (
+            *("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "grad_fn", "grad", "_version"),
+            *("is_cuda", "is_sparse", "is_quantized", "is_meta", "is_nested", "is_mkldnn", "is_mps", "is_xpu"),
+            *("itemsize", "nbytes", "output_nr", "retains_grad"),
+        )
+    ),
+}
 
 
 def _in_place(func: Callable[..., Any]) -> bool:
     name = getattr(func, "__name__", "")
-    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+    return name.startswith("__i") or name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
