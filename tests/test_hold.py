@@ -20,9 +20,11 @@ def test_the_pieces_cover_the_common_corner_once(shape, growth, size):
     hold = Hold("w", torch.zeros(shape), torch.zeros(shape))
     kept, module._PIECE = module._PIECE, size
     try:
-        for part in hold.pieces(parameter):
-            assert parameter[part].shape == hold.weights[part].shape
-            parameter[part] += 1
+        weights, target, importance = hold.meet(parameter)
+        assert weights.shape == target.shape == importance.shape
+        for part in module.pieces(tuple(weights.shape), weights.device):
+            assert weights[part].numel() <= max(size, weights[:1].numel() if weights.dim() else 1)
+            weights[part] += 1
     finally:
         module._PIECE = kept
     expected = torch.zeros_like(parameter)
@@ -57,8 +59,8 @@ def test_a_compact_importance_is_bfloat16_and_at_most_0_4_percent_off():
     assert ((hold.importance.float() - importance) / importance).abs().max() <= 2**-8
 
 
-@given(seed=st.integers(0, 1000), tasks=st.integers(1, 4))
-def test_several_holds_collapse_into_one_exactly(seed, tasks):
+@given(seed=st.integers(0, 1000), tasks=st.integers(1, 4), decay=st.booleans())
+def test_several_holds_collapse_into_one_exactly(seed, tasks, decay):
     generator = torch.Generator().manual_seed(seed)
 
     def random() -> torch.Tensor:
@@ -68,13 +70,16 @@ def test_several_holds_collapse_into_one_exactly(seed, tasks):
     for _ in range(tasks):
         importance = random().clamp_min(0)
         importance[0] = 0
-        holds.append((float(torch.rand(1, generator=generator)) * 10, Hold("w", random(), importance)))
+        strength, alike = (torch.rand(2, generator=generator) * 10).tolist()
+        holds.append((strength, alike * decay, Hold("w", random(), importance)))
     one = collapsed(holds)
-    assert one.weights[0] == holds[0][1].weights[0]
+    if not decay:
+        assert one.weights[0] == holds[0][2].weights[0]
     gaps = []
     for _ in range(4):
         theta = random() * 5
-        gaps.append(sum(strength * hold.distance(theta) for strength, hold in holds) - one.distance(theta))
+        parts = [λ * hold.distance(theta) + u * hold.distance(theta, alike=True) for λ, u, hold in holds]
+        gaps.append(sum(parts) - one.distance(theta))
     torch.testing.assert_close(torch.stack(gaps), gaps[0].expand(4), rtol=1e-11, atol=1e-11)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,58 +53,102 @@ class Hold:
             shape = earlier.common(parameter)
             _corner(total, shape).copy_(_corner(earlier.importance, shape))
         if importance is not None:
-            total += importance.to(total)
+            total += _sharded_like(importance, parameter).to(total)
         return cls(name, weights, total.bfloat16() if compact else total)
 
     def to(self, device: torch.device) -> Hold:
-        """The same hold on `device`."""
+        """The same hold on `device`; itself where it is there already."""
+        if self.weights.device == device and self.importance.device == device:
+            return self
         return replace(self, weights=self.weights.to(device), importance=self.importance.to(device))
+
+    def sharded_like(self, parameter: Tensor) -> Hold:
+        """A whole hold cut into shards as `parameter` is."""
+        weights, importance = (_sharded_like(tensor, parameter) for tensor in (self.weights, self.importance))
+        return replace(self, weights=weights, importance=importance)
 
     def common(self, parameter: Tensor) -> tuple[int, ...]:
         """The shape of the corner in common with `parameter`.
 
         Raises:
-            ForgetlessError: another number of axes, or only one of the two is sharded.
+            ForgetlessError: another number of axes; only one of the two is sharded, or they are sharded differently.
         """
         if parameter.dim() != self.weights.dim():
             raise ForgetlessError(
                 f"{self.name!r} has shape {tuple(parameter.shape)} and was anchored with "
                 f"{tuple(self.weights.shape)}: it is not the same parameter."
             )
+        if (ours := _sharding(self.weights)) != _sharding(parameter):
+            how = "is sharded and its anchor is not" if ours is None else "is not sharded as its anchor is"
+            raise ForgetlessError(
+                f"{self.name!r} {how}: anchor the model as it is now, "
+                "or save() the anchor as it was and load() it for this model."
+            )
+        if ours is not None and parameter.shape != self.weights.shape:
+            raise ForgetlessError(f"{self.name!r} is sharded and has grown since it was anchored: anchor it again.")
         return tuple(map(min, parameter.shape, self.weights.shape))
 
-    def distance(self, parameter: Tensor) -> Tensor:
-        """`Σ Ω (θ − θ*)²` as a differentiable scalar."""
+    def meet(self, parameter: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """θ, θ*, Ω and `others` (of the parameter's shape) in the corner in common: views, of shards the local ones."""
         shape = self.common(parameter)
-        moved = _corner(parameter, shape) - _corner(self.weights, shape)
-        return (_corner(self.importance, shape) * moved.square()).sum()
+        tensors = (parameter, self.weights, self.importance, *others)
+        if _sharding(parameter) is None:
+            return tuple(_corner(tensor, shape) for tensor in tensors)
+        return tuple(local(tensor) for tensor in tensors)
 
-    def pieces(self, parameter: Tensor) -> Iterator[Index]:
-        """Indices that cover what is in common with `parameter` by whole rows, so that temporaries stay small."""
+    def distance(self, parameter: Tensor, alike: bool = False) -> Tensor:
+        """`Σ Ω (θ − θ*)²` as a differentiable scalar; `Σ (θ − θ*)²` if all weights count `alike`."""
         shape = self.common(parameter)
-        if not shape:
-            yield ()
-            return
-        size = _PIECE if parameter.device.type == "cpu" else _PIECE_ELSEWHERE
-        rows = max(1, size // max(1, math.prod(shape[1:])))
-        rest = tuple(slice(width) for width in shape[1:])
-        for start in range(0, shape[0], rows):
-            yield slice(start, min(start + rows, shape[0])), *rest
+        square = (_corner(parameter, shape) - _corner(self.weights, shape)).square()
+        total = (square if alike else _corner(self.importance, shape) * square).sum()
+        return total if _sharding(total) is None else total.full_tensor()  # type: ignore[attr-defined]
 
 
-def collapsed(holds: Sequence[tuple[float, Hold]]) -> Hold:
-    """One hold for several: `Σ_k λ_k Ω_k (θ − θ_k)² = O (θ − a)² + constant`, for every θ.
+def pieces(shape: tuple[int, ...], device: torch.device) -> Iterator[Index]:
+    """Indices that cover a tensor by whole rows, a few at a time, so that what is computed from it stays small."""
+    if not shape:
+        yield ()
+        return
+    size = _PIECE if device.type == "cpu" else _PIECE_ELSEWHERE
+    rows = max(1, size // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], rows):
+        yield (slice(start, min(start + rows, shape[0])),)
 
-    `O = Σ_k λ_k Ω_k` and `a = Σ_k λ_k Ω_k θ_k / O`; where all Ω_k are 0, a is the first θ_k.
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a DTensor; any other tensor itself."""
+    return tensor if _sharding(tensor) is None else tensor.to_local()  # type: ignore[attr-defined]
+
+
+def _sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole `tensor`, the same in every process, cut into shards as `parameter` is; nothing is sent."""
+    sharding = _sharding(parameter)
+    if _sharding(tensor) is not None or sharding is None:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(parameter.device), *sharding, src_data_rank=None)
+
+
+def _sharding(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Over what and how a DTensor is spread; None for any other tensor."""
+    mesh = getattr(tensor, "device_mesh", None)
+    return None if mesh is None else (mesh, getattr(tensor, "placements", None))
+
+
+def collapsed(holds: Sequence[tuple[float, float, Hold]]) -> Hold:
+    """One hold for several: `Σ_k (λ_k Ω_k + u_k)(θ − θ_k)² = O (θ − a)² + constant`, for every θ.
+
+    `O = Σ_k (λ_k Ω_k + u_k)` and `a = Σ_k (λ_k Ω_k + u_k) θ_k / O`; where O is 0, a is the first θ_k.
 
     Args:
-        holds: the (λ_k, hold) of one parameter, all of one shape.
+        holds: the (λ_k, u_k, hold) of one parameter, all of one shape.
     """
-    first = holds[0][1]
+    first = holds[0][2]
     total = torch.zeros_like(first.weights)
     shift = torch.zeros_like(first.weights)
-    for strength, hold in holds:
-        weighed = strength * hold.importance.to(total)
+    for strength, alike, hold in holds:
+        weighed = strength * hold.importance.to(total) + alike
         total += weighed
         shift += weighed * (hold.weights.to(total) - first.weights)
     place = first.weights + torch.where(total > 0, shift / total, 0.0)

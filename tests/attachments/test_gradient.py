@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
@@ -151,6 +151,7 @@ def test_a_fused_optimizer_under_gradscaler_sees_the_penalty_at_the_gradients_sc
         torch.testing.assert_close(plain, scaled, rtol=1e-4, atol=1e-6)
 
 
+@settings(max_examples=15)
 @given(
     lr=st.floats(1e-3, 1.0),
     momentum=st.sampled_from([0.0, 0.5, 0.9]),
@@ -164,12 +165,12 @@ def test_the_bound_is_where_sgd_starts_to_diverge(lr, momentum, dampening, neste
         theta = nn.Parameter(torch.ones(1, dtype=torch.float64))
         optimizer = optim.SGD([theta], lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
         curvature = factor * stable_up_to(optimizer.param_groups[0])
-        for _ in range(2500):
+        for _ in range(800):
             theta.grad = curvature * theta.detach()
             optimizer.step()
         ends[factor] = abs(theta.item())
     assert ends[0.97] < 1
-    assert ends[1.03] > 100
+    assert not ends[1.03] <= 100  # or infinite, or NaN
 
 
 def quadratic_end(strength: float, how: str, **options) -> float:
@@ -180,7 +181,7 @@ def quadratic_end(strength: float, how: str, **options) -> float:
     for _ in range(5000):
         theta.w.grad = torch.full_like(theta.w, 1e-3)
         optimizer.step()
-    return float(theta.w.detach().abs().max())
+    return float(theta.w.detach()[1].abs())  # the other weight is free
 
 
 @pytest.mark.parametrize("options", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])

@@ -21,10 +21,11 @@ class Attachment:
         optimizer: the optimiser.
         holds: parameter → its anchor; parameters that are not in it move freely.
         strength: λ.
+        decay: w, towards θ*.
     """
 
-    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float) -> None:
-        self.optimizer, self.holds, self.strength = optimizer, holds, strength
+    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
+        self.optimizer, self.holds, self.strength, self.decay = optimizer, holds, strength, decay
         self._handle = self._hook()
 
     def _hook(self) -> RemovableHandle:

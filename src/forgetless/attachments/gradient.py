@@ -1,7 +1,9 @@
-"""The loss form without a term in the loss: `2 λ Ω (θ − θ*)` is added to the gradients before an optimiser's step.
+"""The loss form without a term in the loss: `(2 λ Ω + w)(θ − θ*)` is added to the gradients before an optimiser's step.
 
-It is the gradient of Eq. 3, with every optimiser. Unlike `penalty()` it comes after clipping, and accumulation and loss
-scaling make no difference to it. Unlike the pull it diverges where the optimiser's step is too long for the strength.
+It is the gradient of Eq. 3 (and of a decay w towards θ*), with every optimiser. Unlike `penalty()` it comes after
+clipping, and accumulation and loss scaling make no difference to it. Unlike the pull it diverges where the optimiser's
+step is too long for the strength: with SGD (heavy ball) from `2 λ Ω ≥ 2 (1+μ) / (η (1−dampening))` on, with Nesterov's
+momentum from `2 λ Ω ≥ 2 (1+μ) / (η (1+2μ))` on. The adaptive optimisers have no such bound.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from forgetless.attachments.attachment import Attachment, Holds
 from forgetless.attachments.forms import Group, form_of, sgd
+from forgetless.hold import local, pieces
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -21,14 +24,14 @@ _Call = tuple[tuple[Any, ...], dict[str, Any]]
 class Gradient(Attachment):
     """Adds the penalty's gradient to those of one optimiser's anchored parameters, before each of its steps."""
 
-    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float) -> None:
+    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
         """Hook into `optimizer`.
 
         Raises:
             ForgetlessError: an optimiser that evaluates the loss more than once in a step.
         """
         self._form = form_of(optimizer)
-        super().__init__(optimizer, holds, strength)
+        super().__init__(optimizer, holds, strength, decay)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_pre_hook(self)
@@ -38,9 +41,9 @@ class Gradient(Attachment):
         if self._form is not sgd or not self.strength:
             return None
         bounds = [
-            (stable_up_to(group) - group["weight_decay"]) / (2 * largest)
-            for parameter, hold, group in self.owned()
-            if (largest := float(hold.importance.max()) if hold.importance.numel() else 0.0)
+            max(0.0, stable_up_to(group) - group["weight_decay"] - self.decay) / (2 * largest)
+            for _, hold, group in self.owned()
+            if (largest := float(local(hold.importance).max()) if local(hold.importance).numel() else 0.0)
         ]
         if not bounds or self.strength < min(bounds):
             return None
@@ -76,13 +79,13 @@ class Gradient(Attachment):
                 parameter.grad = torch.zeros_like(parameter)
             elif parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_dense()
-            factor = 2 * self.strength * (-1 if group.get("maximize") else 1)
-            for part in hold.pieces(parameter):
-                moved = parameter[part] - hold.weights[part]
-                moved.mul_(hold.importance[part]).mul_(factor)
-                if scale is not None:
-                    moved.mul_(scale.to(moved.device))
-                parameter.grad[part].add_(moved)
+            sign = -1 if group.get("maximize") else 1
+            weights, target, importance, gradient = hold.meet(parameter.detach(), parameter.grad)
+            for part in pieces(tuple(weights.shape), weights.device):
+                moved = weights[part] - target[part]
+                factor = importance[part].to(moved.dtype, copy=True).mul_(2 * self.strength).add_(self.decay)
+                moved.mul_(factor).mul_(sign if scale is None else sign * scale.to(moved))
+                gradient[part].add_(moved)
 
 
 def stable_up_to(group: Group) -> float:

@@ -1,9 +1,12 @@
 """The pull: after every step of an optimiser, its anchored weights go part of the way back, in closed form.
 
-    θ ← (θ + s θ*) / (1 + s)
+    θ ← (θ + s θ*) / (1 + s),   s = r (2 λ Ω + w) / D
 
-is finite for every strength and learning rate; `forgetless.attachments.forms` has the s of each optimiser. It neither reads nor
-writes gradients, so accumulation, loss scaling and the number of processes make no difference.
+is finite for every strength λ, decay w towards θ* and learning rate; `forgetless.attachments.forms` has the r and D of
+each optimiser. It neither reads nor writes gradients, so accumulation, loss scaling and the number of processes make no
+difference. Training ends at the optimum of the penalised loss, `g + (2 λ Ω + w)(θ − θ*) = 0`: with SGD at any constant
+rate, with the adaptive optimisers as their rate decays to 0 (at a constant one they stay 1e-4 to 1e-3 away, in the loss
+form too). Decoupled weight decay and clipping move that end; `forms` says where to.
 """
 
 from __future__ import annotations
@@ -14,32 +17,33 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from forgetless.attachments import native
 from forgetless.attachments.attachment import Attachment, Holds
+from forgetless.attachments.forms import decoupled, form_of, sgd
+from forgetless.attachments.move import Move
 from forgetless.errors import ForgetlessError
-from forgetless.attachments.forms import Group, decoupled, form_of, sgd
-from forgetless.hold import Hold, Index
+from forgetless.hold import local
 
-_LARGEST = 1e20  # of 2 λ r: it holds a weight to the last bit, and Ω times it is still finite in float32
-_EARLY = 10  # steps after which the share held is logged,
-_MUCH = 0.9  # and warned of if it is more than this
+_EARLY = 1  # steps after which the share held is logged, and then at 10, 100, …: a warm-up raises it,
+_MUCH = 0.9  # and warned of, once, if it is more than this
 _log = logging.getLogger("forgetless")
 
 
 class Pull(Attachment):
     """Moves the anchored parameters of one optimiser after each of its steps."""
 
-    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float) -> None:
+    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
         """Hook into `optimizer`.
 
         Raises:
             ForgetlessError: an optimiser that no pull can follow, or settings that allow none.
         """
         self._form = form_of(optimizer)
-        self._steps = 0
+        self._steps, self._report_at, self._warned = 0, _EARLY, False
         name = type(optimizer).__name__
         for group in optimizer.param_groups:
             if not isinstance(group.get("lr"), float | int | Tensor):
@@ -57,7 +61,7 @@ class Pull(Attachment):
                     "the pull cannot be differentiated through, as differentiable=True asks; "
                     "add anchor.penalty() to the loss instead."
                 )
-        super().__init__(optimizer, holds, strength)
+        super().__init__(optimizer, holds, strength, decay)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_post_hook(self)
@@ -78,53 +82,51 @@ class Pull(Attachment):
         """Move every anchored parameter of the optimiser, which calls this when its step is done."""
         # Under GradScaler a fused optimiser runs its step and skips inside it; nothing may move then.
         skipped = getattr(optimizer, "found_inf", None)
-        for parameter, hold, group in self.owned():
-            for part, share in self._shares(parameter, hold, group):
-                weights, target = parameter[part], hold.weights[part]
-                if skipped is not None:
-                    share.mul_(1 - skipped.to(share.device))
-                if weights.dtype == target.dtype:
-                    weights.lerp_(target, share)
-                else:
-                    weights.copy_(weights.to(target.dtype).lerp_(target, share))
+        if skipped is not None and skipped.device.type == "cpu":
+            if skipped.item():
+                return
+            skipped = None
+        if self.strength or self.decay:
+            moves = [move for _, _, move in self._moves() if move is not None]
+            for move in moves if skipped is not None else native.pull(moves):
+                move.apply(skipped)
         self._steps += 1
-        if self._steps == _EARLY:
+        if self._steps == self._report_at:
+            self._report_at *= 10
             self._report()
 
     @torch.no_grad()
     def held(self) -> dict[str, tuple[int, int]]:
         """Per anchored parameter, how many of its weights have s > 1 now, and how many there are.
 
-        A parameter that the optimiser has not stepped yet counts as free.
+        A parameter that the optimiser has not stepped yet counts as free. Of sharded ones, this process's shards count.
         """
         counts = {}
-        for parameter, hold, group in self.owned():
-            stopped = sum(int((share > 0.5).sum()) for _, share in self._shares(parameter, hold, group))
-            counts[hold.name] = (stopped, parameter.numel())
+        for name, size, move in self._moves():
+            shares = [] if move is None else move.shares()
+            counts[name] = (sum(int((share > 0.5).sum()) for _, share in shares), size)
         return counts
 
-    def _shares(self, parameter: nn.Parameter, hold: Hold, group: Group) -> Iterator[tuple[Index, Tensor]]:
-        """`s / (1 + s)`, the part of the way back that a weight goes, piece by piece."""
-        state = self.optimizer.state.get(parameter, {})
-        if not state and self._form not in (sgd, decoupled):
-            return  # never stepped: it has not moved, and there is no D yet
-        for part in hold.pieces(parameter):
-            sliced = {
-                key: value[part] if isinstance(value, Tensor) and value.shape == parameter.shape else value
-                for key, value in state.items()
-            }
-            rate, denominator = self._form(group, sliced)
-            rate = 2 * self.strength * rate
-            if not isinstance(rate, Tensor):
-                rate = min(rate, _LARGEST)
-            share = hold.importance[part].to(hold.weights.dtype, copy=True).mul_(rate)
-            yield part, share.div_(share + (1 if denominator is None else denominator))
+    def _moves(self) -> Iterator[tuple[str, int, Move | None]]:
+        """Name, size and move of every anchored parameter; None for one that was never stepped: there is no D yet."""
+        for parameter, hold, group in self.owned():
+            state = self.optimizer.state.get(parameter, {})
+            move = None
+            if state or self._form in (sgd, decoupled):
+                response = self._form(group, state)
+                others = [each for each in (response.second, response.mean) if each is not None]
+                weights, target, importance, *others = hold.meet(parameter.detach(), *others)
+                if others:
+                    response = response._replace(second=others[0], mean=others[1] if others[1:] else None)
+                move = Move(weights, target, importance, self.strength, self.decay, response)
+            yield hold.name, local(parameter).numel(), move
 
     def _report(self) -> None:
         counts = self.held().values()
         share = sum(stopped for stopped, _ in counts) / max(1, sum(size for _, size in counts))
         _log.info("after %d steps the pull holds %.0f %% of the anchored weights", self._steps, 100 * share)
-        if share > _MUCH:
+        if share > _MUCH and not self._warned:
+            self._warned = True
             warnings.warn(
                 f"the pull holds {100 * share:.0f} % of the anchored weights (s > 1): at strength "
                 f"{self.strength:g} they can hardly learn anything; anchor.held() shows the layers.",
