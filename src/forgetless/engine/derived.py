@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from forgetless.kernels.rule import Operation
-from forgetless.kernels.terms import Mixture, Rows, Term, combined, modulus_
+from forgetless.kernels.terms import Mixture, Rows, Term, added, combined, modulus_
 
 _T = torch.Tensor
 REARRANGING: frozenset[Operation] = frozenset(
@@ -68,12 +68,12 @@ class _Pulled:
     term: Term
     root: Tensor
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         if self.derived.value is self.root:
-            return self.term.modulus_sum(power)
+            return self.term.modulus_sum(power, into)
         if self.derived.rearranged and bool((self.footprint() <= 1).all()):
-            return self.derived.pull(self.term.modulus_sum(power), self.root)
-        total = torch.zeros_like(self.sample(0))
+            return added(self.derived.pull(self.term.modulus_sum(power), self.root), into)
+        total = torch.zeros_like(self.sample(0)) if into is None else into
         for n in range(self.samples):
             total += modulus_(self.sample(n), power)
         return total
@@ -99,10 +99,10 @@ class _Disjoint:
 
     terms: tuple[_Pulled, ...]
 
-    def modulus_sum(self, power: int) -> Tensor:
-        total = self.terms[0].modulus_sum(power)
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
+        total = self.terms[0].modulus_sum(power, into)
         for term in self.terms[1:]:
-            total = total + term.modulus_sum(power)
+            total = term.modulus_sum(power, total)
         return total
 
     def sample(self, n: int) -> Tensor:

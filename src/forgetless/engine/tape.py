@@ -51,6 +51,7 @@ class Tape(TorchFunctionMode):
         deposit: called as `deposit(name, Σ_n |g_n|^power)` once per parameter during the backward pass.
         axes: name → where the samples are in the input of the operations that use it, if not in the first axis: the
             axis, and whether it is folded with the sample index running fastest.
+        into: name → what this pass adds to, in place; such a tensor is then what is deposited.
 
     Attributes:
         unruled: name → the operation that no rule serves. Such a parameter's deposits mean nothing.
@@ -64,12 +65,14 @@ class Tape(TorchFunctionMode):
         power: int,
         deposit: Deposit,
         axes: Mapping[str, Axis] | None = None,
+        into: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.unruled: dict[str, str] = {}
         self.met: list[tuple[tuple[str, ...], torch.Size]] = []
         self._count = data.size(batch)
         self._axes = axes or {}
+        self._into = {} if into is None else into
         self._power = power
         self._deposit = deposit
         self._derived = {id(p): Derived(p, {name: p}, rearranged=True) for name, p in parameters.items()}
@@ -191,7 +194,7 @@ class Tape(TorchFunctionMode):
         """All uses of a parameter have handed over their terms."""
         term = root_term(root, self._used[name])
         if term is not None:
-            self._deposit(name, term.modulus_sum(self._power))
+            self._deposit(name, term.modulus_sum(self._power, self._into.get(name)))
         for use in self._used.pop(name):
             if not any(use in uses for uses in self._used.values()):
                 use.terms.clear()

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from forgetless.kernels import native
 from forgetless.kernels.rule import Call, Operation, Rule, Samples
-from forgetless.kernels.terms import Dense, Outer, modulus_, widened
+from forgetless.kernels.terms import Dense, Outer, added, modulus_, widened
 
 _MANY_POSITIONS = 700  # from here on a sample fills torch's own weight-gradient kernel (measured, CPU)
 _PATCHES = 1 << 22  # elements of unfolded patches at a time
@@ -55,18 +55,18 @@ class Patches:
     geometry: Geometry
     samples: int
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """By the cheapest exact way for this shape."""
         if self._pointwise:
-            return self._tokens().modulus_sum(power)
+            return self._tokens().modulus_sum(power, into)
         if self.x.dim() == 4 and not self.geometry.transposed and len(self.x) == self.samples:
             if self.geometry.groups == self.x.shape[1] == self.d.shape[1] > 1:
-                return self._depthwise(power)
+                return added(self._depthwise(power), into)
             if native.serves(self.d, self.x):
-                return self._compiled(power)
+                return self._compiled(power, into)
             if self.d[0, 0].numel() < _MANY_POSITIONS:
-                return self._unfolded(power)
-        total = torch.zeros_like(self.weight)
+                return self._unfolded(power, into)
+        total = torch.zeros_like(widened(self.weight)) if into is None else into
         for n in range(self.samples):
             total += modulus_(self.sample(n), power)
         return total
@@ -75,7 +75,9 @@ class Patches:
         """`g_n` by torch's own kernel on the rows of one sample."""
         rows = len(self.x) // self.samples
         one = slice(n * rows, (n + 1) * rows)
-        return self.geometry.backward(self.d[one], self.x[one], self.weight, [False, True, False])[1]
+        gradient = self.geometry.backward(self.d[one], self.x[one], self.weight, [False, True, False])[1]
+        assert gradient is not None
+        return gradient
 
     @property
     def _pointwise(self) -> bool:
@@ -101,17 +103,17 @@ class Patches:
         gradients = full[0, :, :height, :width].reshape(samples, *self.weight.shape)
         return modulus_(gradients, power).sum(0)
 
-    def _compiled(self, power: int) -> Tensor:
+    def _compiled(self, power: int, into: Tensor | None) -> Tensor:
         """By the compiled kernel, which unfolds while it multiplies."""
         g = self.geometry
-        total = torch.zeros_like(self.weight, memory_format=torch.channels_last)
+        total = torch.zeros_like(self.weight, memory_format=torch.channels_last) if into is None else into
         native.convolution(self.x, self.d, total, g.stride, g.padding, g.dilation, g.groups, power)
         return total
 
-    def _unfolded(self, power: int) -> Tensor:
+    def _unfolded(self, power: int, into: Tensor | None) -> Tensor:
         """As a matrix over unfolded patches, a few samples at a time."""
         g, kernel, groups = self.geometry, self.weight.shape[2:], self.geometry.groups
-        total = torch.zeros_like(self.weight, memory_format=torch.contiguous_format)
+        total = torch.zeros_like(widened(self.weight), memory_format=torch.contiguous_format) if into is None else into
         out, inner = self.weight.shape[0] // groups, self.weight[0].numel()
         positions = self.d[0, 0].numel()
         chunk = max(1, _PATCHES // max(1, positions * inner * groups))
@@ -122,7 +124,7 @@ class Patches:
             deltas = d.reshape(len(x), groups, out, positions).transpose(2, 3)
             for k in range(groups):
                 rows = total[k * out : (k + 1) * out]
-                rows += Outer(deltas[:, k], patches[:, k], rows.shape).modulus_sum(power)
+                Outer(deltas[:, k], patches[:, k], rows.shape).modulus_sum(power, rows)
         return total
 
 

@@ -29,14 +29,15 @@ class Lookups:
     shape: torch.Size
     padding: int
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """Sum equal ids inside a sample, take the modulus, add to the rows."""
         n = torch.arange(self.samples, device=self.ids.device).unsqueeze(1)
         keys, segment = torch.unique(n * self.shape[0] + self.ids, return_inverse=True)
         d = self._masked()
         sums = d.new_zeros(len(keys), self.shape[1])
         sums.index_add_(0, segment.reshape(-1), d.reshape(-1, self.shape[1]))
-        return d.new_zeros(self.shape).index_add_(0, keys % self.shape[0], modulus_(sums, power))
+        total = d.new_zeros(self.shape) if into is None else into
+        return total.index_add_(0, keys % self.shape[0], modulus_(sums, power))
 
     def sample(self, n: int) -> Tensor:
         """`g_n`, the whole table."""

@@ -23,8 +23,8 @@ _TILE = 1 << 20  # elements of the scratch that holds |g_n| of a few samples: fi
 class Term(Protocol):
     """The gradients of a parameter through one use, one per sample."""
 
-    def modulus_sum(self, power: int) -> Tensor:
-        """`Σ_n |g_n|^power`, elementwise, in the parameter's shape."""
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
+        """`Σ_n |g_n|^power`, elementwise, in the parameter's shape; added to `into`, and that returned, if given."""
         ...
 
     def sample(self, n: int) -> Tensor:
@@ -43,9 +43,9 @@ class Dense:
 
     gradients: Tensor
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """`Σ_n |g_n|^power`."""
-        return modulus(widened(self.gradients), power).sum(0)
+        return added(modulus(widened(self.gradients), power).sum(0), into)
 
     def sample(self, n: int) -> Tensor:
         """`g_n`."""
@@ -71,9 +71,9 @@ class Rows:
     axis: int
     samples: int
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """`|g|^power`: every element belongs to one sample."""
-        return modulus(self.gradient, power)
+        return added(modulus(self.gradient, power), into)
 
     def sample(self, n: int) -> Tensor:
         """The gradient, zero outside the rows of sample n."""
@@ -97,22 +97,23 @@ class Outer:
     a: Tensor
     shape: torch.Size
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """`Σ_n |Σ_t d_nt a_ntᵀ|^power`; for T = 1 one product, since `|d aᵀ| = |d||a|ᵀ`."""
         d, a = widened(self.d), widened(self.a)
+        if into is None or not into.is_contiguous() or into.dtype != d.dtype:
+            return added(self.modulus_sum(power, d.new_zeros(self.shape)), into)
+        total = into.view(d.shape[2], a.shape[2])
         if d.shape[1] == 1:
-            total = modulus(d[:, 0], power).T @ modulus(a[:, 0], power)
+            total.addmm_(modulus(d[:, 0], power).T, modulus(a[:, 0], power))
         elif native.serves(d, a):
-            total = d.new_zeros(d.shape[2], a.shape[2])
             native.outer(d, a, total, power)
         else:
-            total = d.new_zeros(d.shape[2], a.shape[2])
             chunk = max(1, _TILE // max(1, total.numel()))
             for start in range(0, d.shape[0], chunk):
                 piece = slice(start, start + chunk)
                 products = torch.bmm(d[piece].transpose(1, 2), a[piece])
                 total += modulus_(products, power).sum(0) if chunk > 1 else modulus_(products, power)[0]
-        return total.view(self.shape)
+        return into
 
     def sample(self, n: int) -> Tensor:
         """`g_n = D_nᵀ A_n`."""
@@ -127,6 +128,11 @@ class Outer:
 def widened(values: Tensor) -> Tensor:
     """Half precision as float32: sums over samples need its digits."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def added(total: Tensor, into: Tensor | None) -> Tensor:
+    """`total`, or the sum of both where there is something to add to."""
+    return total if into is None else into.add_(total)
 
 
 def modulus(values: Tensor, power: int) -> Tensor:
@@ -145,9 +151,9 @@ class Mixture:
 
     terms: tuple[Term, ...]
 
-    def modulus_sum(self, power: int) -> Tensor:
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """`Σ_n |Σ_u g_n^(u)|^power`."""
-        total = torch.zeros_like(self.terms[0].sample(0))
+        total = torch.zeros_like(self.terms[0].sample(0)) if into is None else into
         for n in range(self.samples):
             total += modulus_(self.sample(n), power)
         return total
