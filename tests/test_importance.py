@@ -1,0 +1,155 @@
+"""`Importance` is pure data: pooled in any split it is the same, and its file is whole or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from forgetless import Importance
+from forgetless.confidence import Confidence
+from forgetless.errors import ForgetlessError
+from forgetless.importance import refuse_mismatch
+
+
+def made(seed: int = 0, count: float = 3, **more: Any) -> Importance:
+    generator = torch.Generator().manual_seed(seed)
+    sums = {"a.weight": torch.rand(2, 3, generator=generator), "b": torch.rand((), generator=generator)}
+    return Importance(sums, count, **more)
+
+
+def same(found: Importance, expected: Importance, tolerance: float = 0.0) -> bool:
+    return (
+        found.count == pytest.approx(expected.count)
+        and found.sums.keys() == expected.sums.keys()
+        and all(torch.allclose(found.sums[n], expected.sums[n], rtol=tolerance, atol=tolerance) for n in found.sums)
+    )
+
+
+def test_the_mean_is_the_sums_by_the_count() -> None:
+    found = made(count=4)
+    assert all(torch.equal(found.mean()[name], found.sums[name] / 4) for name in found.sums)
+
+
+@given(seeds=st.lists(st.integers(0, 99), min_size=1, max_size=5), order=st.randoms(use_true_random=False))
+def test_merging_does_not_depend_on_order_or_grouping(seeds: list[int], order: Any) -> None:
+    parts = [made(seed, count=1 + seed / 2) for seed in seeds]
+    at_once = parts[0].merge(*parts[1:])
+    order.shuffle(parts)
+    one_by_one = parts[0]
+    for part in parts[1:]:
+        one_by_one = one_by_one.merge(part)
+    assert same(one_by_one, at_once, 1e-6)
+
+
+def test_merging_changes_neither_operand() -> None:
+    first, second = made(1), made(2)
+    merged = first.merge(second)
+    assert same(first, made(1))
+    assert same(second, made(2))
+    assert merged.sums["a.weight"].data_ptr() not in {
+        first.sums["a.weight"].data_ptr(),
+        second.sums["a.weight"].data_ptr(),
+    }
+
+
+def test_merging_keeps_the_wider_dtype() -> None:
+    wide = Importance({name: total.double() for name, total in made(2).sums.items()}, 1)
+    assert made(1).merge(wide).sums["b"].dtype == torch.float64
+
+
+def test_what_no_measurement_used_stays_unused() -> None:
+    first, second = made(unused=("a.weight", "b")), made(unused=("b",))
+    assert first.merge(second).unused == ("b",)
+
+
+def test_another_estimator_is_not_merged() -> None:
+    with pytest.raises(ForgetlessError) as raised:
+        made().merge(made(estimator="fisher"))
+    assert str(raised.value) == "an importance by 'mas' cannot be merged with one by 'fisher'."
+
+
+def test_another_model_is_not_merged_and_the_difference_is_named() -> None:
+    other = Importance({"a.weight": torch.ones(3, 2), "c": torch.ones(1)}, 1)
+    with pytest.raises(ForgetlessError) as raised:
+        made().merge(other)
+    assert str(raised.value) == (
+        "the other importance does not fit this one: it lacks 'b', has 'c' besides, "
+        "differs in shape: a.weight (3, 2) instead of (2, 3)."
+    )
+
+
+def test_what_fits_is_not_refused() -> None:
+    refuse_mismatch(made().sums, made(1).sums, "this", "that")
+
+
+@pytest.mark.parametrize("count", [0.0, -1.0, math.nan, math.inf])
+def test_a_count_that_makes_no_sense(count: float) -> None:
+    with pytest.raises(ForgetlessError) as raised:
+        made(count=count)
+    assert str(raised.value) == f"an importance needs a positive count of samples, not {count}."
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (torch.tensor([1, 2]), "the importance of 'w' is torch.int64, not a float tensor."),
+        (torch.tensor([1.0, math.nan]), "the importance of 'w' holds NaN, Inf or negative values."),
+        (torch.tensor([1.0, math.inf]), "the importance of 'w' holds NaN, Inf or negative values."),
+        (torch.tensor([1.0, -1e-9]), "the importance of 'w' holds NaN, Inf or negative values."),
+    ],
+)
+def test_sums_that_make_no_sense(value: Tensor, sentence: str) -> None:
+    with pytest.raises(ForgetlessError) as raised:
+        Importance({"w": value}, 1)
+    assert str(raised.value) == sentence
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    confidence = Confidence()
+    confidence.add(made(1).sums, 3)
+    confidence.add(made(2).sums, 2)
+    found = made(weights={"a.weight": "0123"}, unused=("b",), confidence=confidence)
+    found.save(tmp_path / "i")
+    for path in (tmp_path / "i", tmp_path / "i" / "importance.safetensors"):
+        loaded = Importance.load(path)
+        assert same(loaded, found)
+        assert (loaded.estimator, loaded.weights, loaded.unused) == (found.estimator, found.weights, found.unused)
+        assert loaded.error() == found.error()
+        assert loaded.overlap(0.3) == found.overlap(0.3)
+    for_people = json.loads((tmp_path / "i" / "importance_config.json").read_text())
+    assert for_people["shapes"] == {"a.weight": [2, 3], "b": []}
+    assert (for_people["estimator"], for_people["count"]) == ("mas", 3)
+
+
+def test_the_file_for_people_is_not_needed(tmp_path: Path) -> None:
+    made().save(tmp_path)
+    (tmp_path / "importance_config.json").unlink()
+    assert same(Importance.load(tmp_path), made())
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ForgetlessError, match=r"importance\.safetensors does not exist; name a file of that kind"):
+        Importance.load(tmp_path)
+
+
+def test_saving_fails_whole(tmp_path: Path) -> None:
+    made(1).save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        made(2, weights={"a.weight": object()}).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_until_it_does_not_know_how_sure_it_is() -> None:
+    for ask in (made().error, made().overlap):
+        with pytest.raises(ForgetlessError) as raised:
+            ask()
+        assert str(raised.value) == "this importance does not know how sure it is; measure it with until=."
