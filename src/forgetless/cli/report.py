@@ -12,12 +12,15 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="A run directory, or a results.json.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the command and the table as Markdown instead.")
+    ] = False,
 ) -> None:
     """Show the results of a run as a table and write its page, report.html, anew."""
     from rich.console import Console
 
     from forgetless import results
-    from forgetless.report import page, table
+    from forgetless.report import markdown, page, table
 
     found = results.read(run)
     shown = table(found)
@@ -25,6 +28,9 @@ def report(
     page(found, target)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
+        return
+    if as_markdown:
+        typer.echo(markdown(found), nl=False)
         return
     Console().print(shown)
     typer.echo(f"\npage: {target}")
