@@ -228,6 +228,12 @@ def ranks_of(model: nn.Module) -> Ranks | None:
     return None if outer is None else Ranks(inner, outer.process_group, sharded=False)
 
 
+def place_of(model: nn.Module) -> tuple[int, int]:
+    """Which of the processes that share `model` this one is, and how many they are: 0 of 1 where it has it alone."""
+    ranks = ranks_of(model)
+    return (0, 1) if ranks is None else (ranks.rank, ranks.size)
+
+
 def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor, of which this process holds a part."""
     return hasattr(tensor, "full_tensor")

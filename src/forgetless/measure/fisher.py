@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data as batching
+from forgetless.distributed import place_of
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
 from forgetless.measure import draws
@@ -53,7 +54,8 @@ def fisher(
             "expected" is its exact expectation, at the price of as many passes as there are classes (times positions);
             "empirical" takes the labels of the data: the second of a tuple, or "labels" of a dict; −100 leaves a
             position out. It is no estimate of the other two, and vanishes where the network is right and sure.
-        seed: which labels are drawn; the random generators of torch are neither used nor moved.
+        seed: which labels are drawn; the random generators of torch are neither used nor moved. Of W processes that
+            measure together, rank r takes its samples to be r, r + W, r + 2 W, …, as DistributedSampler deals them out.
         into: an earlier measurement of the same network to pool with; it is left unchanged.
         output: which tensor of the model's output are the logits, `[N, C]` or `[N, T, C]`; see `forgetless.mas`.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
@@ -87,12 +89,13 @@ def fisher(
         return _chosen(log_p, checked(batch["targets"], log_p, batch["numbers"]))
 
     def marked() -> Iterator[dict[str, Any]]:
-        start = 0 if into is None else round(into.count)
+        rank, size = place_of(model)
+        start = rank if into is None else rank + round(into.count)
         for batch in batching.batches(data, batch_size):
-            numbers = torch.arange(start, start + batching.size(batch))
+            numbers = torch.arange(start, start + size * batching.size(batch), size)
             rows = {"samples": batch, "numbers": numbers}
             yield rows | {"targets": given_labels(batch)} if labels == "empirical" else rows
-            start += len(numbers)
+            start += size * len(numbers)
 
     return measure(
         model,
