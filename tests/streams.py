@@ -31,13 +31,13 @@ def stream(tasks: int = 2, samples: int = 48, noise: float = 0.4) -> list[Task]:
     return found
 
 
-def network(seed: int = 0, *, noisy: bool = False, pretrained: bool = False) -> MultiHead:
+def network(seed: int = 0, *, noisy: bool = False, pretrained: bool = False, scenario: str = "task") -> MultiHead:
     """A small perceptron; `noisy` with batch norm and dropout, so that modes and random numbers matter."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         middle = [nn.BatchNorm1d(16), nn.Dropout(0.2)] if noisy else []
         layers = [nn.Linear(INPUTS, 16), *middle, nn.ReLU(), nn.Linear(16, FEATURES), nn.ReLU()]
-        return MultiHead(nn.Sequential(*layers), FEATURES, pretrained=pretrained)
+        return MultiHead(nn.Sequential(*layers), FEATURES, pretrained=pretrained, scenario=scenario)
 
 
 @dataclass

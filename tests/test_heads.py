@@ -62,6 +62,46 @@ def test_heads_that_are_not_there_or_there_twice() -> None:
         model(torch.randn(1, INPUTS), "y")
 
 
+def test_one_head_for_all_tasks() -> None:
+    model = network(scenario="domain")
+    model.grow("first", 3)
+    before = model.head("first").weight
+    model.grow("second", 3)
+    assert model.head("second").weight is before
+    assert (model.first("first"), model.first("second"), model.tasks) == (0, 0, 2)
+    assert model.unshared == ()
+    with pytest.raises(ForgetlessError, match=r"^all tasks share a head of 3 classes, and task 'x' has 2\.$"):
+        model.grow("x", 2)
+    with pytest.raises(ForgetlessError, match=r"^task 'second' has a head already\.$"):
+        model.grow("second", 3)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_one_head_that_grows_and_keeps_its_rows(classes: list[int]) -> None:
+    model = network(scenario="class")
+    inputs, answers = torch.randn(4, INPUTS), torch.zeros(4, 0)
+    for number, count in enumerate(classes):
+        model.grow(str(number), count)
+        assert model.first(str(number)) == sum(classes[:number])
+        logits = model(inputs, "0")
+        assert logits.shape == (4, sum(classes[: number + 1]))
+        assert torch.allclose(logits[:, : answers.shape[1]], answers, atol=1e-6)
+        answers = logits.detach()
+    assert model.knows_something == (len(classes) > 1)
+
+
+def test_a_head_per_task_is_of_no_other() -> None:
+    model = network()
+    model.grow("first", 3)
+    model.grow("second", 2)
+    assert (model.first("first"), model.first("second"), model.unshared) == (0, 0, ("heads",))
+
+
+def test_a_scenario_that_is_not_there() -> None:
+    with pytest.raises(ForgetlessError, match=r"^a scenario is 'task', 'domain' or 'class', not 'tasks'\.$"):
+        network(scenario="tasks")
+
+
 def test_a_frozen_trunk_computes_the_same_whatever_happens() -> None:
     model = network(noisy=True)
     model.grow("t", 3)

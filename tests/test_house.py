@@ -78,7 +78,7 @@ OPEN_LISTS: dict[str, set[str]] = {
     "measure": {"measurement", "draws", "normalised"},
     "attachments": {"attachment", "forms", "move", "native"},
     "strength": {"dial"},
-    "methods": {"anchored", "memory"},
+    "methods": {"anchored", "composed", "distilled", "memory"},
     "report": set(),
     "studies": {"directory", "images", "networks", "run"},
     "cli": set(),

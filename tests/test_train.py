@@ -190,6 +190,45 @@ def test_streams_that_cannot_be_learned() -> None:
         learn(network(), [STREAM[0], STREAM[0]], create("finetune"), RECIPE, seed=0)
 
 
+# ---- tasks that share a head
+
+
+def test_where_one_head_grows_all_classes_so_far_must_be_told_apart() -> None:
+    model = network(scenario="class")
+    outcome = learn(model, STREAM, create("er"), RECIPE, seed=0)
+    for j, task in enumerate(STREAM):
+        logits = model(task.test[0], task.name)
+        assert logits.shape[1] == 9
+        right = logits.argmax(1) == task.test[1] + 3 * j
+        assert outcome.accuracy[-1][j] == float(right.double().mean())
+    assert outcome.accuracy[0][1:] == [None, None]
+
+
+def test_where_one_head_is_shared_tasks_to_come_are_tested_too() -> None:
+    model = network(scenario="domain")
+    outcome = learn(model, STREAM, create("finetune"), RECIPE, seed=0)
+    for j, task in enumerate(STREAM):
+        right = model(task.test[0], task.name).argmax(1) == task.test[1]
+        assert outcome.accuracy[-1][j] == float(right.double().mean())
+    assert None not in [entry for row in outcome.accuracy for entry in row]
+
+
+@pytest.mark.parametrize("scenario", ["domain", "class"])
+def test_a_shared_head_is_not_started_anew(scenario: str) -> None:
+    seen: list[str] = []
+    model = network(pretrained=True, scenario=scenario)
+    learn(
+        model, STREAM[:2], create("finetune"), RECIPE, seed=0, on_progress=lambda progress: seen.append(progress.phase)
+    )
+    assert seen.count("warm_start") == 1
+
+
+def test_the_checkpoint_of_another_scenario(tmp_path: Path) -> None:
+    learn(network(scenario="class"), STREAM, create("finetune"), RECIPE, seed=0, checkpoint=tmp_path / "c")
+    with pytest.raises(ForgetlessError, match="scenario is 'class' there and 'domain' here"):
+        learn(network(scenario="domain"), STREAM, create("finetune"), RECIPE, seed=0, checkpoint=tmp_path / "c")
+
+
 # ---- resuming
 
 

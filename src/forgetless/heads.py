@@ -1,4 +1,4 @@
-"""One trunk, a linear head per task, and how a new head starts."""
+"""One trunk, its linear heads as the scenario has them, and how a new head starts."""
 
 from __future__ import annotations
 
@@ -14,59 +14,107 @@ from forgetless.errors import ForgetlessError
 _ITERATIONS = 100
 
 
+SCENARIOS = ("task", "domain", "class")
+
+
 class MultiHead(nn.Module):
-    """A shared trunk and a linear head per task: `logits_k = W_k · trunk(x) + b_k`.
+    """A shared trunk and linear heads: `logits = W · trunk(x) + b`.
+
+    Which head answers for a task is the scenario (van de Ven and Tolias, "Three scenarios for continual learning",
+    2019): "task", a head for each, so that whoever asks must name the task; "domain", one head for all, whose class c
+    means the same throughout; "class", one head that grows by every task's classes and must tell all of them apart.
 
     Args:
         trunk: any module from inputs `[N, …]` to features `[N, features]`; it normalises its inputs itself.
         features: the width of its output.
         pretrained: whether the trunk knows something before the first task. If not, it learns the first task
             whole, whatever the method.
+        scenario: "task", "domain" or "class".
+
+    Raises:
+        ForgetlessError: there is no such scenario.
     """
 
-    def __init__(self, trunk: nn.Module, features: int, *, pretrained: bool = False) -> None:
+    def __init__(self, trunk: nn.Module, features: int, *, pretrained: bool = False, scenario: str = "task") -> None:
         super().__init__()
+        if scenario not in SCENARIOS:
+            raise ForgetlessError(f"a scenario is 'task', 'domain' or 'class', not {scenario!r}.")
         self.trunk = trunk
         self.heads = nn.ModuleDict()
         self.features = features
         self.pretrained = pretrained
+        self.scenario = scenario
+        self._first: dict[str, int] = {}  # task → the column of its first class
         self._frozen = False
 
     def grow(self, task: str, classes: int) -> None:
-        """Add the head of `task`, with the trunk's device and dtype, drawn from torch's global generator.
+        """Make room for `task`, with the trunk's device and dtype: a head, more rows, or nothing, by the scenario.
+
+        New weights are drawn from torch's global generator; old rows stay as they are.
 
         Raises:
-            ForgetlessError: the task has a head already, or fewer than one class.
+            ForgetlessError: the task has a head already, fewer than one class, or in the domain scenario another
+                number of classes than the head.
         """
         if classes < 1:
             raise ForgetlessError(f"the head of task {task!r} needs at least one class, not {classes}.")
-        if _key(task) in self.heads:
+        if task in self._first:
             raise ForgetlessError(f"task {task!r} has a head already.")
+        key = self._key(task)
+        old = dict(self.heads.items()).get(key)
+        rows = old.out_features if isinstance(old, nn.Linear) else 0
+        if self.scenario == "domain" and rows not in (0, classes):
+            raise ForgetlessError(f"all tasks share a head of {rows} classes, and task {task!r} has {classes}.")
+        self._first[task] = rows if self.scenario == "class" else 0
+        if self.scenario == "domain" and rows:
+            return
         like = next(self.trunk.parameters(), torch.empty(0))
-        self.heads[_key(task)] = nn.Linear(self.features, classes, device=like.device, dtype=like.dtype)
+        head = nn.Linear(self.features, rows + classes, device=like.device, dtype=like.dtype)
+        if isinstance(old, nn.Linear):
+            with torch.no_grad():
+                head.weight[:rows], head.bias[:rows] = old.weight, old.bias
+        self.heads[key] = head
 
     def head(self, task: str) -> nn.Linear:
-        """The head of `task`.
+        """The head that answers for `task`.
 
         Raises:
-            ForgetlessError: the task has none.
+            ForgetlessError: there is none.
         """
-        if _key(task) not in self.heads:
+        key = self._key(task)
+        if key not in self.heads:
             known = ", ".join(repr(key) for key in self.heads) or "none"
             raise ForgetlessError(f"task {task!r} has no head; the heads are {known}.")
-        head = self.heads[_key(task)]
+        head = self.heads[key]
         assert isinstance(head, nn.Linear)
         return head
 
     def forward(self, inputs: Tensor, task: str) -> Tensor:
-        """Logits `[N, classes]` of the inputs `[N, …]` under the head of `task`."""
+        """Logits `[N, classes]` of the inputs `[N, …]` under the head that answers for `task`."""
         logits: Tensor = self.head(task)(self.trunk(inputs))
         return logits
+
+    def first(self, task: str) -> int:
+        """The column of the logits that is the task's class 0; other than 0 only where one head grows."""
+        return self._first[task] if self.scenario == "class" else 0
+
+    @property
+    def unshared(self) -> tuple[str, ...]:
+        """What a single task trains and no other, for `exclude=`: its own head, where each task has one."""
+        return ("heads",) if self.scenario == "task" else ()
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it has room for."""
+        return len(self._first)
 
     @property
     def knows_something(self) -> bool:
         """Whether there is knowledge in the trunk: it is pretrained, or past its first task."""
-        return self.pretrained or len(self.heads) > 1
+        return self.pretrained or self.tasks > 1
+
+    def _key(self, task: str) -> str:
+        return _key(task) if self.scenario == "task" else "shared"
 
     def freeze(self, frozen: bool = True) -> None:
         """Freeze the trunk (no gradients, eval mode whatever `train` says), or let it learn again."""

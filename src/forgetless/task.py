@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,7 +64,8 @@ class Recipe:
         weight_decay: added to the gradient as `weight_decay · θ`.
         clip: the most the norm of all gradients may be; None for no limit.
         schedule: "constant", or "cosine" from `lr` to 0 over each task.
-        warm_start: fit a new head to the features of a trunk that knows something, before the first step.
+        warm_start: fit a new head to the features of a trunk that knows something, before the first step; a head
+            that other tasks use too is left as it is.
         hold_statistics: batch-norm layers of a trunk that knows something keep their running statistics.
 
     Raises:
@@ -122,12 +124,16 @@ class Method:
         """λ, constant over the stream; None for a method without."""
         return None
 
+    def settings(self) -> dict[str, str | int | float | bool | None]:
+        """Its public fields: with its name, what defines it."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
+
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Before the first step of a task, its head in place: attach to the optimiser, remember the model."""
+        """Before a task's first step and its head's warm start: attach to the optimiser, remember the model."""
         return
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
-        """A scalar to be added to the batch's loss; None for nothing."""
+        """A scalar to be added to the batch's loss; None for nothing. `labels` are columns of `logits`."""
         return None
 
     def end(self, model: MultiHead, task: Task) -> None:

@@ -62,7 +62,7 @@ class Outcome:
 
     Attributes:
         accuracy: R[i][j], the share of task j's test samples classified rightly after learning task i; None
-            for j > i, where task j has no head yet.
+            for j > i, where task j has no head yet (in the domain scenario it has one, and R is whole).
         seconds: phase → seconds spent in it, over all resumes.
     """
 
@@ -81,7 +81,7 @@ def learn(
     every: float = 30.0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
-    """Learn `tasks` in order by `method`: cross-entropy plus the method's penalty, a head per task.
+    """Learn `tasks` in order by `method`: cross-entropy plus the method's penalty, under the model's heads.
 
     Every random number is a pure function of (seed, task, epoch or step), never of what was drawn before. So
     all methods see the same samples in the same order under the same dropout masks, and a run that was killed
@@ -89,7 +89,7 @@ def learn(
     same machine with as many threads).
 
     Args:
-        model: the network; trained in place, a head is grown for each task.
+        model: the network; trained in place, its head or heads grow with each task.
         tasks: the stream; names unique.
         method: a fresh method.
         recipe: how each task is learned.
@@ -157,13 +157,15 @@ class _Run:
             optimizer = None
 
     def _open(self) -> Optimizer:
-        """Give the task its head and the method its beginning."""
+        """Give the task its head and the method its beginning; a head of its own then gets a warm start."""
         self._seed("head")
         self.model.grow(self.task.name, len(self.task.classes))
-        if self.recipe.warm_start and self.model.knows_something:
+        optimizer = self._begin()
+        new = self.model.scenario == "task" or self.model.tasks == 1
+        if self.recipe.warm_start and new and self.model.knows_something:
             with self._phase("warm_start"):
                 warm_start(self.model, self.task.name, *self.task.train, self.recipe.batch_size)
-        return self._begin()
+        return optimizer
 
     def _begin(self) -> Optimizer:
         self._seed("begin")
@@ -196,6 +198,7 @@ class _Run:
         """One step on the samples `chosen`; gives the loss."""
         self._seed("step", self.step)
         inputs, labels = (part[chosen].to(self.device) for part in self.task.train)
+        labels = labels + self.model.first(self.task.name)
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.step, steps)
         logits = self.model(inputs, self.task.name)
@@ -220,7 +223,8 @@ class _Run:
             self.method.end(self.model, self.task)
         self._refuse_nonfinite()
         with self._phase("evaluate"):
-            for column, task in enumerate(self.tasks[: self.index + 1]):
+            answered = len(self.tasks) if self.model.scenario == "domain" else self.index + 1
+            for column, task in enumerate(self.tasks[:answered]):
                 self.accuracy[self.index][column] = accuracy(self.model, task, self.recipe.batch_size)
         self.index, self.step = self.index + 1, 0
         self._save(None)
@@ -309,15 +313,18 @@ class _Run:
 
 @torch.no_grad()
 def accuracy(model: MultiHead, task: Task, batch_size: int) -> float:
-    """The share of the task's test samples that the model, in eval mode, classifies rightly."""
+    """The share of the task's test samples that the model, in eval mode, classifies rightly.
+
+    Among the classes its head knows: the task's own, or all so far where one head grows.
+    """
     model.eval()
     device = next(model.parameters()).device
-    right = 0
+    right, first = 0, model.first(task.name)
     for inputs, labels in zip(*(torch.split(part, batch_size) for part in task.test), strict=True):
         logits = model(inputs.to(device), task.name)
         if not bool(torch.isfinite(logits).all()):
             raise ForgetlessError(f"the logits of task {task.name!r} hold NaN or Inf in eval mode.")
-        right += int((logits.argmax(1) == labels.to(device)).sum())
+        right += int((logits.argmax(1) == labels.to(device) + first).sum())
     return right / len(task.test[1])
 
 
@@ -339,9 +346,7 @@ def _optimizer(model: MultiHead, recipe: Recipe) -> Optimizer:
 
 def _config(model: MultiHead, tasks: Sequence[Task], method: Method, recipe: Recipe, seed: int) -> checkpoints.Config:
     """Everything that defines a run, flat: two runs with equal ones end with the same bits."""
-    settings = {
-        f"{method.name}'s {each.name}": getattr(method, each.name) for each in dataclasses.fields(method) if each.init
-    }
+    settings = {f"{method.name}'s {name}": value for name, value in method.settings().items()}
     stream = {
         f"task {number}": f"{task.name} {'/'.join(map(fingerprint, (*task.train, *task.test)))}"
         for number, task in enumerate(tasks, 1)
@@ -355,4 +360,5 @@ def _config(model: MultiHead, tasks: Sequence[Task], method: Method, recipe: Rec
         **{f"the recipe's {name}": value for name, value in dataclasses.asdict(recipe).items()},
         **stream,
         "the network at the start": weights.hexdigest()[:16],
+        "scenario": model.scenario,
     }

@@ -4,37 +4,82 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from forgetless.errors import ForgetlessError
+from forgetless.methods.agem import AGEM
+from forgetless.methods.composed import Composed
+from forgetless.methods.der import DER
+from forgetless.methods.ebll import EBLL
 from forgetless.methods.er import ER
+from forgetless.methods.ewc import EWC, OnlineEWC
 from forgetless.methods.finetune import Finetune
 from forgetless.methods.frozen import Frozen
+from forgetless.methods.imm import IMMMean, IMMMode
 from forgetless.methods.joint import Joint
 from forgetless.methods.l2sp import L2SP
+from forgetless.methods.localmas import LocalMAS
 from forgetless.methods.lwf import LwF
 from forgetless.methods.mas import MAS
+from forgetless.methods.rwalk import RWalk
 from forgetless.methods.si import SI
 from forgetless.parameters import listing
 from forgetless.task import Method
 
-_KINDS: tuple[type[Method], ...] = (Finetune, Frozen, MAS, L2SP, SI, LwF, ER, Joint)
+_KINDS: tuple[type[Method], ...] = (
+    *(Finetune, Frozen),
+    *(MAS, LocalMAS, L2SP, EWC, OnlineEWC, SI, RWalk),  # hold weights
+    *(LwF, EBLL),  # keep answers
+    *(IMMMean, IMMMode),  # merge weights
+    *(ER, DER, AGEM, Joint),  # keep samples
+)
 METHODS = {kind.name: kind for kind in _KINDS}
 
 
-def create(name: str, strength: float | None = None) -> Method:
-    """A fresh method by its name, with its default strength unless one is given.
+def create(name: str, strength: float | None = None, **settings: Any) -> Method:
+    """A fresh method by its name, with its defaults where nothing is given.
+
+    Args:
+        name: one of `METHODS`, or several joined by + ("mas+er", "mas+lwf"), which then act together.
+        strength: λ; of several methods, that of the first that takes one.
+        settings: other fields of the method; of several methods, none.
 
     Raises:
-        ForgetlessError: no method has that name, it takes no strength and one is given, or the strength is
-            negative or not finite.
+        ForgetlessError: no method has that name, it takes no strength and one is given, the strength is
+            negative or not finite, or it has no such setting.
     """
-    if name not in METHODS:
-        raise ForgetlessError(f"there is no method {name!r}; there are {listing(METHODS, most=99)}.")
-    method = METHODS[name]()
+    kinds = [_kind(part) for part in _parts(name)]
+    method = kinds[0]() if len(kinds) == 1 else Composed([kind() for kind in kinds])
+    if settings:
+        known = [] if isinstance(method, Composed) else list(method.settings())
+        unknown = [setting for setting in settings if setting not in known]
+        if unknown:
+            raise ForgetlessError(f"the method {name!r} has no setting {listing(unknown)}; it has {listing(known)}.")
+        method = dataclasses.replace(method, **settings)
     if strength is None:
         return method
     if method.strength is None:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
     if not (math.isfinite(strength) and strength >= 0):
         raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
+    if isinstance(method, Composed):
+        return method.with_strength(strength)
     return dataclasses.replace(method, strength=strength)  # type: ignore[call-arg]
+
+
+def _parts(name: str) -> list[str]:
+    """The names in a composition; a name of the registry may itself end in +."""
+    if name in METHODS:
+        return [name]
+    for known in sorted(METHODS, key=len, reverse=True):
+        if name.startswith(f"{known}+"):
+            return [known, *_parts(name[len(known) + 1 :])]
+    return [name]
+
+
+def _kind(name: str) -> type[Method]:
+    if name not in METHODS:
+        raise ForgetlessError(
+            f"there is no method {name!r}; there are {listing(METHODS, most=99)}, and compositions such as 'mas+er'."
+        )
+    return METHODS[name]

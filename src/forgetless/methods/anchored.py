@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless.anchor import Anchor
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
+from forgetless.parameters import trainable
 from forgetless.task import Method, Task
 
 
@@ -18,7 +20,8 @@ class Anchored(Method):
     """Learn a task under `λ Σ Ω (θ − θ*)²`, then add the task's Ω and move θ* to the weights of now.
 
     The penalty is not in the loss: its closed-form pull follows the optimiser's step, so that a large λ cannot make it
-    diverge. Memory: θ* and Ω, however many tasks there are. Heads are not protected: an old one is trained no more.
+    diverge. Memory: θ* and Ω, however many tasks there are. A head of a single task is not protected, for it is trained
+    no more; one that tasks share is, like everything else.
 
     Attributes:
         strength: λ.
@@ -33,7 +36,9 @@ class Anchored(Method):
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Attach: from now on every step is pulled towards θ*, by Ω."""
-        self.anchor(model).attach(optimizer)
+        anchor = self.anchor(model)
+        anchor.strength = self.strength
+        anchor.attach(optimizer)
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Measure the task's Ω, add it, and move θ* to the weights of now."""
@@ -55,3 +60,21 @@ class Anchored(Method):
         if self._anchor is None:
             self._anchor = Anchor(model, None, self.strength)
         return self._anchor
+
+
+def padded(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` in the corner of zeros in the shape of `like`: what a head that has grown knew before."""
+    if tensor.shape == like.shape:
+        return tensor
+    grown = tensor.new_zeros(like.shape)
+    grown[tuple(slice(size) for size in tensor.shape)] = tensor
+    return grown
+
+
+def alike(model: MultiHead, task: Task, estimator: str) -> Importance:
+    """Ω = 1 for every weight that earlier tasks have had a part in: not for the rows that a head grew for `task`."""
+    sums = {name: torch.ones_like(weights) for name, weights in trainable(model, exclude=model.unshared).items()}
+    if model.scenario == "class":
+        for name in ("heads.shared.weight", "heads.shared.bias"):
+            sums[name][model.first(task.name) :] = 0
+    return Importance(sums, 1, estimator)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from forgetless.heads import MultiHead
-from forgetless.methods.memory import Memory, recall
+from forgetless.methods.memory import Memory, mean_loss, recall
 from forgetless.task import Method, Task
 
 
@@ -49,9 +48,7 @@ class ER(Method):
         if not self.strength or not len(self._memory):
             return None
         assert self._model is not None
-        recalled = recall(self._model, self._memory.draw(len(labels)))
-        losses = [F.cross_entropy(now, then, reduction="sum") for now, then in recalled]
-        return self.strength * sum(losses, start=logits.new_zeros(())) / sum(len(then) for _, then in recalled)
+        return self.strength * mean_loss(recall(self._model, self._memory.draw(len(labels))))
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Keep samples of the task."""

@@ -9,20 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch.optim import Optimizer
 
 from forgetless.anchor import Anchor
 from forgetless.heads import MultiHead
-from forgetless.importance import Importance
-from forgetless.methods.anchored import Anchored
-from forgetless.parameters import trainable
+from forgetless.methods.anchored import Anchored, alike
 from forgetless.task import Task
 
 
 @dataclass
 class L2SP(Anchored):
-    """Ω = 1: `λ Σ (θ − θ⁰)²` over the trunk, θ⁰ the weights at the start of the task. What importance must beat.
+    """Ω = 1: `λ Σ (θ − θ⁰)²` over what tasks share, θ⁰ the weights at the start of the task. What importance must beat.
 
     What differs from the paper: it writes `α/2 Σ (θ − θ⁰)²`, so that `λ = α/2`, and decays the new head as well; here
     weight decay is the recipe's. A pretrained trunk is held from the first task on, one from scratch from the second.
@@ -36,14 +33,9 @@ class L2SP(Anchored):
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Anchor a trunk that knows something to the weights of now, and attach."""
-        self._anchor = Anchor(model, _ones(model) if model.knows_something else None, self.strength)
+        self._anchor = Anchor(model, alike(model, task, self.name) if model.knows_something else None, self.strength)
         super().begin(model, task, optimizer)
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Detach; the next task has a start of its own."""
         self.anchor(model).detach()
-
-
-def _ones(model: MultiHead) -> Importance:
-    trunk = trainable(model, exclude="heads")
-    return Importance({name: torch.ones_like(weights) for name, weights in trunk.items()}, 1, "l2sp")

@@ -39,6 +39,6 @@ class MAS(Anchored):
             model,
             task.train[0],
             forward=lambda network, inputs: network(inputs, task.name),
-            exclude="heads",
+            exclude=model.unshared,
             progress=False,
         )

@@ -45,14 +45,14 @@ class SI(Anchored):
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Attach the anchor, and follow the path from here."""
         super().begin(model, task, optimizer)
-        trunk = trainable(model, exclude="heads")
-        self._start = {name: weights.detach().clone() for name, weights in trunk.items()}
+        shared = trainable(model, exclude=model.unshared)
+        self._start = {name: weights.detach().clone() for name, weights in shared.items()}
         self._path = {name: torch.zeros_like(weights) for name, weights in self._start.items()}
         before = {name: weights.clone() for name, weights in self._start.items()}
 
         @torch.no_grad()
         def follow(*_: object) -> None:
-            for name, weights in trunk.items():
+            for name, weights in shared.items():
                 if weights.grad is not None:
                     self._path[name] -= weights.grad * (weights - before[name])
                     before[name].copy_(weights)
@@ -64,9 +64,9 @@ class SI(Anchored):
         """Ω of the path that ends here."""
         assert self._hook is not None
         self._hook.remove()
-        trunk = trainable(model, exclude="heads")
+        shared = trainable(model, exclude=model.unshared)
         sums = {
-            name: path.clamp_min(0) / ((trunk[name].detach() - self._start[name]).square() + self.damping)
+            name: path.clamp_min(0) / ((shared[name].detach() - self._start[name]).square() + self.damping)
             for name, path in self._path.items()
         }
         self._path, self._start = {}, {}
