@@ -75,8 +75,7 @@ class Patches:
         """`g_n` by torch's own kernel on the rows of one sample."""
         rows = len(self.x) // self.samples
         one = slice(n * rows, (n + 1) * rows)
-        gradient = self.geometry.backward(self.d[one], self.x[one], self.weight, [False, True, False])[1]
-        assert gradient is not None
+        gradient: Tensor = self.geometry.backward(self.d[one], self.x[one], self.weight, [False, True, False])[1]
         return gradient
 
     @property

@@ -6,9 +6,10 @@ C code trusts its caller.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,18 +23,30 @@ try:
 except ImportError:  # installed without a compiler
     _modulus = None
 
+_switched_on = True
 _Steps = Sequence[tuple[int, int]]
 _COPIED = 2**22  # elements of x and d brought into channels_last at a time: memory stays flat in the batch
 
 
 def available() -> bool:
-    """Whether the compiled kernel is there."""
-    return _modulus is not None
+    """Whether the compiled kernel is there, and not switched off."""
+    return _modulus is not None and _switched_on
+
+
+@contextlib.contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside, the rules run without the compiled kernel, as where there is no compiler: for tests and benchmarks."""
+    global _switched_on
+    before, _switched_on = _switched_on, False
+    try:
+        yield
+    finally:
+        _switched_on = before
 
 
 def serves(*operands: Tensor) -> bool:
     """Whether the compiled kernel is there and takes these operands: float32 on the CPU."""
-    return _modulus is not None and all(
+    return available() and all(
         operand.dtype == torch.float32 and operand.device.type == "cpu" and not operand.is_neg() for operand in operands
     )
 
