@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +14,21 @@ from torch.optim import Optimizer
 
 from forgetless import files
 from forgetless.attachments.attachment import Attachment
-from forgetless.errors import ForgetlessError
 from forgetless.attachments.gradient import Gradient
+from forgetless.attachments.pull import Pull
+from forgetless.errors import ForgetlessError
 from forgetless.hold import Hold, collapsed
 from forgetless.importance import Importance, refuse_mismatch
-from forgetless.parameters import canonical, fingerprint, fingerprints, listing
-from forgetless.attachments.pull import Pull
+from forgetless.parameters import fingerprint, fingerprints, listing, named
+from forgetless.statistics import Watch
+from forgetless.strength.dial import Dial
 
 _HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
+
+
+@runtime_checkable
+class _Removable(Protocol):
+    def remove(self) -> None: ...
 
 
 class PerLayer(float):
@@ -44,32 +52,47 @@ class Anchor:
 
     Eq. 3 of Memory Aware Synapses, `λ Σ Ω (θ − θ*)²` (no ½: its gradient is `2 λ Ω (θ − θ*)`), in one of two forms:
     `attach` pulls after every step of an optimiser and cannot blow up; `penalty()` is a term of the loss. Both lead to
-    the same weights.
+    the same weights, where `g + 2 λ Ω (θ − θ*) = 0` for the gradient g of the loss without it;
+    `forgetless.attachments.forms` says what an optimiser's own weight decay and clipping do to that.
 
     Parameters without an importance are free: heads left out of the measurement, parameters added later, new rows and
     columns of one that has grown. Parameters that the model no longer has are skipped.
     """
 
     def __init__(
-        self, model: nn.Module, importance: Importance | None, strength: float = 1.0, *, compact: bool = False
+        self,
+        model: nn.Module,
+        importance: Importance | None,
+        strength: float | Dial = 1.0,
+        *,
+        decay: float = 0.0,
+        compact: bool = False,
     ) -> None:
         """Anchor `model` at its present weights.
 
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
-            strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments).
+            strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what moves it while
+                training goes on: `forgetless.Agreement` or `forgetless.Budget`.
+            decay: w ≥ 0, a weight decay towards θ* in place of the optimiser's towards 0 (L2-SP, Li et al. 2018): every
+                anchored weight is also held by `w/2 Σ (θ − θ*)²`, whatever its importance and the strength.
             compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
 
+        Memory: θ* and Ω, 2 × the anchored parameters in float32 (1.5 × if compact), however many tasks there are.
+
         Raises:
-            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength that is
-                negative or not finite.
+            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength or decay that
+                is negative or not finite.
         """
         self._model = model
-        self._strength = _checked(strength)
+        self._dial = strength if isinstance(strength, Dial) else None
+        self._strength = _checked(strength.value if isinstance(strength, Dial) else strength)
+        self._decay = _checked(decay, "decay")
         self._compact = compact
         self._holds: dict[str, Hold] = {}
         self._attached: dict[Attachment, int] = {}  # → how many tasks had been consolidated then
+        self._watchers: dict[Attachment, list[_Removable]] = {}
         self._tasks = 0
         self._in_loss = False
         if importance is not None:
@@ -83,8 +106,24 @@ class Anchor:
     @strength.setter
     def strength(self, value: float) -> None:
         self._strength = _checked(value)
+        self._tell()
+
+    @property
+    def decay(self) -> float:
+        """w, towards θ*. Setting it takes effect with the next step."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, value: float) -> None:
+        self._decay = _checked(value, "decay")
+        self._tell()
+
+    def _tell(self) -> None:
         for attachment in self._attached:
-            attachment.strength = self._strength
+            fine = attachment.caution() is None
+            attachment.strength, attachment.decay = self._strength, self._decay
+            if fine and (caution := attachment.caution()):
+                warnings.warn(caution, stacklevel=3)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -97,7 +136,7 @@ class Anchor:
         return {name: hold.importance for name, hold in self._holds.items()}
 
     def penalty(self) -> Tensor:
-        """`λ Σ Ω (θ − θ*)²`, a differentiable scalar to add to the loss; 0 while there is nothing to protect.
+        """`λ Σ Ω (θ − θ*)² + w/2 Σ (θ − θ*)²`, a differentiable scalar for the loss; 0 with nothing to protect.
 
         With a large λ the optimiser's step on it diverges, where the pull does not.
 
@@ -113,8 +152,10 @@ class Anchor:
         first = next(self._model.parameters(), None)
         total = torch.zeros((), device=None if first is None else first.device)
         for parameter, hold in present.items():
-            total = total + hold.distance(parameter).to(total.device)
-        return self._strength * total
+            total = total + self._strength * hold.distance(parameter).to(total.device)
+            if self._decay:
+                total = total + self._decay / 2 * hold.distance(parameter, alike=True).to(total.device)
+        return total
 
     def attach(self, optimizer: Optimizer, how: str = "pull") -> Anchor:
         """Protect the weights in every step of `optimizer`.
@@ -125,8 +166,10 @@ class Anchor:
         Args:
             optimizer: holds at least one of the anchored parameters.
             how: "pull" moves the weights back after the step, in the closed form that fits the optimiser
-                (`forgetless.attachments.forms`): finite at every strength. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before
-                the step, as the loss form would, after clipping; it warns where that must diverge.
+                (`forgetless.attachments.forms`): finite at every strength, for an optimiser not known there as well, of
+                which a warning says what its form means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before the
+                step, as the loss form would, after clipping; it warns where that must diverge. They end at the same
+                weights, but for clipping and decoupled weight decay.
 
         Returns:
             The anchor.
@@ -159,20 +202,19 @@ class Anchor:
                     f"the anchor is attached already to an optimiser ({type(rival.optimizer).__name__}) with these "
                     "parameters; call detach() first."
                 )
-        attachment = _HOW[how](optimizer, present, self._strength)
+        attachment = _HOW[how](optimizer, present, self._strength, self._decay)
         for rival in rivals:
-            rival.remove()
-            del self._attached[rival]
+            self._release(rival)
         self._attached[attachment] = self._tasks
+        self._watchers[attachment] = self._watched(optimizer)
         if caution := attachment.caution():
             warnings.warn(caution, stacklevel=2)
         return self
 
     def detach(self) -> None:
         """Let the optimisers go; afterwards either form may be used. Without an attachment it changes nothing."""
-        for attachment in self._attached:
-            attachment.remove()
-        self._attached.clear()
+        for attachment in list(self._attached):
+            self._release(attachment)
         self._in_loss = False
 
     def consolidate(self, importance: Importance) -> None:
@@ -189,10 +231,10 @@ class Anchor:
     def merge(self, *others: Anchor) -> Anchor:
         """One anchor for several of the same model: its penalty is the sum of theirs, exactly, but for a constant.
 
-        `Σ_k λ_k Ω_k (θ − θ_k)² = λ Ω (θ − a)² + constant`. None of them is changed.
+        `Σ_k (λ_k Ω_k + w_k/2)(θ − θ_k)² = λ Ω (θ − a)² + constant`. None of them is changed.
 
         Returns:
-            An anchor of this one's strength.
+            An anchor of this one's strength; the decays have become part of its Ω.
 
         Raises:
             ForgetlessError: other names or shapes, or a strength of 0 here.
@@ -203,9 +245,16 @@ class Anchor:
         for other in others:
             refuse_mismatch(other.weights, self.weights, "the other anchor", "this one")
         for name in self._holds:
-            parts = [(anchor.strength / self._strength, anchor._holds[name]) for anchor in (self, *others)]
+            parts = [
+                (anchor.strength / self._strength, anchor.decay / 2 / self._strength, anchor._holds[name])
+                for anchor in (self, *others)
+            ]
             merged._holds[name] = collapsed(parts)
         return merged
+
+    def holds(self) -> dict[nn.Parameter, Hold]:
+        """The anchored parameters that the model has now, each with its θ* and Ω."""
+        return self._present()
 
     def drift(self) -> PerLayer:
         """How far the weights have moved where it matters: `Σ Ω (θ − θ*)²`, without λ."""
@@ -239,32 +288,37 @@ class Anchor:
         return PerLayer(whole, {layer: stopped[layer] / max(sizes[layer], 1) for layer in sizes})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """λ, θ* and Ω as `strength`, `weights.NAME` and `importance.NAME`; views, not copies."""
+        """λ, w, θ* and Ω as `strength`, `decay`, `weights.NAME` and `importance.NAME`; views, not copies."""
         return {
             "strength": torch.tensor(self._strength, dtype=torch.float64),
+            "decay": torch.tensor(self._decay, dtype=torch.float64),
             **{f"weights.{name}": tensor for name, tensor in self.weights.items()},
             **{f"importance.{name}": tensor for name, tensor in self.importance.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take λ, θ* and Ω from what `state_dict` returned; the model may have grown since. Attachments stay.
+        """Take λ, w, θ* and Ω from what `state_dict` returned; the model may have grown since. Attachments stay.
+
+        Where the model is sharded and the state is not, each process keeps its shards of it.
 
         Raises:
             ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
         """
-        strength, holds = _parsed(state)
+        strength, decay, holds = _parsed(state)
         named = _named(self._model)
         strangers = [name for name in holds if name not in named]
         if strangers:
             raise ForgetlessError(f"the anchor does not fit the model: it has {listing(strangers)} besides.")
         for name, hold in holds.items():
-            hold.common(named[name])
+            holds[name] = hold.sharded_like(named[name])
+            holds[name].common(named[name])
         self._holds = holds
-        self.strength = strength
+        self._strength, self._decay = strength, decay
+        self._tell()
         self._refresh()
 
     def save(self, path: str | Path) -> None:
-        """Write λ, θ* and Ω to the file `path` (safetensors), whole or not at all."""
+        """Write λ, w, θ* and Ω to the file `path` (safetensors), whole or not at all."""
         named = _named(self._model)
         present = {name: named[name] for name in self._holds if name in named}
         header = {
@@ -275,8 +329,15 @@ class Anchor:
         files.write_tensors(path, self.state_dict(), "anchor", header)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module) -> Anchor:
+    def load(cls, path: str | Path, model: nn.Module, *, mmap: bool = False) -> Anchor:
         """Read what `save` wrote, for the same model; warns once if its weights are not those it had then.
+
+        Args:
+            path: the file.
+            model: the network that was anchored.
+            mmap: leave θ* and Ω in the file, from where each step reads them, instead of in memory (for weights on the
+                CPU). The file must not be changed in place as long as the anchor is used; `save` replaces it, which is
+                fine. After `consolidate` θ* and Ω are in memory.
 
         Raises:
             ForgetlessError: the file is missing, cut, damaged or another model's.
@@ -288,7 +349,8 @@ class Anchor:
         found = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         _refuse_stranger(found, f"the anchor in {path}", model)
         anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
-        anchor.load_state_dict(tensors)
+        # safetensors maps the file, and only what is copied is in memory.
+        anchor.load_state_dict(tensors if mmap else {name: tensor.clone() for name, tensor in tensors.items()})
         if changed := _changed(hashes, model):
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
         return anchor
@@ -303,6 +365,8 @@ class Anchor:
             if not bool(torch.isfinite(named[name]).all()):
                 raise ForgetlessError(f"{name!r} holds NaN or Inf: weights like that cannot be held to.")
         self._present()  # refuses what does not fit, before anything changes
+        if self._dial is not None:
+            self._dial.remember(self._model)
         if changed := _changed(importance.weights, self._model):
             warnings.warn(
                 f"the importance was measured at other weights than the model has now: {changed}; "
@@ -315,6 +379,22 @@ class Anchor:
         self._tasks += 1
         self._in_loss = False
         self._refresh()
+
+    def _watched(self, optimizer: Optimizer) -> list[_Removable]:
+        """What looks on after each step: whether statistics drift, and the dial."""
+        watchers: list[_Removable] = [Watch(self._model, optimizer)] if self._holds else []
+        if (dial := self._dial) is not None:
+            dial.begin(self._model, optimizer)
+            watchers.append(optimizer.register_step_post_hook(lambda *_: dial.stepped(self)))
+        return watchers
+
+    def _release(self, attachment: Attachment) -> None:
+        attachment.remove()
+        del self._attached[attachment]
+        for watcher in self._watchers.pop(attachment):
+            watcher.remove()
+        if self._dial is not None and not self._attached:
+            self._dial.end()
 
     def _refresh(self) -> None:
         present = self._present()
@@ -334,20 +414,20 @@ class Anchor:
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {canonical(name): parameter for name, parameter in model.named_parameters()}
+    return named(model)
 
 
 def _layer(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _checked(strength: float) -> float:
+def _checked(number: float, what: str = "strength") -> float:
     try:
-        value = float(strength)
-    except (TypeError, ValueError):
+        value = float(number)
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
+        raise ForgetlessError(f"the {what} must be a finite number of 0 or more, not {number!r}.")
     return value
 
 
@@ -363,10 +443,10 @@ def _changed(hashes: Mapping[str, str], model: nn.Module) -> str:
     return f"{listing(names)} differ{'s' if len(names) == 1 else ''}" if names else ""
 
 
-def _parsed(state: Mapping[str, Tensor]) -> tuple[float, dict[str, Hold]]:
+def _parsed(state: Mapping[str, Tensor]) -> tuple[float, float, dict[str, Hold]]:
     if "strength" not in state:
         raise ForgetlessError("the anchor's state lacks its 'strength'.")
-    parts: dict[str, dict[str, Tensor]] = {"strength": {}, "weights": {}, "importance": {}}
+    parts: dict[str, dict[str, Tensor]] = {"strength": {}, "decay": {}, "weights": {}, "importance": {}}
     for key, tensor in state.items():
         kind, _, name = key.partition(".")
         if kind not in parts:
@@ -380,4 +460,5 @@ def _parsed(state: Mapping[str, Tensor]) -> tuple[float, dict[str, Hold]]:
         if bool((importance[name] < 0).any()):
             raise ForgetlessError(f"the anchor's state holds a negative importance for {name!r}.")
     holds = {name: Hold(name, weights[name], importance[name]) for name in weights}
-    return _checked(float(state["strength"])), holds
+    decay = float(state.get("decay", 0.0))  # files of before there was one
+    return _checked(float(state["strength"])), _checked(decay, "decay"), holds

@@ -223,7 +223,8 @@ def test_adaptive_optimisers_end_at_the_penalised_optimum_as_the_rate_falls(cls,
         [
             (optim.AdamW, {}),
             (optim.AdamW, {"amsgrad": True}),
-            (optim.NAdam, {"decoupled_weight_decay": True}),
+            # Its momentum goes on rising for as long as momentum_decay says, and the end moves with it.
+            (optim.NAdam, {"decoupled_weight_decay": True, "momentum_decay": 1.0}),
             (optim.RAdam, {"decoupled_weight_decay": True}),
         ]
     ),
@@ -231,7 +232,7 @@ def test_adaptive_optimisers_end_at_the_penalised_optimum_as_the_rate_falls(cls,
 def test_decoupled_decay_ends_where_the_docstring_says(cls, options):
     problem, decay = Quadratic(free=False), 0.1
     optimizer = cls(problem.parameters(), lr=0.1, weight_decay=decay, betas=(0.8, 0.9), **options)
-    problem.settle(optimizer, 1200, decades=8)
+    problem.settle(optimizer, 2400 if cls is optim.NAdam else 1200, decades=8)
     # w (η/r) D: what one unit of decay weighs against one of gradient
     weighed = decay * optimizer.param_groups[0]["lr"] / answer(optimizer, problem.rows)
     theta, pull = problem.rows.detach(), 2 * STRENGTHS[:, None] * problem.omega
@@ -241,7 +242,7 @@ def test_decoupled_decay_ends_where_the_docstring_says(cls, options):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("limit", [0.5, 2.0])
+@pytest.mark.parametrize("limit", [0.5, 20.0])
 def test_clipping_ends_at_the_optimum_for_a_larger_strength(limit):
     """One row, so that its norm is what is clipped: `c g + 2 λ Ω (θ − θ*) = 0`, and how far that is off."""
     problem = Quadratic(free=False)
@@ -263,7 +264,7 @@ def test_clipping_ends_at_the_optimum_for_a_larger_strength(limit):
 
     torch.testing.assert_close(theta.detach(), optimum(float(strength) / share), rtol=0, atol=1e-5)
     off = (theta.detach() - optimum(float(strength))).norm() / (problem.start - optimum(float(strength))).norm()
-    if limit == 2.0:  # more than the loss's gradient has there: nothing is clipped, nothing is off
+    if limit == 20.0:  # more than the loss's gradient has there: nothing is clipped, nothing is off
         assert share == 1
         assert off < 1e-8
     else:

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.attachments.attachment import Attachment, Holds
-from forgetless.attachments.forms import Group, form_of, sgd
+from forgetless.attachments.forms import Group, form_of, sgd, sparse_adam
+from forgetless.errors import ForgetlessError
 from forgetless.hold import local, pieces
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -28,9 +29,15 @@ class Gradient(Attachment):
         """Hook into `optimizer`.
 
         Raises:
-            ForgetlessError: an optimiser that evaluates the loss more than once in a step.
+            ForgetlessError: an optimiser that evaluates the loss more than once in a step, or one that takes sparse
+                gradients only.
         """
         self._form = form_of(optimizer)
+        if self._form is sparse_adam:
+            raise ForgetlessError(
+                "SparseAdam takes sparse gradients only and the penalty's is dense: "
+                "attach(optimizer, how='pull') instead."
+            )
         super().__init__(optimizer, holds, strength, decay)
 
     def _hook(self) -> RemovableHandle:
