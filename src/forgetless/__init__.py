@@ -8,8 +8,11 @@ if TYPE_CHECKING:
     from forgetless.anchor import Anchor as Anchor
     from forgetless.errors import ForgetlessError as ForgetlessError
     from forgetless.importance import Importance as Importance
+    from forgetless.measure.fisher import fisher as fisher
+    from forgetless.measure.hebbian import hebbian as hebbian
     from forgetless.measure.mas import mas as mas
     from forgetless.measure.normalised import normalised as normalised
+    from forgetless.measure.path import Path as Path
     from forgetless.meter import Meter as Meter
     from forgetless.meter import Stopped as Stopped
     from forgetless.statistics import hold_statistics as hold_statistics
@@ -28,6 +31,9 @@ _HOMES = {
     "Importance": "forgetless.importance",
     "Meter": "forgetless.meter",
     "Stopped": "forgetless.meter",
+    "Path": "forgetless.measure.path",
+    "fisher": "forgetless.measure.fisher",
+    "hebbian": "forgetless.measure.hebbian",
     "hold_statistics": "forgetless.statistics",
     "mas": "forgetless.measure.mas",
     "normalised": "forgetless.measure.normalised",
@@ -41,7 +47,10 @@ __all__ = [
     "ForgetlessError",
     "Importance",
     "Meter",
+    "Path",
     "Stopped",
+    "fisher",
+    "hebbian",
     "hold_statistics",
     "mas",
     "normalised",

@@ -24,11 +24,15 @@ class Problem:
         name: what it shows, unique.
         kind: a layer, a use of parameters that no layer of `torch.nn` has, or a whole network.
         build: makes (model, batch, options) with torch's random generator.
+        needs: a package that is no dependency of the tests, without which the problem is skipped.
+        big: too slow to be measured by every estimator.
     """
 
     name: str
     kind: Kind
     build: Callable[[], Made]
+    needs: str | None = None
+    big: bool = False
 
     def make(self, dtype: torch.dtype = torch.float32) -> Made:
         """The problem in `dtype`, in eval mode, the same at every call; no parameter sits at its initial 0 or 1."""

@@ -49,7 +49,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             module._buffers[name] = buffer
         with torch.no_grad():
             for tensor, copy, version in copies:
-                if tensor._version != version:
+                # Batch norm writes its statistics without telling the version counter.
+                if tensor._version != version or not torch.equal(tensor, copy):
                     tensor.copy_(copy)
         for parameter, required, gradient in flags:
             parameter.requires_grad_(required)
