@@ -54,8 +54,9 @@ MAY_USE = {
     # SHOW
     "results": "files metrics",
     "report": "files results",
-    "studies": "forgetless files heads task train methods results report measure",
-    "cli": "forgetless importance methods train results report studies",
+    "sets": "files",
+    "studies": "forgetless files heads task train methods results report measure sets",
+    "cli": "forgetless importance methods train results report studies sets",
     # the package itself: public names, and `python -m forgetless`
     "forgetless": "anchor importance measure reference meter statistics strength",
     "__main__": "cli",
@@ -63,13 +64,13 @@ MAY_USE = {
 # Third parties stay at the edge; torch may be used everywhere.
 THIRD_PARTIES = {
     "safetensors": "files cli",
-    "numpy": "kernels measure studies cli",
+    "numpy": "kernels measure sets studies cli",
     "rich": "engine report cli",
     "typer": "cli",
     "jinja2": "report",
-    "torchvision": "cli",
-    "PIL": "studies",
-    "pyarrow": "studies",
+    "torchvision": "cli sets studies",
+    "PIL": "sets",
+    "pyarrow": "sets",
     "mlxtend": "studies",
 }
 # Folders whose files all answer one question with one signature, and what in them is not such a file.
@@ -80,7 +81,8 @@ OPEN_LISTS: dict[str, set[str]] = {
     "strength": {"dial"},
     "methods": {"anchored", "composed", "distilled", "memory"},
     "report": set(),
-    "studies": {"directory", "images", "networks", "run"},
+    "sets": {"cache", "download", "entry", "pictures"},
+    "studies": {"directory", "images", "networks", "omega", "run", "search", "tuning"},
     "cli": set(),
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
