@@ -56,7 +56,7 @@ def normalised(
     total = math.fsum(float(sums.sum(dtype=torch.float64)) for sums in importance.sums.values()) / importance.count
     if not total:
         raise ForgetlessError("the importance is 0 everywhere, so that it has no scale.")
-    size = _size(model, data, Output(output, forward), samples)
+    size = mean_squared_norm(model, data, output=output, forward=forward, samples=samples)
     if not size:
         raise ForgetlessError("the model's output is 0 on all of the data, so that it has no scale.")
     scale = total / size**2
@@ -64,8 +64,22 @@ def normalised(
     return dataclasses.replace(importance, sums=sums, estimator=f"{importance.estimator}, normalised", confidence=None)
 
 
-def _size(model: nn.Module, data: Any, function: Output, samples: int) -> float:
-    """The mean of ‖F‖² over the first samples."""
+def mean_squared_norm(
+    model: nn.Module, data: Any, *, output: Select = None, forward: Forward | None = None, samples: int = _ENOUGH
+) -> float:
+    """The mean of `‖F(x)‖²` over the first samples: what a budget of `ΣΩ|θ − θ*|` is to be held against.
+
+    Args:
+        model: any module; left as found.
+        data: see `forgetless.mas`.
+        output: which tensors of the model's output are F.
+        forward: (model, batch) → output, where `model(inputs)` is not the way.
+        samples: how many to take, the first ones.
+
+    Raises:
+        ForgetlessError: no data, or an output that is not finite.
+    """
+    function = Output(output, forward)
     total, count = 0.0, 0
     inner = unwrapped(model)
     with untouched(inner), torch.no_grad():
