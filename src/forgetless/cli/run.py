@@ -72,13 +72,17 @@ def _command(name: str, experiment: Callable[..., Experiment]) -> Any:
 
 
 def _own_options(experiment: Callable[..., Experiment]) -> Iterator[inspect.Parameter]:
-    """The parameters of an experiment as options; one without a default is a list of paths, an option repeated."""
+    """The parameters of an experiment as options; one without a default is a path, or paths, an option repeated."""
     helps = dict(re.findall(r"^ +(\w+): (.+?)\.?$", experiment.__doc__ or "", re.MULTILINE))
     for parameter in inspect.signature(experiment).parameters.values():
         name, about = parameter.name, helps.get(parameter.name)
         if parameter.default is parameter.empty:
-            option = typer.Option(f"--{name.removesuffix('s')}", help=about, show_default=False)
-            kind, default = list[Path], parameter.empty
+            several = "Sequence" in str(parameter.annotation)
+            option = typer.Option(f"--{name.removesuffix('s') if several else name}", help=about, show_default=False)
+            kind, default = list[Path] if several else Path, parameter.empty
+        elif isinstance(parameter.default, bool):
+            option = typer.Option(f"--{name.replace('_', '-')}", help=about)  # a flag, without a --no-… of its own
+            kind, default = bool, parameter.default
         else:
             option = typer.Option(f"--{name.replace('_', '-')}", help=about)
             kind, default = type(parameter.default), parameter.default
