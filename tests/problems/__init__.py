@@ -1,13 +1,14 @@
 """The open list of what importance is measured on: every layer, use and network that the package promises.
 
-To add one, append a line to `layers`, `uses` or `networks`. Every contract test runs over the whole list.
+To add one, append a line to `layers`, `uses`, `networks` or `foreign`. Every contract test runs over the whole list.
 """
 
+from problems.foreign import FOREIGN
 from problems.layers import LAYERS
 from problems.networks import NETWORKS
 from problems.problem import Problem
 from problems.uses import USES
 
-PROBLEMS: list[Problem] = [*LAYERS, *USES, *NETWORKS]
+PROBLEMS: list[Problem] = [*LAYERS, *USES, *NETWORKS, *FOREIGN]
 
-__all__ = ["LAYERS", "NETWORKS", "PROBLEMS", "USES", "Problem"]
+__all__ = ["FOREIGN", "LAYERS", "NETWORKS", "PROBLEMS", "USES", "Problem"]

@@ -14,6 +14,7 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.models.vgg import make_layers
 
+from forgetless.studies import networks
 from problems.models import BERT, GPT, Llama, RecurrentLM, UNet, WindowedAttention
 from problems.problem import Batch, Problem, ids, module
 
@@ -56,6 +57,16 @@ def efficientnet() -> nn.Module:
     return EfficientNet([MBConvConfig(1, 3, 1, 8, 8, 1), MBConvConfig(4, 5, 2, 8, 12, 2)], 0.2, num_classes=5)
 
 
+def lite0() -> nn.Module:
+    """A real network: weights that were trained on ImageNet, as a package carries them, and a head."""
+    return nn.Sequential(networks.efficientnet_lite0(), nn.Linear(1280, 5))
+
+
+def photographs() -> torch.Tensor:
+    """Smooth pictures of 0 … 255."""
+    return nn.functional.interpolate(255 * torch.rand(2, 3, 4, 4), size=(32, 32), mode="bicubic").clamp(0, 255)
+
+
 def padded() -> dict[str, torch.Tensor]:
     """Texts of 8, 3, 5 and 8 tokens."""
     mask = torch.arange(8) < torch.tensor([[8], [3], [5], [8]])
@@ -71,6 +82,7 @@ NETWORKS = [
     network("LeNet", lenet, (8, 1, 16, 16)),
     network("AlexNet, narrow", alexnet, (3, 3, 63, 63)),
     network("VGG with batch norm, narrow", vgg, (3, 3, 16, 16)),
+    network("EfficientNet-Lite0 with its ImageNet weights", lite0, photographs, trained=True),
     network("ResNet-18", partial(_models.resnet18, num_classes=7), (3, 3, 32, 32)),
     network("SqueezeNet 1.1", partial(_models.squeezenet1_1, num_classes=5), (3, 3, 48, 48)),
     network("DenseNet, small", partial(_models.DenseNet, 4, (2, 2), 8, 2, num_classes=5), (3, 3, 32, 32)),

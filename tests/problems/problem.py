@@ -25,30 +25,47 @@ class Problem:
         kind: a layer, a use of parameters that no layer of `torch.nn` has, or a whole network.
         build: makes (model, batch, options) with torch's random generator.
         needs: a package that is no dependency of the tests, without which the problem is skipped.
-        big: too slow to be measured by every estimator.
+        half_exact: computes in float32 in part, whatever its dtype, so that float64 cannot show more.
+        trained: comes with weights of its own, which stay as they are.
     """
 
     name: str
     kind: Kind
     build: Callable[[], Made]
     needs: str | None = None
-    big: bool = False
+    half_exact: bool = False
+    trained: bool = False
 
     def make(self, dtype: torch.dtype = torch.float32) -> Made:
         """The problem in `dtype`, in eval mode, the same at every call; no parameter sits at its initial 0 or 1."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(self.name.encode()))
             model, batch, options = self.build()
-            _train(model)
+            if not self.trained:
+                _train(model)
         return model.to(dtype).eval(), _cast(batch, dtype), options
 
     def __str__(self) -> str:
         return self.name
 
 
-def module(name: str, kind: Kind, build: Callable[[], nn.Module], batch: Batch, **options: Any) -> Problem:
+def module(
+    name: str,
+    kind: Kind,
+    build: Callable[[], nn.Module],
+    batch: Batch,
+    *,
+    needs: str | None = None,
+    half_exact: bool = False,
+    trained: bool = False,
+    **options: Any,
+) -> Problem:
     """A module on a batch."""
-    return Problem(name, kind, lambda: (build(), torch.randn(batch) if isinstance(batch, tuple) else batch(), options))
+
+    def make() -> Made:
+        return build(), torch.randn(batch) if isinstance(batch, tuple) else batch(), options
+
+    return Problem(name, kind, make, needs, half_exact, trained)
 
 
 def ids(below: int, *shape: int) -> Callable[[], Tensor]:
