@@ -29,22 +29,23 @@ _HARD |= {_aten.hardsigmoid: (-3, 3), _aten.hardsigmoid_: (-3, 3)}
 _POOLS = {_aten.max_pool2d_with_indices, _aten.max_pool3d_with_indices, _aten.adaptive_max_pool2d}
 
 
-def error(found: Tensor, expected: Tensor, least: float = 0.0) -> float:
-    """The largest difference, of the layer's largest expected value, or of `least` where that is more."""
-    gap, scale = float((found - expected).abs().max()), max(float(expected.abs().max()), least)
+def error(found: Tensor, expected: Tensor, largest: float = 0.0) -> float:
+    """The largest difference, of the layer's largest expected value.
+
+    Where mathematics says 0 there is nothing but rounding to compare with: uses that cancel are compared with the
+    largest value of the network, and the scale of a layer is at least a millionth of that (the bias of attention keys).
+    """
+    gap, scale = float((found - expected).abs().max()), float(expected.abs().max())
+    scale = largest if scale == 0 else max(scale, 1e-6 * largest)
     return gap / scale if scale > 0 else (0.0 if gap == 0 else float("inf"))
 
 
 def errors(found: Importance, expected: Importance) -> dict[str, float]:
-    """`error` of every parameter, by name; the names and counts must be the same.
-
-    Where mathematics says 0 (uses that cancel, the bias of attention keys) there is nothing but rounding to compare
-    with: the scale of a layer is at least a millionth of the network's.
-    """
+    """`error` of every parameter, by name; the names and counts must be the same."""
     assert list(found.sums) == list(expected.sums)
     assert found.count == expected.count
-    least = 1e-6 * max(float(total.abs().max()) for total in expected.sums.values())
-    return {name: error(found.sums[name], expected.sums[name], least) for name in expected.sums}
+    largest = max(float(total.abs().max()) for total in expected.sums.values())
+    return {name: error(found.sums[name], expected.sums[name], largest) for name in expected.sums}
 
 
 def worst(found: Importance, expected: Importance) -> float:
