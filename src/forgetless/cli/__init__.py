@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from forgetless import __version__
+from forgetless.cli.data import app as data
 from forgetless.cli.measure import measure
 from forgetless.cli.report import report
 from forgetless.cli.run import app as run
@@ -47,6 +48,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(run, name="run")
+app.add_typer(data, name="data")
 app.command("measure")(measure)
 app.command("report")(report)
 

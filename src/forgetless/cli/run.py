@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +21,9 @@ from typer.core import TyperGroup
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
-    from forgetless.studies.run import Experiment
+    from forgetless.studies.parallel import Job
+    from forgetless.studies.run import Experiment, Suite
     from forgetless.train import Progress
-
-    Watcher = Callable[[str, int, Progress], None]
 
 
 class _Experiments(TyperGroup):
@@ -55,7 +57,7 @@ def _root() -> None:
     """Run an experiment: a stream of tasks, learned in order by one method after another."""
 
 
-def _command(name: str, experiment: Callable[..., Experiment]) -> Any:
+def _command(name: str, experiment: Callable[..., Experiment | Suite]) -> Any:
     """The command of an experiment: its parameters become options, its docstring their help."""
     own = list(_own_options(experiment))
 
@@ -71,7 +73,7 @@ def _command(name: str, experiment: Callable[..., Experiment]) -> Any:
     return typer.main.get_command(host)
 
 
-def _own_options(experiment: Callable[..., Experiment]) -> Iterator[inspect.Parameter]:
+def _own_options(experiment: Callable[..., Experiment | Suite]) -> Iterator[inspect.Parameter]:
     """The parameters of an experiment as options; one without a default is a path, or paths, an option repeated."""
     helps = dict(re.findall(r"^ +(\w+): (.+?)\.?$", experiment.__doc__ or "", re.MULTILINE))
     for parameter in inspect.signature(experiment).parameters.values():
@@ -79,7 +81,8 @@ def _own_options(experiment: Callable[..., Experiment]) -> Iterator[inspect.Para
         if parameter.default is parameter.empty:
             several = "Sequence" in str(parameter.annotation)
             option = typer.Option(f"--{name.removesuffix('s') if several else name}", help=about, show_default=False)
-            kind, default = list[Path] if several else Path, parameter.empty
+            kind: Any = list[Path] if several else Path
+            default: Any = parameter.empty
         elif isinstance(parameter.default, bool):
             option = typer.Option(f"--{name.replace('_', '-')}", help=about)  # a flag, without a --no-… of its own
             kind, default = bool, parameter.default
@@ -94,47 +97,65 @@ def _run(
     options: dict[str, Any],
     *,
     out: Annotated[Path, typer.Option(help="The run directory; made if it is not there.", show_default=False)],
-    method: Annotated[list[str], typer.Option(help="How to learn; repeat it to compare.")] = [  # noqa: B006
-        "finetune",
-        "frozen",
-        "mas",
-    ],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="How to learn; repeat it to compare, join two by + to compose. [default: the experiment's]"),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to run each method with.")] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    orders: Annotated[int, typer.Option(min=1, help="How many orders of the tasks to run each seed with.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=0, help="How many runs at a time, each on one thread; 0 is one per core.")
+    ] = 1,
     strength: Annotated[
-        float | None, typer.Option(help="λ of the methods that take one. [default: each one's own]")
+        str | None,
+        typer.Option(help="λ of the methods that take one, or 'auto' to find it. [default: each one's own]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
 ) -> None:
     from forgetless import methods, studies
-    from forgetless.studies.run import run
+    from forgetless.studies.run import Suite, run_all
 
-    for each in method:
+    for each in method or ():
         methods.create(each)  # refuse an unknown one before reading data
     try:
         experiment = studies.create(name, **options)
+        parts = experiment.experiments if isinstance(experiment, Suite) else {"": experiment}
         with _watched() as watcher:
-            found = run(
-                experiment,
-                method,
+            found = run_all(
+                parts,
+                method or None,
                 range(seed, seed + seeds),
                 out,
+                orders=orders,
+                processes=processes or len(os.sched_getaffinity(0)),
                 resume=resume,
-                strength=strength,
-                on_progress=watcher,
+                strength=_strength(strength),
+                on_plan=watcher.plan,
+                on_progress=watcher.progress,
             )
     except KeyboardInterrupt as interrupt:
         typer.echo(f"forgetless: {_how_to_continue(out)}", err=True)
         raise typer.Exit(130) from interrupt
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    _show(found, out)
+        typer.echo(json.dumps(found if isinstance(experiment, Suite) else found[""], indent=2))
+    elif isinstance(experiment, Suite):
+        typer.echo(experiment.table(found))
+        typer.echo(f"\nresults: {out}/*/results.json")
+    else:
+        _show(found[""], out)
+
+
+def _strength(given: str | None) -> float | str | None:
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given  # "auto", or what the run refuses
 
 
 def _how_to_continue(out: Path) -> str:
-    if not (out / "config.json").exists():
+    if not [*out.glob("config.json"), *out.glob("*/config.json")]:
         return "stopped before anything was written."
     again = ["forgetless", *sys.argv[1:]]
     again += [] if "--resume" in again else ["--resume"]
@@ -150,43 +171,89 @@ def _show(found: dict[str, Any], out: Path) -> None:
     typer.echo(f"\nresults: {out / 'results.json'}\npage:    {out / 'report.html'}")
 
 
+class _Lines:
+    """A line per task, for what is no terminal, with the share of all that is done."""
+
+    def __init__(self) -> None:
+        self._tally = _Tally()
+        self._last: dict[Job, int] = {}
+
+    def plan(self, jobs: Sequence[Job]) -> None:
+        self._tally.plan(jobs)
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        self._tally.progress(job, progress)
+        if self._last.get(job) != progress.task:
+            self._last[job] = progress.task
+            where = f"task {progress.task} of {progress.tasks}, {progress.name}"
+            typer.echo(f"[{self._tally}] {job.label}: {where}", err=True)
+
+
+class _Bars:
+    """A bar for all jobs with an estimate of the time left, and one for each that is under way."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars, self._tally = bars, _Tally()
+        self._rows: dict[Job, Any] = {}
+        self._total: Any = None
+
+    def plan(self, jobs: Sequence[Job]) -> None:
+        self._tally.plan(jobs)
+        if len(jobs) > 1:
+            self._total = self._bars.add_task(f"{len(jobs)} runs", total=1.0, doing="")
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        self._tally.progress(job, progress)
+        if job not in self._rows:
+            self._rows[job] = self._bars.add_task(job.label, total=progress.tasks, doing="")
+        completed = _completed(progress)
+        over = completed >= progress.tasks
+        self._bars.update(self._rows[job], completed=completed, doing=_doing(progress), visible=not over)
+        if self._total is not None:
+            self._bars.update(self._total, completed=self._tally.share, doing=str(self._tally))
+
+
+class _Tally:
+    """How much of all jobs is done, and how long the rest will take at the pace so far."""
+
+    def __init__(self) -> None:
+        self._jobs, self._start = 1, time.monotonic()
+        self._done: dict[Job, float] = {}
+        self._first: dict[Job, float] = {}
+
+    def plan(self, jobs: Sequence[Job]) -> None:
+        self._jobs, self._start = max(1, len(jobs)), time.monotonic()
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        self._done[job] = _completed(progress) / progress.tasks
+        self._first.setdefault(job, self._done[job])  # done by an earlier process, and no measure of this one's pace
+
+    @property
+    def share(self) -> float:
+        return min(1.0, sum(self._done.values()) / self._jobs)
+
+    def __str__(self) -> str:
+        earned = sum(self._done.values()) - sum(self._first.values())
+        if earned <= 0:
+            return f"{self.share:.0%}"
+        left = (time.monotonic() - self._start) * (self._jobs - sum(self._done.values())) / earned
+        return f"{self.share:.0%}, {timedelta(seconds=max(0, round(left)))} left"
+
+
 @contextlib.contextmanager
-def _watched() -> Iterator[Watcher]:
-    """What shows progress: a bar per run on a terminal, else a line per task."""
+def _watched() -> Iterator[_Lines | _Bars]:
+    """What shows progress: bars on a terminal, else lines."""
     from rich.console import Console
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _line_per_task()
+        yield _Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    rows: dict[tuple[str, int], TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Bars(*columns, TextColumn("{task.fields[doing]}", style="dim"), console=console) as bars:
-
-        def watch(method: str, seed: int, progress: Progress) -> None:
-            if (method, seed) not in rows:
-                for row in rows.values():
-                    bars.update(row, completed=progress.tasks, doing="")
-                rows[method, seed] = bars.add_task(f"{method}, seed {seed}", total=progress.tasks, doing="")
-            bars.update(rows[method, seed], completed=_completed(progress), doing=_doing(progress))
-
-        yield watch
-        for row in rows.values():
-            bars.update(row, completed=bars.tasks[row].total, doing="")
-
-
-def _line_per_task() -> Watcher:
-    last: tuple[str, int, int] | None = None
-
-    def watch(method: str, seed: int, progress: Progress) -> None:
-        nonlocal last
-        if (method, seed, progress.task) != last:
-            last = method, seed, progress.task
-            typer.echo(f"{method}, seed {seed}: task {progress.task} of {progress.tasks}, {progress.name}", err=True)
-
-    return watch
+        yield _Bars(bars)
 
 
 def _completed(progress: Progress) -> float:

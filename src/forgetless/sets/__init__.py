@@ -1,1 +1,35 @@
 """Picture sets: where each is to be had, how its files are laid out, and reading them."""
+
+from __future__ import annotations
+
+from forgetless.errors import ForgetlessError
+from forgetless.parameters import listing
+from forgetless.sets import aircraft100, cars196, chars74k, cub200, flowers102, indoor67, small, svhn, voc_actions
+from forgetless.sets.entry import Entry
+
+#: The paper's eight, in its order, and small ones.
+CATALOGUE: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        flowers102.ENTRY,
+        indoor67.ENTRY,
+        cub200.ENTRY,
+        cars196.ENTRY,
+        aircraft100.ENTRY,
+        voc_actions.ENTRY,
+        chars74k.ENTRY,
+        svhn.ENTRY,
+        *small.ENTRIES,
+    )
+}
+
+
+def entry(name: str) -> Entry:
+    """The set of that name in the catalogue.
+
+    Raises:
+        ForgetlessError: there is none.
+    """
+    if name not in CATALOGUE:
+        raise ForgetlessError(f"there is no picture set {name!r}; there are {listing(CATALOGUE, most=99)}.")
+    return CATALOGUE[name]

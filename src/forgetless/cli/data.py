@@ -1,0 +1,171 @@
+"""`forgetless data`: which picture sets there are, where to get each, whether it is there whole, and getting it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forgetless.errors import ForgetlessError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+
+Root = Annotated[Path, typer.Option("--root", help="The folder that holds the sets.")]
+Name = Annotated[str, typer.Argument(help="A set of `forgetless data list`.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Picture sets: what there is, where each is to be had, whether it is there whole, and getting it."""
+
+
+@app.command("list")
+def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
+    """List all sets with their size and licence, and whether their folder is there."""
+    from forgetless.sets import CATALOGUE
+
+    rows = [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "classes": entry.classes,
+            "train": entry.train,
+            "test": entry.test,
+            "licence": entry.licence,
+            "there": entry.path(root).is_dir(),
+        }
+        for entry in CATALOGUE.values()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*("name", "classes", "train", "test", "there", "set", "licence"), box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        numbers = ("–" if row[key] is None else str(row[key]) for key in ("classes", "train", "test"))
+        table.add_row(
+            str(row["name"]), *numbers, "yes" if row["there"] else "no", str(row["title"]), str(row["licence"])
+        )
+    Console().print(table)
+    typer.echo(f"there: in {root}/; `forgetless data check NAME` says whether it is whole.")
+
+
+@app.command()
+def where(name: Name, root: Root = Path("data"), as_json: AsJson = False) -> None:
+    """Say what a set needs, where to get it, and under which terms."""
+    from forgetless.sets import entry
+
+    found = entry(name)
+    facts = {
+        "set": found.title,
+        "page": found.page,
+        "terms": found.licence,
+        "needs": f"{root}/{found.layout}",
+        "files": [
+            {"url": source.url, "to": str(root / source.path), "checksum": source.checksum} for source in found.sources
+        ],
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for key in ("set", "page", "terms", "needs"):
+        typer.echo(f"{key + ':':7}{facts[key]}")
+    for source in found.sources:
+        typer.echo(
+            f"file:  {source.url}\n       → {root / source.path}, {source.checksum or 'no checksum is published'}"
+        )
+    typer.echo(f"get:   {found.obtain(root)}.")
+
+
+@app.command()
+def check(
+    name: Name,
+    root: Root = Path("data"),
+    pictures: Annotated[bool, typer.Option("--pictures", help="Decode every picture too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a set is there whole: its classes, labels, counts and files, and the checksum of its listing."""
+    from forgetless.sets import entry
+    from forgetless.sets.pictures import decode
+
+    found = entry(name)
+    parts = found.load(root)
+    facts: dict[str, Any] = {
+        "name": name,
+        "classes": list(parts[0].classes),
+        "train": len(parts[0].labels),
+        "test": len(parts[1].labels),
+        "listing": found.sum(parts),
+    }
+    if found.listing not in (None, facts["listing"]):
+        raise ForgetlessError(
+            f"{found.path(root)} lists other pictures or labels than {found.title} has: the checksum of its listing is "
+            f"{facts['listing']} and not {found.listing}."
+        )
+    if pictures:
+        for part in parts:
+            decode(part, 8)
+        facts["decoded"] = True
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    typer.echo(
+        f"{found.title} in {found.path(root)}: {facts['train']} + {facts['test']} pictures of {found.classes} classes"
+    )
+    typer.echo(f"classes: {_some(parts[0].classes)}")
+    known = "as it should be" if found.listing else "there is none to compare it with"
+    typer.echo(f"listing: {facts['listing']}, {known}")
+    typer.echo(f"counts:  {'as published' if found.train else 'not published'}")
+    if pictures:
+        typer.echo("pictures: all can be decoded")
+
+
+@app.command()
+def fetch(
+    name: Name,
+    root: Root = Path("data"),
+    unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack archives.")] = True,
+) -> None:
+    """Download a set, going on where an earlier attempt was cut off, check its files and unpack them."""
+    from forgetless.sets import download, entry
+
+    found = entry(name)
+    if not found.sources:
+        raise ForgetlessError(
+            f"{found.title} has no file that can be downloaded directly: {found.otherwise} ({found.page})."
+        )
+    typer.echo(f"{found.title}: {found.licence}", err=True)
+    for source in found.sources:
+        there = (root / source.path).is_file()
+        digest = download.download(source, root, _watch(source.url))
+        compared = "as published" if source.checksum else "no checksum is published to compare it with"
+        typer.echo(f"{root / source.path}: {'there already' if there else 'done'}, SHA-256 {digest} ({compared})")
+        if unpack and source.unpack is not None:
+            typer.echo(f"unpacking into {root / source.unpack}", err=True)
+            download.unpack(source, root)
+    typer.echo(f"check it with: forgetless data check {name} --root {root}")
+
+
+def _watch(url: str) -> Any:
+    """Tells every ten seconds how far a download is."""
+    last = time.monotonic()
+
+    def tell(done: int, whole: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 10:
+            last = time.monotonic()
+            share = "" if not whole else f" of {whole / 1e6:.0f}"
+            typer.echo(f"{url}: {done / 1e6:.0f}{share} MB", err=True)
+
+    return tell
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:5]) + (f" … {classes[-1]}" if len(classes) > 5 else "")
