@@ -193,9 +193,7 @@ class Agreement(Dial):
             if self._missed >= _PATIENCE or anchor.strength == _CEILING:
                 found = self._read()
                 if found.agreement < self.target:
-                    left, found = self._back(
-                        anchor, found, f"after {step} steps, at a strength of {anchor.strength:.3g},"
-                    )
+                    left, found = self._back(anchor, found, f"after {step} steps, at strength {anchor.strength:.3g},")
                 self._missed = 0
         else:
             self._missed = 0

@@ -118,9 +118,7 @@ class Budget(Dial):
         if spent > 1:
             left = 1 / spent
             shrink(anchor.holds(), left)
-            said = (
-                f"after {self._steps} steps {spent:.2f} of the budget was spent: the weights went back to what is in it"
-            )
+            said = f"after {self._steps} steps {spent:.2f} of the budget was spent: the weights went back into it"
             log.info(said)
             if not self._warned:
                 self._warned = True
