@@ -8,8 +8,10 @@ from pathlib import Path
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.studies import images
+from forgetless.studies import omega as measuring
+from forgetless.studies import pairs as two_tasks
 from forgetless.studies.networks import pretrained
-from forgetless.studies.run import Experiment
+from forgetless.studies.run import Experiment, Suite
 from forgetless.studies.tuning import Tuning
 from forgetless.task import Recipe
 
@@ -24,6 +26,8 @@ DROP, FACTOR, TRIES = 0.05, 0.25, 4
 def experiment(
     data: str | Path,
     *,
+    pairs: bool = False,
+    omega: str = "train",
     network: str = "squeezenet",
     size: int = 64,
     limit: int = 800,
@@ -33,7 +37,7 @@ def experiment(
     drop: float = DROP,
     skip_bad: bool = False,
     cache: str = "runs/decoded",
-) -> Experiment:
+) -> Experiment | Suite:
     """Flowers, scenes, birds, cars, groceries, actions, letters, digits, learned by a network that knows ImageNet.
 
     Strengths are found by stability decay on the second task with seed 0, in at most four tries, for every method
@@ -41,6 +45,8 @@ def experiment(
 
     Args:
         data: the folder that holds a picture set of each task's name.
+        pairs: the four two-task sequences of tables 2 and 3 instead of the eight tasks.
+        omega: "train", "test" or "both": what mas and local-mas measure Ω on.
         network: "squeezenet" or "efficientnet-lite0".
         size: pixels per side.
         limit: the most training pictures of a task.
@@ -55,20 +61,33 @@ def experiment(
         ForgetlessError: the folder lacks a set, a set cannot be read, or the network's weights are not installed.
     """
     start = functools.partial(_start, network)
-    start(0)  # refuse it before reading pictures
-    folders = sets(Path(data), TASKS)
+    start(0)  # refuse these before reading pictures
+    measuring.create(omega, "mas")
+    folders = sets(Path(data), two_tasks.TASKS if pairs else TASKS)
     load = functools.partial(images.load, size=size, limit=limit, skip_bad=skip_bad, cache=Path(cache))
-    words = {"network": network, "size": size, "limit": limit, "epochs": epochs, "lr": lr, "batch-size": batch_size}
-    return Experiment(
+    tasks = {folder.name: load(folder) for folder in folders}
+    words = {
+        "omega": omega,
+        "network": network,
+        "size": size,
+        "limit": limit,
+        "epochs": epochs,
+        "lr": lr,
+        "batch-size": batch_size,
+    }
+    flags = ["--pairs"] if pairs else []
+    one = Experiment(
         "eight-tasks",
-        [load(folder) for folder in folders],
+        list(tasks.values()),
         start,
         Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", hold_statistics=True),
-        {"network": network, "size": size, "limit": limit},
-        ["--data", "DATA", *(word for name, value in words.items() for word in (f"--{name}", str(value)))],
+        {"network": network, "size": size, "limit": limit, "omega": omega},
+        ["--data", "DATA", *flags, *(word for name, value in words.items() for word in (f"--{name}", str(value)))],
         tuning=Tuning(drop=drop, factor=FACTOR, most=TRIES),
-        methods=METHODS,
+        methods=METHODS if omega == "train" else ("mas", "local-mas"),
+        create=functools.partial(measuring.create, omega),
     )
+    return two_tasks.suite(one, tasks) if pairs else one
 
 
 def _start(network: str, seed: int) -> MultiHead:

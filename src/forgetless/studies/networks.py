@@ -28,10 +28,10 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: tuple[float, float, float], std: float) -> None:
+    def __init__(self, mean: tuple[float, float, float], std: float | tuple[float, float, float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """The pictures as floats of the same shape."""
