@@ -24,8 +24,8 @@ from forgetless.engine.untouched import untouched
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing, trainable, unwrapped
 
-_ACTIVATIONS = 512 << 20  # bytes of activations a batch of ours may hold
-_LARGEST = 256  # samples; beyond that a batch gains nothing
+_ACTIVATIONS = 128 << 20  # bytes of activations a batch of ours may hold, beside as many as the parameters have
+_LARGEST = 1024  # samples; beyond that a batch gains nothing
 _LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
 _FIRST_LOOK, _LOOK_AGAIN = 8, 1.25  # batches before `until` is asked first, and how many times that before the next
 
@@ -187,9 +187,11 @@ class _Run:
             return self.batch_size
         if self.plan is None:
             return 1 if samples > 1 else samples
-        fitting = int(_ACTIVATIONS / max(1.0, self.plan.sample_bytes))
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters.values())
+        fitting = int((_ACTIVATIONS + weights) / max(1.0, self.plan.sample_bytes))
         largest = _LARGEST if self.confidence is None else _LARGEST_COMPARED
-        return max(1, min(largest, fitting, samples))
+        pieces = math.ceil(samples / max(1, min(largest, fitting)))
+        return math.ceil(samples / max(1, pieces)) or 1  # equal pieces: a short last one would cost as a whole one
 
     def _measure(self, batch: Any, found: dict[str, Tensor]) -> None:
         if self.plan is None:  # a batch of one, before any two samples were seen: exact as it is
