@@ -17,7 +17,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     Put back: every module's mode, every buffer (the tensor and its values), every parameter's values, `requires_grad`
     and `.grad`, and the state of the random generators. Values are copied only where a module could write them in
-    eval mode (buffers, and embeddings with `max_norm`).
+    eval mode (buffers, and embeddings with `max_norm`). What is compiled inside runs as the original does.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
@@ -37,7 +37,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     copies = [(tensor, tensor.detach().clone(), tensor._version) for tensor in written]
     devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _uncompiled(model):
             model.eval()
             for parameter in parameters:
                 parameter.grad = None
@@ -55,6 +55,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for parameter, required, gradient in flags:
             parameter.requires_grad_(required)
             parameter.grad = gradient
+
+
+def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """Inside, modules of the model that `torch.compile` has wrapped run as they were written."""
+    for module in model.modules():
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+            stance = getattr(torch.compiler, "set_stance", None)  # not before torch 2.6
+            return contextlib.nullcontext() if stance is None else stance("force_eager")
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
