@@ -82,7 +82,18 @@ OPEN_LISTS: dict[str, set[str]] = {
     "methods": {"anchored", "composed", "distilled", "memory"},
     "report": set(),
     "sets": {"cache", "download", "entry", "pictures"},
-    "studies": {"directory", "images", "networks", "omega", "run", "search", "tuning"},
+    "studies": {
+        "comparison",
+        "digits",
+        "directory",
+        "images",
+        "networks",
+        "omega",
+        "parallel",
+        "run",
+        "search",
+        "tuning",
+    },
     "cli": set(),
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}

@@ -11,6 +11,7 @@ import torch
 
 from forgetless import results
 from forgetless.errors import ForgetlessError
+from forgetless.studies.parallel import Job
 from forgetless.studies.run import Experiment, environment, run
 from forgetless.task import Recipe
 from forgetless.train import Progress
@@ -26,11 +27,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def interrupting(method: str, seed: int, task: int) -> Callable[[str, int, Progress], None]:
+def interrupting(method: str, seed: int, task: int) -> Callable[[Job, Progress], None]:
     """Press Ctrl-C in the middle of a task."""
 
-    def press(name: str, number: int, progress: Progress) -> None:
-        if (name, number, progress.task, progress.step) == (method, seed, task, 2):
+    def press(job: Job, progress: Progress) -> None:
+        if (job.method, job.seed, progress.task, progress.step) == (method, seed, task, 2):
             raise KeyboardInterrupt
 
     return press
@@ -43,7 +44,7 @@ def accuracies(found: dict[str, Any]) -> dict[tuple[str, int], Any]:
 def test_every_method_and_seed_is_run_once_and_written(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "small"
     seen = []
-    found = run(EXPERIMENT, NAMES, [1, 2], out, on_progress=lambda *what: seen.append(what[:2]))
+    found = run(EXPERIMENT, NAMES, [1, 2], out, on_progress=lambda job, _: seen.append((job.method, job.seed)))
     assert list(accuracies(found)) == MATRICES == list(dict.fromkeys(seen))
     assert found == json.loads((out / "results.json").read_text())
     results.check(found)
@@ -92,7 +93,7 @@ def test_an_interrupted_run_continues_to_the_same_result(
     found = run(EXPERIMENT, NAMES, [1, 2], out, resume=True, on_progress=lambda *what: steps.append(what))
     assert accuracies(found) == accuracies(whole)
     assert list(accuracies(found)) == MATRICES
-    first = next(progress for name, number, progress in steps if progress.phase == "train")
+    first = next(progress for _, progress in steps if progress.phase == "train")
     assert (first.task, first.step) == (task, 3)
 
 

@@ -11,6 +11,7 @@ from forgetless.methods.agem import AGEM
 from forgetless.methods.composed import Composed
 from forgetless.methods.der import DER
 from forgetless.methods.ebll import EBLL
+from forgetless.methods.emulated import PerBatchMAS
 from forgetless.methods.er import ER
 from forgetless.methods.ewc import EWC, OnlineEWC
 from forgetless.methods.finetune import Finetune
@@ -28,7 +29,7 @@ from forgetless.task import Method
 
 _KINDS: tuple[type[Method], ...] = (
     *(Finetune, Frozen),
-    *(MAS, LocalMAS, L2SP, EWC, OnlineEWC, SI, RWalk),  # hold weights
+    *(MAS, LocalMAS, PerBatchMAS, L2SP, EWC, OnlineEWC, SI, RWalk),  # hold weights
     *(LwF, EBLL),  # keep answers
     *(IMMMean, IMMMode),  # merge weights
     *(ER, DER, AGEM, Joint),  # keep samples

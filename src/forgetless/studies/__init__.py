@@ -8,13 +8,19 @@ from typing import Any
 
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing
-from forgetless.studies import demo, sequence
-from forgetless.studies.run import Experiment
+from forgetless.studies import demo, eight_tasks, mas_2018, sequence, split_mnist
+from forgetless.studies.run import Experiment, Suite
 
-EXPERIMENTS: dict[str, Callable[..., Experiment]] = {"demo": demo.experiment, "sequence": sequence.experiment}
+EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {
+    "demo": demo.experiment,
+    "sequence": sequence.experiment,
+    "eight-tasks": eight_tasks.experiment,
+    "mas-2018": mas_2018.experiment,
+    "split-mnist": split_mnist.experiment,
+}
 
 
-def create(name: str, **options: Any) -> Experiment:
+def create(name: str, **options: Any) -> Experiment | Suite:
     """The experiment of that name, with its data read and its options set; what is not given has its default.
 
     Raises:

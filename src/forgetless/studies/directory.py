@@ -77,10 +77,6 @@ class RunDirectory:
         except OSError as error:
             raise ForgetlessError(f"{self.path} cannot be written: {error.strerror}.") from error
 
-    def checkpoint(self, method: str, seed: int) -> Path:
-        """Where the run of that method and seed keeps its checkpoint."""
-        return self.path / "checkpoints" / f"{method}-{seed}.safetensors"
-
     def add(self, run: Mapping[str, Any]) -> None:
         """Add a finished run to the results and the page."""
         self.results["runs"].append(dict(run))

@@ -1,0 +1,53 @@
+"""MAS as other codes compute it, for comparison only: the modulus of a whole batch's gradient.
+
+Hsu et al. 2018, De Lange et al. 2021 and others; `forgetless.measure.emulation` has what each of them does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch.optim import Optimizer
+
+from forgetless.heads import MultiHead
+from forgetless.importance import Importance
+from forgetless.measure.emulation import emulate
+from forgetless.methods.anchored import Anchored
+from forgetless.task import Task
+
+
+@dataclass
+class PerBatchMAS(Anchored):
+    """`Ω = |∂ Σ_{n in batch} ‖F(x_n)‖² / ∂θ|`, summed over batches: less than Eq. 2's, and another at every batch size.
+
+    What differs from those codes: Ω of several tasks is summed, whatever they do. The penalty acts on the
+    gradient, as theirs, and may diverge as theirs.
+
+    Attributes:
+        strength: λ, as in the code that is emulated.
+        code: whose: "authors", "avalanche", "facil" or "hsu".
+        batch: samples in a batch.
+    """
+
+    name: ClassVar[str] = "mas-per-batch"
+    strength: float = 1.0
+    code: Literal["authors", "avalanche", "facil", "hsu"] = "authors"
+    batch: int = 200
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Attach: from now on the penalty's gradient is added to every step's."""
+        self.anchor(model).attach(optimizer, "gradient")
+
+    def measure(self, model: MultiHead, task: Task) -> Importance:
+        """Ω on the task's training inputs, in batches drawn at random."""
+        inputs = task.train[0]
+        return emulate(
+            model,
+            inputs[torch.randperm(len(inputs))],
+            self.code,
+            batch_size=self.batch,
+            forward=lambda network, inputs: network(inputs, task.name),
+            exclude=model.unshared,
+        )
