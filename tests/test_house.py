@@ -55,7 +55,7 @@ MAY_USE = {
     "results": "files metrics",
     "report": "files results",
     "sets": "files",
-    "studies": "forgetless files heads task train methods results report measure sets",
+    "studies": "forgetless files heads task train methods metrics results report measure sets strength",
     "cli": "forgetless importance methods train results report studies sets",
     # the package itself: public names, and `python -m forgetless`
     "forgetless": "anchor importance measure reference meter statistics strength",
