@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -72,6 +73,17 @@ class Ranks:
         self.agree()
         return self._gathered(value)
 
+    def refuse_difference(self, value: Any, what: str) -> None:
+        """Refuse a `value` that is not the same on all ranks.
+
+        Raises:
+            ForgetlessError: as said, on every rank.
+        """
+        told = self.gathered(value)
+        others = [rank for rank, other in enumerate(told) if other != told[0]]
+        if others:
+            raise ForgetlessError(f"{what} is not the same on all ranks: rank {others[0]} has another than rank 0.")
+
     def _gathered(self, value: Any) -> list[Any]:
         found: list[Any] = [None] * self.size
         with self._connected():
@@ -114,10 +126,12 @@ class Ranks:
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
-        """Inside, the ranks make forward and backward passes."""
+        """Inside, the ranks make forward and backward passes; afterwards FSDP is in the same state on all of them."""
         self._passing = self.sharded
         yield
         self._passing = False
+        if self.sharded:
+            self._rest()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
@@ -173,11 +187,15 @@ class Ranks:
                 for tensor in pair:
                     for mark in (_SHARD, "_of_samples"):
                         tensor.__dict__.pop(mark, None)
-            for module in modules:
-                if hasattr(module, "reset_iter_state"):
-                    with contextlib.suppress(RuntimeError):  # it is for roots only
-                        module.reset_iter_state()
-            resharded(self.model)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Let FSDP forget the pass: which ones it gathered, and what it would gather next, may differ between ranks."""
+        for module in _fsdp_modules(self.model):
+            if hasattr(module, "reset_iter_state"):
+                with contextlib.suppress(RuntimeError, AttributeError):  # only roots have it, once they have run
+                    module.reset_iter_state()
+        resharded(self.model)
 
     def spread(self, name: str, local: Tensor) -> Tensor:
         """The sum of every rank's `local`, sharded like the parameter `name`; in lockstep.
@@ -341,5 +359,15 @@ def _control(group: dist.ProcessGroup | None) -> Any:
     if key not in _CONTROL:
         _CONTROL.clear()
         ranks = None if group is None else dist.get_process_group_ranks(group)
-        _CONTROL[key] = dist.new_group(ranks, backend="gloo", use_local_synchronization=ranks is not None)
+        _CONTROL[key] = dist.new_group(
+            ranks, timeout=_timeout(key), backend="gloo", use_local_synchronization=ranks is not None
+        )
     return _CONTROL[key]
+
+
+def _timeout(group: Any) -> timedelta | None:
+    """What `init_process_group(timeout=…)` was given; None for torch's own where it cannot be told."""
+    device = "cuda" if "nccl" in dist.get_backend(group) else "cpu"
+    options = getattr(group._get_backend(torch.device(device)), "options", None)
+    found = getattr(options, "_timeout", None)
+    return found if isinstance(found, timedelta) else None

@@ -115,8 +115,10 @@ class _Together(_Run):
         if own is not None:
             data.refuse_non_finite(own, f"batch {self.batch}")
             own = data.mapped(own, self._here)
-        scalars = self._prepare(own)
         samples = 0 if own is None else data.size(own)
+        if not bool(self.ranks.agree(samples).any()):
+            return 0
+        scalars = self._prepare(own)
         rows = self._step(samples * scalars) if samples else 1
         span = 1 if self.root else max(1, rows // scalars)
         mine = math.ceil(samples / span)
@@ -305,6 +307,11 @@ class _Shards(_Together):
             if bool(bad.any()):
                 self._overflowed(batch, bool(_bad(values)))
             # Uses in one order on all ranks: every sum is spread as soon as it is there, and its memory is freed.
+            if not bool(lost.any()) and bool((required != required[0]).any()):
+                raise ForgetlessError(
+                    "the output that is measured depends on the parameters for the samples of some ranks and not for "
+                    "those of others, so they cannot go through the sharded model in lockstep."
+                )
             aligned = not self.root and bool((orders == order).all())
             if not bool(lost.any()) and bool(required.any()):
                 values.sum().backward()  # type: ignore[no-untyped-call]
@@ -326,11 +333,11 @@ class _Shards(_Together):
         for n in range(size):
             mine = piece is not None and n < samples
             row = data.rows(batch, n, n + 1) if mine else data.rows(batch, 0, 1)
-            with self.ranks.passing():
-                sums, values = single_sums(self.model, single, row, self.scalars, self.power)
+            with self.ranks.passing():  # through all parameters: the same layers are gathered whatever a sample uses
+                sums, values = single_sums(self.model, self.parameters, row, self.scalars, self.power)
             if mine:
                 bad |= _bad(values)
-                _accumulate(held, sums)
+                _accumulate(held, {name: total for name, total in sums.items() if name in single})
         if bool(self.ranks.agree(bad).any()):
             self._overflowed(batch, bool(bad))
         return held if self.root else self._spread(held)

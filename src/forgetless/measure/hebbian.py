@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from forgetless import data as batching
+from forgetless.distributed import is_sharded, resharded
 from forgetless.engine.derived import SHAPED_LIKE
 from forgetless.engine.tape import body_of
+from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
 from forgetless.kernels import mark_of_samples, of_samples
 from forgetless.measure.measurement import Until, measure
 from forgetless.output import Forward, Output, Select
+from forgetless.parameters import unwrapped
 
 
 def hebbian(
@@ -64,8 +67,13 @@ def hebbian(
         Sums and count over the samples, float32 or wider; `.mean()` is Ω.
 
     Raises:
-        ForgetlessError: all that `forgetless.mas` refuses.
+        ForgetlessError: all that `forgetless.mas` refuses, and a model sharded by `fully_shard`.
     """
+    if any(is_sharded(parameter) for parameter in resharded(unwrapped(model)).parameters()):
+        raise ForgetlessError(
+            "local MAS cannot follow a model that fully_shard has sharded: no gradient passes between its layers, by "
+            "which FSDP knows when to gather their weights; measure with forgetless.mas, which can, or on one process."
+        )
     function = Output(output, forward)
 
     def scalars(model: nn.Module, batch: Any) -> Tensor:

@@ -57,8 +57,10 @@ def measure(
     _refuse(until)
     ranks = ranks_of(model)
     parameters = trainable(resharded(unwrapped(model)), exclude)
-    if into is not None and ranks is not None:
-        into = into.sharded_like(parameters)
+    if ranks is not None:
+        ranks.refuse_difference((estimator, list(parameters), until is None), "what is asked for")
+        ranks.refuse_difference(None if into is None else (into.estimator, into.count, sorted(into.sums)), "into=")
+        into = None if into is None else into.sharded_like(parameters)
     if into is not None:
         if into.estimator != estimator:
             raise ForgetlessError(f"an importance by {into.estimator!r} cannot be merged with one by {estimator!r}.")
