@@ -17,12 +17,13 @@ import forgetless
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "forgetless"
 
-# A room is a file or a folder of src/forgetless, by its name. What it may use besides itself and these two:
-EVERYBODY_MAY_USE = {"errors", "parameters"}
+# A room is a file or a folder of src/forgetless, by its name. What it may use besides itself and these:
+EVERYBODY_MAY_USE = {"errors", "parameters", "shapes"}
 MAY_USE = {
     # what is measured
     "errors": "",
     "parameters": "",
+    "shapes": "",
     "files": "distributed",
     "confidence": "distributed",
     "importance": "files confidence distributed",
@@ -72,6 +73,7 @@ THIRD_PARTIES = {
     "PIL": "sets",
     "pyarrow": "sets",
     "mlxtend": "studies",
+    "jaxtyping": "shapes",
 }
 # Folders whose files all answer one question with one signature, and what in them is not such a file.
 OPEN_LISTS: dict[str, set[str]] = {

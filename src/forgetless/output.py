@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from forgetless import data
 from forgetless.errors import ForgetlessError
+from forgetless.shapes import Float
 
 Forward = Callable[[nn.Module, Any], Any]
 Select = str | int | Sequence[str | int] | Callable[[Any], Any] | None
@@ -54,7 +55,7 @@ class Output:
         mask = given.get("attention_mask") if isinstance(given, Mapping) else None
         return [_masked(tensor, mask) for tensor in chosen]
 
-    def squared_norms(self, model: nn.Module, batch: Any) -> Tensor:
+    def squared_norms(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
         """`‖F(x_n; θ)‖²` of every sample, `[N]`, at least float32."""
         total = None
         for tensor in self.tensors(model, batch):
@@ -76,7 +77,7 @@ class Output:
             found = _fields(result).get(name)
             if isinstance(found, Tensor):
                 return [found]
-        return _only_tensors(result, "the model's output")
+        return _only_tensors(result, "what forward= returned" if self.forward else "the model's output")
 
 
 def _masked(tensor: Tensor, mask: Any) -> Tensor:

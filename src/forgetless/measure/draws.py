@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forgetless.shapes import Float, Int
+
 _CELLS = 1 << 22  # probabilities that are summed up at a time
 
 
-def labels(log_p: Tensor, seed: int, numbers: Tensor) -> Tensor:
+def labels(log_p: Float[Tensor, "n t c"], seed: int, numbers: Int[Tensor, " n"]) -> Int[Tensor, "n t"]:
     """One label per row of log-probabilities, by inverting their cumulative distribution.
 
     Args:
