@@ -20,7 +20,7 @@ _LARGEST = 1e20  # of r · 2 λ and of r · w, and
 _FIRMEST = 1e30  # of s · D: they hold a weight to the last bit, and sums with D are still finite in float32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Move:
     """What one parameter's pull is computed from; all tensors have the shape of `weights`.
 

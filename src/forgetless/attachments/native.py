@@ -35,14 +35,15 @@ def serves(move: Move) -> bool:
     if _pull is None:
         return False
     weights, response = move.weights, move.response
+    shape, stride, single = weights.shape, weights.stride(), weights.numel() <= 1
     for tensor in move.operands():
         if type(tensor) not in (Tensor, nn.Parameter):
             return False
         if tensor.dtype != torch.float32 and not (tensor is move.importance and tensor.dtype == torch.bfloat16):
             return False
-        if tensor.shape != weights.shape or tensor.layout != torch.strided or tensor.is_neg():
+        if not tensor.is_cpu or tensor.layout != torch.strided or tensor.is_neg():
             return False
-        if tensor.device.type != "cpu" or (tensor.stride() != weights.stride() and weights.numel() > 1):
+        if tensor.shape != shape or (tensor.stride() != stride and not single):
             return False
     rates = (response.rate, response.scale, response.epsilon)
     known = all(not isinstance(rate, Tensor) or rate.device.type == "cpu" for rate in rates)

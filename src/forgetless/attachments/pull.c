@@ -82,16 +82,18 @@ static Pull this_cpu(void) {
 /* What the threads of one call share. */
 typedef struct {
     const Tensor *tensors;
-    size chunks, next_chunk, workers, next_worker;
+    size length, chunks, next_chunk, workers, next_worker;
     Pull pull;
 } Job;
 
 static void work(void *argument) {
     Job *job = argument;
     if (FETCH_ADD(&job->next_worker) >= job->workers) return;
-    const Tensor *t = job->tensors; /* chunks come in rising order, so the search only goes forward */
-    for (size c; (c = FETCH_ADD(&job->next_chunk)) < job->chunks;) {
-        while (c >= t->first + (t->count + CHUNK - 1) / CHUNK) t++;
+    /* From the last to the first: what the optimiser has just written is still in the caches. */
+    const Tensor *t = job->tensors + job->length - 1;
+    for (size taken; (taken = FETCH_ADD(&job->next_chunk)) < job->chunks;) {
+        size c = job->chunks - 1 - taken;
+        while (c < t->first) t--;
         size from = (c - t->first) * CHUNK;
         job->pull(t, from, from + CHUNK < t->count ? from + CHUNK : t->count);
     }
@@ -120,11 +122,11 @@ static void run(Job *job) {
 #endif
 }
 
-static void pull_all(const Tensor *tensors, size chunks, size elements, size threads) {
+static void pull_all(const Tensor *tensors, size length, size chunks, size elements, size threads) {
     size workers = elements <= FEW || threads < 1 ? 1 : threads;
     if (workers > chunks) workers = chunks;
     if (workers > MOST_THREADS) workers = MOST_THREADS;
-    Job job = {.tensors = tensors, .chunks = chunks, .workers = workers, .pull = this_cpu()};
+    Job job = {.tensors = tensors, .length = length, .chunks = chunks, .workers = workers, .pull = this_cpu()};
     if (chunks > 0) run(&job);
 }
 
@@ -155,7 +157,7 @@ static PyObject *py_pull(PyObject *module, PyObject *arguments) {
         elements += t->count;
     }
     Py_BEGIN_ALLOW_THREADS
-    pull_all(tensors, chunks, elements, threads);
+    pull_all(tensors, length, chunks, elements, threads);
     Py_END_ALLOW_THREADS
     free(tensors);
     Py_RETURN_NONE;
