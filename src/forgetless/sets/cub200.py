@@ -18,10 +18,10 @@ def read(folder: Path) -> Parts:
     names = _column(folder / "images.txt")
     kinds = _column(folder / "image_class_labels.txt")
     parts = _column(folder / "train_test_split.txt")
-    for file, found in (("image_class_labels.txt", kinds), ("train_test_split.txt", parts)):
+    for list_, found in (("image_class_labels.txt", kinds), ("train_test_split.txt", parts)):
         if odd := names.keys() ^ found.keys():
             raise ForgetlessError(
-                f"{folder / file} and images.txt do not name the same pictures: {len(odd)} are in one of them only, "
+                f"{folder / list_} and images.txt do not name the same pictures: {len(odd)} are in one of them only, "
                 f"such as number {min(odd)}."
             )
     file = folder / "image_class_labels.txt"

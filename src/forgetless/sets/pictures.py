@@ -110,17 +110,10 @@ def stratified(labels: Tensor, limit: int, seed: int) -> Tensor:
 
 
 def halves(pictures: Pictures, seed: int = 0) -> tuple[Pictures, Pictures]:
-    """The pictures in two halves, class by class as far as that goes; the second has one more of an odd number."""
-    classes = int(torch.unique(pictures.labels).numel())
-    half = len(pictures.labels) // 2
-    if half < classes:  # too few for one of every class: any half
-        order = torch.randperm(len(pictures.labels), generator=torch.Generator().manual_seed(seed))
-        chosen = order[:half].sort().values
-    else:
-        chosen = stratified(pictures.labels, half, seed)
-    rest = torch.ones(len(pictures.labels), dtype=torch.bool)
-    rest[chosen] = False
-    return pictures.only(chosen), pictures.only(rest.nonzero().flatten())
+    """The pictures in two halves, every class too, up to one picture; the second has one more of an odd number."""
+    order = torch.randperm(len(pictures.labels), generator=torch.Generator().manual_seed(seed))
+    by_class = order[pictures.labels[order].argsort(stable=True)]
+    return pictures.only(by_class[1::2].sort().values), pictures.only(by_class[::2].sort().values)
 
 
 def decode(pictures: Pictures, size: int, *, skip_bad: bool = False) -> tuple[Tensor, Tensor]:
@@ -143,8 +136,8 @@ def decode(pictures: Pictures, size: int, *, skip_bad: bool = False) -> tuple[Te
     bad = [why for why in tried if isinstance(why, str)]
     good = [number for number, found in enumerate(tried) if isinstance(found, Tensor)]
     if bad and not skip_bad:
-        more = f" {len(bad)} of {len(tried)} cannot be read; --skip-bad leaves them out." if len(bad) > 1 else ""
-        raise ForgetlessError(f"{bad[0]}.{more}")
+        more = f"{len(bad)} of {len(tried)} pictures cannot be read; --skip-bad leaves them out."
+        raise ForgetlessError(f"{bad[0]}. {more if len(bad) > 1 else '--skip-bad leaves it out.'}")
     if not good:
         raise ForgetlessError(
             f"none of the {len(tried)} pictures can be read; the first: {(bad or ['there is none'])[0]}."

@@ -1,0 +1,193 @@
+"""Downloads from a host in a thread of this process, which can cut them off, refuse to continue, or send what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from forgetless.errors import ForgetlessError
+from forgetless.sets.download import download, unpack
+from forgetless.sets.entry import Source
+
+CONTENT = bytes(range(256)) * 4000  # about a megabyte
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Host(ThreadingHTTPServer):
+    """Serves `CONTENT` under every path; what it does wrong is set by the test, what it was asked is noted."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.content = CONTENT
+        self.cut: int | None = None  # bytes after which the connection breaks
+        self.ranges = True
+        self.shifted = False
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Host
+
+    def do_GET(self) -> None:
+        host, wanted = self.server, self.headers["Range"]
+        host.asked.append(wanted)
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and host.ranges else 0
+        whole = len(host.content)
+        if start >= whole:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{whole}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start + host.shifted}-{whole - 1}/{whole}")
+        self.send_header("Content-Length", str(whole - start))
+        self.end_headers()
+        self.wfile.write(host.content[start : whole if host.cut is None else host.cut])
+
+    def log_message(self, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    serving = Host()
+    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+    thread.join()
+
+
+def refusal(source: Source, root: Path) -> str:
+    with pytest.raises(ForgetlessError) as caught:
+        download(source, root)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("checksum", [f"sha256:{SHA256}", f"md5:{MD5}", None])
+def test_a_file_arrives(tmp_path: Path, host: Host, checksum: str | None) -> None:
+    source = Source(f"{host.url}/a", "b/a.tgz", checksum)
+    told = []
+    assert download(source, tmp_path, lambda done, whole: told.append((done, whole))) == SHA256
+    assert (tmp_path / "b" / "a.tgz").read_bytes() == CONTENT
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["a.tgz"]
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert download(source, tmp_path) == SHA256  # there already
+    assert host.asked == [None]
+
+
+def test_a_download_that_was_cut_off_goes_on(tmp_path: Path, host: Host) -> None:
+    source = Source(f"{host.url}/a", "a.tgz", f"sha256:{SHA256}")
+    for cut in (300_001, 700_002):
+        host.cut = cut
+        part = tmp_path / "a.tgz.part"
+        assert refusal(source, tmp_path) == (
+            f"{host.url}/a was cut off after {cut} of {len(CONTENT)} bytes; the same command goes on from there ({part})."
+        )
+        assert part.read_bytes() == CONTENT[:cut]
+        assert not (tmp_path / "a.tgz").exists()
+    host.cut = None
+    download(source, tmp_path)
+    assert (tmp_path / "a.tgz").read_bytes() == CONTENT
+    assert host.asked == [None, "bytes=300001-", "bytes=700002-"]
+
+
+def test_a_host_that_cannot_continue_sends_all_of_it_again(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "a.part").write_bytes(b"x" * 2_000_000)  # longer than the file
+    host.ranges = False
+    download(Source(f"{host.url}/a", "a", f"md5:{MD5}"), tmp_path)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_whole_or_too_long(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "a.part").write_bytes(CONTENT)
+    download(Source(f"{host.url}/a", "a", f"md5:{MD5}"), tmp_path)
+    assert host.asked == [f"bytes={len(CONTENT)}-"]
+    (tmp_path / "b.part").write_bytes(CONTENT + b"x")
+    download(Source(f"{host.url}/a", "b", f"md5:{MD5}"), tmp_path)
+    assert host.asked[1:] == [f"bytes={len(CONTENT) + 1}-", None]
+
+
+def test_another_checksum_removes_the_part(tmp_path: Path, host: Host) -> None:
+    host.content = CONTENT[:-1] + b"x"
+    found = hashlib.md5(host.content).hexdigest()
+    source = Source(f"{host.url}/a", "a", f"md5:{MD5}")
+    assert refusal(source, tmp_path) == (
+        f"{tmp_path}/a.part is not the file that was published: its MD5 is {found} and not {MD5}; it was removed; try again."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_but_another_stays(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "a").write_bytes(b"mine")
+    said = refusal(Source(f"{host.url}/a", "a", f"sha256:{SHA256}"), tmp_path)
+    assert said.endswith(f"and not {SHA256}; remove it to download it again.")
+    assert (tmp_path / "a").read_bytes() == b"mine"
+    assert host.asked == []
+
+
+def test_a_part_that_does_not_fit_is_never_joined(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "a.part").write_bytes(CONTENT[:1000])
+    host.shifted = True
+    assert refusal(Source(f"{host.url}/a", "a"), tmp_path) == (
+        f"{host.url}/a answers with another part than was asked for; remove {tmp_path}/a.part and try again."
+    )
+    host.shifted = False
+    (tmp_path / "a.part").write_bytes(b"another file's beginning")
+    assert "is not the file that was published" in refusal(Source(f"{host.url}/a", "a", f"md5:{MD5}"), tmp_path)
+    assert not (tmp_path / "a.part").exists()
+
+
+def test_hosts_that_do_not_have_it_or_do_not_answer(tmp_path: Path, host: Host) -> None:
+    assert refusal(Source(f"{host.url}/missing", "a"), tmp_path) == (
+        f"{host.url}/missing cannot be had: the host answers 404 Not Found."
+    )
+    url = "http://127.0.0.1:9/a"
+    assert refusal(Source(url, "a"), tmp_path) == (
+        f"{url} cannot be had: Connection refused; try again when there is a network."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def archive(path: Path, *members: tuple[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+
+
+def test_archives_are_unpacked_and_hostile_ones_are_not(tmp_path: Path) -> None:
+    source = Source("http://host/a.tgz", "a.tgz", unpack="set")
+    archive(tmp_path / "a.tgz", ("Images/a.jpg", b"picture"))
+    assert unpack(source, tmp_path) == tmp_path / "set"
+    assert (tmp_path / "set" / "Images" / "a.jpg").read_bytes() == b"picture"
+    archive(tmp_path / "a.tgz", ("../outside", b"no"))
+    with pytest.raises(ForgetlessError, match=r"cannot be unpacked into .*outside"):
+        unpack(source, tmp_path)
+    assert not (tmp_path / "outside").exists()
+    for damaged in (b"no archive", (tmp_path / "a.tgz").read_bytes()[:40]):
+        (tmp_path / "a.tgz").write_bytes(damaged)
+        with pytest.raises(ForgetlessError, match=r"a\.tgz cannot be unpacked into "):
+            unpack(source, tmp_path)
+    assert unpack(Source("http://host/a.txt", "a.txt"), tmp_path) is None
