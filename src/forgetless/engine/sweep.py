@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from forgetless import data
 from forgetless.confidence import Confidence
 from forgetless.engine.copies import Copies
-from forgetless.engine.plan import Plan, Scalars, batched_sums, plan, single_sums
+from forgetless.engine.plan import Plan, Scalars, _coupling, batched_sums, plan, single_sums
+from forgetless.engine.refusals import unfit
 from forgetless.engine.untouched import untouched
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing, trainable, unwrapped
@@ -121,6 +122,7 @@ class _Run:
         self.batch = 0
         self.sums: dict[str, Tensor] = {}
         self.plan: Plan | None = None
+        self.compared = False
 
     def add(self, batch: Any) -> int:
         """Add a batch; returns how many of its samples were measured."""
@@ -129,7 +131,7 @@ class _Run:
         batch = data.mapped(batch, lambda tensor: tensor.detach().to(self.device, non_blocking=True))
         scalars, pair = (1, batch) if self.copies is None or not samples else self.copies.look(self.model, batch)
         if self.plan is None and data.size(pair) > 1 and self.batch_size != 1:
-            self.plan = plan(self.model, self.parameters, pair, self.scalars, self.power)
+            self.plan = self._planned(pair)
             self._warn(self.plan)
         rows = self._step(samples * scalars)
         step = 1 if self.root else max(1, rows // scalars)
@@ -139,6 +141,28 @@ class _Run:
                 break
         self.batch += 1
         return self.count - before
+
+    def _planned(self, pair: Any) -> Plan:
+        try:
+            return plan(self.model, self.parameters, pair, self.scalars, self.power)
+        except (ForgetlessError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            why = unfit(self.model, data.rows(pair, 0, 2), self.scalars, error)
+            if why is None:
+                raise
+            raise ForgetlessError(why) from error
+
+    def _compare(self, batch: Any, values: Tensor) -> None:
+        """Once, for the first samples of a batch that is more than the two which were tried: are they as alone?"""
+        if self.compared or len(values) <= 2:
+            return
+        self.compared = True
+        with torch.no_grad():
+            alone = torch.cat([self.scalars(self.model, data.rows(batch, n, n + 1)) for n in (0, 1)])
+        tolerance = 5e-2 if values.element_size() < 4 else 1e-3
+        if float((values[:2] - alone).abs().max()) > tolerance * float(alone.abs().max()):
+            raise ForgetlessError(_coupling(self.model, batch, self.scalars, tolerance))
 
     def _add(self, batch: Any, scalars: int, rows: int) -> None:
         """Add samples that are taken together, at most about so many rows at a time."""
@@ -206,6 +230,7 @@ class _Run:
                 self._demote(tape.unruled)
                 return self._measure(batch, found)
             self._deposit({}, values, batch, found)
+            self._compare(batch, values)
         if self.plan.single:
             self._deposit(*single_sums(self.model, self.plan.single, batch, self.scalars, self.power), batch, found)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from forgetless.distributed import ranks_of, resharded
 from forgetless.engine.plan import Scalars
+from forgetless.engine.refusals import refuse_devices
 from forgetless.engine.sweep import Sums, sweep
 from forgetless.engine.together import sweep_together
 from forgetless.errors import ForgetlessError
@@ -55,6 +56,7 @@ def measure(
         ForgetlessError: `into` is of another network or estimator, or cannot tell how sure it is; all of `sweep`'s.
     """
     _refuse(until)
+    refuse_devices(model)
     ranks = ranks_of(model)
     parameters = trainable(resharded(unwrapped(model)), exclude)
     if ranks is not None:
