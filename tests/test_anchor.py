@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import warnings
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -567,3 +568,239 @@ def test_a_state_taken_before_the_model_grew_can_be_loaded_after():
     restored = Anchor(model, None)
     restored.load_state_dict(anchor.state_dict())
     assert restored.drift() == anchor.drift() > 0
+
+
+def test_an_anchor_may_stay_in_its_file(tmp_path):
+    """θ* and Ω are mapped, not read into memory; steps on them leave the file as it is."""
+    path = tmp_path / "anchor"
+    model, twin = Net(), Net()
+    Anchor(model, measured(model), strength=3.0).save(path)
+    written = path.read_bytes()
+    anchors = [Anchor.load(path, net, mmap=mapped) for net, mapped in ((model, True), (twin, False))]
+    spans = [
+        [int(end, 16) for end in line.split()[0].split("-")]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(path))
+    ]
+    for anchor, mapped in zip(anchors, (True, False), strict=True):
+        for tensor in (*anchor.weights.values(), *anchor.importance.values()):
+            assert any(low <= tensor.data_ptr() < high for low, high in spans) == mapped
+    for anchor, net in zip(anchors, (model, twin), strict=True):
+        optimizer = optim.SGD(net.parameters(), lr=0.1)
+        anchor.attach(optimizer)
+        train(net, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert path.read_bytes() == written
+    anchors[0].save(path)  # replaced, while the old one is still mapped
+    anchors[0].consolidate(measured(model))
+    train(model, optimizer)
+
+
+def test_the_decay_survives_the_file_and_files_of_before_it_are_read(tmp_path):
+    model = Net()
+    Anchor(model, measured(model), 2.0, decay=0.25).save(tmp_path / "a")
+    assert Anchor.load(tmp_path / "a", model).decay == 0.25
+    tensors, header = files.read_tensors(tmp_path / "a", "anchor")
+    del tensors["decay"]
+    files.write_tensors(tmp_path / "a", tensors, "anchor", header)
+    assert Anchor.load(tmp_path / "a", model).decay == 0
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("decay", [-0.1, float("nan"), float("inf"), "some"])
+def test_a_decay_that_is_none_is_refused(decay):
+    sentence = f"the decay must be a finite number of 0 or more, not {decay!r}."
+    with refused(sentence):
+        Anchor(Net(), None, decay=decay)
+    anchor = Anchor(Net(), None, decay=0.5)
+    with refused(sentence):
+        anchor.decay = decay
+    assert anchor.decay == 0.5
+
+
+def test_decay_is_part_of_the_penalty_and_not_of_the_drift():
+    model = Net()
+    importance = measured(model, exclude="last")
+    anchor, plain = (Anchor(model, importance, strength=0.7, decay=w) for w in (0.3, 0.0))
+    before = values(model)
+    moved(model)
+    square = sum(((p.detach() - before[n]) ** 2).sum() for n, p in model.named_parameters() if "last" not in n)
+    torch.testing.assert_close(anchor.penalty().detach(), plain.penalty().detach() + 0.15 * square)
+    assert anchor.drift() == plain.drift()
+
+
+# ----------------------------------------------------------------------------------------------------- merging
+
+
+def test_merged_anchors_pull_as_all_of_them_and_are_left_as_they_were():
+    model = Net()
+    anchors = []
+    for seed, strength in ((0, 2.0), (1, 5.0), (2, 0.5)):
+        moved(model, seed)
+        anchors.append(Anchor(model, measured(model, seed), strength, decay=0.1 * seed))
+    kept = [{key: tensor.clone() for key, tensor in anchor.state_dict().items()} for anchor in anchors]
+    merged = anchors[0].merge(*anchors[1:])
+    gaps = []
+    for seed in (7, 8):
+        moved(model, seed)
+        gaps.append(sum(anchor.penalty().item() for anchor in anchors) - merged.penalty().item())
+    assert gaps[0] == pytest.approx(gaps[1], rel=1e-4)
+    for anchor, before in zip(anchors, kept, strict=True):
+        assert all(torch.equal(tensor, before[key]) for key, tensor in anchor.state_dict().items())
+    assert merged.strength == 2
+    assert merged.decay == 0
+
+
+def test_anchors_of_other_models_do_not_merge():
+    model = Net()
+    anchor = Anchor(model, measured(model))
+    with refused("the other anchor does not fit this one: it lacks 'last.weight', 'last.bias'."):
+        anchor.merge(Anchor(model, measured(model, exclude="last")))
+    with refused("an anchor of strength 0 cannot take in others; give it a strength first."):
+        Anchor(model, measured(model), strength=0.0).merge(anchor)
+
+
+# ------------------------------------------------------------------------------------- what is warned of in time
+
+
+def test_a_strength_raised_past_the_bound_while_attached_warns_before_the_next_step():
+    model = Net()
+    anchor = Anchor(model, measured(model), strength=0.1)
+    anchor.attach(optim.SGD(model.parameters(), lr=0.1, momentum=0.9), how="gradient")
+    with pytest.warns(UserWarning, match="^with how='gradient' training will diverge: .* and this is 1000;"):
+        anchor.strength = 1000.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        anchor.strength = 0.2
+
+
+# ------------------------------------------------------------------------------------------------------ growing
+
+
+def test_a_vocabulary_that_grows_keeps_its_words_and_frees_the_new_ones():
+    """A table and the output layer that shares it: resized by name, new rows are free, and learn."""
+
+    class Language(nn.Module):
+        def __init__(self, words: int) -> None:
+            super().__init__()
+            self.table = nn.Embedding(words, 4)
+            self.out = nn.Linear(4, words, bias=False)
+            self.out.weight = self.table.weight
+
+        def forward(self, words):
+            return self.out(self.table(words).mean(1))
+
+    torch.manual_seed(0)
+    model = Language(6)
+    old = model.table.weight.detach().clone()
+    anchor = Anchor(model, measured(model), strength=1e8)
+    grown = nn.Embedding(9, 4)
+    with torch.no_grad():
+        grown.weight[:6] = old
+    begun = grown.weight.detach().clone()
+    model.table, model.out = grown, nn.Linear(4, 9, bias=False)
+    model.out.weight = grown.weight
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor.attach(optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(torch.tensor([[6, 7], [1, 8]])), torch.tensor([7, 2])).backward()
+        optimizer.step()
+    torch.testing.assert_close(grown.weight[:6].detach(), old, rtol=0, atol=1e-6)
+    assert ((grown.weight[6:] - begun[6:]).abs().sum(1) > 1e-3).all()
+    assert anchor.held() == pytest.approx(6 / 9)
+    anchor.consolidate(Importance({"table.weight": torch.ones(9, 4)}, 1.0))
+    assert (anchor.importance["table.weight"][6:] == 1).all()
+
+
+def test_a_vocabulary_that_shrinks_keeps_what_is_left():
+    table = nn.Embedding(6, 4)
+    anchor = Anchor(table, measured(table), strength=1e8)
+    old = table.weight.detach().clone()
+    table.weight = nn.Parameter(old[:4].clone())
+    optimizer = optim.SGD(table.parameters(), lr=0.1)
+    anchor.attach(optimizer)
+    table.weight.grad = torch.ones(4, 4)
+    optimizer.step()
+    torch.testing.assert_close(table.weight.detach(), old[:4], rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- shards
+
+
+@pytest.fixture
+def mesh():
+    """A process group of this process alone, which holds the only shard."""
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def sharded(model: nn.Module, mesh) -> nn.Module:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    for layer in (model.first, model.last):
+        for name, parameter in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)])))
+    model.scale = nn.Parameter(model.scale.detach().expand(1).clone())
+    model.scale = nn.Parameter(distribute_tensor(model.scale.detach(), mesh, [Shard(0)]))
+    return model
+
+
+@pytest.mark.parametrize("how", ["pull", "gradient"])
+def test_shards_are_pulled_as_the_whole_would_be(mesh, how):
+    whole = Net()
+    whole.scale = nn.Parameter(whole.scale.detach().expand(1).clone())
+    parts = sharded(Net(), mesh)
+    omega = measured(whole)
+    ends, drifts = [], []
+    for net in (whole, parts):
+        optimizer = optim.AdamW(net.parameters(), lr=0.05)
+        anchor = Anchor(net, Importance(omega.sums, omega.count), strength=0.5, decay=0.1).attach(optimizer, how)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(4):
+            for parameter in net.parameters():
+                gradient = torch.randn(parameter.shape, generator=generator)
+                like = parameter.detach()
+                parameter.grad = gradient if net is whole else like * 0 + as_shards(gradient, like)
+            optimizer.step()
+        if how == "pull":
+            anchor.held()
+        drifts.append(float(anchor.drift()))
+        ends.append([getattr(p, "full_tensor", lambda p=p: p)().detach() for p in net.parameters()])
+    for mine, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert drifts[0] == pytest.approx(drifts[1], rel=1e-5)
+
+
+def as_shards(tensor, like):
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
+
+
+def test_sharded_parameters_and_an_unsharded_anchor_are_refused_and_a_file_helps(mesh, tmp_path):
+    model = Net()
+    model.scale = nn.Parameter(model.scale.detach().expand(1).clone())
+    anchor = Anchor(model, measured(model), strength=2.0)
+    anchor.save(tmp_path / "a")
+    sharded(model, mesh)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    sentence = (
+        "'scale' is sharded and its anchor is not: anchor the model as it is now, "
+        "or save() the anchor as it was and load() it for this model."
+    )
+    with refused(sentence):
+        anchor.attach(optimizer)
+    assert not optimizer._optimizer_step_post_hooks
+    with refused(sentence):
+        anchor.penalty()
+    loaded = Anchor.load(tmp_path / "a", model).attach(optimizer)
+    assert loaded.drift() == 0
+    optimizer.step()
+    loaded.save(tmp_path / "b")
+    found, _ = files.read_tensors(tmp_path / "b", "anchor")
+    assert torch.equal(found["weights.first.weight"], model.first.weight.full_tensor().detach())

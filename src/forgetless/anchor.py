@@ -17,7 +17,7 @@ from forgetless.attachments.attachment import Attachment
 from forgetless.attachments.gradient import Gradient
 from forgetless.attachments.pull import Pull
 from forgetless.errors import ForgetlessError
-from forgetless.hold import Hold, collapsed
+from forgetless.hold import Hold, collapsed, whole
 from forgetless.importance import Importance, refuse_mismatch
 from forgetless.parameters import fingerprint, fingerprints, listing, named
 from forgetless.statistics import Watch
@@ -318,7 +318,10 @@ class Anchor:
         self._refresh()
 
     def save(self, path: str | Path) -> None:
-        """Write λ, w, θ* and Ω to the file `path` (safetensors), whole or not at all."""
+        """Write λ, w, θ* and Ω to the file `path` (safetensors), whole or not at all.
+
+        Where the model is sharded every process must call it, and the file is that of the whole model.
+        """
         named = _named(self._model)
         present = {name: named[name] for name in self._holds if name in named}
         header = {
@@ -326,7 +329,8 @@ class Anchor:
             "shapes": {name: list(parameter.shape) for name, parameter in present.items()},
             "weights": fingerprints(present),
         }
-        files.write_tensors(path, self.state_dict(), "anchor", header)
+        state = {name: whole(tensor) for name, tensor in self.state_dict().items()}
+        files.write_tensors(path, state, "anchor", header)
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module, *, mmap: bool = False) -> Anchor:

@@ -30,7 +30,10 @@ _VERSION = 1
 
 def sha256(tensor: Tensor) -> str:
     """The SHA-256 of the tensor's bytes in memory order, as 64 hexadecimal digits."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.stride() != (1,):  # a single element may be contiguous with any stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    flat = flat.view(torch.uint8)
     return hashlib.sha256(flat.numpy().data).hexdigest()
 
 

@@ -101,7 +101,7 @@ class Hold:
         shape = self.common(parameter)
         square = (_corner(parameter, shape) - _corner(self.weights, shape)).square()
         total = (square if alike else _corner(self.importance, shape) * square).sum()
-        return total if _sharding(total) is None else total.full_tensor()  # type: ignore[attr-defined]
+        return whole(total)
 
 
 def pieces(shape: tuple[int, ...], device: torch.device) -> Iterator[Index]:
@@ -113,6 +113,11 @@ def pieces(shape: tuple[int, ...], device: torch.device) -> Iterator[Index]:
     rows = max(1, size // max(1, math.prod(shape[1:])))
     for start in range(0, shape[0], rows):
         yield (slice(start, min(start + rows, shape[0])),)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a DTensor, for which every process must ask; any other tensor itself."""
+    return tensor if _sharding(tensor) is None else tensor.full_tensor()  # type: ignore[attr-defined]
 
 
 def local(tensor: Tensor) -> Tensor:

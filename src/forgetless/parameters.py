@@ -90,7 +90,7 @@ def fingerprint(tensor: Tensor) -> str:
     with torch.no_grad():
         flat = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().reshape(-1)
         step = max(1, flat.numel() // _PROBED)
-        values = flat[::step].to("cpu", torch.float32).contiguous().view(torch.uint8)
+        values = flat[::step].to("cpu", torch.float32).clone(memory_format=torch.contiguous_format).view(torch.uint8)
     return hashlib.sha256(values.numpy().data).hexdigest()[:16]
 
 
