@@ -12,7 +12,7 @@ import layouts
 from cli.conftest import Command
 from forgetless import sets
 from forgetless.sets.entry import Source
-from sets.test_download import CONTENT, SHA256, Host
+from host import CONTENT, SHA256, Host
 
 Refused = Callable[..., None]
 ENTRY = dataclasses.replace(sets.CATALOGUE["cub200"], name="small", title="Two Birds", classes=2, train=2, test=1)

@@ -1,4 +1,4 @@
-"""Downloads from a host in a thread of this process, which can cut them off, refuse to continue, or send what is wrong."""
+"""Downloads from a host in a thread of this process that cuts them off, cannot continue, or sends what is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,56 +14,7 @@ import pytest
 from forgetless.errors import ForgetlessError
 from forgetless.sets.download import download, unpack
 from forgetless.sets.entry import Source
-
-CONTENT = bytes(range(256)) * 4000  # about a megabyte
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-class Host(ThreadingHTTPServer):
-    """Serves `CONTENT` under every path; what it does wrong is set by the test, what it was asked is noted."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.content = CONTENT
-        self.cut: int | None = None  # bytes after which the connection breaks
-        self.ranges = True
-        self.shifted = False
-        self.asked: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Host
-
-    def do_GET(self) -> None:
-        host, wanted = self.server, self.headers["Range"]
-        host.asked.append(wanted)
-        if self.path == "/missing":
-            self.send_error(404)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and host.ranges else 0
-        whole = len(host.content)
-        if start >= whole:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{whole}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start + host.shifted}-{whole - 1}/{whole}")
-        self.send_header("Content-Length", str(whole - start))
-        self.end_headers()
-        self.wfile.write(host.content[start : whole if host.cut is None else host.cut])
-
-    def log_message(self, *args: object) -> None:
-        return
+from host import CONTENT, MD5, SHA256, Host
 
 
 @pytest.fixture
@@ -102,7 +52,8 @@ def test_a_download_that_was_cut_off_goes_on(tmp_path: Path, host: Host) -> None
         host.cut = cut
         part = tmp_path / "a.tgz.part"
         assert refusal(source, tmp_path) == (
-            f"{host.url}/a was cut off after {cut} of {len(CONTENT)} bytes; the same command goes on from there ({part})."
+            f"{host.url}/a was cut off after {cut} of {len(CONTENT)} bytes; "
+            f"the same command goes on from there ({part})."
         )
         assert part.read_bytes() == CONTENT[:cut]
         assert not (tmp_path / "a.tgz").exists()
@@ -133,7 +84,8 @@ def test_another_checksum_removes_the_part(tmp_path: Path, host: Host) -> None:
     found = hashlib.md5(host.content).hexdigest()
     source = Source(f"{host.url}/a", "a", f"md5:{MD5}")
     assert refusal(source, tmp_path) == (
-        f"{tmp_path}/a.part is not the file that was published: its MD5 is {found} and not {MD5}; it was removed; try again."
+        f"{tmp_path}/a.part is not the file that was published: its MD5 is {found} and not {MD5}; "
+        "it was removed; try again."
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,7 @@
 """Every reader on a small tree in the layout of the original, whole and damaged."""
 
+# ruff: noqa: E501 (tables of sentences)
+
 from __future__ import annotations
 
 import dataclasses
@@ -64,7 +66,7 @@ def test_scenes(tmp_path: Path) -> None:
 
 
 def test_birds(tmp_path: Path) -> None:
-    folder = layouts.cub200(tmp_path)
+    layouts.cub200(tmp_path)
     train, test = sized(cub200.ENTRY, 2, 2, 1).load(tmp_path)
     assert train.classes == ("001.Black_footed_Albatross", "002.Auk")
     assert (train.labels.tolist(), test.labels.tolist()) == ([0, 1], [0])
