@@ -8,8 +8,10 @@ neighbours has no per-sample gradient: it is refused, by the name of the module 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,7 @@ from forgetless import data
 from forgetless.engine.tape import Axis, Tape
 from forgetless.engine.untouched import in_float64, only
 from forgetless.errors import ForgetlessError
+from forgetless.kernels.terms import modulus
 
 Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
 
@@ -69,14 +72,21 @@ def batched_sums(
         sums[name] = total if total is sums.get(name) else _own(total)
 
     tape = Tape(parameters, batch, power, deposit, axes, into)
+    return sums, _taped(tape, model, parameters, batch, scalars, strict=into is not None), tape
+
+
+def _taped(
+    tape: Tape, model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, strict: bool
+) -> Tensor:
+    """One pass under the tape; backward too, or with `strict` only where all is well."""
     with only(list(parameters.values()), model), tape:
         values = scalars(model, batch)
-        whole = into is None or (not tape.unruled and bool(torch.isfinite(values).all()))
-        if values.requires_grad and whole:
+        well = not strict or (not tape.unruled and bool(torch.isfinite(values).all()))
+        if values.requires_grad and well:
             values.sum().backward()  # type: ignore[no-untyped-call]
     for parameter in parameters.values():
         parameter.grad = None  # what an operation without a rule has left
-    return sums, values.detach(), tape
+    return values.detach()
 
 
 def _own(total: Tensor) -> Tensor:
@@ -92,19 +102,54 @@ def single_sums(
     """The same, one sample at a time: exact for every network."""
     sums: dict[str, Tensor] = {}
     values = []
-    with only(list(parameters.values()), model):
+
+    def add(name: str, gradient: Tensor) -> None:
+        moduli = modulus(gradient.to_dense() if gradient.is_sparse else gradient, power)
+        sums[name] = sums[name].add_(moduli) if name in sums else moduli
+
+    with only(list(parameters.values()), model), _taking(parameters, add) as taken:
         for n in range(data.size(batch)):
             value = scalars(model, data.rows(batch, n, n + 1))
             values.append(value.detach())
-            if not value.requires_grad:
-                continue
-            gradients = torch.autograd.grad(value.sum(), list(parameters.values()), allow_unused=True)
-            for name, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    moduli = gradient.to_dense().abs() if gradient.is_sparse else gradient.abs()
-                    moduli = moduli if power == 1 else moduli.square()
-                    sums[name] = sums[name] + moduli if name in sums else moduli
+            if value.requires_grad and taken:
+                value.sum().backward()  # type: ignore[no-untyped-call]
+            elif value.requires_grad:
+                gradients = torch.autograd.grad(value.sum(), list(parameters.values()), allow_unused=True)
+                for name, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        add(name, gradient)
     return sums, torch.cat(values)
+
+
+@contextlib.contextmanager
+def _taking(parameters: Mapping[str, Tensor], add: Callable[[str, Tensor], None]) -> Iterator[bool]:
+    """Inside, a backward pass hands over every gradient as soon as it is there, so that they are never all in memory.
+
+    Yields whether that can be: not where other hooks wait for the gradients, as an optimiser's or DDP's may.
+    """
+    waited_for = any(getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in parameters.values())
+    if waited_for or not all(parameter.is_leaf for parameter in parameters.values()) or _several_processes():
+        yield False
+        return
+
+    def take(name: str, parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        if gradient is not None:
+            add(name, gradient)
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(functools.partial(take, name))  # type: ignore[no-untyped-call]
+        for name, parameter in parameters.items()
+    ]
+    try:
+        yield True
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, power: int) -> Plan:
@@ -125,17 +170,23 @@ def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars
     axes = _axes(model, parameters, pair, scalars)
     held = _Held(parameters)
     start = time.perf_counter()
-    with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
-        fast, together, tape = batched_sums(model, parameters, pair, scalars, power, axes)
-    middle = time.perf_counter()
     slow, apart = single_sums(model, parameters, pair, scalars, power)
+    middle = time.perf_counter()
+    largest = max((float(total.max()) for total in slow.values()), default=0.0)
+    differs = {name: _differs(None, slow.get(name), largest) for name in parameters}
+
+    def compare(name: str, total: Tensor) -> None:  # as it comes, so that not all sums are in memory twice
+        differs[name] = _differs(total, slow.get(name), largest)
+
+    tape = Tape(parameters, pair, power, compare, axes)
+    with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
+        together = _taped(tape, model, parameters, pair, scalars, strict=False)
     end = time.perf_counter()
     tolerance = _AGREE.get(together.dtype, _AGREE_HALF)
     if _distance(together, apart) > tolerance:
         raise ForgetlessError(_coupling(model, pair, scalars, tolerance))
     why = {name: f"no rule for {operation}" for name, operation in tape.unruled.items()}
-    largest = max((float(total.max()) for total in slow.values()), default=0.0)
-    doubtful = [n for n in parameters if n not in why and _differs(fast.get(n), slow.get(n), largest)]
+    doubtful = [name for name in parameters if name not in why and differs[name]]
     if doubtful:
         why |= _disagreements(model, {n: parameters[n] for n in doubtful}, pair, scalars, power, axes, largest)
     return Plan(
@@ -144,7 +195,7 @@ def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars
         why=why,
         axes=axes,
         sample_bytes=held.bytes / 2,
-        sample_seconds=((middle - start) / 2, (end - middle) / 2),
+        sample_seconds=((end - middle) / 2, (middle - start) / 2),
     )
 
 

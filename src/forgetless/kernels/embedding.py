@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,47 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from forgetless.kernels.rule import Call, Operation, Rewrite, Rule, Samples
-from forgetless.kernels.terms import modulus_, widened
-
-
-@dataclass(frozen=True)
-class Lookups:
-    """Gradients that touch only the rows a sample looked up.
-
-    Attributes:
-        d: gradient of the looked-up rows, `[N, T, D]`.
-        ids: which rows, `[N, T]`.
-        shape: the table's shape `[V, D]`.
-        padding: the row that never receives a gradient, or -1.
-    """
-
-    d: Tensor
-    ids: Tensor
-    shape: torch.Size
-    padding: int
-
-    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
-        """Sum equal ids inside a sample, take the modulus, add to the rows."""
-        n = torch.arange(self.samples, device=self.ids.device).unsqueeze(1)
-        keys, segment = torch.unique(n * self.shape[0] + self.ids, return_inverse=True)
-        d = self._masked()
-        sums = d.new_zeros(len(keys), self.shape[1])
-        sums.index_add_(0, segment.reshape(-1), d.reshape(-1, self.shape[1]))
-        total = d.new_zeros(self.shape) if into is None else into
-        return total.index_add_(0, keys % self.shape[0], modulus_(sums, power))
-
-    def sample(self, n: int) -> Tensor:
-        """`g_n`, the whole table."""
-        d = self._masked()
-        return d.new_zeros(self.shape).index_add_(0, self.ids[n], d[n])
-
-    def _masked(self) -> Tensor:
-        return widened(self.d).masked_fill((self.ids == self.padding).unsqueeze(-1), 0)
-
-    @property
-    def samples(self) -> int:
-        """N."""
-        return self.ids.shape[0]
+from forgetless.kernels.terms import Lookups
 
 
 def embedding(

@@ -110,7 +110,7 @@ class Outer:
             native.outer(d, a, total, power)
         else:
             rows = max(_ROWS, _TILE // max(1, a.shape[2]))
-            for block, columns in zip(total.split(rows), d.transpose(1, 2).split(rows, 1), strict=True):
+            for block, columns in zip(torch.split(total, rows), torch.split(d.transpose(1, 2), rows, 1), strict=True):
                 _tile_sum(block, columns, a, power)
         return into
 
@@ -124,11 +124,88 @@ class Outer:
         return self.d.shape[0]
 
 
+@dataclass(frozen=True)
+class Lookups:
+    """Gradients that touch only the rows a sample looked up.
+
+    Attributes:
+        d: gradient of the looked-up rows, `[N, T, D]`.
+        ids: which rows, `[N, T]`.
+        shape: the table's shape `[V, D]`.
+        padding: the row that never receives a gradient, or -1.
+    """
+
+    d: Tensor
+    ids: Tensor
+    shape: torch.Size
+    padding: int
+
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
+        """Sum equal ids inside a sample, take the modulus, add to the rows."""
+        n = torch.arange(self.samples, device=self.ids.device).unsqueeze(1)
+        keys, segment = torch.unique(n * self.shape[0] + self.ids, return_inverse=True)
+        d = self._masked()
+        sums = d.new_zeros(len(keys), self.shape[1])
+        sums.index_add_(0, segment.reshape(-1), d.reshape(-1, self.shape[1]))
+        total = d.new_zeros(self.shape) if into is None else into
+        return total.index_add_(0, keys % self.shape[0], modulus_(sums, power))
+
+    def sample(self, n: int) -> Tensor:
+        """`g_n`, the whole table."""
+        d = self._masked()
+        return d.new_zeros(self.shape).index_add_(0, self.ids[n], d[n])
+
+    def touched(self, n: int) -> tuple[Tensor, Tensor]:
+        """The rows that sample n looked up, once each, `[U]`, and their gradients, `[U, D]`."""
+        ids, segment = torch.unique(self.ids[n], return_inverse=True)
+        d = widened(self.d[n]).masked_fill((self.ids[n] == self.padding).unsqueeze(-1), 0)
+        return ids, d.new_zeros(len(ids), self.shape[1]).index_add_(0, segment, d)
+
+    def _masked(self) -> Tensor:
+        return widened(self.d).masked_fill((self.ids == self.padding).unsqueeze(-1), 0)
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.ids.shape[0]
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A matrix that is multiplied with and looked up in, as a language model's tied head: `g_n = h_n + l_n`.
+
+    Attributes:
+        product: the terms of the product, h.
+        lookups: the terms of the lookups, l.
+    """
+
+    product: Outer
+    lookups: Lookups
+
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
+        """`Σ_n |h_n|^p` at the price of the product, put right in the few rows that each sample looked up."""
+        total = self.product.modulus_sum(power, into)
+        for n in range(self.samples):
+            ids, looked_up = self.lookups.touched(n)
+            product = widened(self.product.d[n][:, ids]).T @ widened(self.product.a[n])
+            total.index_add_(0, ids, (modulus(product + looked_up, power) - modulus(product, power)).to(total.dtype))
+        return total
+
+    def sample(self, n: int) -> Tensor:
+        """`g_n`, the whole matrix."""
+        return self.product.sample(n) + self.lookups.sample(n)
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.product.samples
+
+
 def _tile_sum(total: Tensor, left: Tensor, right: Tensor, power: int) -> None:
     """`total += Σ_n |left_n right_n|^power`, as many samples at a time as the scratch holds."""
     chunk = min(max(1, _TILE // max(1, total.numel())), max(1, len(left)))
     scratch = total.new_empty(chunk, *total.shape)
-    for some, others in zip(left.split(chunk), right.split(chunk), strict=True):
+    for some, others in zip(torch.split(left, chunk), torch.split(right, chunk), strict=True):
         products = scratch[: len(some)]
         if len(some) > 1:
             total += modulus_(torch.bmm(some, others, out=products), power).sum(0)
@@ -192,6 +269,16 @@ def combined(terms: Sequence[Term]) -> Term:
         d = torch.cat([term.d for term in outers], dim=1)
         a = torch.cat([term.a for term in outers], dim=1)
         return Outer(d, a, first.shape)
+    lookups = [term for term in terms if isinstance(term, Lookups)]
+    others = [term for term in terms if not isinstance(term, Lookups)]
+    if lookups and len({term.padding for term in lookups}) == 1:
+        d, ids = torch.cat([term.d for term in lookups], 1), torch.cat([term.ids for term in lookups], 1)
+        looked_up = Lookups(d, ids, lookups[0].shape, lookups[0].padding)
+        product = combined(others) if others else None
+        if product is None:
+            return looked_up
+        if isinstance(product, Outer) and product.shape == looked_up.shape:
+            return Tied(product, looked_up)
     if isinstance(first, Dense) and all(isinstance(term, Dense) for term in terms):
         denses = [term.gradients for term in terms if isinstance(term, Dense)]
         return Dense(torch.stack(denses).sum(0))
