@@ -148,8 +148,7 @@ def test_an_anchor_pulls_shards_as_it_pulls_the_whole(two: Processes, how: str) 
     assert max(two.run(together.anchored, how)) <= 1e-6
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
-@pytest.mark.parametrize("forever", [False, True], ids=["killed", "silent"])
+@pytest.mark.parametrize(("how", "forever"), [("ddp", False), ("fsdp", False), ("fsdp", True)])
 def test_when_a_process_ends_the_others_end_with_an_error(how: str, forever: bool) -> None:
     processes = Processes(timeout=5)
     try:

@@ -43,7 +43,7 @@ MAY_USE = {
     "pace": "data",
     "strength": "hold probes pace output statistics files",
     "meter": "probes pace output",
-    "anchor": "importance files attachments hold statistics strength",
+    "anchor": "importance distributed files attachments hold statistics strength",
     # LEARN
     "metrics": "",
     "heads": "",

@@ -429,12 +429,20 @@ def anchored(rank: int, how: str) -> float:
     for model, mine in ((alone, samples), (shared, SHARES["even"](rank, samples))):
         importance = forgetless.mas(model, mine, progress=False)
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
-        forgetless.Anchor(model, importance, strength=1.0).attach(optimizer)
+        with torch.no_grad():
+            model(samples)  # leaves the root's weights gathered
+        anchor = forgetless.Anchor(model, importance, strength=1.0).attach(optimizer)
         for _ in range(3):
             optimizer.zero_grad()
             model(samples).square().mean().backward()
             optimizer.step()
-        results.append([(p.full_tensor() if isinstance(p, DTensor) else p).detach() for p in model.parameters()])
+        with torch.no_grad():
+            model(samples)
+        drift = torch.tensor(anchor.drift())
+        resharded(model)
+        results.append(
+            [drift, *((p.full_tensor() if isinstance(p, DTensor) else p).detach() for p in model.parameters())]
+        )
     return max(float((one - other).abs().max()) for one, other in zip(*results, strict=True))
 
 

@@ -16,6 +16,7 @@ from forgetless import files
 from forgetless.attachments.attachment import Attachment
 from forgetless.attachments.gradient import Gradient
 from forgetless.attachments.pull import Pull
+from forgetless.distributed import resharded
 from forgetless.errors import ForgetlessError
 from forgetless.hold import Hold, collapsed, whole
 from forgetless.importance import Importance, refuse_mismatch
@@ -418,7 +419,7 @@ class Anchor:
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:
-    return named(model)
+    return named(resharded(model))  # a forward pass leaves FSDP's root gathered, under the same names
 
 
 def _layer(name: str) -> str:
