@@ -1,0 +1,99 @@
+"""The figures of the eight tasks: the paper's figure 5, and the sensitivity to λ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.results import MethodSummary, Summary
+from forgetless.studies.paper import TITLES
+
+#: Method → colour; the others are grey.
+_COLOURS = {
+    "mas": "#0072b2",
+    "local-mas": "#56b4e9",
+    "finetune": "#000000",
+    "ewc": "#009e73",
+    "si": "#cc79a7",
+    "lwf": "#e69f00",
+    "ebll": "#d55e00",
+    "imm-mean": "#b0a000",
+    "imm-mode": "#806000",
+    "joint": "#888888",
+    "frozen": "#bbbbbb",
+}
+
+
+def sequence(summary: Summary, path: Path) -> None:
+    """Figure 5: the mean over the tasks so far after each task, and what is left of every task, and on average."""
+    pyplot = _pyplot()
+    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9, 7))
+    places = range(len(summary.tasks))
+    for method in summary.methods:
+        means = [None if each is None else 100 * each.mean for each in method.so_far]
+        known = [(place, mean) for place, mean in zip(places, means, strict=True) if mean is not None]
+        upper.plot(*zip(*known, strict=True), "o-", ms=3, lw=1.2, c=_colour(method), label=_title(method))
+    upper.set(ylabel="mean accuracy on the tasks so far, %", xticks=list(places), xticklabels=summary.tasks)
+    width = 0.8 / len(summary.methods)
+    for number, method in enumerate(summary.methods):
+        left = [*method.now, method.average]
+        spots = [place + (number - (len(summary.methods) - 1) / 2) * width for place in range(len(left))]
+        heights = [0.0 if each is None else 100 * each.mean for each in left]
+        lower.bar(spots, heights, width, color=_colour(method))
+    lower.set(ylabel="accuracy after the last task, %", xticks=range(len(summary.tasks) + 1))
+    lower.set_xticklabels([*summary.tasks, "average"])
+    for axis in (upper, lower):
+        axis.grid(alpha=0.3, axis="y")
+    figure.legend(*upper.get_legend_handles_labels(), loc="lower center", ncol=6, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    _save(figure, path)
+
+
+def sensitivity(curve: Mapping[float, MethodSummary], path: Path) -> None:
+    """Average accuracy at the end, accuracy when learned, and forgetting of MAS, over λ."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(6, 3.6))
+    lines = {
+        "average accuracy at the end": [each.average for each in curve.values()],
+        "accuracy when learned": [each.average_learned for each in curve.values()],
+        "forgetting": [each.forgetting for each in curve.values()],
+    }
+    for (label, estimates), colour in zip(lines.items(), ("#0072b2", "#009e73", "#d55e00"), strict=True):
+        known = [(λ, 100 * each.mean, 100 * (each.sd or 0)) for λ, each in zip(curve, estimates, strict=True) if each]
+        xs, ys, errors = zip(*known, strict=True)
+        axis.errorbar(xs, ys, errors, fmt="o-", ms=4, lw=1.2, c=colour, label=label)
+    axis.set(xscale="log", xlabel="λ", ylabel="%")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _title(method: MethodSummary) -> str:
+    return TITLES.get(method.method, method.method).partition(" (")[0]
+
+
+def _colour(method: MethodSummary) -> str:
+    return _COLOURS.get(method.method, "#999999")
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ForgetlessError("figures need matplotlib: pip install 'forgetless[report]'.") from error
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "forgetless"  # the same picture has the same bytes
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    _pyplot().close(figure)

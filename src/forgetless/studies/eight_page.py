@@ -1,0 +1,307 @@
+"""The page of the eight tasks: every table and figure of the paper's object recognition, from the runs that there are.
+
+    python -m forgetless.studies.eight_page RUNS --out docs/results
+
+RUNS holds run directories of `forgetless run eight-tasks` (with `--pairs`, `--omega`, `--network`, `--strength`,
+`--orders`), at any depth and under any names: what each is, its config.json says. What has not been run is named as
+missing, never made up.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgetless import files, results
+from forgetless.errors import ForgetlessError
+from forgetless.report import markdown
+from forgetless.results import Estimate, MethodSummary, summarise
+from forgetless.studies import eight_figures, pairs
+from forgetless.studies.paper import EIGHT_TASKS, TITLES
+
+MAIN = "squeezenet"
+_RUN = "forgetless run eight-tasks --data DATA"
+#: Methods that keep samples, or have no rival: not among those that MAS is compared with.
+_CEILING, _FLOOR = "joint", "frozen"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run directory of the experiment.
+
+    Attributes:
+        config: the content of its `config.json`.
+        results: that of its `results.json`, runs of the tasks' own order only.
+        others: the runs of other orders.
+    """
+
+    config: Mapping[str, Any]
+    results: Mapping[str, Any]
+    others: Sequence[Mapping[str, Any]]
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the network was chosen: all eight tasks, Ω from training data, strengths found."""
+        return "pair" not in self.config and self.config.get("omega", "train") == "train" and self.strength is None
+
+    @property
+    def strength(self) -> float | None:
+        """The strength that was given; None where each method's was found."""
+        return self.config.get("strength")
+
+
+def collect(runs: Path, experiment: str = "eight-tasks") -> list[Found]:
+    """The run directories of `experiment` below `runs` that hold a finished run.
+
+    Raises:
+        ForgetlessError: `runs` is no folder, a file in it is damaged, or nothing has been run.
+    """
+    if not runs.is_dir():
+        raise ForgetlessError(f"{runs} is no folder; name the one that holds the run directories.")
+    found = []
+    for path in sorted(runs.rglob("config.json")):
+        config = files.read_json(path)
+        if not isinstance(config, dict) or config.get("experiment") != experiment:
+            continue
+        content = results.read(path.parent)
+        own = [run for run in content["runs"] if not run.get("order")]
+        others = [run for run in content["runs"] if run.get("order")]
+        names = [task["name"] for task in config["tasks"]]
+        if own or others:
+            found.append(Found(config, {**content, "tasks": names, "runs": own}, others))
+    if not found:
+        raise ForgetlessError(f"{runs} holds no run of {experiment}; `forgetless run {experiment}` makes them.")
+    return found
+
+
+def page(found: Sequence[Found]) -> str:
+    """The page as Markdown."""
+    return "\n".join(line for part in _PARTS for line in part(found)) + "\n"
+
+
+def _top(found: Sequence[Found]) -> Iterator[str]:
+    config = found[0].config
+    limit, size, epochs = config["limit"], config["size"], config["recipe"]["epochs"]
+    yield f"""# Eight object recognition tasks
+
+The paper's figure 5 and tables 2 and 3, on a machine without a GPU. This page is made by
+`python -m forgetless.studies.eight_page RUNS --out docs/results` from the `results.json` of the runs; no number of ours
+on it was typed. Numbers called *paper* are printed in Aljundi et al., ECCV 2018.
+
+**What differs from the paper.** AlexNet and pictures of 224 pixels there; SqueezeNet 1.1 (or EfficientNet-Lite0) and
+{size} pixels here, at most {limit} training pictures a task, {epochs} epochs. Scenes, birds, actions and digits are
+other, smaller sets; groceries stand in Aircraft's place. The paper's λ = 1 for MAS against strengths found by stability
+decay on the second task for every method alike. The penalty acts as a pull after the step, and Ω is exact per sample.
+So levels of accuracy cannot be compared; which method keeps how much at which price can.
+"""
+
+
+def _main(found: Sequence[Found]) -> Iterator[str]:
+    yield "## All methods"
+    yield ""
+    main = _plain(found, MAIN)
+    if main is None or not main.results["runs"]:
+        yield from _missing(f"{_RUN} --seeds 3 --out RUNS/squeezenet")
+        return
+    summary = summarise(main.results)
+    yield "![Accuracy over the sequence, and what is left of every task](eight-tasks.svg)"
+    yield ""
+    yield from comparison(summary.methods)
+    yield ""
+    yield from verdict(summary.methods)
+    yield ""
+    yield markdown(main.results)
+    missing = [name for name in main.config.get("methods", TITLES) if name not in {m.method for m in summary.methods}]
+    if missing:
+        yield f"Not run yet: {', '.join(missing)}."
+        yield ""
+
+
+def comparison(methods: Sequence[MethodSummary]) -> Iterator[str]:
+    """Figure 5 as a table: averages of every method, best first, and the paper's."""
+    yield "| method | average | forgetting | when learned | seeds | paper: average | forgetting |"
+    yield "|---|---|---|---|---|---|---|"
+    for method in sorted(methods, key=_average, reverse=True):
+        theirs = EIGHT_TASKS.get(method.method)
+        paper = "– | –" if theirs is None else f"{theirs[0]:.2f} | {-theirs[1]:.2f}"
+        cells = (_percent(each) for each in (method.average, method.forgetting, method.average_learned))
+        title = method.label.replace(method.method, TITLES.get(method.method, method.method), 1)
+        yield f"| {title} | {' | '.join(cells)} | {len(method.seeds)} | {paper} |"
+
+
+def verdict(methods: Sequence[MethodSummary]) -> Iterator[str]:
+    """Whether MAS is what it should be: the best of all that keep no samples, ≤ 1 point forgotten, ≤ 3 below joint."""
+    known = {method.method: method for method in methods if method.average is not None}
+    if "mas" not in known:
+        yield "MAS has not been run yet."
+        return
+    mas = known["mas"]
+    rivals = {name: 100 * _average(method) for name, method in known.items() if name not in ("mas", _CEILING)}
+    average, lost = 100 * _average(mas), 100 * (mas.forgetting.mean if mas.forgetting else 0.0)
+    claims: list[tuple[bool, str]] = []
+    if rivals:
+        best = max(rivals, key=rivals.__getitem__)
+        gap = round(average - rivals[best], 1)
+        claims.append(
+            (gap >= 0, f"it is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the best other ({best})")
+        )
+    claims.append((round(lost, 1) <= 1, f"it forgets {lost:.1f} points"))
+    if _CEILING in known:
+        gap = round(100 * _average(known[_CEILING]) - average, 1)
+        claims.append((gap <= 3, f"joint training is {gap:.1f} points above it"))
+    yield "What MAS should be here: the best of all methods that keep no samples, ≤ 1 point forgotten, ≤ 3 below joint."
+    yield ""
+    yield from (f"- {'reached' if holds else '**not reached**'}: {claim}." for holds, claim in claims)
+    if _FLOOR in known:
+        under = [name for name, value in rivals.items() if name != _FLOOR and value < rivals[_FLOOR]]
+        under += ["mas"] if average < rivals[_FLOOR] else []
+        if under:
+            yield f"- Below the frozen trunk, which learns nothing and forgets nothing: {', '.join(under)}."
+
+
+def _orders(found: Sequence[Found]) -> Iterator[str]:
+    yield "## Other orders of the tasks"
+    yield ""
+    runs = [run for each in found if each.plain and each.config["network"] == MAIN for run in each.others]
+    if not runs:
+        methods = " ".join(f"--method {name}" for name in ("finetune", "ewc", "si", "mas"))
+        yield from _missing(f"{_RUN} {methods} --orders 2 --resume --out RUNS/squeezenet")
+        return
+    for order in sorted({run["order"] for run in runs}):
+        mine = [run for run in runs if run["order"] == order]
+        yield f"Order {order}: {' → '.join(mine[0]['learned'])}."
+        yield ""
+        held = {"experiment": "eight-tasks", "tasks": mine[0]["learned"], "runs": mine, "environment": {}}
+        yield from comparison(summarise(held).methods)
+        yield ""
+
+
+def _networks(found: Sequence[Found]) -> Iterator[str]:
+    others = [each for each in found if each.plain and each.config["network"] != MAIN and each.results["runs"]]
+    yield "## Other networks"
+    yield ""
+    if not others:
+        methods = " ".join(f"--method {name}" for name in ("finetune", "frozen", "ewc", "si", "mas"))
+        yield from _missing(f"{_RUN} --network efficientnet-lite0 {methods} --out RUNS/efficientnet-lite0")
+    for each in others:
+        yield f"{each.config['network']}, batch-norm statistics held:"
+        yield ""
+        yield from comparison(summarise(each.results).methods)
+        yield ""
+
+
+def _pairs(found: Sequence[Found]) -> Iterator[str]:
+    by_source: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for each in found:
+        if "pair" in each.config and each.config["network"] == MAIN and each.strength is None and each.results["runs"]:
+            by_source.setdefault(each.config.get("omega", "train"), {})[each.config["pair"]] = each.results
+    yield "## Two tasks (table 2)"
+    yield ""
+    yield "The first task at the end (what it lost since it was learned) / the second task, in percent."
+    yield ""
+    if not by_source.get("train"):
+        yield from _missing(f"{_RUN} --pairs --out RUNS/pairs")
+    yield pairs.two_tasks(by_source.get("train", {}))
+    yield "## What Ω is measured on, and global against local (table 3)"
+    yield ""
+    for source in ("test", "both"):
+        if not by_source.get(source):
+            yield from _missing(f"{_RUN} --pairs --omega {source} --out RUNS/pairs-{source}")
+    yield pairs.measured_on(by_source)
+
+
+def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
+    yield "## How much λ matters"
+    yield ""
+    curve = strengths(found)
+    if len(curve) < 2:
+        yield from _missing(f"{_RUN} --method mas --strength 0.1 --out RUNS/strength-0.1")
+        return
+    yield "![MAS over λ](eight-tasks-strength.svg)"
+    yield ""
+    yield "| λ | average | forgetting | when learned |"
+    yield "|---|---|---|---|"
+    for strength, mas in curve.items():
+        cells = (_percent(each) for each in (mas.average, mas.forgetting, mas.average_learned))
+        yield f"| {strength:g} | {' | '.join(cells)} |"
+    yield ""
+
+
+def strengths(found: Sequence[Found]) -> dict[float, MethodSummary]:
+    """λ → MAS on all eight tasks with it, from runs with that strength given and from the one where it was found."""
+    curve = {}
+    for each in found:
+        if "pair" in each.config or each.config["network"] != MAIN or each.config.get("omega", "train") != "train":
+            continue
+        runs = [run for run in each.results["runs"] if run["method"] == "mas"]
+        if runs:
+            (mas,) = summarise({**each.results, "runs": runs}).methods
+            curve[mas.strengths[0]] = mas
+    return dict(sorted(curve.items()))
+
+
+_PARTS: tuple[Callable[[Sequence[Found]], Iterator[str]], ...] = (
+    _top,
+    _main,
+    _orders,
+    _networks,
+    _pairs,
+    _sensitivity,
+)
+
+
+def write(runs: Path, out: Path) -> list[Path]:
+    """Write `eight-tasks.md` and the figures that the runs suffice for into `out`; gives what was written.
+
+    Raises:
+        ForgetlessError: as `collect`, or matplotlib is not installed.
+    """
+    found = collect(runs)
+    written = [out / "eight-tasks.md"]
+    main = _plain(found, MAIN)
+    if main is not None and main.results["runs"]:
+        eight_figures.sequence(summarise(main.results), out / "eight-tasks.svg")
+        written.append(out / "eight-tasks.svg")
+    curve = strengths(found)
+    if len(curve) > 1:
+        eight_figures.sensitivity(curve, out / "eight-tasks-strength.svg")
+        written.append(out / "eight-tasks-strength.svg")
+    files.write_text(written[0], page(found))
+    return written
+
+
+def _plain(found: Sequence[Found], network: str) -> Found | None:
+    return next((each for each in found if each.plain and each.config["network"] == network), None)
+
+
+def _missing(command: str) -> Iterator[str]:
+    yield f"Not run yet: `{command}`."
+    yield ""
+
+
+def _average(method: MethodSummary) -> float:
+    return 0.0 if method.average is None else method.average.mean
+
+
+def _percent(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else estimate.percent()
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m forgetless.studies.eight_page")
+    parser.add_argument("runs", type=Path, help="the folder that holds the run directories")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args(words)
+    try:
+        for path in write(options.runs, options.out):
+            print(path)
+    except ForgetlessError as error:
+        parser.exit(2, f"forgetless: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

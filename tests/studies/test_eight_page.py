@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetless.errors import ForgetlessError
+from forgetless.results import summarise
+from forgetless.studies.eight_page import collect, comparison, main, page, strengths, verdict, write
+from forgetless.studies.paper import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
+
+NAMES = ("one", "two")
+
+
+def run(
+    method: str, *rows: list[float | None], strength: float | None = None, seed: int = 0, **more: Any
+) -> dict[str, Any]:
+    return {
+        "method": method,
+        "seed": seed,
+        "strength": strength,
+        "accuracy": list(rows),
+        "seconds": {"train": 60.0},
+        **more,
+    }
+
+
+def directory(folder: Path, *runs: dict[str, Any], names: tuple[str, ...] = NAMES, **config: Any) -> Path:
+    folder.mkdir(parents=True)
+    held = {
+        "experiment": "eight-tasks",
+        "network": "squeezenet",
+        "omega": "train",
+        "strength": None,
+        "size": 64,
+        "limit": 800,
+        "recipe": {"epochs": 15},
+        "tasks": [{"name": name} for name in names],
+        **config,
+    }
+    (folder / "config.json").write_text(json.dumps(held))
+    found = {"experiment": "eight-tasks", "tasks": list(names), "runs": list(runs), "environment": {}}
+    (folder / "results.json").write_text(json.dumps(found))
+    return folder
+
+
+FINETUNE = run("finetune", [0.9, None], [0.5, 0.8])  # average 65, forgets 40
+FROZEN = run("frozen", [0.6, None], [0.6, 0.7])  # 65, 0
+MAS = run("mas", [0.9, None], [0.885, 0.7], strength=0.75)  # 79.25, 1.5
+JOINT = run("joint", [0.9, None], [0.9, 0.8])  # 85, 0
+
+
+def sentences(*runs: dict[str, Any]) -> list[str]:
+    held = {"experiment": "e", "tasks": list(NAMES), "runs": list(runs), "environment": {}}
+    return [line for line in verdict(summarise(held).methods) if line.startswith("-")]
+
+
+def test_the_verdict_is_computed_and_can_go_either_way() -> None:
+    assert sentences(FINETUNE, FROZEN, MAS, JOINT) == [
+        "- reached: it is 14.2 points above the best other (finetune).",
+        "- **not reached**: it forgets 1.5 points.",
+        "- **not reached**: joint training is 5.8 points above it.",
+    ]
+    better = run("mas", [0.83, None], [0.82, 0.82], strength=1.0)
+    rival = run("ewc", [0.9, None], [0.9, 0.8], strength=1.0)
+    assert sentences(FROZEN, better, rival, JOINT) == [
+        "- **not reached**: it is 3.0 points below the best other (ewc).",
+        "- reached: it forgets 1.0 points.",
+        "- reached: joint training is 3.0 points above it.",
+    ]
+    worse = run("mas", [0.5, None], [0.5, 0.5], strength=1.0)
+    assert sentences(FROZEN, worse, run("si", [0.4, None], [0.4, 0.4], strength=1.0))[-1] == (
+        "- Below the frozen trunk, which learns nothing and forgets nothing: si, mas."
+    )
+    assert list(verdict(())) == ["MAS has not been run yet."]
+
+
+def test_methods_are_compared_best_first_beside_the_paper() -> None:
+    held = {"experiment": "e", "tasks": list(NAMES), "runs": [FINETUNE, MAS, JOINT], "environment": {}}
+    lines = list(comparison(summarise(held).methods))
+    assert lines[2] == "| joint training (not in the paper's table) | 85.0 | 0.0 | 85.0 | 1 | – | – |"
+    assert lines[3] == "| MAS, λ = 0.75 | 79.2 | 1.5 | 80.0 | 1 | 52.69 | 0.49 |"
+    assert lines[4] == "| FineTune | 65.0 | 40.0 | 85.0 | 1 | 32.67 | 26.29 |"
+
+
+def test_the_page_has_every_part_and_names_what_is_missing(tmp_path: Path) -> None:
+    directory(tmp_path / "a" / "b", FINETUNE, MAS)
+    text = page(collect(tmp_path))
+    for command in (
+        "--method finetune --method ewc --method si --method mas --orders 2 --resume",
+        "--network efficientnet-lite0 --method finetune",
+        "--pairs --out",
+        "--pairs --omega test",
+        "--pairs --omega both",
+        "--method mas --strength 0.1",
+    ):
+        assert f"Not run yet: `forgetless run eight-tasks --data DATA {command}" in text
+    assert "Not run yet: joint, frozen, lwf" in text
+    assert "64 pixels here, at most 800 training pictures a task, 15 epochs" in " ".join(text.split())
+
+
+def test_what_a_directory_is_its_config_says(tmp_path: Path) -> None:
+    order = {"order": 1, "learned": ["two", "one"]}
+    directory(tmp_path / "x", FINETUNE, MAS, run("mas", [0.7, None], [0.6, 0.9], strength=1.0, **order))
+    directory(tmp_path / "y", run("mas", [0.8, None], [0.4, 0.6], strength=0.1), strength=0.1)
+    directory(tmp_path / "z", run("si", [0.3, None], [0.2, 0.1], strength=2.0), network="efficientnet-lite0")
+    directory(tmp_path / "other", FINETUNE, experiment="sequence")
+    found = collect(tmp_path)
+    assert len(found) == 3
+    assert list(strengths(found)) == [0.1, 0.75]
+    text = page(found)
+    assert "Order 1: two → one." in text
+    assert "| MAS, λ = 1 | 75.0 | 10.0 | 80.0 | 1 | 52.69 | 0.49 |" in text
+    assert "efficientnet-lite0, batch-norm statistics held:\n\n| method" in text
+    assert "| SI, λ = 2 | 15.0 | 10.0 | 20.0 | 1 |" in text
+    assert "| 0.1 | 50.0 | 40.0 | 70.0 |\n| 0.75 | 79.2 | 1.5 | 80.0 |" in text
+
+
+def test_the_tables_of_pairs(tmp_path: Path) -> None:
+    for source in ("train", "test"):
+        config = {"pair": "birds-scenes", "omega": source, "names": ("birds", "scenes")}
+        directory(tmp_path / source, FINETUNE, MAS, **config)
+    text = page(collect(tmp_path))
+    assert "| FineTune | ours | 50.0 (-40.0) / 80.0 | – | – | – |" in text
+    assert (
+        "| FineTune | paper | 45.2 (-8.0) / 57.8 | 49.7 (-9.3) / 52.8 | 64.9 (-13.2) / 53.8 | 70.2 (-7.9) / 57.3 |"
+        in text
+    )
+    assert "| MAS | test | ours | 88.5 (-1.5) / 70.0 | – | – | – |" in text
+    assert "| MAS | both | ours |" not in text
+    assert "| local MAS | both | paper | 52.1 (-1.5) / 54.4 |" in text
+
+
+def test_the_papers_numbers_are_whole() -> None:
+    assert all(len(cells) == len(PAIRS) for cells in (*TWO_TASKS.values(), *MEASURED_ON.values()))
+    assert set(TWO_TASKS) == set(EIGHT_TASKS)
+
+
+def test_one_command_writes_the_page_and_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    directory(tmp_path / "runs" / "a", FINETUNE, MAS)
+    directory(tmp_path / "runs" / "b", run("mas", [0.8, None], [0.4, 0.6], strength=0.1), strength=0.1)
+    main([str(tmp_path / "runs"), "--out", str(tmp_path / "docs")])
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in written] == ["eight-tasks.md", "eight-tasks.svg", "eight-tasks-strength.svg"]
+    first = [path.read_bytes() for path in written]
+    assert b"<svg" in first[1]
+    text = first[0].decode()
+    assert all(path.name in text for path in written[1:])
+    write(tmp_path / "runs", tmp_path / "docs")
+    assert [path.read_bytes() for path in written] == first  # the same runs, the same bytes
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    with pytest.raises(
+        ForgetlessError, match=r"holds no run of eight-tasks; `forgetless run eight-tasks` makes them\.$"
+    ):
+        collect(tmp_path)
+    with pytest.raises(ForgetlessError, match=r"is no folder; name the one that holds the run directories\.$"):
+        collect(tmp_path / "nothing")
+    directory(tmp_path / "a")
+    with pytest.raises(ForgetlessError, match="holds no run of eight-tasks"):
+        collect(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path)])
+    assert caught.value.code == 2
