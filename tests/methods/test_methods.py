@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forgetless import metrics
+from forgetless import metrics, reference
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
@@ -34,7 +34,7 @@ STEPS = 16
 NAMES = [*METHODS, "mas+er", "mas+lwf"]
 STRONG = [name for name in NAMES if create(name).strength is not None]
 MERGERS = {"imm-mean", "imm-mode"}  # merge weights at every strength
-HOARDERS = {"joint"}  # keep all data
+HOARDERS = {"joint", "mas-remeasured"}  # keep all data, or inputs
 
 LEFT = {"a-gem": 0.9}  # it only refuses to step where the loss on its few samples would rise
 # Where the default would show nothing on a stream as small as this.
@@ -248,6 +248,42 @@ def test_merged_weights_are_the_mean_of_the_tasks_and_learning_goes_on_from_the_
     for name, weights in model.trunk.named_parameters():
         assert torch.equal(ends[-1][name], plain.trunk.get_parameter(name))  # strength 0, before merging: fine-tuning
         assert torch.allclose(weights, torch.stack([end[name] for end in ends]).mean(0), atol=1e-6)
+
+
+def test_measured_anew_is_the_sum_over_all_tasks_on_the_network_as_it_is() -> None:
+    model, method = network(), make("mas-remeasured")
+    learn(model, STREAM[:2], method, RECIPE, seed=1)
+    kept = method.state()
+    expected: dict[str, Tensor] = {}
+    for task in STREAM[:2]:
+        found = reference.mas(
+            model.eval(),
+            task.train[0],
+            forward=lambda net, batch, name=task.name: net(batch, name),
+            exclude="heads",
+        )
+        for name, omega in found.mean().items():
+            expected[name] = expected.get(name, torch.zeros_like(omega)) + omega
+    for name, omega in expected.items():
+        assert torch.allclose(kept[f"importance.{name}"], omega, rtol=1e-4, atol=1e-6 * float(omega.max()))
+
+
+def test_samples_kept_to_measure_anew_are_few_where_so_set() -> None:
+    method = create("mas-remeasured", memory=5)
+    learn(network(), STREAM[:2], method, RECIPE, seed=1)
+    assert [len(each) for key, each in method.state().items() if key.startswith("inputs.")] == [5, 5]
+
+
+def test_the_modulus_per_batch_is_less_than_per_sample() -> None:
+    found = {}
+    for name, settings in (("mas", {}), ("mas-per-batch", {"batch": 24}), ("mas-per-batch", {"batch": 1})):
+        method = create(name, **settings)
+        learn(network(), STREAM[:1], method, RECIPE, seed=1)
+        found[name, settings.get("batch")] = method.state()["importance.trunk.0.weight"]
+    exact = found["mas", None]
+    assert torch.allclose(found["mas-per-batch", 1], exact, rtol=1e-4, atol=1e-6 * float(exact.max()))
+    assert bool((found["mas-per-batch", 24] <= exact * (1 + 1e-5)).all())
+    assert float(found["mas-per-batch", 24].sum()) < 0.9 * float(exact.sum())
 
 
 def test_a_gradient_that_would_undo_is_turned_away() -> None:

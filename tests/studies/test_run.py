@@ -52,7 +52,7 @@ def test_every_method_and_seed_is_run_once_and_written(tmp_path: Path) -> None:
     assert found["experiment"] == "small"
     assert found["tasks"] == [task.name for task in EXPERIMENT.tasks]
     for each in found["runs"]:
-        assert set(each) == {"method", "seed", "strength", "accuracy", "seconds"}
+        assert set(each) == {"method", "seed", "settings", "strength", "accuracy", "seconds"}
         assert each["strength"] == (1.0 if each["method"] == "mas" else None)
         assert each["accuracy"][0][1:] == [None, None]
         assert None not in each["accuracy"][2]

@@ -22,6 +22,7 @@ from forgetless.methods.l2sp import L2SP
 from forgetless.methods.localmas import LocalMAS
 from forgetless.methods.lwf import LwF
 from forgetless.methods.mas import MAS
+from forgetless.methods.remeasured import RemeasuredMAS
 from forgetless.methods.rwalk import RWalk
 from forgetless.methods.si import SI
 from forgetless.parameters import listing
@@ -29,7 +30,7 @@ from forgetless.task import Method
 
 _KINDS: tuple[type[Method], ...] = (
     *(Finetune, Frozen),
-    *(MAS, LocalMAS, PerBatchMAS, L2SP, EWC, OnlineEWC, SI, RWalk),  # hold weights
+    *(MAS, RemeasuredMAS, LocalMAS, PerBatchMAS, L2SP, EWC, OnlineEWC, SI, RWalk),  # hold weights
     *(LwF, EBLL),  # keep answers
     *(IMMMean, IMMMode),  # merge weights
     *(ER, DER, AGEM, Joint),  # keep samples

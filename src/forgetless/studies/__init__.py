@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing
-from forgetless.studies import demo, eight_tasks, mas_2018, sequence, split_mnist
+from forgetless.studies import authors_demo, demo, eight_tasks, mas_2018, permuted_mnist, sequence, split_mnist
 from forgetless.studies.run import Experiment, Suite
 
 EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {
@@ -17,6 +17,8 @@ EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {
     "eight-tasks": eight_tasks.experiment,
     "mas-2018": mas_2018.experiment,
     "split-mnist": split_mnist.experiment,
+    "permuted-mnist": permuted_mnist.experiment,
+    "authors-demo": authors_demo.experiment,
 }
 
 

@@ -7,15 +7,32 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
+from forgetless.heads import MultiHead
 from forgetless.studies import images
 
 SIZE = 28
 _FILES = {"train": "train", "test": "t10k"}
 
 Part = tuple[Tensor, Tensor]
+
+
+class Standardised(nn.Module):
+    """Pixels 0 … 255 of any shape to `(x / 255 − 0.1307) / 0.3081`, MNIST's mean and standard deviation."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Floats of the same shape."""
+        return pixels.to(torch.get_default_dtype()).div_(255).sub_(0.1307).div_(0.3081)
+
+
+def perceptron(hidden: int, seed: int, scenario: str = "task") -> MultiHead:
+    """A multi-layer perceptron from scratch; `seed` draws its first weights."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
+    return MultiHead(nn.Sequential(Standardised(), *layers), hidden, scenario=scenario)
 
 
 def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:

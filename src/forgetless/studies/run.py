@@ -240,7 +240,7 @@ def learn_job(
         method = _method(experiment, job.method, experiment.tuning.strength(method, *parts, folder / "strengths"))
     order = order_of(job.order, len(experiment.tasks))
     tasks = [experiment.tasks[i] for i in order]
-    found: dict[str, Any] = {"method": job.method, "seed": job.seed}
+    found: dict[str, Any] = {"method": job.method, "seed": job.seed, "settings": method.settings()}
     if job.order:
         found["order"] = job.order
         found["learned"] = [task.name for task in tasks]
