@@ -172,7 +172,7 @@ def wrapped(model: nn.Module, how: str) -> nn.Module:
 
 # ---- data: what each rank has of the samples
 
-SAMPLES = 21
+SAMPLES = 15
 
 
 def even(rank: int, samples: Tensor) -> Any:
