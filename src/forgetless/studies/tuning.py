@@ -10,7 +10,9 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.studies.search import search
@@ -65,6 +67,9 @@ class Tuning:
             return None
         if method.name in self.fixed:
             return self.fixed[method.name]
+        known = folder / f"{method.name}-found.json"
+        if known.is_file():
+            return self._read(known)
         if len(tasks) < 2:
             raise ForgetlessError("a strength is found on the second task of a stream, and there is but one; give it.")
         own, model = copy.deepcopy(method), network(self.seed)
@@ -83,4 +88,25 @@ class Tuning:
             most=self.most,
             path=folder / f"{method.name}.json",
         )
+        files.write_json(known, {"strength": float(found), "accepted": found.accepted, **self._settings})
         return float(found)
+
+    def _read(self, path: Path) -> float:
+        held = files.read_json(path)
+        try:
+            strength, settings = float(held["strength"]), {name: held[name] for name in self._settings}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ForgetlessError(f"{path} does not hold a strength that was found; remove it.") from error
+        if settings != self._settings:
+            raise ForgetlessError(f"{path} was found by another search; remove it, or choose another --out.")
+        return strength
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "rates": list(self.rates),
+            "seed": self.seed,
+            "drop": self.drop,
+            "factor": self.factor,
+            "most": self.most,
+        }
