@@ -56,8 +56,8 @@ MAY_USE = {
     "results": "files metrics",
     "report": "files results",
     "sets": "files",
-    "studies": "forgetless files heads task train methods metrics results report measure sets strength",
-    "cli": "forgetless importance methods train results report studies sets",
+    "studies": "forgetless files heads importance task train methods metrics results report measure sets strength",
+    "cli": "forgetless importance methods train results report studies sets measure reference data",
     # the package itself: public names, and `python -m forgetless`
     "forgetless": "anchor importance measure reference meter statistics strength",
     "__main__": "cli",
@@ -69,6 +69,7 @@ THIRD_PARTIES = {
     "rich": "engine report cli",
     "typer": "cli",
     "jinja2": "report",
+    "matplotlib": "studies",
     "torchvision": "cli sets studies",
     "PIL": "sets",
     "pyarrow": "sets",
@@ -78,25 +79,29 @@ THIRD_PARTIES = {
 # Folders whose files all answer one question with one signature, and what in them is not such a file.
 OPEN_LISTS: dict[str, set[str]] = {
     "kernels": {"native", "rule", "terms"},
-    "measure": {"measurement", "draws", "normalised"},
+    "measure": {"measurement", "draws", "normalised", "kinks", "verification"},
     "attachments": {"attachment", "forms", "move", "native"},
     "strength": {"dial"},
     "methods": {"anchored", "composed", "distilled", "memory"},
     "report": set(),
-    "sets": {"cache", "download", "entry", "pictures"},
+    "sets": {"cache", "download", "entry", "folder", "pictures"},
     "studies": {
+        "alexnet",
         "comparison",
         "digits",
         "directory",
+        "eight_figures",
         "images",
         "networks",
         "omega",
+        "pairs",
+        "paper",
         "parallel",
         "run",
         "search",
         "tuning",
     },
-    "cli": set(),
+    "cli": {"models"},
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
 COMPILED = {"forgetless.kernels._modulus", "forgetless.attachments._pull"}
