@@ -77,9 +77,27 @@ def collect(runs: Path, experiment: str = "eight-tasks") -> list[Found]:
     return found
 
 
-def page(found: Sequence[Found]) -> str:
-    """The page as Markdown."""
-    return "\n".join(line for part in _PARTS for line in part(found)) + "\n"
+def page(found: Sequence[Found], memory: Mapping[str, Any] | None = None) -> str:
+    """The page as Markdown; `memory` is what `forgetless.studies.eight_memory` measured."""
+    lines = [line for part in _PARTS for line in part(found)]
+    return "\n".join([*lines, *_memory(memory)]) + "\n"
+
+
+def _memory(memory: Mapping[str, Any] | None) -> Iterator[str]:
+    yield "## Memory over tasks"
+    yield ""
+    if memory is None:
+        yield "Not measured yet: `python -m forgetless.studies.eight_memory --data DATA --out RUNS/memory.json`."
+        return
+    yield (
+        f"Megabytes that a method keeps after each task, besides the network ({memory['network'] / 1e6:.2f}); joint "
+        "training keeps the data."
+    )
+    yield ""
+    yield f"| method | {' | '.join(memory['tasks'])} |"
+    yield "|---" * (1 + len(memory["tasks"])) + "|"
+    for name, sizes in sorted(memory["bytes"].items(), key=lambda each: each[1][-1]):
+        yield f"| {TITLES.get(name, name)} | {' | '.join(f'{size / 1e6:.2f}' for size in sizes)} |"
 
 
 def _top(found: Sequence[Found]) -> Iterator[str]:
@@ -269,7 +287,8 @@ def write(runs: Path, out: Path) -> list[Path]:
     if len(curve) > 1:
         eight_figures.sensitivity(curve, out / "eight-tasks-strength.svg")
         written.append(out / "eight-tasks-strength.svg")
-    files.write_text(written[0], page(found))
+    memory = runs / "memory.json"
+    files.write_text(written[0], page(found, files.read_json(memory) if memory.is_file() else None))
     return written
 
 

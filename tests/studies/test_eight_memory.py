@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from forgetless.studies.eight_memory import METHODS, kept, network, samples
+from forgetless.studies.eight_page import page
+from forgetless.studies.run import Experiment
+from forgetless.task import Recipe
+from streams import network as small
+from streams import stream
+
+EXPERIMENT = Experiment("small", stream(3), lambda seed: small(seed, pretrained=True), Recipe(0.1, 2, 24))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_memory_does_not_grow_with_tasks_except_where_the_method_says_so(name: str) -> None:
+    found = kept(EXPERIMENT, name)
+    assert len(found) == 3
+    if name != "ebll":  # an autoencoder for every task
+        assert found[2] == found[1]
+    trunk = network(EXPERIMENT)
+    assert trunk == 4 * sum(each.numel() for each in small().parameters())
+    if name in ("mas", "local-mas", "ewc", "si"):
+        assert 2 * trunk <= found[2] <= 3 * trunk + 64  # θ*, Ω, and what counts
+    if name in ("finetune", "frozen", "lwf"):
+        assert found[2] == 0
+
+
+def test_joint_training_keeps_all_samples() -> None:
+    one = sum(part.numel() * part.element_size() for part in EXPERIMENT.tasks[0].train)
+    assert samples(EXPERIMENT) == [one, 2 * one, 3 * one]
+    assert EXPERIMENT.tasks[0].train[0].dtype == torch.float32
+
+
+def test_the_page_shows_it() -> None:
+    memory = {"tasks": ["a", "b"], "network": 2_000_000, "bytes": {"mas": [4_000_000, 4_000_000], "finetune": [0, 0]}}
+    lines = page_lines(memory)
+    assert "| FineTune | 0.00 | 0.00 |" in lines
+    assert lines.index("| FineTune | 0.00 | 0.00 |") < lines.index("| MAS | 4.00 | 4.00 |")
+    assert any("besides the network (2.00)" in line for line in lines)
+
+
+def page_lines(memory: dict[str, object]) -> list[str]:
+    from forgetless.studies.eight_page import Found
+
+    config = {"limit": 1, "size": 1, "recipe": {"epochs": 1}, "network": "other", "pair": "a-b", "tasks": []}
+    return page([Found(config, {"runs": [], "tasks": []}, [])], memory).splitlines()
