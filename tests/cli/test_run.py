@@ -182,3 +182,12 @@ def test_a_sequence_with_a_damaged_picture(refused: Refused, sets: list[Path]) -
     damaged.write_bytes(b"no picture")
     sentence = f"{damaged} is no picture that can be read: cannot identify image file {str(damaged)!r}."
     refused(sentence, "run", "sequence", "--task", sets[0], "--out", "r")
+
+
+def test_several_processes_of_torchrun_are_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(
+        "a run learns in one process, and torchrun started several; start one command per GPU instead, each with a "
+        "--seed and an --out of its own.",
+        *("run", "small", "--out", "r"),
+    )

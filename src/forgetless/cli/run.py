@@ -117,6 +117,11 @@ def _run(
     from forgetless import methods, studies
     from forgetless.studies.run import Suite, run_all
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ForgetlessError(
+            "a run learns in one process, and torchrun started several; start one command per GPU instead, each with a "
+            "--seed and an --out of its own."
+        )
     for each in method or ():
         methods.create(each)  # refuse an unknown one before reading data
     try:
