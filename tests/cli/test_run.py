@@ -181,6 +181,7 @@ def test_a_sequence_with_a_damaged_picture(refused: Refused, sets: list[Path]) -
     damaged = sets[0] / "train" / "dark" / "3.png"
     damaged.write_bytes(b"no picture")
     sentence = f"{damaged} is no picture that can be read: cannot identify image file {str(damaged)!r}."
+    sentence += " A run with --skip-bad leaves it out."
     refused(sentence, "run", "sequence", "--task", sets[0], "--out", "r")
 
 

@@ -24,12 +24,12 @@ def test_bad_pictures_are_counted_named_and_left_out_only_on_demand(tmp_path: Pa
         decode(some, 4)
     assert str(caught.value) == (
         f"1.png is no picture that can be read: cannot identify image file '{tmp_path}/1.png'. "
-        "--skip-bad leaves it out."
+        "A run with --skip-bad leaves it out."
     )
     (tmp_path / "2.png").unlink()
     with pytest.raises(ForgetlessError) as caught:
         decode(some, 4)
-    assert str(caught.value).endswith(" 2 of 4 pictures cannot be read; --skip-bad leaves them out.")
+    assert str(caught.value).endswith(" 2 of 4 pictures cannot be read; a run with --skip-bad leaves them out.")
     with pytest.warns(UserWarning, match="left out") as warned:
         inputs, labels = decode(some, 4, skip_bad=True)
     assert [str(each.message) for each in warned] == ["left out 2 of 4 pictures that cannot be read: '1.png', '2.png'."]

@@ -136,8 +136,8 @@ def decode(pictures: Pictures, size: int, *, skip_bad: bool = False) -> tuple[Te
     bad = [why for why in tried if isinstance(why, str)]
     good = [number for number, found in enumerate(tried) if isinstance(found, Tensor)]
     if bad and not skip_bad:
-        more = f"{len(bad)} of {len(tried)} pictures cannot be read; --skip-bad leaves them out."
-        raise ForgetlessError(f"{bad[0]}. {more if len(bad) > 1 else '--skip-bad leaves it out.'}")
+        more = f"{len(bad)} of {len(tried)} pictures cannot be read; a run with --skip-bad leaves them out."
+        raise ForgetlessError(f"{bad[0]}. {more if len(bad) > 1 else 'A run with --skip-bad leaves it out.'}")
     if not good:
         raise ForgetlessError(
             f"none of the {len(tried)} pictures can be read; the first: {(bad or ['there is none'])[0]}."

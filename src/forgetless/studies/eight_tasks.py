@@ -75,7 +75,7 @@ def experiment(
         "lr": lr,
         "batch-size": batch_size,
     }
-    flags = ["--pairs"] if pairs else []
+    flags = ["--pairs"] * pairs + ["--skip-bad"] * skip_bad
     one = Experiment(
         "eight-tasks",
         list(tasks.values()),

@@ -73,7 +73,7 @@ def experiment(
     names = two_tasks.TASKS if pairs else tuple(TASKS)
     tasks = load(Path(data), names, cache=Path(cache), skip_bad=skip_bad)
     words = {"omega": omega, "device": device, "epochs": epochs, "lr": lr, "batch-size": batch_size}
-    flags = [word for word, wanted in (("--pairs", pairs), ("--amp", amp)) if wanted]
+    flags = [word for word, wanted in (("--pairs", pairs), ("--amp", amp), ("--skip-bad", skip_bad)) if wanted]
     one = Experiment(
         "mas-2018",
         list(tasks.values()),

@@ -22,6 +22,7 @@ def experiment(
     epochs: int = 15,
     lr: float = 2e-3,
     batch_size: int = 32,
+    skip_bad: bool = False,
 ) -> Experiment:
     """Learn the picture sets in the folders `tasks`, one after the other.
 
@@ -36,6 +37,7 @@ def experiment(
         epochs: passes over each task.
         lr: the learning rate at the start of each task; it falls to zero along a cosine.
         batch_size: the most pictures in a step.
+        skip_bad: leave out pictures that cannot be read, counted and named.
 
     Raises:
         ForgetlessError: no task, two of the same name, a network that does not exist or is not installed, or a
@@ -48,11 +50,12 @@ def experiment(
     pretrained(network)  # refuse it before reading pictures
     return Experiment(
         "sequence",
-        [images.load(folder, size=size, limit=limit) for folder in tasks],
+        [images.load(folder, size=size, limit=limit, skip_bad=skip_bad) for folder in tasks],
         lambda seed: pretrained(network),
         recipe,
         {"network": network, "size": size, "limit": limit},
-        _arguments(tasks, network=network, size=size, limit=limit, epochs=epochs, lr=lr, batch_size=batch_size),
+        _arguments(tasks, network=network, size=size, limit=limit, epochs=epochs, lr=lr, batch_size=batch_size)
+        + ["--skip-bad"] * skip_bad,
     )
 
 
