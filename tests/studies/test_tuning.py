@@ -34,8 +34,9 @@ def test_a_strength_is_found_on_the_second_task_alone_and_kept(tmp_path: Path) -
         raise AssertionError("it was sought again")
 
     assert tuning.strength(method, fails, TASKS, RECIPE, tmp_path) == found
-    (tmp_path / "mas-found.json").unlink()
-    assert tuning.strength(method, network, TASKS, RECIPE, tmp_path) == found  # the third task plays no part
+    other = tmp_path / "other"  # the third task plays no part
+    assert tuning.strength(method, network, TASKS, RECIPE, other) == found
+    assert json.loads((other / "mas.json").read_text()) == held
 
 
 @pytest.mark.parametrize("held", ["[]", "{}", '{"strength": "x"}'])

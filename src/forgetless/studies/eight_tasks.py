@@ -74,6 +74,7 @@ def experiment(
         "epochs": epochs,
         "lr": lr,
         "batch-size": batch_size,
+        "drop": drop,
     }
     flags = ["--pairs"] * pairs + ["--skip-bad"] * skip_bad
     one = Experiment(
