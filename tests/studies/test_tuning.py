@@ -11,7 +11,8 @@ from forgetless import methods
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.studies.run import Experiment, run
-from forgetless.studies.tuning import STARTS, Tuning
+from forgetless.studies.search import STARTS
+from forgetless.studies.tuning import Tuning
 from forgetless.task import Recipe
 from streams import network, stream
 

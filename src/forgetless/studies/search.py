@@ -19,7 +19,12 @@ from forgetless.train import accuracy, derive, learn
 
 _TRAINED = 0.85  # of a task's training samples; the rest says how well it was learned
 #: λ to begin at, by method (De Lange et al. 2021); the others begin at the survey's value for MAS.
-STARTS = {"mas": 3.0, "ewc": 400.0, "si": 400.0, "lwf": 10.0, "ebll": 10.0, "imm": 0.01}
+STARTS = {
+    "mas": 3.0,
+    **dict.fromkeys(("ewc", "online-ewc", "si"), 400.0),
+    **dict.fromkeys(("lwf", "ebll"), 10.0),
+    **dict.fromkeys(("imm-mean", "imm-mode"), 0.01),
+}
 
 
 def search(

@@ -19,9 +19,6 @@ from forgetless.studies.search import search
 from forgetless.task import Method, Recipe, Task
 from forgetless.train import learn
 
-#: λ of the first try (De Lange et al. 2021); methods that the survey does not have begin where MAS does.
-STARTS = {"ewc": 400.0, "online-ewc": 400.0, "si": 400.0, "lwf": 10.0, "ebll": 10.0, "imm-mean": 0.01, "imm-mode": 0.01}
-
 
 @dataclass(frozen=True)
 class Tuning:
@@ -74,7 +71,6 @@ class Tuning:
             raise ForgetlessError("a strength is found on the second task of a stream, and there is but one; give it.")
         own, model = copy.deepcopy(method), network(self.seed)
         learn(model, tasks[:1], own, recipe, seed=self.seed)
-        start = STARTS.get(method.name, 3.0)
         found = search(
             model,
             tasks[1],
@@ -82,7 +78,6 @@ class Tuning:
             recipe,
             self.rates or (recipe.lr,),
             seed=self.seed,
-            start=start,
             drop=self.drop,
             factor=self.factor,
             most=self.most,
