@@ -45,11 +45,11 @@ OURS: dict[str, Callable[..., Any]] = {
 }
 PEERS: dict[str, tuple[Callable[[nn.Module], peers.Pass], float]] = {  # and the seconds that a pass of it may take
     "per-batch": (peers.per_batch, 0),
-    "one-by-one": (peers.one_by_one, 2),
-    "vmap": (peers.vectorized, 2),
-    "opacus": (peers.opacus, 2),
-    "backpack": (peers.backpack, 2),
-    "nngeometry": (peers.nngeometry, 2),
+    "one-by-one": (peers.one_by_one, 1),
+    "vmap": (peers.vectorized, 1),
+    "opacus": (peers.opacus, 1),
+    "backpack": (peers.backpack, 1),
+    "nngeometry": (peers.nngeometry, 1),
 }
 TITLES = {
     "ours": "`mas`, with the C kernel",
@@ -64,7 +64,7 @@ TITLES = {
     "backpack": "BackPACK",
     "nngeometry": "nngeometry",
 }
-ROUNDS_OF_A_PEER = 3
+ROUNDS_OF_A_PEER = 2
 SAMPLES_OF_A_PEER = 8  # it holds a gradient of every parameter for each
 
 
@@ -151,8 +151,7 @@ class Bench:
     def peer(self, row: str) -> Callable[[], float]:
         """A function that times a peer: seconds a sample."""
         make, limit = PEERS[row]
-        model = self.model if row != "nngeometry" else self.network.make().eval()
-        run = make(model)
+        run = make(self.model)
         x = self.x if row == "per-batch" else self.large[:SAMPLES_OF_A_PEER]
         if row != "per-batch":  # few samples where they are slow
             run(self.large[:2])

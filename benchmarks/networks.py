@@ -108,10 +108,8 @@ NETWORKS = {
     "resnet18-64": Network(
         "ResNet-18 64 px", _torchvision("resnet18"), _images(64), 1000, (16, 32, 64), 64, images=True
     ),
-    "resnet18-224": Network(
-        "ResNet-18 224 px", _torchvision("resnet18"), _images(224), 1000, (4, 8, 16), 16, images=True
-    ),
-    "gpt-256": Network("GPT T = 256", lambda: GPT(1000, 256), _ids(1000, 256), 10, (4, 8), 8),
+    "resnet18-224": Network("ResNet-18 224 px", _torchvision("resnet18"), _images(224), 1000, (4, 8), 8, images=True),
+    "gpt-256": Network("GPT T = 256", lambda: GPT(1000, 256), _ids(1000, 256), 10, (2, 4, 8), 8),
     "gpt-32": Network("GPT T = 32", lambda: GPT(1000, 32), _ids(1000, 32), 10, (16, 32, 64), 64),
     "gpt-tied": Network(
         "GPT T = 256, 50,257 tokens, tied",

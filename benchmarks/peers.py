@@ -82,7 +82,7 @@ def opacus(model: nn.Module) -> Pass:
         raise Unserved("refuses batch norm")
     if _tied(model):
         raise Unserved("refuses tied weights")
-    wrapped = GradSampleModule(copy.deepcopy(model), loss_reduction="sum").eval()
+    wrapped = GradSampleModule(_copied(model), loss_reduction="sum").eval()
     for module in wrapped.modules():
         module.training = True  # its hooks record in train mode only; nothing else is left that minds, but dropout
         if isinstance(module, nn.Dropout):
@@ -106,7 +106,7 @@ def backpack(model: nn.Module) -> Pass:
     if any(isinstance(module, (nn.LayerNorm, nn.Embedding)) for module in model.modules()):
         raise Unserved("no rule for its layers")
     converter = any(type(module).__name__ == "ResNet" for module in model.modules())
-    wrapped = library.extend(copy.deepcopy(model).eval(), use_converter=converter).eval()
+    wrapped = library.extend(_copied(model), use_converter=converter).eval()
     loss = library.extend(nn.MSELoss(reduction="sum"))
     sums = [torch.zeros_like(parameter) for parameter in wrapped.parameters()]
 
@@ -126,9 +126,7 @@ def nngeometry(model: nn.Module) -> Pass:
     from nngeometry.backend import TorchHooksJacobianBackend
     from torch.utils.data import DataLoader, TensorDataset
 
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # its hooks need what went in
+    model = _copied(model)
     backend = TorchHooksJacobianBackend(model, lambda x: model(x).square().flatten(1).sum(1, keepdim=True))
     total = torch.zeros(backend.layer_collection.numel())
 
@@ -137,6 +135,15 @@ def nngeometry(model: nn.Module) -> Pass:
         total.add_(jacobian[0].abs_().sum(0))
 
     return run
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy whose activations are not computed in place, which full backward hooks cannot bear."""
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return model
 
 
 def _tied(model: nn.Module) -> bool:
