@@ -1,32 +1,15 @@
-"""How far a measurement is from the reference, and which samples sit on a kink where rounding decides."""
+"""How far a measurement is from the reference, and whether a model is as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from forgetless import Importance
-
-# Operations whose gradient jumps, and which of their results tells on which side an element fell.
-_aten = torch.ops.aten
-_SIGNED = {
-    _aten.relu,
-    _aten.relu_,
-    _aten.threshold,
-    _aten.leaky_relu,
-    _aten.leaky_relu_,
-    _aten.abs,
-    _aten._prelu_kernel,
-}
-_HARD = {_aten.hardtanh: (-1, 1), _aten.hardtanh_: (-1, 1), _aten.hardswish: (-3, 3), _aten.hardswish_: (-3, 3)}
-_HARD |= {_aten.hardsigmoid: (-3, 3), _aten.hardsigmoid_: (-3, 3)}
-_POOLS = {_aten.max_pool2d_with_indices, _aten.max_pool3d_with_indices, _aten.adaptive_max_pool2d}
 
 
 def error(found: Tensor, expected: Tensor, largest: float = 0.0) -> float:
@@ -51,63 +34,6 @@ def errors(found: Importance, expected: Importance) -> dict[str, float]:
 def worst(found: Importance, expected: Importance) -> float:
     """The largest `error` of all parameters."""
     return max(errors(found, expected).values())
-
-
-class Sides(TorchDispatchMode):
-    """Records on which side of each kink every activation falls, sample axis first.
-
-    Works below every torch function and layer, so it shares nothing with what it judges.
-    """
-
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.samples = samples
-        self.sides: list[Tensor] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, packet = kwargs or {}, func.overloadpacket
-        side = None
-        if packet in _SIGNED:
-            side = args[0] > 0
-        elif packet in _HARD:
-            low, high = args[1:3] if packet in (_aten.hardtanh, _aten.hardtanh_) and len(args) > 2 else _HARD[packet]
-            side = (args[0] > low).int() + (args[0] > high).int()
-        result = func(*args, **kwargs)
-        if packet in _POOLS:
-            side = result[1]
-        if side is not None:
-            self.sides.append(side.detach().reshape(self.samples, -1).clone())
-        return result
-
-
-def on_a_kink(run: Callable[[Any], Any], batch: Any, samples: int) -> list[int]:
-    """Samples that have an activation on another side of a kink in their batch than alone.
-
-    Args:
-        run: batch → output.
-        batch: tensors with the sample axis first.
-        samples: how many the batch holds.
-    """
-    with torch.no_grad():
-        with Sides(samples) as together:
-            run(batch)
-        found = []
-        for n in range(samples):
-            with Sides(1) as alone:
-                run(chosen(batch, [n], samples))
-            pairs = zip(together.sides, alone.sides, strict=True)
-            if any(not torch.equal(batched[n], single[0]) for batched, single in pairs):
-                found.append(n)
-    return found
-
-
-def chosen(batch: Any, rows: list[int], samples: int) -> Any:
-    """Some samples of a batch."""
-
-    def piece(value: Any) -> Any:
-        return value[rows] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == samples else value
-
-    return tree_map(piece, batch)
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:

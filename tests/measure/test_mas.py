@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import forgetless
-from exactness import chosen, errors, on_a_kink, unchanged, worst
-from forgetless import Importance, data
+from exactness import errors, unchanged, worst
+from forgetless import Importance
+from forgetless.measure.kinks import on_a_kink, without
 from forgetless.output import Output
 from problems import PROBLEMS, Problem
 
@@ -79,9 +80,9 @@ def test_float32_equals_one_sample_at_a_time(problem: Problem) -> None:
         return
     # What deviates must be a kink: samples whose activations fall on its other side in a batch are named and left out,
     # and without them the numbers must agree.
-    function, samples = Output(options.get("output"), options.get("forward")), data.size(batch)
-    kinked = on_a_kink(lambda piece: function.tensors(model, piece), batch, samples)
+    function = Output(options.get("output"), options.get("forward"))
+    kinked = on_a_kink(lambda piece: function.tensors(model, piece), batch)
     assert kinked, errors(found, expected)
-    batch = chosen(batch, [n for n in range(samples) if n not in kinked], samples)
+    batch = without(batch, kinked)
     found, expected = measured(model, batch, **options), forgetless.reference.mas(model, batch, **options)
     assert worst(found, expected) <= tolerance, errors(found, expected)

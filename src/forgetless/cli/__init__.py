@@ -1,6 +1,6 @@
 """The command line: `forgetless run`, `forgetless measure`, `forgetless report`, a file each.
 
-Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 2 what was asked cannot be done (one
+Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what was asked cannot be done (one
 sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported inside the commands, so that
 `--help` and `--version` answer at once.
 """
@@ -19,6 +19,7 @@ from forgetless.cli.data import app as data
 from forgetless.cli.measure import measure
 from forgetless.cli.report import report
 from forgetless.cli.run import app as run
+from forgetless.cli.verify import verify
 from forgetless.errors import ForgetlessError
 
 
@@ -51,6 +52,7 @@ app.add_typer(run, name="run")
 app.add_typer(data, name="data")
 app.command("measure")(measure)
 app.command("report")(report)
+app.command("verify")(verify)
 
 
 def _show_version(wanted: bool) -> bool:

@@ -1,0 +1,132 @@
+"""`forgetless verify --model MODEL`: whether a network's importance is exact, parameter by parameter."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forgetless.cli.models import load_data, load_model
+from forgetless.errors import ForgetlessError
+
+if TYPE_CHECKING:
+    from forgetless.measure.verification import Verification
+
+
+def verify(
+    model: Annotated[
+        str, typer.Option(help="package.module:function that makes it, or torchvision:NAME.", show_default=False)
+    ],
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights, a .safetensors file. [default: as it is made]", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Samples, as for `forgetless measure`. [default: random ones]", show_default=False),
+    ] = None,
+    shape: Annotated[str, typer.Option(help="The shape of a random sample.")] = "3,64,64",
+    samples: Annotated[int, typer.Option(min=2, help="How many samples.")] = 4,
+    output: Annotated[
+        str | None, typer.Option(help="Which of its outputs, by name. [default: the logits, or the only one]")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="The largest error in float64, of a parameter's largest importance.")
+    ] = 1e-10,
+    tolerance_own: Annotated[
+        float, typer.Option(help="The same in the model's own precision. [default: 2e-5, in half precision 0.05]")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of random weights and samples.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Compare the importance of every parameter with one-at-a-time passes: path taken, error, cost.
+
+    Ends with exit code 1 if an error is above the tolerance. In float32 a sample with an activation within rounding of
+    a kink (a ReLU's 0) has no one right gradient: such samples are named, and compared in float64 alone.
+    """
+    import torch
+
+    from forgetless import reference
+    from forgetless.data import rows
+    from forgetless.measure.verification import verify as verified
+
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise ForgetlessError(f"--tolerance must be positive, not {tolerance}.")
+    torch.manual_seed(seed)
+    network = load_model(model, weights, random=True)
+    batch = torch.randn(samples, *_sizes(shape)) if data is None else rows(load_data(data, 64, samples), 0, samples)
+    found = verified(network, batch, reference.mas, output=output)
+    half = found.dtype in (torch.float16, torch.bfloat16)
+    own = tolerance_own or (0.05 if half else 2e-5)
+    wrong = [row.name for row in found.rows if row.float64 > tolerance or (row.own is not None and row.own > own)]
+    if as_json:
+        typer.echo(json.dumps(_facts(model, found, wrong), indent=2))
+    else:
+        _show(found, wrong)
+    if wrong:
+        sys.stderr.write(f"forgetless: {len(wrong)} of {len(found.rows)} parameters are not exact.\n")
+        raise typer.Exit(1)
+
+
+def _sizes(shape: str) -> list[int]:
+    try:
+        sizes = [int(size) for size in shape.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise ForgetlessError(f"--shape {shape!r} is no shape; write numbers with commas, as in 3,64,64.")
+    return sizes
+
+
+def _facts(model: str, found: Verification, wrong: list[str]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "exact": not wrong,
+        "samples": found.samples,
+        "on_a_kink": list(found.kinked),
+        "dtype": str(found.dtype).removeprefix("torch."),
+        "milliseconds_per_sample": found.milliseconds,
+        "parameters": {
+            row.name: {
+                "path": row.path,
+                "by": row.by,
+                "error_float64": row.float64,
+                "error_own_dtype": row.own,
+                "milliseconds_per_sample": row.milliseconds,
+                "exact": row.name not in wrong,
+            }
+            for row in found.rows
+        },
+    }
+
+
+def _show(found: Verification, wrong: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    dtype = str(found.dtype).removeprefix("torch.")
+    shown = Table(
+        "parameter", "path", "by", "error, float64", f"error, {dtype}", "ms a sample", box=None, pad_edge=False
+    )
+    for row in found.rows:
+        style = "bold red" if row.name in wrong else ""
+        own = "–" if row.own is None else f"{row.own:.1e}"
+        cost = "–" if row.milliseconds is None else f"{row.milliseconds:.3f}"
+        shown.add_row(Text(row.name), row.path, Text(row.by), f"{row.float64:.1e}", own, cost, style=style)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file is as wide as it takes
+    console.print(shown)
+    ours, alone, plain = (found.milliseconds[key] for key in ("importance", "one at a time", "plain"))
+    typer.echo(
+        f"\n{found.samples} samples; a sample costs {ours:.3g} ms with the check of the first two, {alone:.3g} ms one "
+        f"at a time, and {plain:.3g} ms in a plain forward and backward pass."
+    )
+    if found.kinked:
+        listed = ", ".join(map(str, found.kinked))
+        typer.echo(f"on a kink in {dtype}, so compared in float64 alone: sample {listed}.")
+    typer.echo("not exact: " + ", ".join(wrong) if wrong else "exact.")
