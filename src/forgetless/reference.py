@@ -162,10 +162,8 @@ class _Sums:
     def gradients(self, value: Tensor, again: bool = False) -> list[Tensor]:
         """`∂value/∂θ` of every parameter, zero where it takes no part."""
         found = torch.autograd.grad(value, self.parameters, retain_graph=again, allow_unused=True)
-        zeros = [torch.zeros_like(parameter) for parameter in self.parameters]
-        return [
-            zero if gradient is None else gradient.detach() + zero for zero, gradient in zip(zeros, found, strict=True)
-        ]
+        pairs = zip(found, self.parameters, strict=True)
+        return [torch.zeros_like(p) if g is None else g.detach().to_dense() for g, p in pairs]
 
     def add(self, sample: Iterable[Tensor]) -> None:
         """Take in what one sample adds to every parameter's sum."""
