@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,12 @@ def made(problem: Problem, dtype: torch.dtype) -> tuple[nn.Module, Any, dict[str
 def test_problems_have_names_of_their_own() -> None:
     names = [problem.name for problem in PROBLEMS]
     assert len(set(names)) == len(names)
+
+
+def test_the_page_of_exactness_has_every_problem() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exactness.md").read_text(encoding="utf-8")
+    missing = [problem.name for problem in PROBLEMS if f"| {problem.name} |" not in page]
+    assert not missing, "make it anew: PYTHONPATH=tests python -m problems > docs/exactness.md"
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
