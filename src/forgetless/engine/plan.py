@@ -79,7 +79,7 @@ def _taped(
     tape: Tape, model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, strict: bool
 ) -> Tensor:
     """One pass under the tape; backward too, or with `strict` only where all is well."""
-    with only(list(parameters.values()), model), tape:
+    with only(list(parameters.values()), model), _unhooked(parameters), tape:
         values = scalars(model, batch)
         well = not strict or (not tape.unruled and bool(torch.isfinite(values).all()))
         if values.requires_grad and well:
@@ -107,7 +107,7 @@ def single_sums(
         moduli = modulus(gradient.to_dense() if gradient.is_sparse else gradient, power)
         sums[name] = sums[name].add_(moduli) if name in sums else moduli
 
-    with only(list(parameters.values()), model), _taking(parameters, add) as taken:
+    with only(list(parameters.values()), model), _unhooked(parameters), _taking(parameters, add) as taken:
         for n in range(data.size(batch)):
             value = scalars(model, data.rows(batch, n, n + 1))
             values.append(value.detach())
@@ -122,13 +122,26 @@ def single_sums(
 
 
 @contextlib.contextmanager
+def _unhooked(parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, nothing that waits for the gradients of the parameters is called, such as an optimiser in a hook."""
+    found = [getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in parameters.values()]
+    waiting = [(hooks, dict(hooks)) for hooks in found if hooks]
+    try:
+        for hooks, _ in waiting:
+            hooks.clear()
+        yield
+    finally:
+        for hooks, before in waiting:
+            hooks.update(before)
+
+
+@contextlib.contextmanager
 def _taking(parameters: Mapping[str, Tensor], add: Callable[[str, Tensor], None]) -> Iterator[bool]:
     """Inside, a backward pass hands over every gradient as soon as it is there, so that they are never all in memory.
 
-    Yields whether that can be: not where other hooks wait for the gradients, as an optimiser's or DDP's may.
+    Yields whether that can be: not where DDP or FSDP wait for the gradients.
     """
-    waited_for = any(getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in parameters.values())
-    if waited_for or not all(parameter.is_leaf for parameter in parameters.values()) or _several_processes():
+    if not all(parameter.is_leaf for parameter in parameters.values()) or _several_processes():
         yield False
         return
 
