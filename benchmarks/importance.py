@@ -2,7 +2,7 @@
 
     python benchmarks/importance.py                                   every network, every row that is not there yet
     python benchmarks/importance.py --only resnet18-64 --rows ours,hebbian --again
-    python benchmarks/importance.py --table                           print what has been measured
+    python benchmarks/importance.py --table                           rewrite the tables in docs/performance.md
 
 Plain is ‖F‖² forward and backward for all parameters in eval mode, at the batch size and memory layout that are best
 for it; ours is `forgetless.mas` itself, handed batches of any size, in that layout, in the steady state of a pass.
@@ -36,6 +36,8 @@ import forgetless
 from forgetless.kernels import native
 
 RESULTS = Path(__file__).parent / "results" / "importance.json"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- importance: begin -->\n", "<!-- importance: end -->"
 OURS: dict[str, Callable[..., Any]] = {
     "ours": forgetless.mas,
     "ours-torch": forgetless.mas,
@@ -302,6 +304,18 @@ def table(results: dict[str, Any]) -> str:
     }
     for title, fact in facts.items():
         lines.append(f"| {title} | " + " | ".join(fact(results["networks"][name]) for name in columns) + " |")
+    places = {
+        json.dumps({key: each["environment"][key] for key in ("cpu", "vectors", "cores", "threads", "clock", "torch")})
+        for name in columns
+        for each in results["networks"][name]["rows"].values()
+    }
+    for each in sorted(places):
+        place = json.loads(each)
+        lines += [
+            "",
+            f"{place['cpu']} ({place['vectors']}), {place['cores']} cores, {place['threads']} thread(s), clock: "
+            f"{place['clock']}, torch {place['torch']}.",
+        ]
     return "\n".join(lines)
 
 
@@ -334,7 +348,9 @@ def main() -> None:
         return memory_of(*json.loads(given.memory_of))
     results = json.loads(given.file.read_text()) if given.file.exists() else {"networks": {}}
     if given.table:
-        return print(table(results))
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(before + BEGIN + table(results) + "\n" + END + rest.partition(END)[2])
+        return None
     if given.clock == "cpu":
         torch.set_num_threads(1)
     for name in given.only.split(","):
