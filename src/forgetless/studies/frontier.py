@@ -32,7 +32,7 @@ from forgetless.measure.normalised import mean_squared_norm
 from forgetless.methods.frozen import Frozen
 from forgetless.parameters import fingerprints, trainable
 from forgetless.strength.stability import stability_decay
-from forgetless.studies import images
+from forgetless.studies import figures, images
 from forgetless.studies.networks import pretrained
 from forgetless.studies.search import search_split
 from forgetless.task import Method, Recipe, Task
@@ -252,19 +252,19 @@ def trained(
     settle()
     with torch.no_grad():
         old, new = (accuracy(model, task, BATCH) for task in (scene.old, scene.new))
-    return {"old": old, "new": new, "before": scene.before, **figures(scene, model)}
+    return {"old": old, "new": new, "before": scene.before, **moved(scene, model)}
 
 
-def figures(scene: Scene, model: MultiHead) -> dict[str, float]:
+def moved(scene: Scene, model: MultiHead) -> dict[str, float]:
     """How far the network went from the old one: known without data, and from unlabelled pictures of the old task."""
     first, last = (trainable(each, exclude="heads") for each in (scene.model, _thawed(model)))
     omega = scene.omegas["exact"].mean()
     with torch.no_grad():
-        moved = {name: (last[name] - first[name]).double() for name in omega}
+        steps = {name: (last[name] - first[name]).double() for name in omega}
         found = {
-            "bound": sum(float((omega[name] * moved[name].abs()).sum()) for name in omega),
-            "drift": sum(float((omega[name] * moved[name].square()).sum()) for name in omega),
-            "distance": math.sqrt(sum(float(each.square().sum()) for each in moved.values())),
+            "bound": sum(float((omega[name] * steps[name].abs()).sum()) for name in omega),
+            "drift": sum(float((omega[name] * steps[name].square()).sum()) for name in omega),
+            "distance": math.sqrt(sum(float(each.square().sum()) for each in steps.values())),
         }
         pictures = scene.old.train[0][:PROBES]
         was, now = (_logits(each, pictures, scene.old.name) for each in (scene.model, model))
@@ -336,14 +336,30 @@ def collect(out: Path) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m forgetless.studies.frontier", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with the picture sets by name")
+    parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to draw what is there")
     parser.add_argument("--out", type=Path, required=True, help="the run directory; points in it are kept")
+    parser.add_argument("--page", type=Path, help="a Markdown page that takes the tables; figures go beside it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pair", type=int, action="append", help="only that one of the pairs, 1, 2 or 3; repeatable")
     options = parser.parse_args(words)
     pairs = PAIRS if options.pair is None else [PAIRS[number - 1] for number in options.pair]
-    run(options.data, options.out, options.seed, pairs)
-    files.write_json(options.out / "frontier.json", collect(options.out))
+    if options.data is not None:
+        run(options.data, options.out, options.seed, pairs)
+        files.write_json(options.out / "frontier.json", collect(options.out))
+    if options.page is not None:
+        drawn(files.read_json(options.out / "frontier.json")["points"], options.page)
+
+
+def drawn(points: figures.Points, page: Path) -> None:
+    """Draw the figures beside a page, and put the tables into it."""
+    figures.frontier(points, page.parent / "figures" / "strength-frontier.svg")
+    figures.prediction(points, page.parent / "figures" / "strength-prediction.svg")
+    figures.inserted(page, "frontier", figures.table(points))
+    lines = [f"| rank correlation with forgetting | {' | '.join(points)} | all |", "|---" * (len(points) + 2) + "|"]
+    for key, name in figures.PREDICTORS.items():
+        cells = [*figures.correlations(points, key).values(), figures.overall(points, key)]
+        lines.append(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+    figures.inserted(page, "prediction", "\n".join(lines))
 
 
 if __name__ == "__main__":
