@@ -86,6 +86,7 @@ OPEN_LISTS: dict[str, set[str]] = {
     "report": set(),
     "sets": {"cache", "download", "entry", "folder", "pictures"},
     "studies": {
+        "figures",
         "alexnet",
         "comparison",
         "digits",

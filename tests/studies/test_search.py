@@ -39,7 +39,7 @@ def test_a_task_too_small_to_split_is_refused():
 
 
 @pytest.mark.parametrize("name", ["mas", "si", "lwf"])
-def test_a_search_changes_neither_model_nor_method_and_never_sees_the_test_samples(name, tmp_path):
+def test_a_search_changes_nothing_and_never_sees_the_test_samples(name, tmp_path):
     tasks = streams.stream(2, samples=96)
     blind = dataclasses.replace(tasks[1], test=(torch.full_like(tasks[1].test[0], torch.nan), tasks[1].test[1]))
     model, method = streams.network(), methods.create(name)

@@ -33,8 +33,8 @@ def normalised(
     To first order `ΣΩ|Δ|` is no less than the mean change of ‖F‖², so `r = ΣΩ|Δ| / mean ‖F‖²` is that change relative
     to ‖F‖² itself; and `r² ≤ ΣΩ · ΣΩΔ² / (mean ‖F‖²)²` (Cauchy and Schwarz). So a strength of λ on the normalised scale
     asks at least `λ r²` of the loss for a relative change of r: a pure number, whatever the scale of the outputs and
-    the unit of the weights, and nearly so over widths (docs/strength.md has the study). λ of the paper's scale, which stays
-    the default, times `(mean ‖F‖²)² / ΣΩ` is λ of this one.
+    the unit of the weights, and nearly so over widths (docs/strength.md has the study). λ of the paper's scale, which
+    stays the default, times `(mean ‖F‖²)² / ΣΩ` is λ of this one.
 
     Args:
         importance: as `forgetless.mas` measured it.

@@ -358,7 +358,7 @@ def drawn(points: figures.Points, page: Path) -> None:
     lines = [f"| rank correlation with forgetting | {' | '.join(points)} | all |", "|---" * (len(points) + 2) + "|"]
     for key, name in figures.PREDICTORS.items():
         cells = [*figures.correlations(points, key).values(), figures.overall(points, key)]
-        lines.append(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+        lines.append(f"| {name.replace('|', chr(92) + '|')} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
     figures.inserted(page, "prediction", "\n".join(lines))
 
 
