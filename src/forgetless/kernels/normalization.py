@@ -34,7 +34,7 @@ def _channelwise(
 ) -> Call:
     """A norm over x `[N, C, …]` with a weight and a bias per channel."""
     terms = (
-        lambda d, x: _over_channels(samples, d * normalized(x)),
+        lambda d, x: _over_channels(samples, normalized(x).mul_(d)),  # in place: it is as large as the activations
         lambda d, x: _over_channels(samples, d),
     )
     return Call(input, (weight, bias), forward, input_gradient, terms)
@@ -65,7 +65,7 @@ def batch_norm(
         return d * (scale if w is None else scale * w.view(shape)).to(d.dtype)
 
     def normalized(x: Tensor) -> Tensor:
-        return (x - mean) * scale
+        return (x - mean).mul_(scale)
 
     return _channelwise(samples, input, weight, bias, forward, input_gradient, normalized)
 
