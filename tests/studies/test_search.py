@@ -33,7 +33,10 @@ def test_the_split_keeps_every_class_and_every_sample_once():
 def test_a_task_too_small_to_split_is_refused():
     task = streams.stream(1, samples=48)[0]
     tiny = dataclasses.replace(task, train=(task.train[0][:3], torch.arange(3)))
-    sentence = "task 'task.0' has 3 training samples for 3 classes: too few to hold some back, so no strength can be found on it."
+    sentence = (
+        "task 'task.0' has 3 training samples for 3 classes: too few to hold some back, so no strength can be found on "
+        "it."
+    )
     with pytest.raises(ForgetlessError, match=f"^{re.escape(sentence)}$"):
         search_split(tiny, 0)
 
