@@ -98,6 +98,7 @@ OPEN_LISTS: dict[str, set[str]] = {
         "pairs",
         "paper",
         "parallel",
+        "reproduction",
         "run",
         "search",
         "tuning",
