@@ -48,10 +48,10 @@ HEADING = "## The penalised step"
 # network, batch size, rounds
 CASES = {
     "MLP, batch 64": ("mlp", 64, 30),
-    "MLP, batch 256": ("mlp", 256, 16),
-    "AlexNet 224, batch 32": ("alexnet", 32, 6),
-    "ResNet-18 64 px, batch 32": ("resnet18-64", 32, 10),
-    "GPT T = 256, batch 8": ("gpt-256", 8, 6),
+    "MLP, batch 256": ("mlp", 256, 20),
+    "ResNet-18 64 px, batch 32": ("resnet18-64", 32, 12),
+    "GPT T = 256, batch 4": ("gpt-256", 4, 10),
+    "AlexNet 224, batch 32": ("alexnet", 32, 8),
 }
 OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
     "SGD with momentum": lambda model: optim.SGD(model.parameters(), lr=1e-4, momentum=0.9),
@@ -59,7 +59,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
     "AdamW(fused=True)": lambda model: optim.AdamW(model.parameters(), lr=1e-5, fused=True),
 }
 GOALS = {  # of the pull
-    "SGD with momentum": (1.10, None, 1.05, 1.02, 1.02),
+    "SGD with momentum": (1.10, None, 1.02, 1.02, 1.05),
     "AdamW": (1.15, 1.05, 1.05, 1.05, 1.05),
     "AdamW(fused=True)": (1.15, 1.05, 1.05, 1.05, 1.05),
 }
@@ -138,10 +138,10 @@ def measured(case: str, optimizer: str, rounds: int, clock: str) -> dict[str, ob
     order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in ROWS}
     inside: dict[str, list[float]] = {name: [] for name in ROWS}
-    for turn in range(rounds + 2):
+    for turn in range(rounds + 1):
         for each in order.sample(rows, len(rows)):
             taken, hooked = each.step(CLOCKS[clock])
-            if turn >= 2:
+            if turn >= 1:
                 times[each.name].append(taken)
                 inside[each.name].append(taken / (taken - hooked))
     ratios = {name: [a / b for a, b in zip(times[name], times["plain"], strict=True)] for name in ROWS}
@@ -234,6 +234,8 @@ def main() -> None:
         if options.only.lower() not in case.lower():
             continue
         for optimizer in OPTIMIZERS:
+            if "fused" in optimizer and "MLP" not in case:  # where the optimiser is not what takes the time
+                continue
             result = measured(case, optimizer, max(3, round(rounds * options.rounds)), options.clock)
             found["runs"].append(result)  # type: ignore[attr-defined]
             figures: dict[str, dict[str, float]] = result  # type: ignore[assignment]

@@ -165,7 +165,8 @@ class Anchor:
         an optimiser attached to after that takes the parameters it holds over from the earlier one.
 
         Args:
-            optimizer: holds at least one of the anchored parameters.
+            optimizer: holds at least one of the anchored parameters; a wrapper without hooks of its own, as
+                Accelerate's, stands for the one inside.
             how: "pull" moves the weights back after the step, in the closed form that fits the optimiser
                 (`forgetless.attachments.forms`): finite at every strength, for an optimiser not known there as well, of
                 which a warning says what its form means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before the
@@ -188,6 +189,7 @@ class Anchor:
             )
         if not isinstance(optimizer, Optimizer):
             raise ForgetlessError(f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}.")
+        optimizer = _innermost(optimizer)
         present = self._present()
         owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         if owned.isdisjoint(present or set(self._model.parameters())):
@@ -416,6 +418,12 @@ class Anchor:
                 self._holds[name].common(named[name])
                 present[named[name]] = self._holds[name]
         return present
+
+
+def _innermost(optimizer: Optimizer) -> Optimizer:
+    inner = getattr(optimizer, "optimizer", None)
+    bare = not hasattr(optimizer, "_optimizer_step_post_hooks")
+    return _innermost(inner) if bare and isinstance(inner, Optimizer) else optimizer
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from forgetless.errors import ForgetlessError
 
 # Elements handled at a time: on a CPU so few that the temporaries stay in its cache.
-_PIECE, _PIECE_ELSEWHERE = 1 << 18, 1 << 24
+_PIECE, _PIECE_ELSEWHERE = 1 << 17, 1 << 24
 
 Index = tuple[slice, ...]
 

@@ -185,6 +185,15 @@ def test_no_number_makes_another_one_bad(way, compact):
 
 
 @ways
+def test_rates_may_be_tensors(way):
+    """As the counts of a capturable optimiser are."""
+    move = made((300,), divisor="root", decay=0.2)
+    rates = {key: torch.tensor(getattr(move.response, key)) for key in ("rate", "scale", "epsilon")}
+    move.response = move.response._replace(**rates)
+    assert_right(move, way)
+
+
+@ways
 def test_a_centred_variance_below_zero_counts_as_zero(way):
     move = made((4,), divisor="centred")
     move.response.mean.fill_(100.0)

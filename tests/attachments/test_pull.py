@@ -460,6 +460,31 @@ def test_with_batches_they_agree_within_the_spread_of_seeds(cls, lr):
 # ------------------------------------------------------------------------------------------ an optimiser's life
 
 
+def test_a_wrapper_without_hooks_stands_for_the_optimiser_inside():
+    class Wrapper(optim.Optimizer):  # as Accelerate's
+        def __init__(self, optimizer: optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+        @property
+        def param_groups(self):
+            return self.optimizer.param_groups
+
+        def zero_grad(self):
+            self.optimizer.zero_grad()
+
+        def step(self):
+            self.optimizer.step()
+
+    model, twin = Net(), Net()
+    optimizers = [optim.SGD(net.parameters(), lr=0.1, momentum=0.9) for net in (model, twin)]
+    wrapper = Wrapper(optimizers[0])
+    Anchor(model, measured(model), strength=2.0).attach(wrapper)
+    Anchor(twin, measured(twin), strength=2.0).attach(optimizers[1])
+    model.learn(wrapper)
+    twin.learn(optimizers[1])
+    assert_same(model, twin, rtol=0, atol=0)
+
+
 def test_each_group_is_pulled_at_its_own_rate():
     model, twin = Net(), Net()
     optimizer = optim.SGD(

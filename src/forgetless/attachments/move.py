@@ -74,7 +74,7 @@ class Move:
         """`s / (1 + s)`, the part of the way back that a weight goes, piece by piece."""
         dtype = self.target.dtype
         for part in pieces(tuple(self.weights.shape), self.weights.device):
-            firm = self.importance[part].to(dtype, copy=True).mul_(self.by_importance)
+            firm = self.importance[part].to(dtype) * self.by_importance
             if self.decay:
                 firm.add_(self.alike)
             firm.clamp_(max=_FIRMEST)
