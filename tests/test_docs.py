@@ -19,7 +19,7 @@ SECTIONS = [(page, path, text) for page in PAGES for path, text in _SECTION.find
 
 
 def test_there_are_sections_to_check() -> None:
-    assert {path for _, path, _ in SECTIONS} >= {"results/demo.json", "results/sequence.json"}
+    assert {path for _, path, _ in SECTIONS} >= {"docs/results/demo.json", "docs/results/sequence.json"}
 
 
 @pytest.mark.parametrize(("page", "path", "text"), SECTIONS, ids=[f"{page.name}: {path}" for page, path, _ in SECTIONS])

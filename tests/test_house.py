@@ -92,6 +92,7 @@ OPEN_LISTS: dict[str, set[str]] = {
         "digits",
         "directory",
         "eight_figures",
+        "eight_memory",
         "images",
         "networks",
         "omega",

@@ -43,3 +43,9 @@ def test_no_results(refused: Callable[..., None]) -> None:
     )
     Path("r/results.json").write_text(json.dumps({**RESULTS, "runs": []}))
     refused("these results hold no finished run yet; let `forgetless run` finish one.", "report", "r")
+
+
+def test_markdown_is_only_printed(forgetless: Command) -> None:
+    Path("results.json").write_text(json.dumps(RESULTS))
+    assert forgetless("report", "results.json", "--markdown").stdout.startswith("| task | mas, λ = 1 |\n")
+    assert not Path("report.html").exists()

@@ -1,8 +1,8 @@
-"""The command line: `forgetless run`, `forgetless measure`, `forgetless report`, a file each.
+"""The command line: `forgetless run`, `measure`, `verify`, `report` and `data`, a file each.
 
-Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what was asked cannot be done (one
-sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported inside the commands, so that
-`--help` and `--version` answer at once.
+Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
+was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
+inside the commands, so that `--help` and `--version` answer at once.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def report(
         bool, typer.Option("--markdown", help="Print the command and the table as Markdown instead.")
     ] = False,
 ) -> None:
-    """Show the results of a run as a table and write its page, report.html, anew."""
+    """Show the results of a run as a table and write its page, report.html, anew; Markdown is only printed."""
     from rich.console import Console
 
     from forgetless import results
@@ -24,13 +24,13 @@ def report(
 
     found = results.read(run)
     shown = table(found)
+    if as_markdown:
+        typer.echo(markdown(found), nl=False)
+        return
     target = (run if run.is_dir() else run.parent) / "report.html"
     page(found, target)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
-        return
-    if as_markdown:
-        typer.echo(markdown(found), nl=False)
         return
     Console().print(shown)
     typer.echo(f"\npage: {target}")
