@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from forgetless.kernels import native
+from forgetless.shapes import Float
 
 _TILE = 1 << 18  # elements of the scratch that holds |g_n|: stays in a core's cache (measured)
 _ROWS = 32  # of g_n at least, or a product is not worth its call
@@ -94,8 +95,8 @@ class Outer:
         shape: the parameter's shape; O·I elements in row-major order.
     """
 
-    d: Tensor
-    a: Tensor
+    d: Float[Tensor, "n t o"]
+    a: Float[Tensor, "n t i"]
     shape: torch.Size
 
     def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
