@@ -41,8 +41,8 @@ from forgetless.train import accuracy, derive, learn
 #: (old task, new task); every set is the old one once and the new one once.
 PAIRS = (("scenes", "letters"), ("letters", "actions"), ("actions", "scenes"))
 #: So that fine-tuning forgets and all points take about half an hour on one core. Changed once, after two fine-tuning
-#: runs at rates of 2e-3 and 6e-3 that forgot little; their accuracy on the old task's test pictures had been printed too,
-#: so the regime (not any strength in it) was chosen knowing how much fine-tuning forgets.
+#: runs at rates of 2e-3 and 6e-3 that forgot little; their accuracy on the old task's test pictures had been printed
+#: too, so the regime (not any strength in it) was chosen knowing how much fine-tuning forgets.
 RECIPE = Recipe(8e-3, 10, 16, clip=5.0, schedule="cosine", hold_statistics=True)
 SIZE, LIMIT, TESTED, PROBES, MEASURED, BATCH = 64, 300, 450, 200, 300, 50
 
