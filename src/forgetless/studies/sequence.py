@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from forgetless.errors import ForgetlessError
+from forgetless.heads import MultiHead
 from forgetless.parameters import listing
 from forgetless.studies import images
 from forgetless.studies.networks import pretrained
@@ -51,12 +53,17 @@ def experiment(
     return Experiment(
         "sequence",
         [images.load(folder, size=size, limit=limit, skip_bad=skip_bad) for folder in tasks],
-        lambda seed: pretrained(network),
+        functools.partial(_start, network),
         recipe,
         {"network": network, "size": size, "limit": limit},
         _arguments(tasks, network=network, size=size, limit=limit, epochs=epochs, lr=lr, batch_size=batch_size)
         + ["--skip-bad"] * skip_bad,
     )
+
+
+def _start(network: str, seed: int) -> MultiHead:
+    """The pretrained network; a function of its own, so that other processes can be told of it."""
+    return pretrained(network)
 
 
 def _arguments(tasks: Sequence[str | Path], **options: object) -> list[str]:
