@@ -86,8 +86,9 @@ def test_what_a_run_raises_is_raised_here_and_others_are_kept(processes: int, tm
 
 def test_a_process_that_dies_is_noticed(tmp_path: Path) -> None:
     lethal = dataclasses.replace(EXPERIMENT, network=dying)
+    # 7 is its own; what it takes along in the middle of a message may end with another.
     with pytest.raises(
-        ForgetlessError, match=r"^a process that did the work ended with exit code 7 \(out of memory\?\)"
+        ForgetlessError, match=r"^a process that did the work ended with exit code \d+ \(out of memory\?\)"
     ):
         run(lethal, NAMES, [1], tmp_path / "out", processes=2)
 
