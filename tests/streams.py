@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -66,3 +67,8 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     """Whether two modules hold the same names and, bit for bit, the same tensors."""
     one, two = first.state_dict(), second.state_dict()
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def dying(seed: int) -> MultiHead:
+    """In the place of a network, where other processes find it: the end of the process that asks for one."""
+    os._exit(7)
