@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from forgetless import files
-from forgetless.errors import ForgetlessError
 from forgetless.results import MethodSummary, Summary
+from forgetless.studies.figures import pyplot_module, save
 from forgetless.studies.paper import TITLES
 
 #: Method → colour; the others are grey.
@@ -29,7 +27,7 @@ _COLOURS = {
 
 def sequence(summary: Summary, path: Path) -> None:
     """Figure 5: the mean over the tasks so far after each task, and what is left of every task, and on average."""
-    pyplot = _pyplot()
+    pyplot = pyplot_module()
     figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9, 7))
     places = range(len(summary.tasks))
     for method in summary.methods:
@@ -49,12 +47,12 @@ def sequence(summary: Summary, path: Path) -> None:
         axis.grid(alpha=0.3, axis="y")
     figure.legend(*upper.get_legend_handles_labels(), loc="lower center", ncol=6, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    _save(figure, path)
+    save(figure, path)
 
 
 def sensitivity(curve: Mapping[float, MethodSummary], path: Path) -> None:
     """Average accuracy at the end, accuracy when learned, and forgetting of MAS, over λ."""
-    pyplot = _pyplot()
+    pyplot = pyplot_module()
     figure, axis = pyplot.subplots(figsize=(6, 3.6))
     lines = {
         "average accuracy at the end": [each.average for each in curve.values()],
@@ -69,7 +67,7 @@ def sensitivity(curve: Mapping[float, MethodSummary], path: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _title(method: MethodSummary) -> str:
@@ -78,22 +76,3 @@ def _title(method: MethodSummary) -> str:
 
 def _colour(method: MethodSummary) -> str:
     return _COLOURS.get(method.method, "#999999")
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ForgetlessError("figures need matplotlib: pip install 'forgetless[report]'.") from error
-    matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "forgetless"  # the same picture has the same bytes
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
-    _pyplot().close(figure)

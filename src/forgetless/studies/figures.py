@@ -1,4 +1,4 @@
-"""Pictures and tables of what studies of the strength found. Needs matplotlib: `pip install 'forgetless[report]'`."""
+"""Pictures and tables of what studies of the strength found. Needs matplotlib: `pip install 'forgetless[figures]'`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def finished(points: Points) -> Points:
 
 def frontier(points: Points, path: Path) -> None:
     """Old-task accuracy against new-task accuracy, a panel per pair, a line per kind of protection over λ."""
-    pyplot = _pyplot()
+    pyplot = pyplot_module()
     figure, axes = pyplot.subplots(1, len(points), figsize=(4.2 * len(points), 4.2), squeeze=False)
     for axis, (pair, found) in zip(axes[0], finished(points).items(), strict=True):
         for curve, (colour, mark) in _LINES.items():
@@ -68,12 +68,12 @@ def frontier(points: Points, path: Path) -> None:
     }
     figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.1, 1, 1))
-    _save(figure, path)
+    save(figure, path)
 
 
 def prediction(points: Points, path: Path) -> None:
     """Measured forgetting against each figure that predicts it, over all runs, with rank correlations."""
-    pyplot = _pyplot()
+    pyplot = pyplot_module()
     figure, axes = pyplot.subplots(1, len(PREDICTORS), figsize=(3.2 * len(PREDICTORS), 3.4), squeeze=False, sharey=True)
     for axis, (key, name) in zip(axes[0], PREDICTORS.items(), strict=True):
         for pair, found in finished(points).items():
@@ -86,7 +86,7 @@ def prediction(points: Points, path: Path) -> None:
     axes[0][0].set_ylabel("forgetting: loss of accuracy")
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()
-    _save(figure, path)
+    save(figure, path)
 
 
 def correlations(points: Points, key: str) -> dict[str, float]:
@@ -151,19 +151,26 @@ def inserted(page: Path, name: str, text: str) -> None:
     files.write_text(page, f"{before}{mark}{text}\n{end}{after}")
 
 
-def _pyplot() -> Any:
+def pyplot_module() -> Any:
+    """`matplotlib.pyplot`, set so that it needs no screen and the same picture has the same bytes.
+
+    Raises:
+        ForgetlessError: matplotlib is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:
-        raise ForgetlessError("figures need matplotlib: pip install 'forgetless[report]'.") from error
+        raise ForgetlessError("figures need matplotlib: pip install 'forgetless[figures]'.") from error
     matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "forgetless"  # the same picture has the same bytes
+    matplotlib.rcParams["svg.hashsalt"] = "forgetless"
     from matplotlib import pyplot
 
     return pyplot
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as SVG, whole or not at all, and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
+    pyplot_module().close(figure)
