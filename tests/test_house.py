@@ -82,7 +82,7 @@ OPEN_LISTS: dict[str, set[str]] = {
     "measure": {"measurement", "draws", "normalised", "kinks", "verification"},
     "attachments": {"attachment", "forms", "move", "native"},
     "strength": {"dial"},
-    "methods": {"anchored", "composed", "distilled", "memory"},
+    "methods": {"anchored", "composed", "distilled", "memory", "replaying"},
     "report": set(),
     "sets": {"cache", "download", "entry", "folder", "pictures"},
     "studies": {

@@ -323,7 +323,9 @@ def test_a_composition_that_makes_no_sense(name: str, sentence: str) -> None:
 
 
 def test_a_setting_that_is_not_there() -> None:
-    with pytest.raises(ForgetlessError, match=r"^the method 'er' has no setting 'size'; it has 'strength',"):
+    with pytest.raises(
+        ForgetlessError, match=r"^the method 'er' has no setting 'size'; it has 'memory', 'strength'\.$"
+    ):
         create("er", size=3)
     assert create("er", memory=3).settings() == {"strength": 1.0, "memory": 3}
 

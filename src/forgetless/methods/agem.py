@@ -14,12 +14,13 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.heads import MultiHead
-from forgetless.methods.memory import Memory, mean_loss, recall
-from forgetless.task import Method, Task
+from forgetless.methods.memory import mean_loss, recall
+from forgetless.methods.replaying import Replaying
+from forgetless.task import Task
 
 
 @dataclass
-class AGEM(Method):
+class AGEM(Replaying):
     """`g ← g − (gᵀr / rᵀr) r` where `gᵀr < 0`: g the step's gradient, r that of the loss on a batch from memory.
 
     Over all parameters together, r on as many samples as the step. Needs old samples and their labels. Memory: `memory`
@@ -33,13 +34,8 @@ class AGEM(Method):
     """
 
     name: ClassVar[str] = "a-gem"
-    memory: int = 500
-    _memory: Memory = field(init=False, repr=False)
     _batch: int = field(default=0, init=False, repr=False)
     _hook: RemovableHandle | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._memory = Memory(self.memory)
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Look at every step's gradient before it is taken."""
@@ -63,15 +59,7 @@ class AGEM(Method):
         if self._hook is not None:
             self._hook.remove()
         self._hook = None
-        self._memory.add(task)
-
-    def state(self) -> dict[str, Tensor]:
-        """The samples."""
-        return self._memory.state()
-
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
-        """Take the samples back."""
-        self._memory.load_state(tensors)
+        super().end(model, task)
 
 
 @torch.no_grad()

@@ -6,23 +6,23 @@ Baseline", NeurIPS 2020, arXiv 2004.07211.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from forgetless.heads import MultiHead
-from forgetless.methods.memory import Memory, mean_loss, recall
-from forgetless.task import Method, Task
+from forgetless.methods.memory import mean_loss, recall
+from forgetless.methods.replaying import Replaying
+from forgetless.task import Task
 
 _BATCH = 128
 
 
 @dataclass
-class DER(Method):
+class DER(Replaying):
     """`λ (α ‖z − z*‖² / C + β cross-entropy)`, each on a batch from memory as large as the new one.
 
     z are the logits now, z* those when the sample's task ended, C how many. Needs old samples and their labels. Memory:
@@ -43,16 +43,6 @@ class DER(Method):
     strength: float = 1.0
     alpha: float = 1.0
     beta: float = 0.5
-    memory: int = 500
-    _memory: Memory = field(init=False, repr=False)
-    _model: MultiHead | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._memory = Memory(self.memory)
-
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Remember the network that is to recall."""
-        self._model = model
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
         """How far the answers to one batch from memory have moved, and the loss of another; None while it is empty."""
@@ -82,11 +72,3 @@ class DER(Method):
             return torch.cat(logits)
 
         self._memory.add(task, answers)
-
-    def state(self) -> dict[str, Tensor]:
-        """The samples."""
-        return self._memory.state()
-
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
-        """Take the samples back."""
-        self._memory.load_state(tensors)

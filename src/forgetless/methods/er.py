@@ -5,19 +5,17 @@ Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019, arXiv 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.optim import Optimizer
 
-from forgetless.heads import MultiHead
-from forgetless.methods.memory import Memory, mean_loss, recall
-from forgetless.task import Method, Task
+from forgetless.methods.memory import mean_loss, recall
+from forgetless.methods.replaying import Replaying
 
 
 @dataclass
-class ER(Method):
+class ER(Replaying):
     """`λ` times the mean cross-entropy of a batch from memory, as large as the new one, each sample under its own head.
 
     Needs old samples and their labels, which the methods that hold weights do not. Memory: `memory` samples.
@@ -32,16 +30,6 @@ class ER(Method):
 
     name: ClassVar[str] = "er"
     strength: float = 1.0
-    memory: int = 500
-    _memory: Memory = field(init=False, repr=False)
-    _model: MultiHead | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._memory = Memory(self.memory)
-
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Remember the network that is to recall."""
-        self._model = model
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
         """The loss of a batch from memory; None while it is empty."""
@@ -49,15 +37,3 @@ class ER(Method):
             return None
         assert self._model is not None
         return self.strength * mean_loss(recall(self._model, self._memory.draw(len(labels))))
-
-    def end(self, model: MultiHead, task: Task) -> None:
-        """Keep samples of the task."""
-        self._memory.add(task)
-
-    def state(self) -> dict[str, Tensor]:
-        """The samples."""
-        return self._memory.state()
-
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
-        """Take the samples back."""
-        self._memory.load_state(tensors)

@@ -10,15 +10,13 @@ from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
-from forgetless.heads import MultiHead
-from forgetless.methods.memory import Memory, recall
-from forgetless.task import Method, Task
+from forgetless.methods.memory import recall
+from forgetless.methods.replaying import Replaying
 
 
 @dataclass
-class Joint(Method):
+class Joint(Replaying):
     """The loss is the sum of all losses so far: a step takes a batch of the new task and one of every earlier task.
 
     An upper bound, not a rival: it keeps all data (its checkpoints too), and a step costs as many batches as there are
@@ -26,12 +24,7 @@ class Joint(Method):
     """
 
     name: ClassVar[str] = "joint"
-    _memory: Memory = field(default_factory=lambda: Memory(None), init=False, repr=False)
-    _model: MultiHead | None = field(default=None, init=False, repr=False)
-
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Remember the network that is to recall."""
-        self._model = model
+    memory: None = field(default=None, init=False)
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
         """The losses of a batch of every earlier task."""
@@ -40,15 +33,3 @@ class Joint(Method):
         assert self._model is not None
         losses = [F.cross_entropy(now, then) for now, then in recall(self._model, self._memory.draw_each(len(labels)))]
         return sum(losses, start=logits.new_zeros(()))
-
-    def end(self, model: MultiHead, task: Task) -> None:
-        """Keep all of the task."""
-        self._memory.add(task)
-
-    def state(self) -> dict[str, Tensor]:
-        """All data of the tasks so far."""
-        return self._memory.state()
-
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
-        """Take the data back."""
-        self._memory.load_state(tensors)
