@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import nn
 
+import forgetless
 from exactness import unchanged
+from forgetless.engine.tape import Tape
 from forgetless.engine.untouched import untouched
 
 
@@ -53,3 +57,15 @@ def test_the_witness_sees_what_is_not_undone() -> None:
     model = made()
     with pytest.raises(AssertionError), unchanged(model):
         model(TOKENS)
+
+
+def test_no_pass_stays_in_memory() -> None:
+    """The graph holds the tape and the tape the graph: somebody must let go, or every batch is kept for good."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 1))
+    gc.collect()
+    gc.disable()
+    try:
+        forgetless.mas(model, torch.randn(4, 3), progress=False)
+        assert not [each for each in gc.get_objects() if isinstance(each, Tape)]
+    finally:
+        gc.enable()

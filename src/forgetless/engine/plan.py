@@ -22,12 +22,13 @@ from forgetless import data
 from forgetless.engine.tape import Axis, Tape
 from forgetless.engine.untouched import in_float64, only
 from forgetless.errors import ForgetlessError
-from forgetless.kernels.terms import modulus
+from forgetless.kernels.terms import modulus_
 
 Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
 
 _AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the parameter's largest; a kink may flip in float32
 _AGREE_HALF = 5e-2
+_COMPARED = 1 << 20  # elements at a time
 _ROUNDING = torch.finfo(torch.float64).eps ** 2
 
 
@@ -79,7 +80,7 @@ def _taped(
     tape: Tape, model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars: Scalars, strict: bool
 ) -> Tensor:
     """One pass under the tape; backward too, or with `strict` only where all is well."""
-    with only(list(parameters.values()), model), _unhooked(parameters), tape:
+    with only(list(parameters.values()), model), _unhooked(parameters), contextlib.closing(tape), tape:
         values = scalars(model, batch)
         well = not strict or (not tape.unruled and bool(torch.isfinite(values).all()))
         if values.requires_grad and well:
@@ -104,7 +105,7 @@ def single_sums(
     values = []
 
     def add(name: str, gradient: Tensor) -> None:
-        moduli = modulus(gradient.to_dense() if gradient.is_sparse else gradient, power)
+        moduli = modulus_(gradient.to_dense() if gradient.is_sparse else gradient, power)
         sums[name] = sums[name].add_(moduli) if name in sums else moduli
 
     with only(list(parameters.values()), model), _unhooked(parameters), _taking(parameters, add) as taken:
@@ -117,7 +118,7 @@ def single_sums(
                 gradients = torch.autograd.grad(value.sum(), list(parameters.values()), allow_unused=True)
                 for name, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
-                        add(name, gradient)
+                        add(name, gradient.clone())  # it may be another parameter's too
     return sums, torch.cat(values)
 
 
@@ -137,7 +138,7 @@ def _unhooked(parameters: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _taking(parameters: Mapping[str, Tensor], add: Callable[[str, Tensor], None]) -> Iterator[bool]:
-    """Inside, a backward pass hands over every gradient as soon as it is there, so that they are never all in memory.
+    """Inside, a backward pass gives every gradient away as soon as it is there, so that they are never all in memory.
 
     Yields whether that can be: not where DDP or FSDP wait for the gradients.
     """
@@ -217,7 +218,7 @@ def _axes(model: nn.Module, parameters: Mapping[str, Tensor], pair: Any, scalars
     shapes = []
     for batch in (pair, data.rows(pair, 0, 1)):
         tape = Tape(parameters, batch, 1, lambda name, total: None)
-        with only(list(parameters.values()), model), tape:
+        with only(list(parameters.values()), model), contextlib.closing(tape), tape:
             scalars(model, batch)
         shapes.append(tape.met)
     axes: dict[str, Axis] = {}
@@ -244,8 +245,11 @@ class _Held:
 
 def _distance(found: Tensor, expected: Tensor) -> float:
     """The largest difference, of the largest expected value."""
-    scale = float(expected.abs().max())
-    gap = float((found - expected).abs().max())
+    found, expected = (values if values.dim() else values.reshape(1) for values in (found, expected))
+    rows = max(1, _COMPARED // max(1, expected[:1].numel()))
+    pieces = list(zip(torch.split(found, rows), torch.split(expected, rows), strict=True))  # copies are small
+    scale = max(float(right.abs().max()) for _, right in pieces)
+    gap = max(float((left - right).abs().max()) for left, right in pieces)
     return gap if scale == 0 else gap / scale
 
 

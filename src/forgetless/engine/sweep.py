@@ -25,7 +25,7 @@ from forgetless.engine.untouched import untouched
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing, trainable, unwrapped
 
-_ACTIVATIONS = 128 << 20  # bytes of activations a batch of ours may hold, beside as many as the parameters have
+_ACTIVATIONS = 300 << 20  # bytes of activations that a batch of ours may hold
 _LARGEST = 1024  # samples; beyond that a batch gains nothing
 _LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
 _FIRST_LOOK, _LOOK_AGAIN = 8, 1.25  # batches before `until` is asked first, and how many times that before the next
@@ -204,15 +204,14 @@ class _Run:
         return Sums(sums, self.count, unused, self.confidence)
 
     def _finite(self, total: Tensor) -> bool:
-        return bool(torch.isfinite(total).all())
+        return data.finite(total)
 
     def _step(self, samples: int) -> int:
         if self.batch_size is not None:
             return self.batch_size
         if self.plan is None:
             return 1 if samples > 1 else samples
-        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters.values())
-        fitting = int((_ACTIVATIONS + weights) / max(1.0, self.plan.sample_bytes))
+        fitting = int(_ACTIVATIONS / max(1.0, self.plan.sample_bytes))
         largest = _LARGEST if self.confidence is None else _LARGEST_COMPARED
         pieces = math.ceil(samples / max(1, min(largest, fitting)))
         return math.ceil(samples / max(1, pieces)) or 1  # equal pieces: a short last one would cost as a whole one
@@ -272,11 +271,11 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 
 def _refuse_non_finite_weights(model: nn.Module) -> None:
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, tensor in tensors.items():
-        # A float mask buffer may hold -inf on purpose; a NaN never is.
-        bad = torch.isnan(tensor) if name not in dict(model.named_parameters()) else ~torch.isfinite(tensor)
-        if tensor.is_floating_point() and bool(bad.any()):
+    parameters = dict(model.named_parameters())
+    for name, tensor in {**parameters, **dict(model.named_buffers())}.items():
+        if not tensor.is_floating_point() or data.finite(tensor):
+            continue
+        if name in parameters or bool(torch.isnan(tensor).any()):  # a float mask buffer may hold -inf on purpose
             raise ForgetlessError(
                 f"the weights of {name!r} hold NaN or Inf; the network is broken there, so load a sound checkpoint."
             )

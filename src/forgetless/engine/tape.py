@@ -81,6 +81,11 @@ class Tape(TorchFunctionMode):
         for tensor in data.tensors(batch):
             mark_of_samples(tensor)
 
+    def close(self) -> None:
+        """Let go of the graph: it holds the tape, which holds it, so that neither would ever be freed."""
+        for held in (self._slots, self._derived, self._used):
+            held.clear()
+
     def __torch_function__(
         self,
         func: Callable[..., Any],

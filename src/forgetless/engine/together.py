@@ -7,6 +7,7 @@ each step how many passes it takes and between forward and backward whether all 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import zlib
@@ -299,7 +300,12 @@ class _Shards(_Together):
                 held[name] = total
 
         tape = Tape(self.plan.batched, batch, self.power, deposit, self.plan.axes)
-        with self.ranks.passing(), only(list(self.plan.batched.values()), self.model), tape:
+        with (
+            self.ranks.passing(),
+            only(list(self.plan.batched.values()), self.model),
+            contextlib.closing(tape),
+            tape,
+        ):
             values = self.scalars(self.model, batch)
             order = zlib.crc32("\n".join(tape._slots).encode())
             table = self.ranks.agree(self._lost(tape), order, _bad(values), values.requires_grad)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,29 +16,65 @@ from forgetless.kernels.rule import Call, Operation, Rule, Samples
 from forgetless.kernels.terms import Dense, widened
 
 _aten = torch.ops.aten
+_PIECE = 1 << 18  # elements of `d x̂` at a time: they stay in a core's cache, and need no memory of their own
 
 
-def _over_channels(samples: Samples, values: Tensor) -> Dense:
+@dataclass
+class Statistics:
+    """What a norm normalises with, `x̂ = (x − μ) / σ`; both broadcast against x.
+
+    Attributes:
+        mean: μ; None where nothing is subtracted.
+        inverse: 1/σ.
+    """
+
+    mean: Tensor | None
+    inverse: Tensor
+
+    def normalized(self, x: Tensor, rows: slice) -> Tensor:
+        """Some rows of x̂."""
+        mean, inverse = (s if s is None or len(s) == 1 else s[rows] for s in (self.mean, self.inverse))
+        assert inverse is not None
+        return x[rows] * inverse if mean is None else (x[rows] - mean).mul_(inverse)
+
+
+Reduce = Callable[[Samples, Tensor], Tensor]  # values in the shape of x → their sums within each sample
+
+
+def _scales(samples: Samples, d: Tensor, x: Tensor, statistics: Statistics, reduce: Reduce) -> Dense:
+    """`Σ_t d x̂` of every sample, a few samples at a time."""
+    each = len(x) // samples.count if samples.lead(x) else len(x)
+    step = each * max(1, _PIECE // max(1, x[:each].numel()))
+    sums = []
+    for start in range(0, len(x), step):
+        rows = slice(start, min(start + step, len(x)))
+        product = statistics.normalized(x, rows).mul_(d[rows])
+        some = replace(samples, count=len(product) // each) if samples.lead(x) else samples
+        sums.append(reduce(some, product))
+    return Dense(torch.cat(sums))
+
+
+def _over_channels(samples: Samples, values: Tensor) -> Tensor:
     """`[N·k, C, …]` summed over positions and the k rows of a sample: `[N, C]`."""
     summed = widened(values).flatten(2).sum(2) if values.dim() > 2 else widened(values)
-    return Dense(summed if len(summed) == samples.count else summed.view(samples.count, -1, summed.shape[1]).sum(1))
+    return summed if len(summed) == samples.count else summed.view(samples.count, -1, summed.shape[1]).sum(1)
 
 
-def _channelwise(
+def _norm(
     samples: Samples,
     input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    parameters: tuple[Tensor | None, ...],
     forward: Callable[..., Tensor],
     input_gradient: Callable[..., Tensor],
-    normalized: Callable[[Tensor], Tensor],
+    statistics: Callable[[Tensor], Statistics],
+    reduce: Reduce,
 ) -> Call:
-    """A norm over x `[N, C, …]` with a weight and a bias per channel."""
+    """A norm with a weight, and perhaps a bias."""
     terms = (
-        lambda d, x: _over_channels(samples, normalized(x).mul_(d)),  # in place: it is as large as the activations
-        lambda d, x: _over_channels(samples, d),
+        lambda d, x: _scales(samples, d, x, statistics(x), reduce),
+        lambda d, x: Dense(reduce(samples, d)),
     )
-    return Call(input, (weight, bias), forward, input_gradient, terms)
+    return Call(input, parameters, forward, input_gradient, terms[: len(parameters)])
 
 
 def batch_norm(
@@ -64,10 +101,10 @@ def batch_norm(
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
         return d * (scale if w is None else scale * w.view(shape)).to(d.dtype)
 
-    def normalized(x: Tensor) -> Tensor:
-        return (x - mean).mul_(scale)
+    def statistics(x: Tensor) -> Statistics:
+        return Statistics(mean, scale)
 
-    return _channelwise(samples, input, weight, bias, forward, input_gradient, normalized)
+    return _norm(samples, input, (weight, bias), forward, input_gradient, statistics, _over_channels)
 
 
 def group_norm(
@@ -87,20 +124,21 @@ def group_norm(
     def forward(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
         return torch.group_norm(x, num_groups, w, b, eps, cudnn_enabled)
 
-    def statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _aten.native_group_norm(x.contiguous(), None, None, *sizes, eps)  # type: ignore[no-any-return]
+    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+        _, mean, rstd = _aten.native_group_norm(x.contiguous(), None, None, *sizes, eps)
+        return mean, rstd
 
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
-        _, mean, rstd = statistics(x)
         mask = [True, False, False]
-        d, x = d.contiguous(), x.contiguous()
-        gradients = _aten.native_group_norm_backward(d, x, mean, rstd, w, *sizes, mask)
+        gradients = _aten.native_group_norm_backward(d.contiguous(), x.contiguous(), *moments(x), w, *sizes, mask)
         return gradients[0]  # type: ignore[no-any-return]
 
-    def normalized(x: Tensor) -> Tensor:
-        return statistics(x)[0]
+    def statistics(x: Tensor) -> Statistics:
+        shape = [*x.shape[:2], *[1] * (x.dim() - 2)]
+        mean, inverse = (each.repeat_interleave(shape[1] // num_groups, 1).view(shape) for each in moments(x))
+        return Statistics(mean, inverse)
 
-    return _channelwise(samples, input, weight, bias, forward, input_gradient, normalized)
+    return _norm(samples, input, (weight, bias), forward, input_gradient, statistics, _over_channels)
 
 
 def instance_norm(
@@ -124,24 +162,11 @@ def instance_norm(
     return group_norm(samples, input, input.shape[1], weight, bias, eps, cudnn_enabled)
 
 
-def _trailing(
-    samples: Samples,
-    input: Tensor,
-    shape: list[int],
-    parameters: tuple[Tensor | None, ...],
-    forward: Callable[..., Tensor],
-    input_gradient: Callable[..., Tensor],
-    normalized: Callable[[Tensor], Tensor],
-) -> Call | None:
-    """A norm over the last axes of x `[N, …, *shape]`, with weights of that shape."""
-    kept = len(shape)
+def _trailing(samples: Samples, input: Tensor, kept: int) -> Reduce | None:
+    """How `[N, …, *shape]`, the last `kept` axes being normalised, is summed to `[N, *shape]`; None where it cannot."""
     if samples.axis >= input.dim() - kept or not samples.fit(input):
         return None
-    terms = (
-        lambda d, x: Dense(samples.rows(widened(d * normalized(x)), kept).sum(1)),
-        lambda d, x: Dense(samples.rows(widened(d), kept).sum(1)),
-    )
-    return Call(input, parameters, forward, input_gradient, terms[: len(parameters)])
+    return lambda samples, values: samples.rows(widened(values), kept).sum(1)
 
 
 def layer_norm(
@@ -156,22 +181,30 @@ def layer_norm(
     """Rule of layer norm."""
     shape = list(normalized_shape)
 
-    def forward(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
-        return torch.layer_norm(x, shape, w, b, eps)
+    reduce = _trailing(samples, input, len(shape))
+    if reduce is None:
+        return None
 
-    def statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _aten.native_layer_norm(x, shape, None, None, eps)  # type: ignore[no-any-return]
+    held: list[Tensor] = []  # what the forward pass has found: μ and 1/σ, a number a position
+
+    def forward(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):  # which knows the public operation only
+            return torch.layer_norm(x, shape, w, b, eps)
+        y, *held[:] = _aten.native_layer_norm(x, shape, w, b, eps)
+        return y  # type: ignore[no-any-return]
+
+    def moments(x: Tensor) -> list[Tensor]:
+        return held or list(_aten.native_layer_norm(x, shape, None, None, eps)[1:])
 
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
-        _, mean, rstd = statistics(x)
         mask = [True, False, False]
-        gradients = _aten.native_layer_norm_backward(d, x, shape, mean, rstd, w, b, mask)
+        gradients = _aten.native_layer_norm_backward(d, x, shape, *moments(x), w, b, mask)
         return gradients[0]  # type: ignore[no-any-return]
 
-    def normalized(x: Tensor) -> Tensor:
-        return statistics(x)[0]
+    def statistics(x: Tensor) -> Statistics:
+        return Statistics(*moments(x))
 
-    return _trailing(samples, input, shape, (weight, bias), forward, input_gradient, normalized)
+    return _norm(samples, input, (weight, bias), forward, input_gradient, statistics, reduce)
 
 
 def rms_norm(
@@ -184,24 +217,24 @@ def rms_norm(
     """Rule of RMS norm: `x̂ = x / sqrt(mean(x²) + ε)`."""
     shape = list(normalized_shape)
     axes = list(range(-len(shape), 0))
+    reduce = _trailing(samples, input, len(shape))
+    if reduce is None:
+        return None
 
     def forward(x: Tensor, w: Tensor | None) -> Tensor:
         return torch.rms_norm(x, shape, w, eps)
 
-    def inverse(x: Tensor) -> Tensor:
+    def statistics(x: Tensor) -> Statistics:
         floor = torch.finfo(x.dtype).eps if eps is None else eps
-        return (x.square().mean(axes, keepdim=True) + floor).rsqrt()
+        return Statistics(None, (x.square().mean(axes, keepdim=True) + floor).rsqrt())
 
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None) -> Tensor:
-        scale = inverse(x)
+        scale = statistics(x).inverse
         scaled = (d if w is None else d * w) * scale
         unit = x * scale
         return scaled - unit * (scaled * unit).mean(axes, keepdim=True)
 
-    def normalized(x: Tensor) -> Tensor:
-        return x * inverse(x)
-
-    return _trailing(samples, input, shape, (weight,), forward, input_gradient, normalized)
+    return _norm(samples, input, (weight,), forward, input_gradient, statistics, reduce)
 
 
 RULES: dict[Operation, Rule] = {

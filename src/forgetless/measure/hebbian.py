@@ -81,7 +81,7 @@ def hebbian(
             norms = function.squared_norms(model, batch)
         total = layers.total()
         # The value of the network's own output, and the gradient of what the layers add up to.
-        return norms if total is None else norms + (total - total.detach()) / len(norms)
+        return norms if total is None else norms + total / len(norms)
 
     return measure(
         model,
@@ -107,7 +107,7 @@ class Layers(TorchFunctionMode):
         super().__init__()
         self._open: dict[int, _Layer] = {}  # by result: layers that a batch norm or ReLU may still join
         self._done: dict[int, Tensor] = {}  # results that the rest of the network sees as constants
-        self._ends: list[Tensor] = []  # F_l of every layer, not to be written to, or its squared norm
+        self._ends: list[Tensor] = []  # F_l of every layer, not to be written to, or what stands for its squared norm
         self._memory: dict[int, int] = {}  # whose memory is whose: F_l's address → its place in `_ends`
         for tensor in batching.tensors(batch):
             mark_of_samples(tensor)
@@ -152,11 +152,11 @@ class Layers(TorchFunctionMode):
         return result
 
     def total(self) -> Tensor | None:
-        """`Σ_l Σ_n ‖F_l(y_ln)‖²`, or nothing where there is no layer."""
+        """What has the gradients of `Σ_l Σ_n ‖F_l(y_ln)‖²` and the value 0, or nothing where there is no layer."""
         for layer in self._open.values():
             self._close(layer.result)
         self._open.clear()
-        norms = [end if end.dim() == 0 else _squared_norm(end) for end in self._ends]
+        norms = [end if end.dim() == 0 else _SquaredNorm.apply(end) for end in self._ends]
         return torch.stack(norms).sum() if norms else None
 
     def _begin(self, func: Callable[..., Any], result: Any) -> None:
@@ -174,7 +174,7 @@ class Layers(TorchFunctionMode):
 
     def _close(self, end: Tensor) -> Tensor:
         self._memory[end.untyped_storage().data_ptr()] = len(self._ends)
-        self._ends.append(end if end.dim() else end.square())
+        self._ends.append(end if end.dim() else _SquaredNorm.apply(end))
         self._done[id(end)] = end
         return self._constant(end)
 
@@ -182,7 +182,7 @@ class Layers(TorchFunctionMode):
         """Take the norm of an F_l whose memory is about to be written to, of a copy."""
         place = self._memory.pop(written.untyped_storage().data_ptr(), None)
         if place is not None and self._ends[place].dim():
-            self._ends[place] = _squared_norm(self._ends[place].clone())
+            self._ends[place] = _SquaredNorm.apply(self._ends[place].clone())
 
     def _constant(self, tensor: Tensor) -> Tensor:
         if id(tensor) not in self._done:
@@ -206,9 +206,18 @@ class _Layer:
         return func in _RELUS or func in _DROPOUTS or func in _RESHAPING
 
 
-def _squared_norm(end: Tensor) -> Tensor:
-    wide = end if end.element_size() >= 4 else end.float()
-    return wide.square().sum()
+class _SquaredNorm(torch.autograd.Function):
+    """`‖F‖²` for the sake of its gradient, `2 F`; its value, which nobody asks for, would cost a pass over F."""
+
+    @staticmethod
+    def forward(ctx: Any, end: Tensor) -> Tensor:
+        ctx.save_for_backward(end)
+        return end.new_zeros((), dtype=torch.promote_types(end.dtype, torch.float32))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        (end,) = ctx.saved_tensors
+        return (2 * gradients[0]).to(end.dtype) * end  # type: ignore[no-any-return]
 
 
 _RELUS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
