@@ -1,0 +1,97 @@
+"""What watching costs a training: the seconds in which `Meter` and `Agreement` ask, ÷ those of the training itself.
+
+    OMP_NUM_THREADS=2 .venv/bin/python benchmarks/meter.py              # writes benchmarks/results/meter.json
+    .venv/bin/python benchmarks/meter.py --render                       # rewrites the table in docs/strength.md
+
+A network is trained for as many steps as the watcher, at its own pace, needs for three askings. Both kinds of seconds
+come from the same run (`Meter.cost`, `Agreement.cost`), so that what else the machine does hits both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import warnings
+from pathlib import Path
+
+import networks
+import torch
+from step import CASES, environment
+from torch import optim
+from torch.nn import functional
+
+from forgetless import Agreement, Anchor, Importance, Meter
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "meter.json"
+PAGE = ROOT / "docs" / "strength.md"
+BEGIN, END = "<!-- meter: begin -->\n", "<!-- meter: end -->"
+PROBES, ASKINGS, ROUNDS = 128, 3, 3
+WATCHERS = ("Meter", "Meter(roll_back=…)", "Agreement")
+
+
+def cost(watcher: str, key: str, batch: int) -> float:
+    """The share of one training of the network that the watcher took."""
+    torch.manual_seed(0)
+    network = networks.NETWORKS[key]
+    model = network.make().train()
+    optimizer = optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
+    inputs, labels, probes = network.inputs(batch), torch.randint(0, 10, (batch,)), network.inputs(PROBES)
+    watch: Meter | Agreement
+    if watcher == "Agreement":
+        sums = {name: torch.rand_like(p).pow_(4).detach() for name, p in model.named_parameters()}
+        watch = Agreement(0.01, probes, hold_statistics=False)
+        Anchor(model, Importance(sums, 1.0), watch).attach(optimizer)
+    else:
+        # Far below what random labels do to it, so that it never has anything to undo.
+        watch = Meter(model, probes, roll_back=0.01 if "roll_back" in watcher else False)
+        watch.attach(optimizer)
+    while len(watch.history) < ASKINGS:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    return watch.cost
+
+
+def table(found: dict[str, object]) -> str:
+    """The results as Markdown."""
+    cases: dict[str, dict[str, list[float]]] = found["cases"]  # type: ignore[assignment]
+    machine: dict[str, object] = found["environment"]  # type: ignore[assignment]
+    lines = ["| asking ÷ training, % | " + " | ".join(cases) + " |", "|---" * (len(cases) + 1) + "|"]
+    for watcher in WATCHERS:
+        shares = [cases[case].get(watcher) for case in cases]
+        cells = ["–" if not share else f"{100 * statistics.median(share):.1f}" for share in shares]
+        lines.append(f"| `{watcher}` | " + " | ".join(cells) + " |")
+    lines += ["", f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; median of {ROUNDS} runs."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, or render what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", action="store_true", help="only rewrite the table from the results")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    options = parser.parse_args()
+    if options.render:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        found = json.loads(RESULTS.read_text(encoding="utf-8"))
+        PAGE.write_text(before + BEGIN + table(found) + END + rest.partition(END)[2], encoding="utf-8")
+        return
+    warnings.simplefilter("ignore")
+    cases: dict[str, dict[str, list[float]]] = {}
+    for case, (key, batch, _) in CASES.items():
+        if options.only.lower() not in case.lower():
+            continue
+        for watcher in WATCHERS:
+            cases.setdefault(case, {})[watcher] = [cost(watcher, key, batch) for _ in range(ROUNDS)]
+        print(case, cases[case], os.getloadavg(), file=sys.stderr, flush=True)
+        RESULTS.write_text(
+            json.dumps({"environment": environment(), "cases": cases}, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
