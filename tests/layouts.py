@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import string
 from pathlib import Path
 
@@ -155,3 +156,33 @@ def svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
+
+
+def cifar100(root: Path, monkeypatch: pytest.MonkeyPatch, classes: int = 100) -> Path:
+    """Two training pictures and one test picture of a class; torchvision is told the checksums of these files."""
+    kind = pytest.importorskip("torchvision.datasets").CIFAR100
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    for name, count in (("train", 2 * classes), ("test", classes)):
+        data = np.arange(count, dtype=np.uint8)[:, None].repeat(3 * 32 * 32, 1)
+        content = {"data": data, "fine_labels": [number % classes for number in range(count)]}
+        (folder / name).write_bytes(pickle.dumps(content))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"kind {number}" for number in range(classes)]}))
+    monkeypatch.setattr(kind, "train_list", [["train", _md5(folder / "train")]])
+    monkeypatch.setattr(kind, "test_list", [["test", _md5(folder / "test")]])
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": _md5(folder / "meta")})
+    return folder
+
+
+def tiny_imagenet(root: Path, classes: int = 3) -> Path:
+    """Two training pictures and one validation picture of a class."""
+    folder = root / "tiny-imagenet-200"
+    names = [f"n{number:08}" for number in range(classes)]
+    text(folder / "wnids.txt", *reversed(names))
+    for label, name in enumerate(names):
+        for number in (0, 1):
+            picture(folder / "train" / name / "images" / f"{name}_{number}.JPEG", 10 * label + number)
+        picture(folder / "val" / "images" / f"val_{label}.JPEG", 10 * label)
+    annotations = [f"val_{label}.JPEG\t{name}\t0\t32\t44\t62" for label, name in enumerate(names)]
+    text(folder / "val" / "val_annotations.txt", *annotations)
+    return folder

@@ -6,6 +6,7 @@ import hashlib
 import io
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,17 @@ def test_archives_are_unpacked_and_hostile_ones_are_not(tmp_path: Path) -> None:
         with pytest.raises(ForgetlessError, match=r"a\.tgz cannot be unpacked into "):
             unpack(source, tmp_path)
     assert unpack(Source("http://host/a.txt", "a.txt"), tmp_path) is None
+
+
+def test_zip_archives_too(tmp_path: Path) -> None:
+    source = Source("http://host/a.zip", "a.zip", unpack="set")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("Images/a.jpg", b"picture")
+    assert unpack(source, tmp_path) == tmp_path / "set"
+    assert (tmp_path / "set" / "Images" / "a.jpg").read_bytes() == b"picture"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("../outside", b"no")
+    with pytest.raises(ForgetlessError, match=r"cannot be unpacked into .*outside"):
+        unpack(source, tmp_path)
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "set" / "outside").exists()

@@ -14,7 +14,19 @@ import torch
 
 import layouts
 from forgetless.errors import ForgetlessError
-from forgetless.sets import CATALOGUE, aircraft100, cars196, chars74k, cub200, flowers102, indoor67, svhn, voc_actions
+from forgetless.sets import (
+    CATALOGUE,
+    aircraft100,
+    cars196,
+    chars74k,
+    cifar100,
+    cub200,
+    flowers102,
+    indoor67,
+    svhn,
+    tiny_imagenet,
+    voc_actions,
+)
 from forgetless.sets.entry import Entry
 from forgetless.sets.pictures import Crop, decode
 from layouts import person, picture, text
@@ -250,3 +262,30 @@ def test_the_listing_tells_other_files_labels_and_classes(tmp_path: Path) -> Non
         replace(folder / file, new, old)
     picture(folder / "images" / "002.Auk" / "A_1.jpg", 7)
     assert cub200.ENTRY.sum(cub200.read(folder)) == first  # a listing, not a checksum of contents
+
+
+def test_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = layouts.cifar100(tmp_path, monkeypatch)
+    train, test = sized(cifar100.ENTRY, 100, 200, 100).load(tmp_path)
+    assert train.classes[99] == "kind 99"
+    assert train.labels.tolist() == [*range(100)] * 2
+    assert decode(test, 8)[0][7].unique().tolist() == [7]
+    (folder / "test").write_bytes(b"x")
+    assert refusal(lambda: cifar100.read(folder)).startswith(f"{folder} is not complete or damaged (Dataset not found")
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    folder = layouts.tiny_imagenet(tmp_path)
+    train, test = sized(tiny_imagenet.ENTRY, 3, 6, 3).load(tmp_path)
+    assert train.classes == ("n00000002", "n00000001", "n00000000")  # in the order of wnids.txt
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 1, 1, 2, 2], [2, 1, 0])
+    assert train.names[0] == "train/n00000002/images/n00000002_0.JPEG"
+    replace(folder / "val" / "val_annotations.txt", "n00000001", "n00000009")
+    assert refusal(lambda: tiny_imagenet.read(folder)) == (
+        f"{folder}/val/val_annotations.txt has the class 'n00000009' for val_1.JPEG, which is not in wnids.txt."
+    )
+    shutil.rmtree(folder / "val" / "images")
+    replace(folder / "val" / "val_annotations.txt", "n00000009", "n00000001")
+    assert refusal(lambda: sized(tiny_imagenet.ENTRY, 3, 6, 3).load(tmp_path)).startswith(
+        f"{folder}: it is unpacked only in part, 3 of its 3 test pictures are missing, "
+    )

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing
-from forgetless.sets import aircraft100, cars196, chars74k, cub200, flowers102, indoor67, small, svhn, voc_actions
+from forgetless.sets import (
+    aircraft100,
+    cars196,
+    chars74k,
+    cifar100,
+    cub200,
+    flowers102,
+    indoor67,
+    small,
+    svhn,
+    tiny_imagenet,
+    voc_actions,
+)
 from forgetless.sets.entry import Entry
 
-#: The paper's eight, in its order, and small ones.
+#: The paper's eight, in its order, two that later work splits into tasks, and small ones.
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -19,6 +31,8 @@ CATALOGUE: dict[str, Entry] = {
         voc_actions.ENTRY,
         chars74k.ENTRY,
         svhn.ENTRY,
+        cifar100.ENTRY,
+        tiny_imagenet.ENTRY,
         *small.ENTRIES,
     )
 }

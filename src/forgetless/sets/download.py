@@ -7,6 +7,7 @@ import http.client
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,12 +135,24 @@ def unpack(source: Source, root: Path) -> Path | None:
         return None
     path, folder = root / source.path, root / source.unpack
     try:
-        with tarfile.open(path) as archive:
-            folder.mkdir(parents=True, exist_ok=True)
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                _refuse_outside(archive, folder)
+                archive.extractall(folder)
+        else:
+            with tarfile.open(path) as tar:
+                tar.extractall(folder, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise ForgetlessError(f"{path} cannot be unpacked into {folder}: {error}.") from error
     return folder
+
+
+def _refuse_outside(archive: zipfile.ZipFile, folder: Path) -> None:
+    """`extractall` would put such a member elsewhere, silently."""
+    for name in archive.namelist():
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise zipfile.BadZipFile(f"{name!r} would be extracted outside of it")
 
 
 def _reason(error: Exception) -> str:

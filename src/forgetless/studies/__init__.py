@@ -8,7 +8,17 @@ from typing import Any
 
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing
-from forgetless.studies import authors_demo, demo, eight_tasks, mas_2018, permuted_mnist, sequence, split_mnist
+from forgetless.studies import (
+    authors_demo,
+    demo,
+    eight_tasks,
+    mas_2018,
+    permuted_mnist,
+    sequence,
+    split_cifar100,
+    split_mnist,
+    split_tiny_imagenet,
+)
 from forgetless.studies.run import Experiment, Suite
 
 EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {
@@ -19,6 +29,8 @@ EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {
     "split-mnist": split_mnist.experiment,
     "permuted-mnist": permuted_mnist.experiment,
     "authors-demo": authors_demo.experiment,
+    "split-cifar100": split_cifar100.experiment,
+    "split-tiny-imagenet": split_tiny_imagenet.experiment,
 }
 
 

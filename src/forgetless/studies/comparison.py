@@ -12,7 +12,8 @@ from forgetless import metrics
 from forgetless.errors import ForgetlessError
 
 Run = Mapping[str, Any]
-Published = Mapping[str, Mapping[str, tuple[float, float]]]
+Figure = tuple[float, float | None]  # a mean, and its standard deviation where that is known
+Published = Mapping[str, Mapping[str, Figure]]
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,13 @@ def spread(figures: Sequence[float], digits: int = 2) -> str:
     return mean if len(figures) < 2 else f"{mean} ± {statistics.stdev(figures):.{digits}f}"
 
 
-def verdict(figures: Sequence[float], published: tuple[float, float]) -> str:
-    """Whether the mean is above, within or below the published mean ± its standard deviation."""
+def verdict(figures: Sequence[float], published: Figure | None) -> str:
+    """Whether the mean is above, within or below the published mean ± its standard deviation, where that is known."""
+    if published is None:
+        return "–"
     mean, (their, sd) = statistics.fmean(figures), published
+    if sd is None:
+        return "–"
     return "within" if abs(mean - their) <= sd else "above" if mean > their else "**below**"
 
 
@@ -129,7 +134,7 @@ def table(results: Mapping[str, Mapping[str, Any]], published: Published, rival:
 
     Args:
         results: scenario → content of its `results.json`.
-        published: scenario → method → mean and standard deviation, in percent.
+        published: scenario → method → mean and standard deviation (or None), in percent.
         rival: the method that the others are compared with, on the same seeds.
     """
     return "\n\n".join(
@@ -139,7 +144,7 @@ def table(results: Mapping[str, Mapping[str, Any]], published: Published, rival:
     )
 
 
-def _block(scenario: str, content: Mapping[str, Any], published: Mapping[str, tuple[float, float]], rival: str) -> str:
+def _block(scenario: str, content: Mapping[str, Any], published: Mapping[str, Figure], rival: str) -> str:
     found, lost = accuracies(content), _by_method(content, metrics.forgetting_mas)
     strengths: dict[str, set[float]] = {}
     for run in content["runs"]:
@@ -159,15 +164,22 @@ def _block(scenario: str, content: Mapping[str, Any], published: Mapping[str, tu
         cells = [
             name,
             "–" if not λ else f"{λ[0]:g}" if len(λ) == 1 else f"{λ[0]:g} … {λ[-1]:g}",
-            "–" if theirs is None else f"{theirs[0]:.2f} ± {theirs[1]:.2f}",
+            _published(theirs),
             spread(figures),
             str(len(figures)),
-            "–" if theirs is None else verdict(figures, theirs),
+            verdict(figures, theirs),
             spread(list(lost[name].values())),
             *_against(found, name, rival),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _published(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    mean, sd = figure
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
 
 
 def _against(found: Mapping[str, Mapping[tuple[int, int], float]], name: str, rival: str) -> tuple[str, str]:
