@@ -17,7 +17,8 @@ def linear(samples: Samples, input: Tensor, weight: Tensor, bias: Tensor | None 
         return Outer(samples.rows(d, 1), samples.rows(x, 1), weight.shape)
 
     def bias_term(d: Tensor, x: Tensor) -> Dense:
-        return Dense(samples.rows(d, 1).sum(1))
+        rows = samples.rows(d, 1)
+        return Dense(rows[:, 0] if rows.shape[1] == 1 else rows.sum(1))  # a sum of one would be a copy
 
     return Call(
         input,

@@ -31,7 +31,7 @@ def experiment(
     network: str = "squeezenet",
     size: int = 64,
     limit: int = 800,
-    epochs: int = 15,
+    epochs: int = 10,
     lr: float = 2e-3,
     batch_size: int = 32,
     drop: float = DROP,
