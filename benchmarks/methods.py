@@ -20,7 +20,7 @@ from pathlib import Path
 from step import environment
 
 from forgetless import methods
-from forgetless.studies import demo, digits
+from forgetless.experiments import demo, digits
 from forgetless.task import Recipe
 from forgetless.train import learn
 

@@ -56,8 +56,13 @@ MAY_USE = {
     "results": "files metrics",
     "report": "files results",
     "sets": "files",
-    "studies": "forgetless files heads importance task train methods metrics results report measure sets strength",
-    "cli": "forgetless importance methods train results report studies sets measure reference data",
+    "networks": "heads",
+    "running": "forgetless files heads task train methods metrics results report sets strength",
+    "experiments": "heads importance task train methods metrics results sets networks running",
+    "studies": "forgetless experiments running networks sets task train heads methods measure strength metrics results "
+    "report files importance",
+    "cli": "forgetless importance methods train results report experiments networks running sets measure reference "
+    "data",
     # the package itself: public names, and `python -m forgetless`
     "forgetless": "anchor importance measure reference meter statistics strength",
     "__main__": "cli",
@@ -65,15 +70,15 @@ MAY_USE = {
 # Third parties stay at the edge; torch may be used everywhere.
 THIRD_PARTIES = {
     "safetensors": "files cli",
-    "numpy": "kernels measure sets studies cli",
+    "numpy": "kernels measure sets networks running cli",
     "rich": "engine report cli",
     "typer": "cli",
     "jinja2": "report",
     "matplotlib": "studies",
-    "torchvision": "cli sets studies",
+    "torchvision": "cli sets networks experiments",
     "PIL": "sets",
     "pyarrow": "sets",
-    "mlxtend": "studies",
+    "mlxtend": "experiments studies",
     "jaxtyping": "shapes",
 }
 # Folders whose files all answer one question with one signature, and what in them is not such a file.
@@ -85,25 +90,9 @@ OPEN_LISTS: dict[str, set[str]] = {
     "methods": {"anchored", "composed", "distilled", "memory", "replaying"},
     "report": set(),
     "sets": {"cache", "download", "entry", "folder", "pictures"},
-    "studies": {
-        "figures",
-        "alexnet",
-        "comparison",
-        "digits",
-        "directory",
-        "eight_figures",
-        "eight_memory",
-        "images",
-        "networks",
-        "omega",
-        "pairs",
-        "paper",
-        "parallel",
-        "reproduction",
-        "run",
-        "search",
-        "tuning",
-    },
+    "networks": {"normalize"},
+    "experiments": {"comparison", "digits", "images", "omega", "pairs", "paper", "splitting"},
+    "studies": {"eight_figures", "figures", "held"},
     "cli": {"models"},
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
@@ -212,9 +201,12 @@ def test_the_reference_shares_no_code_with_what_it_is_a_witness_of() -> None:
     assert {room(module) for module in reached}.isdisjoint({"kernels", "engine", "measure"})
 
 
-def test_only_the_command_line_knows_the_studies() -> None:
-    users = {room(module) for module in MODULES for used in house(module) if room(used) == "studies"}
-    assert users == {"cli", "studies"}
+def test_only_the_command_line_knows_the_experiments_and_nobody_the_studies() -> None:
+    def users(of: str) -> set[str]:
+        return {room(module) for module in MODULES for used in house(module) if room(used) == of}
+
+    assert users("experiments") == {"cli", "experiments", "studies"}
+    assert users("studies") == {"studies"}
 
 
 def test_every_room_says_by_its_name_what_it_holds() -> None:
@@ -277,7 +269,7 @@ def test_the_library_loads_no_framework() -> None:
 def test_the_command_line_answers_before_torch_is_loaded() -> None:
     loaded = loaded_by("import forgetless.cli")
     assert {module.split(".")[0] for module in loaded}.isdisjoint({"torch", "numpy", "jinja2"})
-    assert "forgetless.studies" not in loaded
+    assert "forgetless.experiments" not in loaded
 
 
 def test_every_public_name_is_documented() -> None:

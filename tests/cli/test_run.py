@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from cli.conftest import Command
-from forgetless import studies
-from forgetless.studies.run import Experiment
+from forgetless import experiments
+from forgetless.running.run import Experiment
 from forgetless.task import Recipe
 from streams import network, stream
 
@@ -26,7 +26,7 @@ def small() -> Experiment:
 
 @pytest.fixture(autouse=True)
 def _a_small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(studies.EXPERIMENTS, "small", small)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "small", small)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_an_unfinished_run_is_not_continued_by_accident(forgetless: Command, ref
 
 
 def test_an_unknown_experiment(refused: Refused) -> None:
-    names = ", ".join(repr(name) for name in studies.EXPERIMENTS)
+    names = ", ".join(repr(name) for name in experiments.EXPERIMENTS)
     refused(f"there is no experiment 'nothing'; there are {names}.", "run", "nothing", "--out", "r")
 
 

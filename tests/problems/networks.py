@@ -14,7 +14,7 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.models.vgg import make_layers
 
-from forgetless.studies import networks
+from forgetless.networks import pretrained
 from problems.models import BERT, GPT, Llama, RecurrentLM, UNet, WindowedAttention
 from problems.problem import Batch, Problem, ids, module
 
@@ -59,7 +59,7 @@ def efficientnet() -> nn.Module:
 
 def lite0() -> nn.Module:
     """A real network: weights that were trained on ImageNet, as a package carries them, and a head."""
-    return nn.Sequential(networks.efficientnet_lite0(), nn.Linear(1280, 5))
+    return nn.Sequential(pretrained.efficientnet_lite0(), nn.Linear(1280, 5))
 
 
 def photographs() -> torch.Tensor:

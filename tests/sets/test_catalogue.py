@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from forgetless.errors import ForgetlessError
+from forgetless.experiments.eight_tasks import TASKS
+from forgetless.experiments.mas_2018 import TASKS as PAPERS
 from forgetless.sets import CATALOGUE, entry, small
-from forgetless.studies.eight_tasks import TASKS
-from forgetless.studies.mas_2018 import TASKS as PAPERS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "vision"
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from forgetless.running.run import Experiment
 from forgetless.studies.eight_memory import METHODS, kept, network, samples
 from forgetless.studies.eight_page import page
-from forgetless.studies.run import Experiment
 from forgetless.task import Recipe
 from streams import network as small
 from streams import stream

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
+from forgetless.experiments.paper import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
 from forgetless.results import summarise
 from forgetless.studies.eight_page import collect, comparison, main, page, strengths, verdict, write
-from forgetless.studies.paper import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
 
 NAMES = ("one", "two")
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from forgetless.studies import reproduction, split_mnist
-from forgetless.studies.run import run_all
-from studies.test_digits import written
+from experiments.test_digits import written
+from forgetless.experiments import split_mnist
+from forgetless.running.run import run_all
+from forgetless.studies import reproduction
 
 
 def test_what_is_missing_is_said_to_be(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def load_data(path: Path, size: int, limit: int | None) -> Any:
     from safetensors.torch import load_file
 
     if path.is_dir():
-        from forgetless.studies import images
+        from forgetless.experiments import images
 
         return images.load(path, size=size, limit=limit).train[0]
     try:

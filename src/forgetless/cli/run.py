@@ -21,8 +21,8 @@ from typer.core import TyperGroup
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
-    from forgetless.studies.parallel import Job
-    from forgetless.studies.run import Experiment, Suite
+    from forgetless.running.parallel import Job
+    from forgetless.running.run import Experiment, Suite
     from forgetless.train import Progress
 
 
@@ -30,12 +30,12 @@ class _Experiments(TyperGroup):
     """The experiments as commands; what there is, is looked up when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        from forgetless.studies import EXPERIMENTS
+        from forgetless.experiments import EXPERIMENTS
 
         return list(EXPERIMENTS)
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        from forgetless.studies import EXPERIMENTS
+        from forgetless.experiments import EXPERIMENTS
 
         return _command(name, EXPERIMENTS[name]) if name in EXPERIMENTS else None
 
@@ -114,8 +114,8 @@ def _run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
 ) -> None:
-    from forgetless import methods, studies
-    from forgetless.studies.run import Suite, run_all
+    from forgetless import experiments, methods
+    from forgetless.running.run import Suite, run_all
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ForgetlessError(
@@ -125,7 +125,7 @@ def _run(
     for each in method or ():
         methods.create(each)  # refuse an unknown one before reading data
     try:
-        experiment = studies.create(name, **options)
+        experiment = experiments.create(name, **options)
         parts = experiment.experiments if isinstance(experiment, Suite) else {"": experiment}
         with _watched() as watcher:
             found = run_all(

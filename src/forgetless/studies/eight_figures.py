@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from forgetless.experiments.paper import TITLES
 from forgetless.results import MethodSummary, Summary
 from forgetless.studies.figures import pyplot_module, save
-from forgetless.studies.paper import TITLES
 
 #: Method → colour; the others are grey.
 _COLOURS = {

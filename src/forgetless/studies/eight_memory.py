@@ -12,8 +12,8 @@ from pathlib import Path
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.studies import eight_tasks
-from forgetless.studies.run import Experiment
+from forgetless.experiments import eight_tasks
+from forgetless.running.run import Experiment
 from forgetless.task import Task
 from forgetless.train import Progress, learn
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from forgetless import files, results
 from forgetless.errors import ForgetlessError
+from forgetless.experiments import pairs
+from forgetless.experiments.paper import EIGHT_TASKS, TITLES
 from forgetless.report import markdown
 from forgetless.results import Estimate, MethodSummary, summarise
-from forgetless.studies import eight_figures, pairs
-from forgetless.studies.paper import EIGHT_TASKS, TITLES
+from forgetless.studies import eight_figures
 
 MAIN = "squeezenet"
 _RUN = "forgetless run eight-tasks --data DATA"

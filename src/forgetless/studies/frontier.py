@@ -15,26 +15,27 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from forgetless import Agreement, Anchor, Budget, Importance, files
 from forgetless.errors import ForgetlessError
+from forgetless.experiments import images
 from forgetless.heads import MultiHead
 from forgetless.measure.fisher import fisher
 from forgetless.measure.mas import mas
 from forgetless.measure.normalised import mean_squared_norm
 from forgetless.methods.frozen import Frozen
+from forgetless.networks.pretrained import pretrained
 from forgetless.parameters import fingerprints, trainable
+from forgetless.running.search import search_split
 from forgetless.strength.stability import stability_decay
-from forgetless.studies import figures, images
-from forgetless.studies.networks import pretrained
-from forgetless.studies.search import search_split
+from forgetless.studies import figures
+from forgetless.studies.held import Held
 from forgetless.task import Method, Recipe, Task
 from forgetless.train import accuracy, derive, learn
 
@@ -70,23 +71,6 @@ CURVES = {
     "L2-SP, pull": Curve("ones", "pull", _MAS),
     "MAS exact, gradient": Curve("exact", "gradient", _MAS),
 }
-
-
-@dataclass
-class Held(Method):
-    """Learn one task under an anchor that is there already."""
-
-    name: ClassVar[str] = "held"
-    anchor: Anchor = field(repr=False)
-    how: str = "pull"
-
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Attach the anchor."""
-        self.anchor.attach(optimizer, self.how)
-
-    def end(self, model: MultiHead, task: Task) -> None:
-        """Let go."""
-        self.anchor.detach()
 
 
 @dataclass(frozen=True)

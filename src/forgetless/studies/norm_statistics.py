@@ -22,17 +22,18 @@ import torch
 from torch import nn
 
 from forgetless import Anchor, files
+from forgetless.experiments import images
 from forgetless.heads import MultiHead
 from forgetless.measure.mas import mas
-from forgetless.studies import figures, images
-from forgetless.studies.frontier import BATCH, Held
-from forgetless.studies.networks import pretrained
+from forgetless.networks.pretrained import pretrained
+from forgetless.studies import figures
+from forgetless.studies.held import Held
 from forgetless.task import Recipe, Task
 from forgetless.train import accuracy, derive, learn
 
 PAIRS = (("scenes", "letters"), ("letters", "actions"))
 SEEDS = (0, 1)
-SIZE, LIMIT, TESTED, MEASURED, STRENGTH = 64, 300, 450, 100, 0.1
+SIZE, LIMIT, TESTED, MEASURED, BATCH, STRENGTH = 64, 300, 450, 100, 50, 0.1
 RECIPE = Recipe(3e-3, 6, 16, clip=5.0, schedule="cosine")
 #: What is done: the strength of MAS, and whether statistics are held.
 RUNS: dict[str, tuple[float | None, bool]] = {

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from forgetless import metrics, results
+from forgetless.experiments import comparison, split_cifar100, split_mnist, split_tiny_imagenet
+from forgetless.experiments.authors_demo import PUBLISHED as DEMO
+from forgetless.experiments.permuted_mnist import table as sweep
 from forgetless.heads import SCENARIOS
-from forgetless.studies import comparison, split_cifar100, split_mnist, split_tiny_imagenet
-from forgetless.studies.authors_demo import PUBLISHED as DEMO
-from forgetless.studies.permuted_mnist import table as sweep
 
 _HEAD = """# Published numbers, re-obtained
 

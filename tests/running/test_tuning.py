@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from forgetless import methods
+from forgetless.errors import ForgetlessError
+from forgetless.heads import MultiHead
+from forgetless.running.run import Experiment, run
+from forgetless.running.search import STARTS
+from forgetless.running.tuning import Tuning
+from forgetless.task import Recipe
+from streams import network, stream
+
+RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24)
+TASKS = stream(3)
+
+
+def test_a_strength_is_found_on_the_second_task_alone_and_kept(tmp_path: Path) -> None:
+    tuning = Tuning(drop=0.05, factor=0.25, most=3)
+    method = methods.create("mas")
+    found = tuning.strength(method, network, TASKS[:2], RECIPE, tmp_path)
+    held = json.loads((tmp_path / "mas.json").read_text())
+    strengths = [each["strength"] for each in held["tries"]]
+    assert strengths == [0.0, 3.0, 0.75, 0.1875][: len(strengths)]
+    assert found == strengths[-1]
+    assert (held["drop"], held["factor"], held["most"]) == (0.05, 0.25, 3)
+    assert method.state() == {}  # the method that was asked for is untouched
+
+    def fails(seed: int) -> MultiHead:
+        raise AssertionError("it was sought again")
+
+    assert tuning.strength(method, fails, TASKS, RECIPE, tmp_path) == found
+    other = tmp_path / "other"  # the third task plays no part
+    assert tuning.strength(method, network, TASKS, RECIPE, other) == found
+    assert json.loads((other / "mas.json").read_text()) == held
+
+
+@pytest.mark.parametrize("held", ["[]", "{}", '{"strength": "x"}'])
+def test_a_strength_that_is_damaged_or_of_another_search(tmp_path: Path, held: str) -> None:
+    path = tmp_path / "mas-found.json"
+    path.write_text(held)
+    with pytest.raises(ForgetlessError) as caught:
+        Tuning().strength(methods.create("mas"), network, TASKS, RECIPE, tmp_path)
+    assert str(caught.value) == f"{path} does not hold a strength that was found; remove it."
+    path.write_text('{"strength": 1, "rates": [], "seed": 1, "drop": 0.2, "factor": 0.5, "most": 10}')
+    with pytest.raises(ForgetlessError) as caught:
+        Tuning().strength(methods.create("mas"), network, TASKS, RECIPE, tmp_path)
+    assert str(caught.value) == f"{path} was found by another search; remove it, or choose another --out."
+
+
+def test_the_test_samples_play_no_part(tmp_path: Path) -> None:
+    tuning = Tuning(drop=0.05, factor=0.25, most=3)
+    blind = [dataclasses.replace(task, test=(torch.zeros_like(task.test[0]), task.test[1])) for task in TASKS]
+    tuning.strength(methods.create("ewc"), network, TASKS, RECIPE, tmp_path / "a")
+    tuning.strength(methods.create("ewc"), network, blind, RECIPE, tmp_path / "b")
+    assert (tmp_path / "a" / "ewc.json").read_text() == (tmp_path / "b" / "ewc.json").read_text()
+
+
+def test_what_is_not_searched_for(tmp_path: Path) -> None:
+    tuning = Tuning(fixed={"mas": 1.0})
+    assert tuning.strength(methods.create("mas", 7.0), network, TASKS, RECIPE, tmp_path) == 1.0
+    assert tuning.strength(methods.create("finetune"), network, TASKS, RECIPE, tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ForgetlessError) as caught:
+        tuning.strength(methods.create("si"), network, TASKS[:1], RECIPE, tmp_path)
+    assert "a strength is found on the second task of a stream" in str(caught.value)
+
+
+def test_every_start_is_of_a_method_that_takes_a_strength() -> None:
+    assert all(methods.create(name).strength is not None for name in STARTS)
+
+
+def test_a_run_uses_one_strength_for_every_seed_and_a_given_one_instead(tmp_path: Path) -> None:
+    experiment = Experiment("small", TASKS, network, RECIPE, tuning=Tuning(drop=0.05, factor=0.25, most=2))
+    found = run(experiment, ["mas"], [0, 1], tmp_path / "r")["runs"]
+    mas = [each["strength"] for each in found if each["method"] == "mas"]
+    assert mas[0] == mas[1]
+    assert mas[0] in (3.0, 0.75)
+    assert {path.name for path in (tmp_path / "r" / "strengths").iterdir()} == {"mas.json", "mas-found.json"}
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert config["tuning"]["most"] == 2
+    given = run(experiment, ["mas"], [0], tmp_path / "g", strength=0.5)["runs"]
+    assert given[0]["strength"] == 0.5
+    assert not (tmp_path / "g" / "strengths").exists()
