@@ -2,7 +2,7 @@
 
     pip install avalanche-lib
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/beside_avalanche.py     # writes benchmarks/results/avalanche.json
-    .venv/bin/python benchmarks/beside_avalanche.py --render              # prints the table
+    .venv/bin/python benchmarks/beside_avalanche.py --render              # rewrites the table in docs/methods.md
 
 The stream is the demo's 5,000 digits in five pairs under one head of two answers (domain-incremental). Each library
 draws its own batches and memories, so that only the distribution over seeds can agree; what is computed from given
@@ -37,6 +37,8 @@ from forgetless.train import learn
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "avalanche.json"
+PAGE = ROOT / "docs" / "methods.md"
+BEGIN, END = "<!-- avalanche: begin -->\n", "<!-- avalanche: end -->"
 RECIPE = Recipe(0.02, 10, 32, warm_start=False)
 MEMORY, TASKS = 200, 5
 SEEDS = range(5)
@@ -157,12 +159,14 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run both, or print the table of what was run."""
+    """Run both, or render what was run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--render", action="store_true", help="only print the table of the results")
+    parser.add_argument("--render", action="store_true", help="only rewrite the table from the results")
     options = parser.parse_args()
     if options.render:
-        print(table(json.loads(RESULTS.read_text(encoding="utf-8"))), end="")
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        found = json.loads(RESULTS.read_text(encoding="utf-8"))
+        PAGE.write_text(before + BEGIN + table(found) + END + rest.partition(END)[2], encoding="utf-8")
         return
     import avalanche
 

@@ -1,7 +1,7 @@
 """What every method costs: the second of two tasks, learned by it ÷ learned by fine-tuning, interleaved in one run.
 
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/methods.py        # writes benchmarks/results/methods.json
-    .venv/bin/python benchmarks/methods.py --render                 # rewrites the table in docs/performance.md
+    .venv/bin/python benchmarks/methods.py --render                 # rewrites the table in docs/methods.md
 
 The tasks are 1 and 2, and 3 and 4, of the demo's 5,000 digits; the network and the recipe are split MNIST's: MLP
 400-400, Adam, batches of 128. *Training* is the steps; *measuring* is what comes after the last of them (Ω, memories,
@@ -26,7 +26,7 @@ from forgetless.train import learn
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- methods: begin -->\n", "<!-- methods: end -->"
 RECIPE = Recipe(1e-3, 15, 128, optimizer="adam", warm_start=False)
 
