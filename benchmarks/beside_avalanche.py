@@ -41,7 +41,7 @@ PAGE = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- avalanche: begin -->\n", "<!-- avalanche: end -->"
 RECIPE = Recipe(0.02, 10, 32, warm_start=False)
 MEMORY, TASKS = 200, 5
-SEEDS = range(5)
+SEEDS = range(3)
 #: Ours, with its settings; Avalanche's strategy, with its own.
 PAIRS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "finetune": ({}, "Naive", {}),
@@ -49,7 +49,8 @@ PAIRS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "lwf": ({"strength": 1.0}, "LwF", {"alpha": 1.0, "temperature": 2.0}),
     "er": ({"memory": MEMORY}, "Replay", {"mem_size": MEMORY}),
     "a-gem": ({"memory": MEMORY}, "AGEM", {"patterns_per_exp": MEMORY // (TASKS - 1), "sample_size": 32}),
-    "mas-per-batch": ({"strength": 1.0, "code": "avalanche", "batch": 32}, "MAS", {"lambda_reg": 1.0, "alpha": 0.5}),
+    # Ours sums Ω over tasks, theirs halves what was: at λ = 1 the explicit step diverges under the sum, not the mean.
+    "mas-per-batch": ({"strength": 0.1, "code": "avalanche", "batch": 32}, "MAS", {"lambda_reg": 0.1, "alpha": 0.5}),
 }
 
 
@@ -174,19 +175,19 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     tasks = demo.tasks()[:TASKS]
     sides: tuple[Callable[..., Any], Callable[..., Any]] = (ours, theirs)
-    runs = {}
-    for name, (own, strategy, settings) in PAIRS.items():
-        named = ((name, own), (strategy, settings))
-        runs[name] = [[side(*what, tasks, seed) for seed in SEEDS] for side, what in zip(sides, named, strict=True)]
-        means = [[100 * metrics.average_accuracy(matrix) for matrix in side] for side in runs[name]]
-        print(name, [comparison.spread(each) for each in means], file=sys.stderr, flush=True)
+    runs: dict[str, Any] = {}
     result = {
         "environment": environment(),
         "avalanche": avalanche.__version__,
         "importance": importance(tasks[0]),
         "runs": runs,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name, (own, strategy, settings) in PAIRS.items():
+        named = ((name, own), (strategy, settings))
+        runs[name] = [[side(*what, tasks, seed) for seed in SEEDS] for side, what in zip(sides, named, strict=True)]
+        means = [[100 * metrics.average_accuracy(matrix) for matrix in side] for side in runs[name]]
+        print(name, [comparison.spread(each) for each in means], file=sys.stderr, flush=True)
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
