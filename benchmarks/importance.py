@@ -29,23 +29,26 @@ from typing import Any
 
 import peers
 import torch
-from networks import NETWORKS, Network
 from torch import Tensor, nn
 
 import forgetless
 from forgetless.kernels import native
+from networks import NETWORKS, Network
 
 RESULTS = Path(__file__).parent / "results" / "importance.json"
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- importance: begin -->\n", "<!-- importance: end -->"
+FEW = 16  # the least samples at a time at which the price of one is to stay the same
 OURS: dict[str, Callable[..., Any]] = {
     "ours": forgetless.mas,
     "ours-torch": forgetless.mas,
+    "ours-16": functools.partial(forgetless.mas, batch_size=FEW),
     "hebbian": forgetless.hebbian,
     "fisher-sampled": functools.partial(forgetless.fisher, labels="sampled"),
     "fisher-empirical": functools.partial(forgetless.fisher, labels="empirical"),
 }
 PEERS: dict[str, tuple[Callable[[nn.Module], peers.Pass], float]] = {  # and the seconds that a pass of it may take
+    "plain-16": (peers.plain, 0),
     "per-batch": (peers.per_batch, 0),
     "one-by-one": (peers.one_by_one, 1),
     "vmap": (peers.vectorized, 1),
@@ -56,6 +59,8 @@ PEERS: dict[str, tuple[Callable[[nn.Module], peers.Pass], float]] = {  # and the
 TITLES = {
     "ours": "`mas`, with the C kernel",
     "ours-torch": "`mas`, pure PyTorch",
+    "ours-16": "`mas(batch_size=16)`",
+    "plain-16": "plain in batches of 16",
     "hebbian": "`hebbian`",
     "fisher-sampled": '`fisher(labels="sampled")`',
     "fisher-empirical": '`fisher(labels="empirical")`',
@@ -154,6 +159,15 @@ class Bench:
         """A function that times a peer: seconds a sample."""
         make, limit = PEERS[row]
         run = make(self.model)
+        if row == "plain-16":
+            pieces = self.large.split(FEW)
+
+            def in_pieces() -> float:
+                seconds = self.clock.time(lambda: [run(piece) for piece in pieces])
+                self._forget()
+                return seconds / len(self.large)
+
+            return in_pieces
         x = self.x if row == "per-batch" else self.large[:SAMPLES_OF_A_PEER]
         if row != "per-batch":  # few samples where they are slow
             run(self.large[:2])
@@ -193,7 +207,7 @@ def measure(bench: Bench, rows: list[str], rounds: int) -> dict[str, Any]:
     for each in range(rounds):
         plain = bench.plain()
         for row in seconds:
-            if row in timers and row != "per-batch" and each >= ROUNDS_OF_A_PEER:
+            if row in timers and row not in ("per-batch", "plain-16") and each >= ROUNDS_OF_A_PEER:
                 continue
             if row in OURS:
                 steady, start = bench.ours(row)
@@ -357,6 +371,7 @@ def main() -> None:
         kept = results["networks"].setdefault(name, {"rows": {}, "peak": {}})
         rows = [row for row in given.rows.split(",") if given.again or row not in kept["rows"]]
         rows = [row for row in rows if row in OURS or row in PEERS]
+        rows = [row for row in rows if not row.endswith("-16") or NETWORKS[name].large > FEW]
         if rows:
             bench = Bench(NETWORKS[name], Clock(given.clock), None if given.again else kept.get("best"))
             kept["best"] = bench.best

@@ -12,24 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import warnings
 from pathlib import Path
 
-import networks
 import torch
 from step import CASES, environment
 from torch import optim
 from torch.nn import functional
 
+import networks
 from forgetless import Agreement, Anchor, Importance, Meter
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "meter.json"
 PAGE = ROOT / "docs" / "strength.md"
 BEGIN, END = "<!-- meter: begin -->\n", "<!-- meter: end -->"
-PROBES, ASKINGS, ROUNDS = 128, 3, 3
+PROBES, ASKINGS = 128, 3
 WATCHERS = ("Meter", "Meter(roll_back=…)", "Agreement")
 
 
@@ -58,14 +57,14 @@ def cost(watcher: str, key: str, batch: int) -> float:
 
 def table(found: dict[str, object]) -> str:
     """The results as Markdown."""
-    cases: dict[str, dict[str, list[float]]] = found["cases"]  # type: ignore[assignment]
+    cases: dict[str, dict[str, float]] = found["cases"]  # type: ignore[assignment]
     machine: dict[str, object] = found["environment"]  # type: ignore[assignment]
     lines = ["| asking ÷ training, % | " + " | ".join(cases) + " |", "|---" * (len(cases) + 1) + "|"]
     for watcher in WATCHERS:
         shares = [cases[case].get(watcher) for case in cases]
-        cells = ["–" if not share else f"{100 * statistics.median(share):.1f}" for share in shares]
+        cells = ["–" if share is None else f"{100 * share:.1f}" for share in shares]
         lines.append(f"| `{watcher}` | " + " | ".join(cells) + " |")
-    lines += ["", f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}; median of {ROUNDS} runs."]
+    lines += ["", f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}."]
     return "\n".join(lines) + "\n"
 
 
@@ -81,12 +80,12 @@ def main() -> None:
         PAGE.write_text(before + BEGIN + table(found) + END + rest.partition(END)[2], encoding="utf-8")
         return
     warnings.simplefilter("ignore")
-    cases: dict[str, dict[str, list[float]]] = {}
+    cases: dict[str, dict[str, float]] = json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else {}
     for case, (key, batch, _) in CASES.items():
-        if options.only.lower() not in case.lower():
+        if options.only.lower() not in case.lower() or (case in cases and not options.only):
             continue
         for watcher in WATCHERS:
-            cases.setdefault(case, {})[watcher] = [cost(watcher, key, batch) for _ in range(ROUNDS)]
+            cases.setdefault(case, {})[watcher] = cost(watcher, key, batch)
         print(case, cases[case], os.getloadavg(), file=sys.stderr, flush=True)
         RESULTS.write_text(
             json.dumps({"environment": environment(), "cases": cases}, indent=1) + "\n", encoding="utf-8"

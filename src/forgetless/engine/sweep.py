@@ -25,7 +25,7 @@ from forgetless.engine.untouched import untouched
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing, trainable, unwrapped
 
-_ACTIVATIONS = 200 << 20  # bytes of activations that a batch of ours may hold
+_ACTIVATIONS = 300 << 20  # bytes of activations that a batch of ours may hold
 _LARGEST = 512  # samples; beyond that a batch gains little and holds more
 _LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
 _FIRST_LOOK, _LOOK_AGAIN = 8, 1.25  # batches before `until` is asked first, and how many times that before the next
