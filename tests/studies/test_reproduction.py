@@ -26,5 +26,20 @@ def test_the_page_is_made_of_the_runs_there_are(tmp_path: Path) -> None:
     mean = 100 * sum(found["task"]["runs"][0]["accuracy"][-1]) / 5
     assert f"| finetune | – | 93.46 ± 2.01 | {mean:.2f} | 1 | **below** |" in text
     assert "Twenty pictures. Steps are matched, not epochs: 1 epochs here" in text
-    assert f"task-incremental, `finetune`: {mean - 93.46:+.2f} points. Not explained yet." in text
+    matrix = found["task"]["runs"][0]["accuracy"]
+    fresh = 100 * sum(matrix[i][i] for i in range(5)) / 5
+    assert f"`finetune`: {mean - 93.46:+.2f} points. When a task was new, it was right in {fresh:.2f} %." in text
     assert text.count("Not run yet") == 3  # λ by stability decay, and two more experiments
+
+
+def test_a_miss_is_held_against_what_all_data_together_give() -> None:
+    def run(method: str, seed: int, last: float) -> dict:
+        return {"method": method, "seed": seed, "accuracy": [[0.9, None], [last, last]]}
+
+    runs = [run("mas", 0, 0.96), run("mas", 1, 0.94), run("joint", 0, 0.98), run("joint", 1, 0.98)]
+    lines = list(reproduction._misses({"task": {"runs": runs}}))
+    assert lines[0] == (
+        "- task-incremental, `mas`: -4.22 points. When a task was new, it was right in 92.50 %. "
+        "Against `joint` it has -3.00 here and -0.30 there."
+    )
+    assert lines[1] == "- task-incremental, `joint`: -1.52 points. When a task was new, it was right in 94.00 %."
