@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
 PAGE = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- methods: begin -->\n", "<!-- methods: end -->"
-RECIPE = Recipe(1e-3, 15, 128, optimizer="adam", warm_start=False)
+RECIPE = Recipe(1e-3, 5, 128, optimizer="adam", warm_start=False)
 
 
 def seconds(name: str) -> tuple[float, float]:
@@ -75,8 +75,9 @@ def main() -> None:
                 row["training"].append(training / plain)
                 row["measuring"].append(measuring / plain)
         print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
-    result = {"environment": environment(), "rows": rows}
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if number:
+            result = {"environment": environment(), "rows": rows}
+            RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
