@@ -45,8 +45,8 @@ What differs here, and cannot be otherwise where it says so:
 - `mas`, `ewc`, `online-ewc` are exact per sample here; theirs take MAS's modulus per batch and divide by the number of
   classes, so that their λ is another strength here. `mas-per-batch` is theirs, with the penalty in the gradient.
 - Below each table stands, for every figure outside the published spread, what was right when a task was new, and the
-  distance to `joint` here and there: what fewer digits cost both, it cancels out. Where MAS learns little at λ = 10,000,
-  that λ is too strong for an exact Ω, which is larger than theirs.
+  distance to `joint` here and there: what fewer digits cost both, it cancels out. Where MAS learns little at λ of
+  10,000, that is too strong for an exact Ω, which is larger than theirs.
 """
 _NOT_HERE = (
     "Not run: the set is not to be had on the machine that this page was made on, so its figures cannot be checked "
