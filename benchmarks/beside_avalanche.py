@@ -32,13 +32,13 @@ from forgetless.heads import MultiHead
 from forgetless.measure.emulation import emulate
 from forgetless.methods import create
 from forgetless.parameters import trainable
+from forgetless.studies.figures import inserted
 from forgetless.task import Recipe, Task
 from forgetless.train import learn
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "avalanche.json"
 PAGE = ROOT / "docs" / "methods.md"
-BEGIN, END = "<!-- avalanche: begin -->\n", "<!-- avalanche: end -->"
 RECIPE = Recipe(0.02, 10, 32, warm_start=False)
 MEMORY, TASKS = 200, 5
 SEEDS = range(3)
@@ -156,7 +156,7 @@ def table(found: dict[str, Any]) -> str:
         f"Ω of `MAS` from the same weights and samples differs from our emulation of it by {found['importance']:.1e} "
         f"of the layer's largest. Avalanche {found['avalanche']}, torch {machine['torch']}, {len(average[0])} seeds.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -165,9 +165,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="only rewrite the table from the results")
     options = parser.parse_args()
     if options.render:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        found = json.loads(RESULTS.read_text(encoding="utf-8"))
-        PAGE.write_text(before + BEGIN + table(found) + END + rest.partition(END)[2], encoding="utf-8")
+        inserted(PAGE, "avalanche", table(json.loads(RESULTS.read_text(encoding="utf-8"))))
         return
     import avalanche
 

@@ -23,11 +23,11 @@ from torch.nn import functional
 
 import networks
 from forgetless import Agreement, Anchor, Importance, Meter
+from forgetless.studies.figures import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "meter.json"
 PAGE = ROOT / "docs" / "strength.md"
-BEGIN, END = "<!-- meter: begin -->\n", "<!-- meter: end -->"
 PROBES, ASKINGS = 128, 3
 WATCHERS = ("Meter", "Meter(roll_back=…)", "Agreement")
 
@@ -65,7 +65,7 @@ def table(found: dict[str, object]) -> str:
         cells = ["–" if share is None else f"{100 * share:.1f}" for share in shares]
         lines.append(f"| `{watcher}` | " + " | ".join(cells) + " |")
     lines += ["", f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -75,9 +75,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
     if options.render:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        found = json.loads(RESULTS.read_text(encoding="utf-8"))
-        PAGE.write_text(before + BEGIN + table(found) + END + rest.partition(END)[2], encoding="utf-8")
+        inserted(PAGE, "meter", table(json.loads(RESULTS.read_text(encoding="utf-8"))))
         return
     warnings.simplefilter("ignore")
     cases: dict[str, dict[str, float]] = json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else {}

@@ -21,13 +21,13 @@ from step import environment
 
 from forgetless import methods
 from forgetless.experiments import demo, digits
+from forgetless.studies.figures import inserted
 from forgetless.task import Recipe
 from forgetless.train import learn
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
 PAGE = ROOT / "docs" / "methods.md"
-BEGIN, END = "<!-- methods: begin -->\n", "<!-- methods: end -->"
 RECIPE = Recipe(1e-3, 5, 128, optimizer="adam", warm_start=False)
 
 
@@ -51,7 +51,7 @@ def table(found: dict[str, object]) -> str:
     rounds = len(next(iter(rows.values()))["training"])
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     lines += ["", f"{machine['cpu']}, {threads}, torch {machine['torch']}; medians of {rounds} rounds."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -61,9 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.render:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        found = json.loads(RESULTS.read_text(encoding="utf-8"))
-        PAGE.write_text(before + BEGIN + table(found) + END + rest.partition(END)[2], encoding="utf-8")
+        inserted(PAGE, "methods", table(json.loads(RESULTS.read_text(encoding="utf-8"))))
         return
     warnings.simplefilter("ignore")
     rows: dict[str, dict[str, list[float]]] = {name: {"training": [], "measuring": []} for name in methods.METHODS}
