@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from forgetless.errors import ForgetlessError
 from forgetless.networks.scratch import Augment, small_vgg, wide_resnet
 
 
@@ -47,3 +49,10 @@ def test_every_augmented_picture_is_a_window_of_the_padded_one() -> None:
     assert len(seen) > 20
     augment.eval()
     assert augment(pictures) is pictures
+
+
+@pytest.mark.parametrize("depth", [-2, 4, 9, 11, 27])
+def test_a_depth_that_no_such_network_has(depth: int) -> None:
+    with pytest.raises(ForgetlessError) as caught:
+        wide_resnet(0, depth=depth)
+    assert str(caught.value) == f"the depth of a wide residual network is 10, 16, 22, 28, …, not {depth}."

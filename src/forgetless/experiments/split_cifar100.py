@@ -55,13 +55,15 @@ def experiment(
         tasks: how many tasks.
         limit: the most training pictures of a task; 0 for all.
         epochs: passes over each task.
-        depth: layers of the network, 6 n + 4.
+        depth: layers of the network: 10, 16, 22, 28, …
         skip_bad: leave out pictures that cannot be read, counted and named.
         cache: the folder for decoded pictures.
 
     Raises:
-        ForgetlessError: the root lacks the set (saying how to get it), or it is damaged or has too few classes.
+        ForgetlessError: no such depth; the root lacks the set (saying how to get it), or it is damaged or has too few
+            classes.
     """
+    wide_resnet(0, depth=depth)  # refuse it before reading pictures
     stream = split(
         *("cifar100", data, CLASSES, SIZE),
         tasks=tasks,

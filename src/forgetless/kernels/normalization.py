@@ -19,7 +19,7 @@ _aten = torch.ops.aten
 _PIECE = 1 << 18  # elements of `d x̂` at a time: they stay in a core's cache, and need no memory of their own
 
 
-@dataclass
+@dataclass(frozen=True)
 class Statistics:
     """What a norm normalises with, `x̂ = (x − μ) / σ`; both broadcast against x.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.networks.normalize import Normalize
 
@@ -63,7 +64,12 @@ class PreActivation(nn.Module):
 def wide_resnet(seed: int, *, depth: int = 28, width: int = 2, scenario: str = "task") -> MultiHead:
     """WideResNet-`depth`-`width` (Zagoruyko & Komodakis 2016, arXiv 1605.07146): `64 · width` features, 1.5 million
     weights at 28-2. Pictures are augmented by 4 pixels.
+
+    Raises:
+        ForgetlessError: a depth that three stages of equal blocks cannot have.
     """
+    if depth < 10 or (depth - 4) % 6:
+        raise ForgetlessError(f"the depth of a wide residual network is 10, 16, 22, 28, …, not {depth}.")
 
     def blocks() -> Iterator[nn.Module]:
         inputs = 16
