@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments.images import load, stratified
+from forgetless.experiments.images import load, stratified, with_tests
+from forgetless.task import Task
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -266,3 +267,14 @@ def test_real_picture_sets(name: str, classes: int, test: int) -> None:
     assert task.train[0].shape == (100, 3, 32, 32)
     assert len(task.train[1].unique()) == classes
     assert float(task.train[0].float().std()) > 20
+
+
+def test_at_most_so_many_test_pictures_and_the_same_ones_every_time() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 10)
+    task = Task("a", ("x", "y"), (labels, labels), (torch.arange(30), labels))
+    fewer, again = (with_tests(task, 6) for _ in range(2))
+    assert fewer.test[1].tolist() == [0] * 4 + [1] * 2
+    assert torch.equal(fewer.test[0], again.test[0])
+    assert torch.equal(labels[fewer.test[0]], fewer.test[1])
+    assert fewer.train is task.train
+    assert with_tests(task, 30) is task

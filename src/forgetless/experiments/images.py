@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from forgetless.errors import ForgetlessError
@@ -66,3 +67,12 @@ def task(
         train = train.only(stratified(train.labels, limit, seed))
     first, second = decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad)
     return Task(name, train.classes, first, second)
+
+
+def with_tests(task: Task, most: int) -> Task:
+    """The task with at most so many test pictures, every class in proportion; the same ones every time."""
+    inputs, labels = task.test
+    if len(labels) <= most:
+        return task
+    chosen = stratified(labels, most, 0)
+    return dataclasses.replace(task, test=(inputs[chosen], labels[chosen]))

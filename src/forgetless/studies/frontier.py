@@ -94,7 +94,8 @@ class Scene:
 
 def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Recipe = RECIPE) -> Scene:
     """Learn the old task and measure every Ω; what `cache` holds of that already is read."""
-    first, second = (_small(images.load(data / name, size=SIZE, limit=LIMIT)) for name in (old, new))
+    loaded = (images.load(data / name, size=SIZE, limit=LIMIT) for name in (old, new))
+    first, second = (images.with_tests(task, TESTED) for task in loaded)
     model = pretrained("squeezenet")
     path = cache / "old.safetensors"
     if path.exists():
@@ -112,15 +113,6 @@ def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Reci
             measure(model, first).save(folder)
         omegas[name] = Importance.load(folder)
     return Scene(first, second, model, omegas, before)
-
-
-def _small(task: Task) -> Task:
-    """The task with at most so many test pictures, the same ones for everybody."""
-    inputs, labels = task.test
-    if len(labels) <= TESTED:
-        return task
-    chosen = images.stratified(labels, TESTED, 0)
-    return dataclasses.replace(task, test=(inputs[chosen], labels[chosen]))
 
 
 def exact(model: MultiHead, task: Task) -> Importance:

@@ -100,15 +100,6 @@ def explained(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
     return sum(run["put back"] - run["old"] for _, run in runs) / forgotten if forgotten > 0 else None
 
 
-def _task(folder: Path) -> Task:
-    task = images.load(folder, size=SIZE, limit=LIMIT)
-    inputs, labels = task.test
-    if len(labels) <= TESTED:
-        return task
-    chosen = images.stratified(labels, TESTED, 0)
-    return dataclasses.replace(task, test=(inputs[chosen], labels[chosen]))
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """The command; what `--out` holds already is kept."""
     parser = argparse.ArgumentParser(prog="python -m forgetless.studies.norm_statistics", description=__doc__)
@@ -121,7 +112,8 @@ def main(words: Sequence[str] | None = None) -> None:
         for old, new in PAIRS:
             done = found.setdefault(f"{old} → {new}", [])
             if all(each["seed"] != seed for each in done):
-                tasks = [_task(options.data / name) for name in (old, new)]
+                loaded = (images.load(options.data / name, size=SIZE, limit=LIMIT) for name in (old, new))
+                tasks = [images.with_tests(task, TESTED) for task in loaded]
                 done.append(study(tasks[0], tasks[1], lambda: pretrained("efficientnet-lite0"), seed))
                 files.write_json(options.out, found)
                 print(f"{old} → {new}, seed {seed}: {done[-1]['runs']}")
