@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,3 +112,13 @@ def test_nan_is_named_by_its_sample() -> None:
         data.refuse_non_finite((bad, Y), "batch 7")
     assert str(raised.value) == "the inputs hold NaN or Inf: batch 7, sample 4; clean the data first."
     data.refuse_non_finite((X, bad), "batch 7")  # labels do not matter
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_finite(dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
+    assert data.finite(torch.tensor([most, most, -most], dtype=dtype))  # though their sum may overflow
+    assert data.finite(torch.empty(0, dtype=dtype))
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not data.finite(torch.tensor([1.0, bad, most], dtype=dtype))
+    assert not data.finite(torch.tensor([math.inf, -math.inf], dtype=dtype))

@@ -188,17 +188,17 @@ def layer_norm(
     held: list[Tensor] = []  # what the forward pass has found: μ and 1/σ, a number a position
 
     def forward(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):  # which knows the public operation only
+        if torch.is_autocast_enabled(x.device.type):  # which knows the public operation only, and widens x for it
             return torch.layer_norm(x, shape, w, b, eps)
         y, *held[:] = _aten.native_layer_norm(x, shape, w, b, eps)
         return y  # type: ignore[no-any-return]
 
     def moments(x: Tensor) -> list[Tensor]:
-        return held or list(_aten.native_layer_norm(x, shape, None, None, eps)[1:])
+        return held or list(_aten.native_layer_norm(widened(x), shape, None, None, eps)[1:])
 
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
         mask = [True, False, False]
-        gradients = _aten.native_layer_norm_backward(d, x, shape, *moments(x), w, b, mask)
+        gradients = _aten.native_layer_norm_backward(d, x.to(d.dtype), shape, *moments(x), w, b, mask)
         return gradients[0]  # type: ignore[no-any-return]
 
     def statistics(x: Tensor) -> Statistics:
