@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import environment
 from torch import Tensor, nn
 
 from forgetless import metrics
@@ -35,6 +34,7 @@ from forgetless.parameters import trainable
 from forgetless.studies.figures import inserted
 from forgetless.task import Recipe, Task
 from forgetless.train import learn
+from step import environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "avalanche.json"

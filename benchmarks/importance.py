@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import peers
 import torch
 from torch import Tensor, nn
 
 import forgetless
+import peers
 from forgetless.kernels import native
 from networks import NETWORKS, Network
 

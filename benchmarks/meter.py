@@ -17,13 +17,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from step import CASES, environment
 from torch import optim
 from torch.nn import functional
 
 import networks
 from forgetless import Agreement, Anchor, Importance, Meter
 from forgetless.studies.figures import inserted
+from step import CASES, environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "meter.json"

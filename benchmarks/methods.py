@@ -17,13 +17,12 @@ import sys
 import warnings
 from pathlib import Path
 
-from step import environment
-
 from forgetless import methods
 from forgetless.experiments import demo, digits
 from forgetless.studies.figures import inserted
 from forgetless.task import Recipe
 from forgetless.train import learn
+from step import environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"

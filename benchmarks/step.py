@@ -32,11 +32,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import networks
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
+import networks
 from forgetless import Anchor, Importance
 from forgetless.attachments import native
 
