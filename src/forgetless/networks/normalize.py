@@ -18,5 +18,6 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """The pictures as floats of the same shape."""
-        return (pictures.to(self.mean.dtype) - self.mean) / self.std
+        """The pictures as floats of the same shape, channels last in memory: convolutions on a CPU are faster so."""
+        floats = pictures.to(self.mean.dtype, memory_format=torch.channels_last)
+        return (floats - self.mean) / self.std
