@@ -19,8 +19,9 @@ from forgetless.task import Method, Task
 class Distilled(Method):
     """`λ Σ_old KL(softmax(z*/τ) ‖ softmax(z/τ))`: z the old answers now, z* those of the network before the task.
 
-    Both on the new task's inputs. Old answers are those of every old head, of the one shared head, or of
-    the old classes of one that grows. Memory: a copy of the network, inside a task.
+    Both on the new task's inputs, a term for every old task. Tasks with heads of their own have an answer each. Tasks
+    that share a head have the same, which therefore counts as often as there are old tasks; where the head has grown, the
+    old network gives the new classes no probability. Memory: a copy of the network, inside a task.
 
     Attributes:
         strength: λ.
@@ -32,6 +33,7 @@ class Distilled(Method):
     _teacher: MultiHead | None = field(default=None, init=False, repr=False)
     _model: MultiHead | None = field(default=None, init=False, repr=False)
     _widths: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    _times: int = field(default=1, init=False, repr=False)
     _features: Tensor | None = field(default=None, init=False, repr=False)
     _hook: RemovableHandle | None = field(default=None, init=False, repr=False)
 
@@ -47,6 +49,7 @@ class Distilled(Method):
             self._widths = {
                 key: model.first(task.name) if model.heads[key] is new else width for key, width in self._widths.items()
             }
+        self._times = 1 if model.scenario == "task" else model.tasks - 1
         self._hook = model.trunk.register_forward_hook(self._listen)
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
@@ -60,7 +63,7 @@ class Distilled(Method):
         return self.strength * self.distance(features, remembered)
 
     def distance(self, features: Tensor, remembered: Tensor) -> Tensor:
-        """How far the answers to a batch are from what they were.
+        """How far the answers to a batch are from what they were, over all old tasks.
 
         Args:
             features: of the trunk now, `[N, features]`.
@@ -71,10 +74,10 @@ class Distilled(Method):
         total = features.new_zeros(())
         for key, width in self._widths.items():
             if width:
-                now = F.log_softmax(self._model.heads[key](features)[:, :width] / self.temperature, 1)
+                now = F.log_softmax(self._model.heads[key](features) / self.temperature, 1)[:, :width]
                 then = F.log_softmax(self._teacher.heads[key](remembered)[:, :width] / self.temperature, 1)
                 total = total + F.kl_div(now, then, reduction="batchmean", log_target=True)
-        return total
+        return self._times * total
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Let the copy go: the next task takes its own."""

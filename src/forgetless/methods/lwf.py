@@ -15,12 +15,14 @@ from forgetless.methods.distilled import Distilled
 class LwF(Distilled):
     """`λ Σ_old KL(softmax(z*/τ) ‖ softmax(z/τ))`: z the old answers now, z* those of the network before the task.
 
-    Both on the new task's inputs. The gradient is that of the paper's cross-entropy between the two. Old heads are
-    trained along, as in the paper. Memory: a copy of the network.
+    Both on the new task's inputs, a term for every old task. The gradient is that of the paper's cross-entropy between
+    the two. Old heads are trained along, as in the paper. Memory: a copy of the network.
 
     What differs from the paper: the copy answers in eval mode during training, where the paper records its answers once
-    (with augmented inputs they would not fit); the new head's own warm-up is the recipe's warm start; where tasks share
-    a head, which the paper does not treat, old are all its answers, or those of the classes it had.
+    (with augmented inputs they would not fit); the new head's own warm-up is the recipe's warm start. Where tasks share
+    a head, which the paper does not treat, the one term counts once for every old task, and the old network gives the
+    classes that a growing head has won no probability. Both are as in the public code of van de Ven and Tolias
+    ("Three scenarios for continual learning", 2019, arXiv 1904.07734).
 
     Attributes:
         strength: λ; the paper's 1.
