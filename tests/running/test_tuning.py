@@ -14,6 +14,7 @@ from forgetless.running.run import Experiment, run
 from forgetless.running.search import STARTS
 from forgetless.running.tuning import Tuning
 from forgetless.task import Recipe
+from forgetless.train import Progress
 from streams import network, stream
 
 RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24)
@@ -87,3 +88,15 @@ def test_a_run_uses_one_strength_for_every_seed_and_a_given_one_instead(tmp_path
     given = run(experiment, ["mas"], [0], tmp_path / "g", strength=0.5)["runs"]
     assert given[0]["strength"] == 0.5
     assert not (tmp_path / "g" / "strengths").exists()
+
+
+@pytest.mark.parametrize("strength", [None, "auto"])
+def test_the_tries_of_a_search_are_told_as_progress_of_their_task(tmp_path: Path, strength: str | None) -> None:
+    tuning = Tuning(drop=0.05, factor=0.25, most=2)
+    experiment = Experiment("small", TASKS, network, RECIPE, tuning=tuning)
+    told: list[Progress] = []
+    run(experiment, ["mas"], [0], tmp_path, strength=strength, on_progress=lambda job, progress: told.append(progress))
+    tries = [each for each in told if each.phase == "search"]
+    assert {each.task for each in tries} == ({2} if strength is None else {2, 3})
+    assert tries[0].name.startswith(f"{TASKS[1].name}: λ = 0 gave ")
+    assert tries[1].name.startswith(f"{TASKS[1].name}: λ = 3 gave ")

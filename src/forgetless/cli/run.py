@@ -105,7 +105,7 @@ def _run(
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     orders: Annotated[int, typer.Option(min=1, help="How many orders of the tasks to run each seed with.")] = 1,
     processes: Annotated[
-        int, typer.Option(min=0, help="How many runs at a time, each on one thread; 0 is one per core.")
+        int, typer.Option(min=0, help="How many runs at a time; more than one take a thread each. 0 is one per core.")
     ] = 1,
     strength: Annotated[
         str | None,
@@ -177,19 +177,19 @@ def _show(found: dict[str, Any], out: Path) -> None:
 
 
 class _Lines:
-    """A line per task, for what is no terminal, with the share of all that is done."""
+    """A line per task and per try of a search, for what is no terminal, with the share of all that is done."""
 
     def __init__(self) -> None:
         self._tally = _Tally()
-        self._last: dict[Job, int] = {}
+        self._last: dict[Job, tuple[int, str]] = {}
 
     def plan(self, jobs: Sequence[Job]) -> None:
         self._tally.plan(jobs)
 
     def progress(self, job: Job, progress: Progress) -> None:
         self._tally.progress(job, progress)
-        if self._last.get(job) != progress.task:
-            self._last[job] = progress.task
+        if self._last.get(job) != (progress.task, progress.name):
+            self._last[job] = (progress.task, progress.name)
             where = f"task {progress.task} of {progress.tasks}, {progress.name}"
             typer.echo(f"[{self._tally}] {job.label}: {where}", err=True)
 
@@ -263,12 +263,11 @@ def _watched() -> Iterator[_Lines | _Bars]:
 
 def _completed(progress: Progress) -> float:
     """How many tasks are done, the one being learned in part."""
-    learned = {"warm_start": 0.0, "train": progress.step / max(1, progress.steps)}
+    learned = {"search": 0.0, "warm_start": 0.0, "train": progress.step / max(1, progress.steps)}
     return progress.task - 1 + learned.get(progress.phase, 1.0)
 
 
 def _doing(progress: Progress) -> str:
-    doing = {"warm_start": "warming up the head", "train": f"epoch {progress.epoch}"}.get(
-        progress.phase, progress.phase
-    )
+    words = {"search": "searching", "warm_start": "warming up the head", "train": f"epoch {progress.epoch}"}
+    doing = words.get(progress.phase, progress.phase)
     return f"{progress.name}: {doing}"

@@ -20,8 +20,8 @@ class Distilled(Method):
     """`λ Σ_old KL(softmax(z*/τ) ‖ softmax(z/τ))`: z the old answers now, z* those of the network before the task.
 
     Both on the new task's inputs, a term for every old task. Tasks with heads of their own have an answer each. Tasks
-    that share a head have the same, which therefore counts as often as there are old tasks; where the head has grown, the
-    old network gives the new classes no probability. Memory: a copy of the network, inside a task.
+    that share a head have the same, which therefore counts as often as there are old tasks; where the head has grown,
+    the old network gives the new classes no probability. Memory: a copy of the network, inside a task.
 
     Attributes:
         strength: λ.

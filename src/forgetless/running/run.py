@@ -237,7 +237,9 @@ def learn_job(
     method = _method(experiment, job.method, strength)
     if strength is None and experiment.tuning is not None and method.strength is not None:
         parts = (experiment.network, experiment.tasks, experiment.recipe)
-        method = _method(experiment, job.method, experiment.tuning.strength(method, *parts, folder / "strengths"))
+        tried = _tells_tries(tell, experiment.tasks)
+        found_strength = experiment.tuning.strength(method, *parts, folder / "strengths", tried)
+        method = _method(experiment, job.method, found_strength)
     order = order_of(job.order, len(experiment.tasks))
     tasks = [experiment.tasks[i] for i in order]
     found: dict[str, Any] = {"method": job.method, "seed": job.seed, "settings": method.settings()}
@@ -263,13 +265,6 @@ def _searched(
     tell: Tell,
 ) -> dict[str, Any]:
     """A stream with a strength found for every task; with what that cost."""
-    tries = 0
-
-    def tried(each: Try) -> None:
-        nonlocal tries
-        tries += 1
-        tell(Progress(1, len(tasks), f"try {tries}, λ = {each.strength:g}", "search", 0, 0, 1, math.nan))
-
     start = time.perf_counter()
     accuracy, decided = learn_stream(
         model,
@@ -279,7 +274,7 @@ def _searched(
         (experiment.recipe.lr,),
         seed=job.seed,
         folder=folder / "searches" / job.stem,
-        on_try=tried,
+        on_try=_tells_tries(tell, tasks),
     )
     return {
         "strength": float(decided[-1]) if decided[-1] is not None else method.strength,
@@ -288,6 +283,16 @@ def _searched(
         "accuracy": accuracy,
         "seconds": {"search and train": round(time.perf_counter() - start, 3)},
     }
+
+
+def _tells_tries(tell: Tell, tasks: Sequence[Task]) -> Callable[[int, Try], None]:
+    """What reports the tries of a search as progress of the task that they are for."""
+
+    def tried(position: int, each: Try) -> None:
+        name = f"{tasks[position].name}: λ = {each.strength:g} gave {each.accuracy:.1%}"
+        tell(Progress(position + 1, len(tasks), name, "search", 0, 0, 1, math.nan))
+
+    return tried
 
 
 def order_of(number: int, tasks: int) -> list[int]:

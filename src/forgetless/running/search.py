@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -121,11 +122,12 @@ def learn_stream(
     *,
     seed: int,
     folder: str | Path | None = None,
-    on_try: Callable[[Try], None] | None = None,
+    on_try: Callable[[int, Try], None] | None = None,
 ) -> tuple[Matrix, list[Decided | None]]:
     """Learn the tasks in order, each at the rate and strength found for it; the tries are kept in `folder`.
 
-    A task that a network without knowledge begins with has nothing to protect and is not searched for.
+    A task that a network without knowledge begins with has nothing to protect and is not searched for. `on_try` is
+    called with the position of a task, from 0, and each new try for it.
 
     Returns:
         R[i][j], the accuracy on task j after task i (None for j > i), and what was decided for each task.
@@ -136,7 +138,8 @@ def learn_stream(
         found = None
         if row:
             path = None if folder is None else Path(folder) / f"{row + 1}-tries.json"
-            found = search(model, task, method, recipe, rates, seed=seed, path=path, on_try=on_try)
+            tried = None if on_try is None else functools.partial(on_try, row)
+            found = search(model, task, method, recipe, rates, seed=seed, path=path, on_try=tried)
             strengthen(method, float(found))
         decided.append(found)
         own = recipe if found is None else dataclasses.replace(recipe, lr=found.rate)

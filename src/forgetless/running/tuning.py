@@ -7,6 +7,7 @@ The second task is the first at which there is something to protect. Its search 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.running.search import search
+from forgetless.strength.stability import Try
 from forgetless.task import Method, Recipe, Task
 from forgetless.train import learn
 
@@ -47,6 +49,7 @@ class Tuning:
         tasks: Sequence[Task],
         recipe: Recipe,
         folder: Path,
+        on_try: Callable[[int, Try], None] | None = None,
     ) -> float | None:
         """The strength for the method; None for one that takes none.
 
@@ -56,6 +59,7 @@ class Tuning:
             tasks: the stream.
             recipe: how each task is learned.
             folder: where the tries are kept, in a file named after the method; what is there is not tried again.
+            on_try: called with the position of the task, from 0, and each new try.
 
         Raises:
             ForgetlessError: the tries there are of another search, and all of `search`'s.
@@ -82,6 +86,7 @@ class Tuning:
             factor=self.factor,
             most=self.most,
             path=folder / f"{method.name}.json",
+            on_try=None if on_try is None else functools.partial(on_try, 1),
         )
         files.write_json(known, {"strength": float(found), "accepted": found.accepted, **self._settings})
         return float(found)
