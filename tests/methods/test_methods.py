@@ -194,7 +194,7 @@ def test_rows_that_a_head_has_just_grown_are_free(name: str) -> None:
 
 @pytest.mark.parametrize("scenario", ["domain", "class"])
 def test_old_answers_are_those_of_the_shared_head(scenario: str) -> None:
-    """At the first step of a task they are what they were; afterwards the penalty tells how far they have moved."""
+    """At a task's first step they are what they were, but for what new classes take; then the penalty tells the way."""
     found = []
 
     class Spied(LwF):
@@ -205,7 +205,7 @@ def test_old_answers_are_those_of_the_shared_head(scenario: str) -> None:
     learn(network(scenario=scenario), STREAM[:2], Spied(), RECIPE, seed=1)
     kept = [float(each) for each in found if each is not None]
     assert len(kept) == STEPS
-    assert kept[0] == pytest.approx(0, abs=1e-6)
+    assert kept[0] > 0.1 if scenario == "class" else kept[0] == pytest.approx(0, abs=1e-6)
     assert min(kept[1:]) > 1e-6
 
 
