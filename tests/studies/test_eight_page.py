@@ -9,7 +9,7 @@ import pytest
 from forgetless.errors import ForgetlessError
 from forgetless.experiments.paper import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
 from forgetless.results import summarise
-from forgetless.studies.eight_page import collect, comparison, main, page, strengths, verdict, write
+from forgetless.studies.eight_page import claims, collect, comparison, main, page, strengths, verdict, write
 
 NAMES = ("one", "two")
 
@@ -131,6 +131,41 @@ def test_the_tables_of_pairs(tmp_path: Path) -> None:
     assert "| MAS | test | ours | 88.5 (-1.5) / 70.0 | – | – | – |" in text
     assert "| MAS | both | ours |" not in text
     assert "| local MAS | both | paper | 52.1 (-1.5) / 54.4 |" in text
+
+
+def test_the_readme_takes_what_the_runs_say(tmp_path: Path) -> None:
+    directory(tmp_path / "runs" / "a", FINETUNE, MAS, JOINT)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- eight tasks -->\nold\n<!-- end of eight tasks -->\nafter\n")
+    main([str(tmp_path / "runs"), "--out", str(tmp_path), "--readme", str(readme)])
+    assert readme.read_text() == (
+        "before\n<!-- eight tasks -->\n"
+        "| on eight picture sets | knows in the end, % | has forgotten | seeds |\n|---|---|---|---|\n"
+        "| joint training, with all old data | 85.0 | 0.0 | 1 |\n"
+        "| MAS, λ = 0.75 | 79.2 | 1.5 | 1 |\n"
+        "| FineTune | 65.0 | 40.0 | 1 |\n"
+        "<!-- end of eight tasks -->\nafter\n"
+    )
+
+
+def test_this_readme_says_what_the_committed_runs_say() -> None:
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert claims(collect(root / "docs" / "results" / "eight-tasks")) in readme
+
+
+def test_what_keeping_costs_is_shown_by_block(tmp_path: Path) -> None:
+    directory(tmp_path / "a", FINETUNE)
+    matrix = [[0.9, None], [0.8, 0.7]]
+    before = [
+        {"all": 0.0},
+        {"trunk.fire2.squeeze1x1": 0.5, "trunk.fire2.expand1x1": 1.0, "trunk.conv1": 0.2, "all": 0.6},
+    ]
+    study = {"tasks": ["one", "two"], "variants": {"λ = 3": {"accuracy": matrix, "held": before}}}
+    text = page(collect(tmp_path), plasticity=study)
+    assert "| MAS | average | forgetting | when learned | two, the last |" in text
+    assert "| λ = 3 | 75.0 | 10.0 | 80.0 | 70.0 |" in text
+    assert "| fire2 | 75 → 75 |\n| conv1 | 20 → 20 |\n| **all weights** | 60 → 60 |" in text
 
 
 def test_the_papers_numbers_are_whole() -> None:

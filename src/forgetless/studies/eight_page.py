@@ -1,8 +1,9 @@
 """The page of the eight tasks: every table and figure of the paper's object recognition, from the runs that there are.
 
-    python -m forgetless.studies.eight_page RUNS --out docs/results
+    python -m forgetless.studies.eight_page RUNS --out docs/results --readme README.md
 
-RUNS holds run directories of `forgetless run eight-tasks` (with `--pairs`, `--omega`, `--network`, `--strength`,
+With `--readme`, the table in that file between the marks "eight tasks" is made anew from the same runs. RUNS holds run
+directories of `forgetless run eight-tasks` (with `--pairs`, `--omega`, `--network`, `--strength`,
 `--orders`), at any depth and under any names: what each is, its config.json says. What has not been run is named as
 missing, never made up.
 """
@@ -10,18 +11,19 @@ missing, never made up.
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetless import files, results
+from forgetless import files, metrics, results
 from forgetless.errors import ForgetlessError
 from forgetless.experiments import pairs
 from forgetless.experiments.paper import EIGHT_TASKS, TITLES
 from forgetless.report import markdown
 from forgetless.results import Estimate, MethodSummary, summarise
-from forgetless.studies import eight_figures
+from forgetless.studies import eight_figures, figures
 
 MAIN = "squeezenet"
 _RUN = "forgetless run eight-tasks --data DATA"
@@ -78,10 +80,57 @@ def collect(runs: Path, experiment: str = "eight-tasks") -> list[Found]:
     return found
 
 
-def page(found: Sequence[Found], memory: Mapping[str, Any] | None = None) -> str:
-    """The page as Markdown; `memory` is what `forgetless.studies.eight_memory` measured."""
+def page(
+    found: Sequence[Found], memory: Mapping[str, Any] | None = None, plasticity: Mapping[str, Any] | None = None
+) -> str:
+    """The page as Markdown; `memory` and `plasticity` are what `eight_memory` and `plasticity` measured."""
     lines = [line for part in _PARTS for line in part(found)]
-    return "\n".join([*lines, *_memory(memory)]) + "\n"
+    return "\n".join([*lines, *_plasticity(plasticity), *_memory(memory)]) + "\n"
+
+
+def _plasticity(study: Mapping[str, Any] | None) -> Iterator[str]:
+    yield "## What keeping costs"
+    yield ""
+    if study is None:
+        yield "Not run yet: `python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`."
+        yield ""
+        return
+    variants, tasks = study["variants"], study["tasks"]
+    yield (
+        "MAS on seed 0, and two changes of how the Ω of several tasks become one "
+        "(`python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`)."
+    )
+    yield ""
+    yield f"| MAS | average | forgetting | when learned | {tasks[-1]}, the last |"
+    yield "|---|---|---|---|---|"
+    for name, each in variants.items():
+        matrix = each["accuracy"]
+        learned = metrics.learning_accuracy(matrix)
+        shown = (metrics.average_accuracy(matrix), metrics.forgetting_mas(matrix), learned, matrix[-1][-1])
+        yield f"| {name} | {' | '.join(f'{100 * figure:.1f}' for figure in shown)} |"
+    yield ""
+    yield (
+        "The share of weights that the pull stops (s > 1: it takes back more than half of a step), in percent, before "
+        "the second task and before the last; of a block, the mean over its layers."
+    )
+    yield ""
+    yield f"| | {' | '.join(variants)} |"
+    yield "|---" * (1 + len(variants)) + "|"
+    for block in _blocks(next(iter(variants.values()))["held"][1]):
+        cells = (
+            " → ".join(f"{100 * _blocks(each['held'][place])[block]:.0f}" for place in (1, -1))
+            for each in variants.values()
+        )
+        yield f"| {'**all weights**' if block == 'all' else block} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _blocks(held: Mapping[str, float]) -> dict[str, float]:
+    """The mean over the layers of each block of the trunk ("trunk.fire2.squeeze1x1" is one of fire2's)."""
+    layers: dict[str, list[float]] = {}
+    for name, share in held.items():
+        layers.setdefault(name.removeprefix("trunk.").partition(".")[0], []).append(share)
+    return {block: statistics.fmean(shares) for block, shares in layers.items()}
 
 
 def _memory(memory: Mapping[str, Any] | None) -> Iterator[str]:
@@ -147,8 +196,11 @@ def comparison(methods: Sequence[MethodSummary]) -> Iterator[str]:
         theirs = EIGHT_TASKS.get(method.method)
         paper = "– | –" if theirs is None else f"{theirs[0]:.2f} | {-theirs[1]:.2f}"
         cells = (_percent(each) for each in (method.average, method.forgetting, method.average_learned))
-        title = method.label.replace(method.method, TITLES.get(method.method, method.method), 1)
-        yield f"| {title} | {' | '.join(cells)} | {len(method.seeds)} | {paper} |"
+        yield f"| {_title(method)} | {' | '.join(cells)} | {len(method.seeds)} | {paper} |"
+
+
+def _title(method: MethodSummary) -> str:
+    return method.label.replace(method.method, TITLES.get(method.method, method.method), 1)
 
 
 def verdict(methods: Sequence[MethodSummary]) -> Iterator[str]:
@@ -262,6 +314,21 @@ def strengths(found: Sequence[Found]) -> dict[float, MethodSummary]:
     return dict(sorted(curve.items()))
 
 
+def claims(found: Sequence[Found]) -> str:
+    """What the README says of the runs: the averages of every method, best first, and what they came from."""
+    main = _plain(found, MAIN)
+    if main is None or not main.results["runs"]:
+        raise ForgetlessError(
+            f"none of the runs is of all eight tasks by {MAIN}; `{_RUN} --out RUNS/{MAIN}` makes one."
+        )
+    methods = sorted(summarise(main.results).methods, key=_average, reverse=True)
+    lines = ["| on eight picture sets | knows in the end, % | has forgotten | seeds |", "|---|---|---|---|"]
+    for method in methods:
+        title = "joint training, with all old data" if method.method == _CEILING else _title(method).partition(" (")[0]
+        lines.append(f"| {title} | {_percent(method.average)} | {_percent(method.forgetting)} | {len(method.seeds)} |")
+    return "\n".join(lines)
+
+
 _PARTS: tuple[Callable[[Sequence[Found]], Iterator[str]], ...] = (
     _top,
     _main,
@@ -272,11 +339,12 @@ _PARTS: tuple[Callable[[Sequence[Found]], Iterator[str]], ...] = (
 )
 
 
-def write(runs: Path, out: Path) -> list[Path]:
+def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
     """Write `eight-tasks.md` and the figures that the runs suffice for into `out`; gives what was written.
 
     Raises:
-        ForgetlessError: as `collect`, or matplotlib is not installed.
+        ForgetlessError: as `collect`, matplotlib is not installed, or `readme` has no place for the table or the runs
+            nothing to put there.
     """
     found = collect(runs)
     written = [out / "eight-tasks.md"]
@@ -288,8 +356,11 @@ def write(runs: Path, out: Path) -> list[Path]:
     if len(curve) > 1:
         eight_figures.sensitivity(curve, out / "eight-tasks-strength.svg")
         written.append(out / "eight-tasks-strength.svg")
-    memory = runs / "memory.json"
-    files.write_text(written[0], page(found, files.read_json(memory) if memory.is_file() else None))
+    measured = (runs / f"{name}.json" for name in ("memory", "plasticity"))
+    files.write_text(written[0], page(found, *(files.read_json(path) if path.is_file() else None for path in measured)))
+    if readme is not None:
+        figures.inserted(readme, "eight tasks", claims(found))
+        written.append(readme)
     return written
 
 
@@ -315,9 +386,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m forgetless.studies.eight_page")
     parser.add_argument("runs", type=Path, help="the folder that holds the run directories")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--readme", type=Path, help="a Markdown file that takes the table of averages")
     options = parser.parse_args(words)
     try:
-        for path in write(options.runs, options.out):
+        for path in write(options.runs, options.out, options.readme):
             print(path)
     except ForgetlessError as error:
         parser.exit(2, f"forgetless: {error}\n")

@@ -1,0 +1,66 @@
+"""The study of what keeping costs, on a small network and small tasks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from forgetless.methods.mas import MAS
+from forgetless.running.run import Experiment
+from forgetless.studies.plasticity import VARIANTS, Studied, study
+from forgetless.task import Recipe
+from forgetless.train import learn
+from streams import network, stream
+
+STREAM = stream(3)
+RECIPE = Recipe(0.1, 2, 24)
+EXPERIMENT = Experiment("small", STREAM, lambda seed: network(seed, pretrained=True), RECIPE)
+
+
+def learned(method: MAS) -> dict[str, torch.Tensor]:
+    learn(network(0, pretrained=True), STREAM, method, RECIPE, seed=0)
+    assert method._anchor is not None
+    return method._anchor.importance
+
+
+def test_nothing_changed_is_mas() -> None:
+    plain, studied = learned(MAS(1.0)), learned(Studied(1.0))
+    assert all(torch.equal(plain[name], studied[name]) for name in plain)
+
+
+def test_old_importance_is_halved_at_every_task() -> None:
+    """With the pull off, tasks' Ω can be taken one by one."""
+    summed = []
+
+    class Noted(Studied):
+        def measure(self, model, task):  # type: ignore[no-untyped-def]
+            summed.append(super().measure(model, task).mean())
+            return super().measure(model, task)
+
+    kept = learned(Noted(0.0, keep=0.5))
+    for name, importance in kept.items():
+        expected = summed[0][name] / 4 + summed[1][name] / 2 + summed[2][name]
+        torch.testing.assert_close(importance, expected)
+
+
+def test_every_tasks_importance_is_of_the_first_ones_sum() -> None:
+    sums = []
+
+    class Noted(Studied):
+        def measure(self, model, task):  # type: ignore[no-untyped-def]
+            found = super().measure(model, task)
+            sums.append(sum(float(each.sum()) for each in found.mean().values()))
+            return found
+
+    learned(Noted(1.0, alike=True))
+    assert sums == pytest.approx([sums[0]] * 3, rel=1e-5)
+
+
+def test_what_is_held_before_each_task_is_noted() -> None:
+    found = study(EXPERIMENT, {"strength": 1e6})
+    assert len(found["held"]) == len(STREAM)
+    assert found["held"][0] == {"all": 0.0}
+    assert found["held"][2]["all"] > 0.5
+    assert found["accuracy"][-1][-1] is not None
+    for settings in VARIANTS.values():
+        Studied(**settings)
