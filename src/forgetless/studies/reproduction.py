@@ -44,6 +44,8 @@ What differs here, and cannot be otherwise where it says so:
   learns task after task with all data so far, where theirs has all data from the start.
 - `mas`, `ewc`, `online-ewc` are exact per sample here; theirs take MAS's modulus per batch and divide by the number of
   classes, so that their λ is another strength here. `mas-per-batch` is theirs, with the penalty in the gradient.
+- `lwf` is not in their public code. Ours has a term for every old task and gives new classes no part in the old answers,
+  as in the public code of van de Ven and Tolias (*Three scenarios for continual learning*, 2019, arXiv 1904.07734).
 - Below each table stands, for every figure outside the published spread, what was right when a task was new, and the
   distance to `joint` here and there: what fewer digits cost both, it cancels out. Where MAS learns little at λ of
   10,000, that is too strong for an exact Ω, which is larger than theirs.
