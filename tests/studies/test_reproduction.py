@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 from experiments.test_digits import written
@@ -29,7 +30,20 @@ def test_the_page_is_made_of_the_runs_there_are(tmp_path: Path) -> None:
     matrix = found["task"]["runs"][0]["accuracy"]
     fresh = 100 * sum(matrix[i][i] for i in range(5)) / 5
     assert f"`finetune`: {mean - 93.46:+.2f} points. When a task was new, it was right in {fresh:.2f} %." in text
-    assert text.count("Not run yet") == 3  # λ by stability decay, and two more experiments
+    assert text.count("Not run yet") == 4  # λ by stability decay, Fashion-MNIST, and two more experiments
+
+
+def test_another_set_is_shown_without_verdicts(tmp_path: Path) -> None:
+    run = {"method": "mas", "seed": 0, "strength": 1.0, "settings": {}, "accuracy": [[0.9, None], [0.8, 0.7]]}
+    facts = {"data": "Twenty shirts.", "epochs": 4, "steps": 376, "memory": 8}
+    found = {"experiment": "split-mnist", "tasks": ["a", "b"], "runs": [{**run, "seconds": {}}], "environment": {}}
+    path = tmp_path / "split-mnist" / "fashion" / "task.json"
+    for each in (path, tmp_path / "split-mnist" / "published" / "task.json"):
+        each.parent.mkdir(parents=True)
+        each.write_text(json.dumps({**found, "reproduction": facts}))
+    text = reproduction.page(tmp_path)
+    assert "Twenty shirts. As many pictures and as many steps (376 a task)" in text
+    assert "| mas | 1 | – | 75.00 | 1 | – |" in text
 
 
 def test_a_miss_is_held_against_what_all_data_together_give() -> None:
