@@ -9,36 +9,18 @@
 
 #ifndef TEMPLATE
 
-#define _GNU_SOURCE /* RTLD_DEFAULT */
-#define Py_LIMITED_API 0x030B0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "../kernels/threads.h"
+
 #include <float.h>
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(_WIN32)
-#define SERIAL
-#define FETCH_ADD(counter) ((*(counter))++)
-#else
-#include <dlfcn.h>
-#include <pthread.h>
-#define FETCH_ADD(counter) __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)
-#endif
 
 #if defined(__GNUC__)
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define restrict __restrict__
 #else
-#define ALWAYS_INLINE inline
 #define restrict
 #endif
 
-typedef Py_ssize_t size;
-
-enum { CHUNK = 1 << 14, FEW = 1 << 15, MOST_THREADS = 256 };
+enum { CHUNK = 1 << 14, FEW = 1 << 15 };
 enum { ONE, PLAIN, ROOT, CENTRED }; /* what D is: 1, v, √(scale v) + ε, √(scale v − m²) + ε */
 
 #define LARGEST 1e30f /* of rate Ω + base: it holds a weight to the last bit, and sums with D stay finite */
@@ -99,35 +81,12 @@ static void work(void *argument) {
     }
 }
 
-#ifndef SERIAL
-static void *work_in_thread(void *job) { return work(job), NULL; }
-#endif
-
-/* Runs work(job) in job->workers threads: torch's own OpenMP where it is in reach, as in ../kernels/modulus.c. */
-static void run(Job *job) {
-#ifndef SERIAL
-    void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
-    *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
-    if (parallel && job->workers > 1) {
-        parallel(work, job, (unsigned)job->workers, 0);
-        return;
-    }
-    pthread_t thread[MOST_THREADS];
-    size started = 0;
-    while (started + 1 < job->workers && pthread_create(&thread[started], NULL, work_in_thread, job) == 0) started++;
-    work(job);
-    while (started > 0) pthread_join(thread[--started], NULL);
-#else
-    work(job);
-#endif
-}
-
 static void pull_all(const Tensor *tensors, size length, size chunks, size elements, size threads) {
     size workers = elements <= FEW || threads < 1 ? 1 : threads;
     if (workers > chunks) workers = chunks;
     if (workers > MOST_THREADS) workers = MOST_THREADS;
     Job job = {.tensors = tensors, .length = length, .chunks = chunks, .workers = workers, .pull = this_cpu()};
-    if (chunks > 0) run(&job);
+    if (chunks > 0) in_threads(work, &job, job.workers);
 }
 
 static PyObject *py_pull(PyObject *module, PyObject *arguments) {

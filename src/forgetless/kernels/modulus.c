@@ -11,33 +11,15 @@
 
 #ifndef TEMPLATE
 
-#define _GNU_SOURCE /* RTLD_DEFAULT */
-#define Py_LIMITED_API 0x030B0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "threads.h"
 
-#if defined(_WIN32)
-#define SERIAL
-#define FETCH_ADD(counter) ((*(counter))++)
-#else
-#include <dlfcn.h>
-#include <pthread.h>
-#define FETCH_ADD(counter) __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)
-#endif
+#include <math.h>
 
 #if defined(__GNUC__)
 #define UNROLL _Pragma("GCC unroll 16")
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define UNROLL
-#define ALWAYS_INLINE inline
 #endif
-
-typedef Py_ssize_t size;
 
 /* Element (n, t, j) of group g is data[g·group + n·sample + row[t] + column[j]]. */
 typedef struct {
@@ -64,7 +46,7 @@ typedef struct {
     size bundle, length, depth;
 } Cut;
 
-enum { DEPTH = 256, BLOCK_ROWS = 384, BLOCK_COLUMNS = 768, STRIP = 16, MOST_THREADS = 256, LINE = 64 };
+enum { DEPTH = 256, BLOCK_ROWS = 384, BLOCK_COLUMNS = 768, STRIP = 16, LINE = 64 };
 
 static size smaller(size x, size y) { return x < y ? x : y; }
 static size larger(size x, size y) { return x > y ? x : y; }
@@ -151,30 +133,6 @@ static void work(void *argument) {
     }
 }
 
-#ifndef SERIAL
-static void *work_in_thread(void *job) { return work(job), NULL; }
-#endif
-
-/* Runs work(job) in job->workers threads: those of torch's own OpenMP where it is in reach, for a second set of threads
- * would compete with the first one, which spins for a while when it has nothing to do. */
-static void run(Job *job) {
-#ifndef SERIAL
-    void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
-    *(void **)&parallel = dlsym(RTLD_DEFAULT, "GOMP_parallel");
-    if (parallel && job->workers > 1) {
-        parallel(work, job, (unsigned)job->workers, 0);
-        return;
-    }
-    pthread_t thread[MOST_THREADS];
-    size started = 0;
-    while (started + 1 < job->workers && pthread_create(&thread[started], NULL, work_in_thread, job) == 0) started++;
-    work(job);
-    while (started > 0) pthread_join(thread[--started], NULL);
-#else
-    work(job);
-#endif
-}
-
 /* Blocks of at most BLOCK_ROWS × BLOCK_COLUMNS, equal in size, whole tiles, and enough of them for the threads. */
 static void divide(Job *job, size threads) {
     const Problem *p = job->problem;
@@ -203,7 +161,7 @@ static int accumulate(const Problem *p, size threads) {
     void *memory = malloc((size_t)(job.workers * job.scratch_each) * sizeof(float) + LINE);
     if (!memory) return -1;
     job.scratch = (float *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
-    run(&job);
+    in_threads(work, &job, job.workers);
     free(memory);
     return 0;
 }
