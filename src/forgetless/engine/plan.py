@@ -19,16 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data
+from forgetless.engine.distance import distance
+from forgetless.engine.refusals import Scalars, coupling
 from forgetless.engine.tape import Axis, Tape
 from forgetless.engine.untouched import in_float64, only
 from forgetless.errors import ForgetlessError
 from forgetless.kernels.terms import modulus_
 
-Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
-
 _AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the parameter's largest; a kink may flip in float32
 _AGREE_HALF = 5e-2
-_COMPARED = 1 << 20  # elements at a time
 _ROUNDING = torch.finfo(torch.float64).eps ** 2
 
 
@@ -197,8 +196,8 @@ def plan(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any, scalars
         together = _taped(tape, model, parameters, pair, scalars, strict=False)
     end = time.perf_counter()
     tolerance = _AGREE.get(together.dtype, _AGREE_HALF)
-    if _distance(together, apart) > tolerance:
-        raise ForgetlessError(_coupling(model, pair, scalars, tolerance))
+    if distance(together, apart) > tolerance:
+        raise ForgetlessError(coupling(model, pair, scalars, tolerance))
     why = {name: f"no rule for {operation}" for name, operation in tape.unruled.items()}
     doubtful = [name for name in parameters if name not in why and differs[name]]
     if doubtful:
@@ -243,16 +242,6 @@ class _Held:
         return tensor
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, of the largest expected value."""
-    found, expected = (values if values.dim() else values.reshape(1) for values in (found, expected))
-    rows = max(1, _COMPARED // max(1, expected[:1].numel()))
-    pieces = list(zip(torch.split(found, rows), torch.split(expected, rows), strict=True))  # copies are small
-    scale = max(float(right.abs().max()) for _, right in pieces)
-    gap = max(float((left - right).abs().max()) for left, right in pieces)
-    return gap if scale == 0 else gap / scale
-
-
 def _differs(found: Tensor | None, expected: Tensor | None, largest: float) -> bool:
     """Whether squares differ by more than rounding; `largest` is the largest of the whole network.
 
@@ -264,7 +253,7 @@ def _differs(found: Tensor | None, expected: Tensor | None, largest: float) -> b
         return other is not None and bool((other != 0).any())
     if found.dtype == torch.float64 and max(float(found.max()), float(expected.max())) < _ROUNDING * largest:
         return False
-    return _distance(found, expected) > _AGREE.get(found.dtype, _AGREE_HALF)
+    return distance(found, expected) > _AGREE.get(found.dtype, _AGREE_HALF)
 
 
 def _disagreements(
@@ -296,53 +285,3 @@ def _disagreements(
     except RuntimeError:  # a network that insists on its own dtype: the safe path
         return dict.fromkeys(doubtful, "its batch and its samples disagree")
     return dict.fromkeys(doubtful, "its samples cannot be told apart in a batch")
-
-
-def _coupling(model: nn.Module, pair: Any, scalars: Scalars, tolerance: float) -> str:
-    """The sentence that names the first module in which the samples of a batch influence each other."""
-    traces: list[list[tuple[str, nn.Module, Tensor | None, Tensor | None]]] = []
-
-    def run(batch: Any) -> None:
-        trace: list[tuple[str, nn.Module, Tensor | None, Tensor | None]] = []
-        traces.append(trace)
-        handles = []
-        for name, module in model.named_modules():
-
-            def hook(module: nn.Module, given: Any, result: Any, name: str = name) -> None:
-                trace.append((name, module, _first(given), _first(result)))
-
-            handles.append(module.register_forward_hook(hook))
-        try:
-            with torch.no_grad():
-                scalars(model, batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    run(pair)
-    run(data.rows(pair, 0, 1))
-    for (name, module, given, result), (_, _, given_alone, result_alone) in zip(*traces, strict=False):
-        if _same(given, given_alone, tolerance) and not _same(result, result_alone, tolerance):
-            where = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
-            break
-    else:
-        where = type(model).__name__
-    return (
-        f"what {where} computes for a sample depends on the other samples of its batch or on chance, even in eval "
-        "mode, so no sample has an importance of its own; give it running statistics (batch norm), switch its "
-        "randomness off, or measure with batch_size=1 if a batch of one is how it is used."
-    )
-
-
-def _first(value: Any) -> Tensor | None:
-    tensor = next(data.tensors(value), None)
-    return None if tensor is None else tensor.detach().clone()
-
-
-def _same(together: Tensor | None, alone: Tensor | None, tolerance: float) -> bool:
-    if together is None or alone is None or together.dim() == 0 or alone.dim() == 0:
-        return True
-    first = together[: alone.shape[0]]
-    if first.shape != alone.shape or not alone.is_floating_point():
-        return bool(first.shape == alone.shape)
-    return _distance(first, alone) <= tolerance

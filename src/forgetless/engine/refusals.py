@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import data
+from forgetless.engine.distance import distance
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import canonical
+
+Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
 
 WAY_OUT = (
     "so no sample has an importance of its own; give it running statistics (batch norm), switch its randomness off, or "
@@ -35,7 +39,7 @@ def refuse_devices(model: nn.Module) -> None:
             raise ForgetlessError(f"{name!r} is on the meta device and has no values; load the model's weights first.")
 
 
-def unfit(model: nn.Module, pair: Any, scalars: Callable[[nn.Module, Any], Tensor], error: Exception) -> str | None:
+def unfit(model: nn.Module, pair: Any, scalars: Scalars, error: Exception) -> str | None:
     """Why the model cannot compute two samples, or one alone; `None` if it can, so that the error is none of its own.
 
     Args:
@@ -57,7 +61,67 @@ def unfit(model: nn.Module, pair: Any, scalars: Callable[[nn.Module, Any], Tenso
     return f"{type(model).__name__} takes two samples and not one alone ({reason}), {WAY_OUT}"
 
 
-def _runs(model: nn.Module, batch: Any, scalars: Callable[[nn.Module, Any], Tensor]) -> bool:
+def coupling(model: nn.Module, pair: Any, scalars: Scalars, tolerance: float) -> str:
+    """The sentence that names the first module in which the samples of a batch influence each other."""
+    traces: list[list[tuple[str, nn.Module, Tensor | None, Tensor | None]]] = [[], []]
+    for trace, batch in zip(traces, (pair, data.rows(pair, 0, 1)), strict=True):
+
+        def note(name: str, module: nn.Module, given: Any, result: Any, trace: list[Any] = trace) -> None:
+            trace.append((name, module, _first(given), _first(result)))
+
+        _visit(model, batch, scalars, note)
+    for (name, module, given, result), (_, _, given_alone, result_alone) in zip(*traces, strict=False):
+        if _same(given, given_alone, tolerance) and not _same(result, result_alone, tolerance):
+            where = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
+            break
+    else:
+        where = type(model).__name__
+    return (
+        f"what {where} computes for a sample depends on the other samples of its batch or on chance, even in eval "
+        f"mode, {WAY_OUT}"
+    )
+
+
+def overflow(model: nn.Module, batch: Any, scalars: Scalars) -> str:
+    """The sentence that names the first module whose output is NaN or Inf."""
+    found: list[str] = []
+
+    def look(name: str, module: nn.Module, given: Any, result: Any) -> None:
+        floats = [tensor for tensor in data.tensors(result) if tensor.is_floating_point()]
+        if not found and not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
+            found.append(f"the output of {name!r} ({type(module).__name__})" if name else "the output")
+
+    _visit(model, batch, scalars, look)
+    where = found[0] if found else "the squared norm of the output"
+    return f"{where} is NaN or Inf for these inputs; in float16 use bfloat16 or float32, else check their scale."
+
+
+def _visit(model: nn.Module, batch: Any, scalars: Scalars, seen: Callable[[str, nn.Module, Any, Any], None]) -> None:
+    """Run the model, and call `seen` with every module's name, itself, its inputs and its output, as they are made."""
+    handles = [module.register_forward_hook(functools.partial(seen, name)) for name, module in model.named_modules()]
+    try:
+        with torch.no_grad():
+            scalars(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _first(value: Any) -> Tensor | None:
+    tensor = next(data.tensors(value), None)
+    return None if tensor is None else tensor.detach().clone()
+
+
+def _same(together: Tensor | None, alone: Tensor | None, tolerance: float) -> bool:
+    if together is None or alone is None or together.dim() == 0 or alone.dim() == 0:
+        return True
+    first = together[: alone.shape[0]]
+    if first.shape != alone.shape or not alone.is_floating_point():
+        return bool(first.shape == alone.shape)
+    return distance(first, alone) <= tolerance
+
+
+def _runs(model: nn.Module, batch: Any, scalars: Scalars) -> bool:
     try:
         with torch.no_grad():
             scalars(model, batch)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from forgetless import data
 from forgetless.confidence import Confidence
 from forgetless.engine.copies import Copies
-from forgetless.engine.plan import Plan, Scalars, _coupling, batched_sums, plan, single_sums
-from forgetless.engine.refusals import unfit
+from forgetless.engine.plan import Plan, batched_sums, plan, single_sums
+from forgetless.engine.refusals import Scalars, coupling, overflow, unfit
 from forgetless.engine.untouched import untouched
 from forgetless.errors import ForgetlessError
 from forgetless.parameters import listing, trainable, unwrapped
@@ -29,6 +29,23 @@ _ACTIVATIONS = 300 << 20  # bytes of activations that a batch of ours may hold
 _LARGEST = 512  # samples; beyond that a batch gains little and holds more
 _LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
 _FIRST_LOOK, _LOOK_AGAIN = 8, 1.25  # batches before `until` is asked first, and how many times that before the next
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is summed over samples: `Σ_n |g_n|^power`, g_n the gradient of sample n's scalar.
+
+    Attributes:
+        scalars: (model, batch) → `[N]`, the scalar of each sample whose gradient is measured.
+        power: 1 for `|g|`, 2 for `g²`.
+        several: the scalars are `[N, K]`, and the powers of each one's gradient add up: `Σ_n Σ_k |g_nk|^power`.
+        root: the square root of each sample's sum is added instead: `Σ_n √(Σ_k |g_nk|^power)`.
+    """
+
+    scalars: Scalars
+    power: int = 1
+    several: bool = False
+    root: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,11 +68,8 @@ class Sums:
 def sweep(
     model: nn.Module,
     dataset: Any,
-    scalars: Scalars,
+    quantity: Quantity,
     *,
-    power: int = 1,
-    several: bool = False,
-    root: bool = False,
     until: Callable[[Sums], bool] | None = None,
     exclude: str | Iterable[str] = (),
     batch_size: int | None = None,
@@ -66,10 +80,7 @@ def sweep(
     Args:
         model: any module; left bit for bit as found.
         dataset: see `forgetless.data`.
-        scalars: (model, batch) → `[N]`, the scalar of each sample whose gradient is measured.
-        power: 1 for `|g|`, 2 for `g²`.
-        several: the scalars are `[N, K]`, and the powers of each one's gradient add up: `Σ_n Σ_k |g_nk|^power`.
-        root: the square root of each sample's sum is added instead: `Σ_n √(Σ_k |g_nk|^power)`.
+        quantity: what is summed.
         until: asked now and then about the sums so far; the pass ends when it says yes.
         exclude: names, module names or patterns of parameters to leave out.
         batch_size: samples at a time; by default what fits the memory, and an iterable's own batches as they come.
@@ -89,7 +100,7 @@ def sweep(
         )
     _refuse_non_finite_weights(model)
     with untouched(model), _shown(progress) as advance:
-        run = _Run(model, parameters, scalars, power, several, root, until, batch_size)
+        run = _Run(model, parameters, quantity, until, batch_size)
         for batch in data.batches(dataset, batch_size):
             advance(run.add(batch))
             if run.enough:
@@ -104,16 +115,13 @@ class _Run:
         self,
         model: nn.Module,
         parameters: dict[str, nn.Parameter],
-        scalars: Scalars,
-        power: int,
-        several: bool,
-        root: bool,
+        quantity: Quantity,
         until: Callable[[Sums], bool] | None,
         batch_size: int | None,
     ) -> None:
-        self.model, self.parameters, self.power, self.root = model, parameters, power, root
-        self.copies = Copies(scalars) if several else None
-        self.scalars = scalars if self.copies is None else self.copies.scalar
+        self.model, self.parameters, self.power, self.root = model, parameters, quantity.power, quantity.root
+        self.copies = Copies(quantity.scalars) if quantity.several else None
+        self.scalars = quantity.scalars if self.copies is None else self.copies.scalar
         self.until, self.enough, self.next = until, False, _FIRST_LOOK
         self.confidence = None if until is None else Confidence()
         self.batch_size = batch_size
@@ -162,7 +170,7 @@ class _Run:
             alone = torch.cat([self.scalars(self.model, data.rows(batch, n, n + 1)) for n in (0, 1)])
         tolerance = 5e-2 if values.element_size() < 4 else 1e-3
         if float((values[:2] - alone).abs().max()) > tolerance * float(alone.abs().max()):
-            raise ForgetlessError(_coupling(self.model, batch, self.scalars, tolerance))
+            raise ForgetlessError(coupling(self.model, batch, self.scalars, tolerance))
 
     def _add(self, batch: Any, scalars: int, rows: int) -> None:
         """Add samples that are taken together, at most about so many rows at a time."""
@@ -244,7 +252,7 @@ class _Run:
 
     def _deposit(self, sums: dict[str, Tensor], values: Tensor, batch: Any, found: dict[str, Tensor]) -> None:
         if not bool(torch.isfinite(values).all()):
-            raise ForgetlessError(_overflow(self.model, batch, self.scalars))
+            raise ForgetlessError(overflow(self.model, batch, self.scalars))
         _accumulate(found, sums)
 
     def _warn(self, found: Plan) -> None:
@@ -279,28 +287,6 @@ def _refuse_non_finite_weights(model: nn.Module) -> None:
             raise ForgetlessError(
                 f"the weights of {name!r} hold NaN or Inf; the network is broken there, so load a sound checkpoint."
             )
-
-
-def _overflow(model: nn.Module, batch: Any, scalars: Scalars) -> str:
-    """The sentence that names the first module whose output is NaN or Inf."""
-    found: list[str] = []
-    handles = []
-    for name, module in model.named_modules():
-
-        def hook(module: nn.Module, given: Any, result: Any, name: str = name) -> None:
-            floats = [tensor for tensor in data.tensors(result) if tensor.is_floating_point()]
-            if not found and not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
-                found.append(f"the output of {name!r} ({type(module).__name__})" if name else "the output")
-
-        handles.append(module.register_forward_hook(hook))
-    try:
-        with torch.no_grad():
-            scalars(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    where = found[0] if found else "the squared norm of the output"
-    return f"{where} is NaN or Inf for these inputs; in float16 use bfloat16 or float32, else check their scale."
 
 
 @contextlib.contextmanager

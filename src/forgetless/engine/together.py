@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from forgetless import data
 from forgetless.confidence import Confidence
 from forgetless.distributed import Ranks, local
-from forgetless.engine.plan import Scalars, plan, single_sums
+from forgetless.engine.plan import plan, single_sums
+from forgetless.engine.refusals import overflow
 from forgetless.engine.sweep import (
     _LOOK_AGAIN,
+    Quantity,
     Sums,
     _accumulate,
-    _overflow,
     _refuse_non_finite_weights,
     _Run,
     _shown,
@@ -42,11 +43,8 @@ def sweep_together(
     ranks: Ranks,
     model: nn.Module,
     dataset: Any,
-    scalars: Scalars,
+    quantity: Quantity,
     *,
-    power: int = 1,
-    several: bool = False,
-    root: bool = False,
     until: Callable[[Sums], bool] | None = None,
     exclude: str | Iterable[str] = (),
     batch_size: int | None = None,
@@ -58,10 +56,7 @@ def sweep_together(
         ranks: the processes.
         model: what they share, with or without DDP around it; left bit for bit as found.
         dataset: this rank's samples, perhaps none; see `forgetless.data`.
-        scalars: see `sweep`, like all that follows.
-        power: 1 for `|g|`, 2 for `g²`.
-        several: the scalars are `[N, K]`.
-        root: the square root of each sample's sum is added instead.
+        quantity: what is summed.
         until: asked on every rank about the same sums.
         exclude: names, module names or patterns of parameters to leave out.
         batch_size: samples at a time on each rank.
@@ -82,7 +77,7 @@ def sweep_together(
                 )
             _refuse_non_finite_weights(model)
             kind = _Shards if ranks.sharded else _Replicas
-            run = kind(ranks, parameters, scalars, power, several, root, until, batch_size)
+            run = kind(ranks, parameters, quantity, until, batch_size)
             for batch in ranks.lockstep(data.batches(dataset, batch_size)):
                 advance(run.step(batch))
                 if run.enough:
@@ -97,14 +92,11 @@ class _Together(_Run):
         self,
         ranks: Ranks,
         parameters: dict[str, Any],
-        scalars: Scalars,
-        power: int,
-        several: bool,
-        root: bool,
+        quantity: Quantity,
         until: Callable[[Sums], bool] | None,
         batch_size: int | None,
     ) -> None:
-        super().__init__(ranks.model, parameters, scalars, power, several, root, None, batch_size)
+        super().__init__(ranks.model, parameters, quantity, None, batch_size)
         self.ranks, self.ask = ranks, until
         self.confidence = None if until is None else Confidence()
         self.groups = 0  # samples that are taken together, on all ranks at once
@@ -366,7 +358,7 @@ class _Shards(_Together):
 
     def _overflowed(self, batch: Any, here: bool) -> None:
         """Look for the module where it happened, on every rank: that is a pass too."""
-        said = _overflow(self.model, batch, self.scalars)
+        said = overflow(self.model, batch, self.scalars)
         if here:
             raise ForgetlessError(said)
         self.ranks.agree()

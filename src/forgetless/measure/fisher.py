@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from forgetless import data as batching
 from forgetless.distributed import place_of
+from forgetless.engine.sweep import Quantity
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
 from forgetless.measure import draws
@@ -97,18 +98,17 @@ def fisher(
             yield rows | {"targets": given_labels(batch)} if labels == "empirical" else rows
             start += size * len(numbers)
 
+    scalars = {"sampled": sampled, "expected": expected, "empirical": empirical}[labels]
     return measure(
         model,
         data if labels == "expected" else marked(),
-        {"sampled": sampled, "expected": expected, "empirical": empirical}[labels],
+        Quantity(scalars, power=2, several=labels == "expected"),
         f"fisher, {labels} labels",
         into=into,
         exclude=exclude,
         batch_size=batch_size,
         until=until,
         progress=progress,
-        power=2,
-        several=labels == "expected",
     )
 
 

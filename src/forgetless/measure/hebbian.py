@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from forgetless import data as batching
 from forgetless.distributed import is_sharded, resharded
 from forgetless.engine.derived import SHAPED_LIKE
+from forgetless.engine.sweep import Quantity
 from forgetless.engine.tape import body_of
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
@@ -86,7 +87,7 @@ def hebbian(
     return measure(
         model,
         data,
-        scalars,
+        Quantity(scalars),
         "hebbian",
         into=into,
         exclude=exclude,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from forgetless.engine.sweep import Quantity
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
 from forgetless.measure.measurement import Until, measure
@@ -72,14 +73,11 @@ def mas(
     return measure(
         model,
         data,
-        outputs if vector else function.squared_norms,
+        Quantity(outputs, power=2, several=True, root=True) if vector else Quantity(function.squared_norms),
         "mas, vector form" if vector else "mas",
         into=into,
         exclude=exclude,
         batch_size=batch_size,
         until=until,
         progress=progress,
-        power=2 if vector else 1,
-        several=vector,
-        root=vector,
     )

@@ -1,4 +1,4 @@
-"""From a sweep to an `Importance`: what every estimator in `measure/` does with its scalars."""
+"""From a sweep to an `Importance`: what every estimator in `measure/` does with its quantity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 
 from forgetless.distributed import ranks_of, resharded
-from forgetless.engine.plan import Scalars
 from forgetless.engine.refusals import refuse_devices
-from forgetless.engine.sweep import Sums, sweep
+from forgetless.engine.sweep import Quantity, Sums, sweep
 from forgetless.engine.together import sweep_together
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance, refuse_mismatch
@@ -24,7 +23,7 @@ Until = float | Callable[[Importance], bool] | None
 def measure(
     model: nn.Module,
     dataset: Any,
-    scalars: Scalars,
+    quantity: Quantity,
     estimator: str,
     *,
     into: Importance | None,
@@ -32,25 +31,19 @@ def measure(
     batch_size: int | None,
     until: Until,
     progress: bool,
-    power: int = 1,
-    several: bool = False,
-    root: bool = False,
 ) -> Importance:
     """Sweep the data and pool with `into`.
 
     Args:
         model: any module.
         dataset: see `forgetless.data`.
-        scalars: (model, batch) → `[N]`, or `[N, K]` with `several`.
+        quantity: what is summed over samples.
         estimator: what the result says it is.
         into: an earlier measurement to pool with; unchanged.
         exclude: names, module names or patterns of parameters to leave out.
         batch_size: samples at a time.
         until: stop early: a relative standard error that no parameter exceeds, or a callable that says when.
         progress: show a progress bar on a terminal.
-        power: see `sweep`.
-        several: see `sweep`.
-        root: see `sweep`.
 
     Raises:
         ForgetlessError: `into` is of another network or estimator, or cannot tell how sure it is; all of `sweep`'s.
@@ -80,10 +73,7 @@ def measure(
     found = (sweep if ranks is None else partial(sweep_together, ranks))(
         model,
         dataset,
-        scalars,
-        power=power,
-        several=several,
-        root=root,
+        quantity,
         until=None if until is None else lambda sums: _reached(pooled(sums), until),
         exclude=exclude,
         batch_size=batch_size,

@@ -1,0 +1,18 @@
+"""How far what was computed fast is from what was computed one sample at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_COMPARED = 1 << 20  # elements at a time: copies of a whole parameter would be the peak of a pass
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, of the largest expected value."""
+    found, expected = (values if values.dim() else values.reshape(1) for values in (found, expected))
+    rows = max(1, _COMPARED // max(1, expected[:1].numel()))
+    pieces = list(zip(torch.split(found, rows), torch.split(expected, rows), strict=True))  # copies are small
+    scale = max(float(right.abs().max()) for _, right in pieces)
+    gap = max(float((left - right).abs().max()) for left, right in pieces)
+    return gap if scale == 0 else gap / scale
