@@ -189,7 +189,7 @@ def test_a_sequence_with_a_damaged_picture(refused: Refused, sets: list[Path]) -
 def test_several_processes_of_torchrun_are_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(
-        "a run learns in one process, and torchrun started several; start one command per GPU instead, each with a "
-        "--seed and an --out of its own.",
+        "a run learns in one process, and torchrun started several; say --processes N instead: so many runs at a "
+        "time, each on a GPU of its own.",
         *("run", "small", "--out", "r"),
     )

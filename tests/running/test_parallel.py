@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from forgetless import results
 from forgetless.errors import ForgetlessError
-from forgetless.running.parallel import Job
+from forgetless.running.parallel import Job, take_gpu
 from forgetless.running.run import Experiment, order_of, run
 from forgetless.task import Recipe
 from forgetless.train import Progress
@@ -176,3 +177,14 @@ def test_settings_of_an_experiment(tmp_path: Path) -> None:
     other = dataclasses.replace(experiment, settings={**settings, "er": {"memory": 6}})
     with pytest.raises(ForgetlessError, match=r"settings\.er\.memory is 12 there and 6 here"):
         run(other, None, [1], tmp_path / "out")
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_processes_take_gpus_by_turns(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for number in range(3):
+        take_gpu(number)
+    assert taken == ([0, 1, 0] if gpus else [])

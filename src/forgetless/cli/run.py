@@ -105,7 +105,10 @@ def _run(
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     orders: Annotated[int, typer.Option(min=1, help="How many orders of the tasks to run each seed with.")] = 1,
     processes: Annotated[
-        int, typer.Option(min=0, help="How many runs at a time; more than one take a thread each. 0 is one per core.")
+        int,
+        typer.Option(
+            min=0, help="How many runs at a time; more than one take a thread, and a GPU, each. 0 is one per core."
+        ),
     ] = 1,
     strength: Annotated[
         str | None,
@@ -119,8 +122,8 @@ def _run(
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ForgetlessError(
-            "a run learns in one process, and torchrun started several; start one command per GPU instead, each with a "
-            "--seed and an --out of its own."
+            "a run learns in one process, and torchrun started several; say --processes N instead: so many runs at a "
+            "time, each on a GPU of its own."
         )
     for each in method or ():
         methods.create(each)  # refuse an unknown one before reading data

@@ -1,4 +1,4 @@
-"""Jobs done one after the other, or several at a time in processes of one thread each."""
+"""Jobs done one after the other, or several at a time in processes of one thread, and one GPU, each."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def done(
     count = min(processes, len(jobs))
     for _ in range(count):
         todo.put(None)
-    workers = [context.Process(target=_serve, args=(sent, todo, events, stop), daemon=True) for _ in range(count)]
+    workers = [
+        context.Process(target=_serve, args=(number, sent, todo, events, stop), daemon=True) for number in range(count)
+    ]
     for worker in workers:
         worker.start()
     try:
@@ -137,10 +139,11 @@ def _drain(events: Any) -> None:
         pass
 
 
-def _serve(sent: bytes, todo: Any, events: Any, stop: Any) -> None:
+def _serve(number: int, sent: bytes, todo: Any, events: Any, stop: Any) -> None:
     """The life of a process: jobs until there are none left, or it is told to stop, or nobody listens any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of us: the parent says when to stop
     torch.set_num_threads(1)
+    take_gpu(number)
     parent = multiprocessing.parent_process()
     works: dict[str, Work] = pickle.loads(sent)
 
@@ -167,6 +170,12 @@ def _serve(sent: bytes, todo: Any, events: Any, stop: Any) -> None:
         except Exception as error:
             events.put(("raised", job, _portable(error)))
             return
+
+
+def take_gpu(number: int) -> None:
+    """Make "cuda" mean a GPU of its own for this process, by turns where there are more processes than GPUs."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _portable(error: Exception) -> Exception:
