@@ -107,7 +107,7 @@ def _run(
     processes: Annotated[
         int,
         typer.Option(
-            min=0, help="How many runs at a time; more than one take a thread, and a GPU, each. 0 is one per core."
+            min=0, help="How many runs at a time; of several, each has one thread and one GPU. 0 is one per core."
         ),
     ] = 1,
     strength: Annotated[
