@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from forgetless.cli import app
 
-Command = Callable[..., Result]
+Command = Callable[..., Any]  # gives what CliRunner does: exit_code, stdout, stderr, exception
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_another_set_is_shown_without_verdicts(tmp_path: Path) -> None:
         each.parent.mkdir(parents=True)
         each.write_text(json.dumps({**found, "reproduction": facts}))
     text = reproduction.page(tmp_path)
-    assert "Twenty shirts. As many pictures and as many steps (376 a task)" in text
+    assert "Twenty shirts. As many pictures and as many steps\n(376 a task)" in text
     assert "| mas | 1 | – | 75.00 | 1 | – |" in text
 
 

@@ -96,8 +96,9 @@ def _fashion(contents: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
         yield "Not run yet.\n"
         return
     facts = next(iter(found.values()))["reproduction"]
-    yield f"{facts['data']} As many pictures and as many steps ({facts['steps']} a task) as in the published table, and"
-    yield "λ from it. Nobody has published these figures: what carries over from digits is the order of the methods.\n"
+    yield f"{facts['data']} As many pictures and as many steps"
+    yield f"({facts['steps']} a task) as in the published table. Nobody has published these figures, and λ is the one that"
+    yield "was chosen for digits: the table shows how far that choice carries.\n"
     yield comparison.table(found, {}) + "\n"
 
 
