@@ -97,8 +97,8 @@ def _fashion(contents: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
         return
     facts = next(iter(found.values()))["reproduction"]
     yield f"{facts['data']} As many pictures and as many steps"
-    yield f"({facts['steps']} a task) as in the published table. Nobody has published these figures, and λ is the one that"
-    yield "was chosen for digits: the table shows how far that choice carries.\n"
+    yield f"({facts['steps']} a task) as in the published table. Nobody has published these figures, and λ is the one"
+    yield "that was chosen for digits: the table shows how far that choice carries.\n"
     yield comparison.table(found, {}) + "\n"
 
 
