@@ -69,18 +69,22 @@ def _split_mnist(folder: Path) -> Iterator[str]:
         name: {each: _read(folder / name / f"{each}.json") for each in SCENARIOS} for name in ("published", "auto")
     }
     known = [found for column in columns.values() for found in column.values() if found]
-    command = "forgetless run split-mnist --data FOLDER --seeds 10 --processes 0 --out runs/split-mnist --resume"
+    command = "forgetless run split-mnist --data FOLDER --seeds 10 --processes 0 --resume"
     if not known:
-        yield from ("## Split MNIST in three scenarios", "", f"Not run yet: `{command}`.", "")
+        yield from ("## Split MNIST in three scenarios", "", f"Not run yet: `{command} --out runs/split-mnist`.", "")
         return
     facts = known[0]["reproduction"]
     yield _HSU.format(**facts)
     for name, title, extra in (
-        ("published", "λ as published", ""),
-        ("auto", "λ by stability decay, for every task from its own training samples", " --strength auto"),
+        ("published", "λ as published", "--out runs/split-mnist"),
+        (
+            "auto",
+            "λ by stability decay, for every task from its own training samples",
+            "--strength auto --out runs/split-mnist-auto",
+        ),
     ):
         found = {scenario: content for scenario, content in columns[name].items() if content}
-        yield f"### {title}\n\n`{command}{extra}`\n"
+        yield f"### {title}\n\n`{command} {extra}`\n"
         yield comparison.table(found, split_mnist.PUBLISHED) + "\n" if found else "Not run yet.\n"
         yield from _cost(found)
         yield from _misses(found)
