@@ -97,19 +97,19 @@ def _network(hidden: int, scenario: str, seed: int) -> MultiHead:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Average accuracy and forgetting over λ, as Markdown; the width of the range within a point of the best."""
-    found: dict[str, dict[float, list[float]]] = {}
+    found: dict[int, dict[float, list[float]]] = {}  # samples that the modulus was taken of; 0 where it is of each
     for content in results.values():
         for run in content["runs"]:
             (figure,) = comparison.accuracies({"runs": [run]})[run["method"]].values()
-            batch = run.get("settings", {}).get("batch")
-            kind = "exact" if batch is None else f"per batch of {batch}"
-            found.setdefault(kind, {}).setdefault(float(run["strength"]), []).append(figure)
+            found.setdefault(run.get("settings", {}).get("batch", 0), {}).setdefault(float(run["strength"]), []).append(
+                figure
+            )
     strengths = sorted({strength for figures in found.values() for strength in figures})
     lines = [
         "| Ω | " + " | ".join(f"λ = {strength:g}" for strength in strengths) + " | within a point of the best |",
         "|---" * (len(strengths) + 2) + "|",
     ]
-    for kind, figures in found.items():
+    for batch, figures in sorted(found.items()):
         best = max(map(statistics.fmean, figures.values()))
         good = [
             strength
@@ -117,5 +117,9 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
             if strength in figures and statistics.fmean(figures[strength]) >= best - 1
         ]
         cells = [comparison.spread(figures[s], 1) if s in figures else "–" for s in strengths]
-        lines.append(f"| {kind} | " + " | ".join(cells) + f" | {good[0]:g} … {good[-1]:g} |")
+        lines.append(
+            f"| {f'per batch of {batch:,}' if batch else 'exact'} | "
+            + " | ".join(cells)
+            + f" | {good[0]:g} … {good[-1]:g} |"
+        )
     return "\n".join(lines)
