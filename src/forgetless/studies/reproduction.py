@@ -52,9 +52,9 @@ What differs here, and cannot be otherwise where it says so:
   distance to `joint` here and there: what fewer digits cost both, it cancels out. Where MAS learns little at λ of
   10,000, that is too strong for an exact Ω, which is larger than theirs.
 """
-_BATCHES = """Exact Ω takes the modulus of every sample's gradient, the others that of a batch's mean, as other codes do.
-What exactness changes is the λ that is right, not what can be had with it: the gradients of a batch cancel, so that Ω
-is the smaller and the right λ the larger, the larger the batch. Exact, neither depends on it.
+_BATCHES = """Exact Ω takes the modulus of every sample's gradient, the others that of a batch's mean, as other codes
+do. What exactness changes is the λ that is right, not what can be had with it: the gradients of a batch cancel, so that
+Ω is the smaller and the right λ the larger, the larger the batch. Exact, neither depends on it.
 """
 _NOT_HERE = (
     "Not run: the set is not to be had on the machine that this page was made on, so its figures cannot be checked "
