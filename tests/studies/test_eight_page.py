@@ -148,6 +148,22 @@ def test_the_readme_takes_what_the_runs_say(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_readme_without_the_place_is_refused_before_anything_is_written(
+    there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory(tmp_path / "runs" / "a", FINETUNE)
+    readme = tmp_path / "README.md"
+    if there:
+        readme.write_text("no marks\n")
+    with pytest.raises(SystemExit) as caught:
+        main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--readme", str(readme)])
+    assert caught.value.code == 2
+    said = "has no place for 'eight tasks'." if there else "is no file; name the page that takes 'eight tasks'."
+    assert capsys.readouterr().err == f"forgetless: {readme} {said}\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_this_readme_says_what_the_committed_runs_say() -> None:
     root = Path(__file__).parents[2]
     readme = (root / "README.md").read_text(encoding="utf-8")

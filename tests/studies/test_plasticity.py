@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from forgetless.methods.mas import MAS
 from forgetless.running.run import Experiment
-from forgetless.studies.plasticity import VARIANTS, Studied, study
+from forgetless.studies.plasticity import VARIANTS, Studied, main, study
 from forgetless.task import Recipe
 from forgetless.train import learn
 from streams import network, stream
@@ -64,3 +66,13 @@ def test_what_is_held_before_each_task_is_noted() -> None:
     assert found["accuracy"][-1][-1] is not None
     for settings in VARIANTS.values():
         Studied(**settings)
+
+
+def test_a_folder_without_the_sets_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "p.json")])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        f"forgetless: {tmp_path / 'none'} is no folder; --data takes the one that "
+    )
+    assert not (tmp_path / "p.json").exists()

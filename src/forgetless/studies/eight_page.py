@@ -348,6 +348,9 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
     """
     found = collect(runs)
     written = [out / "eight-tasks.md"]
+    if readme is not None:  # first: it alone may be refused, and then nothing is written
+        figures.inserted(readme, "eight tasks", claims(found))
+        written.append(readme)
     main = _plain(found, MAIN)
     if main is not None and main.results["runs"]:
         eight_figures.sequence(summarise(main.results), out / "eight-tasks.svg")
@@ -358,9 +361,6 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
         written.append(out / "eight-tasks-strength.svg")
     measured = (runs / f"{name}.json" for name in ("memory", "plasticity"))
     files.write_text(written[0], page(found, *(files.read_json(path) if path.is_file() else None for path in measured)))
-    if readme is not None:
-        figures.inserted(readme, "eight tasks", claims(found))
-        written.append(readme)
     return written
 
 

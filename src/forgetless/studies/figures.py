@@ -143,7 +143,13 @@ def _order(point: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def inserted(page: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- name -->` and `<!-- end of name -->` of a page."""
+    """Replace what stands between `<!-- name -->` and `<!-- end of name -->` of a page.
+
+    Raises:
+        ForgetlessError: there is no such page, or no such place in it.
+    """
+    if not page.is_file():
+        raise ForgetlessError(f"{page} is no file; name the page that takes {name!r}.")
     before, mark, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- end of {name} -->")
     if not mark or not end:
