@@ -101,9 +101,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     for content in results.values():
         for run in content["runs"]:
             (figure,) = comparison.accuracies({"runs": [run]})[run["method"]].values()
-            found.setdefault(run.get("settings", {}).get("batch", 0), {}).setdefault(float(run["strength"]), []).append(
-                figure
-            )
+            figures = found.setdefault(run.get("settings", {}).get("batch", 0), {})
+            figures.setdefault(float(run["strength"]), []).append(figure)
     strengths = sorted({strength for figures in found.values() for strength in figures})
     lines = [
         "| Ω | " + " | ".join(f"λ = {strength:g}" for strength in strengths) + " | within a point of the best |",
@@ -117,9 +116,6 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
             if strength in figures and statistics.fmean(figures[strength]) >= best - 1
         ]
         cells = [comparison.spread(figures[s], 1) if s in figures else "–" for s in strengths]
-        lines.append(
-            f"| {f'per batch of {batch:,}' if batch else 'exact'} | "
-            + " | ".join(cells)
-            + f" | {good[0]:g} … {good[-1]:g} |"
-        )
+        kind = f"per batch of {batch:,}" if batch else "exact"
+        lines.append(f"| {kind} | " + " | ".join(cells) + f" | {good[0]:g} … {good[-1]:g} |")
     return "\n".join(lines)
