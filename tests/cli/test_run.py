@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,11 @@ from PIL import Image
 
 from cli.conftest import Command
 from forgetless import experiments
+from forgetless.cli.run import _Lines
+from forgetless.running.parallel import Job
 from forgetless.running.run import Experiment
 from forgetless.task import Recipe
+from forgetless.train import Progress
 from streams import network, stream
 
 Refused = Callable[..., None]
@@ -193,3 +197,14 @@ def test_several_processes_of_torchrun_are_refused(refused: Refused, monkeypatch
         "time, each on a GPU of its own.",
         *("run", "small", "--out", "r"),
     )
+
+
+def test_tries_of_a_search_are_a_line_each_and_no_task_done(capsys: pytest.CaptureFixture[str]) -> None:
+    job, watcher = Job("", "mas", 0, 0), _Lines()
+    watcher.plan([job])
+    for name in ("b: λ = 0 gave 90.0%", "b: λ = 3 gave 89.0%"):
+        watcher.progress(job, Progress(2, 4, name, "search", 0, 0, 1, math.nan))
+    assert capsys.readouterr().err.splitlines() == [
+        "[25%] mas, seed 0: task 2 of 4, b: λ = 0 gave 90.0%",
+        "[25%] mas, seed 0: task 2 of 4, b: λ = 3 gave 89.0%",
+    ]
