@@ -192,6 +192,18 @@ def test_rows_that_a_head_has_just_grown_are_free(name: str) -> None:
         assert bool((held[3:] == 0).all())
 
 
+def test_l2sp_holds_them_too_where_it_is_told_to() -> None:
+    """At an immense λ the rows of the second task stay where they were drawn; free, they learn."""
+    moved = {}
+    for new_rows in (True, False):
+        model, method = network(scenario="class"), create("l2sp", 1e9, new_rows=new_rows)
+        learn(model, STREAM[:2], method, RECIPE, seed=1)
+        drawn = method.state()["weights.heads.shared.weight"][3:]
+        moved[new_rows] = float((model.head(STREAM[1].name).weight[3:] - drawn).abs().max())
+    assert moved[True] < 1e-6
+    assert moved[False] > 1e-3
+
+
 @pytest.mark.parametrize("scenario", ["domain", "class"])
 def test_old_answers_are_those_of_the_shared_head(scenario: str) -> None:
     """At a task's first step they are what they were, but for what new classes take; then the penalty tells the way."""

@@ -97,6 +97,8 @@ def _one(scenario: str, tasks: list[Task], data: str) -> Experiment:
     epochs = max(1, round(STEPS / math.ceil(samples / len(tasks) / 128)))
     settings: dict[str, dict[str, Any]] = {name: {"strength": λ} for name, λ in COEFFICIENTS[scenario].items()}
     settings["mas-per-batch"] = {"strength": COEFFICIENTS[scenario]["mas"], "code": "hsu", "batch": 128}
+    if scenario == "class":  # their head has all its rows from the start, and all are held
+        settings["l2sp"]["new_rows"] = True
     settings["er"] = {"memory": round(_MEMORY * samples / _THEIRS)}
     return Experiment(
         "split-mnist",

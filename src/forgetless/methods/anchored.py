@@ -71,10 +71,10 @@ def padded(tensor: Tensor, like: Tensor) -> Tensor:
     return grown
 
 
-def alike(model: MultiHead, task: Task, estimator: str) -> Importance:
-    """Ω = 1 for every weight that earlier tasks have had a part in: not for the rows that a head grew for `task`."""
+def alike(model: MultiHead, task: Task, estimator: str, *, new_rows: bool = False) -> Importance:
+    """Ω = 1 for every weight that earlier tasks have had a part in; with `new_rows` also for those grown for `task`."""
     sums = {name: torch.ones_like(weights) for name, weights in trainable(model, exclude=model.unshared).items()}
-    if model.scenario == "class":
+    if model.scenario == "class" and not new_rows:
         for name in ("heads.shared.weight", "heads.shared.bias"):
             sums[name][model.first(task.name) :] = 0
     return Importance(sums, 1, estimator)

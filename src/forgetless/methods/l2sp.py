@@ -26,14 +26,18 @@ class L2SP(Anchored):
 
     Attributes:
         strength: λ; not tuned. The paper searches α between 0.001 and 1 for each data set.
+        new_rows: whether the rows that a head grows for the task's classes are held to their first values as well, as
+            in the code of Hsu et al.: where λ is large, new classes are then hardly learned.
     """
 
     name: ClassVar[str] = "l2sp"
     strength: float = 0.01
+    new_rows: bool = False
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Anchor a trunk that knows something to the weights of now, and attach."""
-        self._anchor = Anchor(model, alike(model, task, self.name) if model.knows_something else None, self.strength)
+        held = alike(model, task, self.name, new_rows=self.new_rows) if model.knows_something else None
+        self._anchor = Anchor(model, held, self.strength)
         super().begin(model, task, optimizer)
 
     def end(self, model: MultiHead, task: Task) -> None:
