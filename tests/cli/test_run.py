@@ -190,15 +190,6 @@ def test_a_sequence_with_a_damaged_picture(refused: Refused, sets: list[Path]) -
     refused(sentence, "run", "sequence", "--task", sets[0], "--out", "r")
 
 
-def test_several_processes_of_torchrun_are_refused(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(
-        "a run learns in one process, and torchrun started several; say --processes N instead: so many runs at a "
-        "time, each on a GPU of its own.",
-        *("run", "small", "--out", "r"),
-    )
-
-
 def test_tries_of_a_search_are_a_line_each_and_no_task_done(capsys: pytest.CaptureFixture[str]) -> None:
     job, watcher = Job("", "mas", 0, 0), _Lines()
     watcher.plan([job])

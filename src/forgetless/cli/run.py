@@ -119,12 +119,9 @@ def _run(
 ) -> None:
     from forgetless import experiments, methods
     from forgetless.running.run import Suite, run_all
+    from forgetless.running.team import Team
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ForgetlessError(
-            "a run learns in one process, and torchrun started several; say --processes N instead: so many runs at a "
-            "time, each on a GPU of its own."
-        )
+    team = Team.join()
     for each in method or ():
         methods.create(each)  # refuse an unknown one before reading data
     try:
@@ -140,12 +137,16 @@ def _run(
                 processes=processes or len(os.sched_getaffinity(0)),
                 resume=resume,
                 strength=_strength(strength),
+                team=team,
                 on_plan=watcher.plan,
                 on_progress=watcher.progress,
             )
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"forgetless: {_how_to_continue(out)}", err=True)
+        if team is None or team.rank == 0:
+            typer.echo(f"forgetless: {_how_to_continue(out, team is not None)}", err=True)
         raise typer.Exit(130) from interrupt
+    if team is not None and team.rank:
+        return
     if as_json:
         typer.echo(json.dumps(found if isinstance(experiment, Suite) else found[""], indent=2))
     elif isinstance(experiment, Suite):
@@ -162,9 +163,11 @@ def _strength(given: str | None) -> float | str | None:
         return given  # "auto", or what the run refuses
 
 
-def _how_to_continue(out: Path) -> str:
+def _how_to_continue(out: Path, torchrun: bool) -> str:
     if not [*out.glob("config.json"), *out.glob("*/config.json")]:
         return "stopped before anything was written."
+    if torchrun:
+        return "stopped; what was learned is kept. Continue with the same torchrun command and --resume."
     again = ["forgetless", *sys.argv[1:]]
     again += [] if "--resume" in again else ["--resume"]
     return f"stopped; what was learned is kept. Continue with: {shlex.join(again)}"

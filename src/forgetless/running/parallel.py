@@ -16,7 +16,7 @@ import torch
 from forgetless.errors import ForgetlessError
 from forgetless.train import Progress
 
-_PAUSE = 0.2  # seconds between two reports of one phase
+PAUSE = 0.2  # seconds between two reports of one phase
 
 
 @dataclass(frozen=True)
@@ -151,25 +151,34 @@ def _serve(number: int, sent: bytes, todo: Any, events: Any, stop: Any) -> None:
         return stop.is_set() or (parent is not None and not parent.is_alive())
 
     while not orphaned() and (job := todo.get()) is not None:
-        last: tuple[Any, ...] = ()
-        when = 0.0
 
-        def tell(progress: Progress, job: Job = job) -> None:
-            nonlocal last, when
-            here, now = (progress.task, progress.phase, progress.epoch), time.monotonic()
-            if here != last or now - when > _PAUSE:
-                last, when = here, now
-                events.put(("progress", job, progress))
-                if orphaned():
-                    raise KeyboardInterrupt
+        def send(progress: Progress, job: Job = job) -> None:
+            events.put(("progress", job, progress))
+            if orphaned():
+                raise KeyboardInterrupt
 
         try:
-            events.put(("found", job, works[job.folder](job, tell)))
+            events.put(("found", job, works[job.folder](job, now_and_then(send))))
         except KeyboardInterrupt:
             return
         except Exception as error:
             events.put(("raised", job, _portable(error)))
             return
+
+
+def now_and_then(tell: Tell) -> Tell:
+    """`tell`, but for one phase and epoch only every 0.2 seconds."""
+    last: tuple[Any, ...] = ()
+    when = 0.0
+
+    def thinned(progress: Progress) -> None:
+        nonlocal last, when
+        here, now = (progress.task, progress.phase, progress.epoch), time.monotonic()
+        if here != last or now - when > PAUSE:
+            last, when = here, now
+            tell(progress)
+
+    return thinned
 
 
 def take_gpu(number: int) -> None:

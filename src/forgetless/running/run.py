@@ -26,6 +26,7 @@ from forgetless.running import parallel
 from forgetless.running.directory import RunDirectory
 from forgetless.running.parallel import Job, Tell
 from forgetless.running.search import learn_stream
+from forgetless.running.team import Team
 from forgetless.running.tuning import Tuning
 from forgetless.strength.stability import Try
 from forgetless.train import Method, Progress, Recipe, Task, derive, learn, permutation
@@ -114,6 +115,7 @@ def run_all(
     processes: int = 1,
     resume: bool = False,
     strength: float | str | None = None,
+    team: Team | None = None,
     on_plan: Callable[[Sequence[Job]], None] | None = None,
     on_progress: Callable[[Job, Progress], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -130,6 +132,8 @@ def run_all(
         resume: continue an unfinished run directory. Without it one is refused; a finished one is just read.
         strength: λ of the methods that take one; "auto" to find one for every task by stability decay; None for each
             method's own.
+        team: the processes that torchrun started, all of which make this call: they share the jobs. The first one
+            returns what all found, and only there are the two functions called; the others return nothing.
         on_plan: called once with the jobs that are to be done.
         on_progress: called with a job and its `Progress`.
 
@@ -144,6 +148,15 @@ def run_all(
     """
     if orders < 1 or processes < 1:
         raise ForgetlessError(f"orders and processes must be at least 1, not {orders} and {processes}.")
+    if team is not None and processes > 1:
+        raise ForgetlessError(f"torchrun started {team.size} processes, which do a run each: leave out --processes.")
+    works = {
+        folder: functools.partial(learn_job, experiment, strength, Path(out) / folder)
+        for folder, experiment in experiments.items()
+    }
+    if team is not None and team.rank:
+        team.serve(works)
+        return {}
     places = {
         folder: _Place(experiment, names, seeds, orders, Path(out) / folder, strength)
         for folder, experiment in experiments.items()
@@ -172,8 +185,9 @@ def run_all(
         if on_progress is not None:
             on_progress(job, progress)
 
-    works = {folder: place.work for folder, place in places.items() if place.missing}
-    for job, found in parallel.done(works, jobs, processes, tell):
+    works = {folder: work for folder, work in works.items() if places[folder].missing}
+    finished = parallel.done(works, jobs, processes, tell) if team is None else team.done(works, jobs, tell)
+    for job, found in finished:
         places[job.folder].directory.add(found)
         places[job.folder].directory.log("done", **found)
     return {folder: place.directory.results for folder, place in places.items()}
@@ -223,11 +237,6 @@ class _Place:
             loss = None if math.isnan(progress.loss) else round(progress.loss, 6)
             facts = {"task": progress.name, "epoch": progress.epoch, "loss": loss}
             self.directory.log(progress.phase, method=job.method, seed=job.seed, order=job.order, **facts)
-
-    @property
-    def work(self) -> Callable[[Job, Tell], dict[str, Any]]:
-        """What does a job, picklable if the experiment is."""
-        return functools.partial(learn_job, self.experiment, self.strength, self.directory.path)
 
 
 def learn_job(
