@@ -105,17 +105,20 @@ def test_what_a_directory_is_its_config_says(tmp_path: Path) -> None:
     order = {"order": 1, "learned": ["two", "one"]}
     directory(tmp_path / "x", FINETUNE, MAS, run("mas", [0.7, None], [0.6, 0.9], strength=1.0, **order))
     directory(tmp_path / "y", run("mas", [0.8, None], [0.4, 0.6], strength=0.1), strength=0.1)
+    for strength, left in ((50.0, 0.5), (5.0, 0.7)):
+        directory(tmp_path / f"{strength}", run("si", [0.8, None], [left, 0.6], strength=strength), strength=strength)
     directory(tmp_path / "z", run("si", [0.3, None], [0.2, 0.1], strength=2.0), network="efficientnet-lite0")
     directory(tmp_path / "other", FINETUNE, experiment="sequence")
     found = collect(tmp_path)
-    assert len(found) == 3
-    assert list(strengths(found)) == [0.1, 0.75]
+    assert len(found) == 5
+    assert {name: list(curve) for name, curve in strengths(found).items()} == {"mas": [0.1, 0.75], "si": [5.0, 50.0]}
     text = page(found)
     assert "Order 1: two → one." in text
     assert "| MAS, λ = 1 | 75.0 | 10.0 | 80.0 | 1 | 52.69 | 0.49 |" in text
     assert "efficientnet-lite0, batch-norm statistics held:\n\n| method" in text
     assert "| SI, λ = 2 | 15.0 | 10.0 | 20.0 | 1 |" in text
-    assert "| 0.1 | 50.0 | 40.0 | 70.0 |\n| 0.75 | 79.2 | 1.5 | 80.0 |" in text
+    assert "| MAS | 0.1 | 50.0 | 40.0 | 70.0 | 1 |\n| MAS | 0.75 | 79.2 | 1.5 | 80.0 | 1 |\n| SI | 5 | 65.0" in text
+    assert "The best in hindsight: MAS 79.2 at 0.75, SI 65.0 at 5." in text
 
 
 def test_the_tables_of_pairs(tmp_path: Path) -> None:

@@ -50,22 +50,23 @@ def sequence(summary: Summary, path: Path) -> None:
     save(figure, path)
 
 
-def sensitivity(curve: Mapping[float, MethodSummary], path: Path) -> None:
-    """Average accuracy at the end, accuracy when learned, and forgetting of MAS, over λ."""
+def sensitivity(curves: Mapping[str, Mapping[float, MethodSummary]], path: Path) -> None:
+    """Average accuracy at the end, and when learned, over λ: a panel per method."""
     pyplot = pyplot_module()
-    figure, axis = pyplot.subplots(figsize=(6, 3.6))
-    lines = {
-        "average accuracy at the end": [each.average for each in curve.values()],
-        "accuracy when learned": [each.average_learned for each in curve.values()],
-        "forgetting": [each.forgetting for each in curve.values()],
-    }
-    for (label, estimates), colour in zip(lines.items(), ("#0072b2", "#009e73", "#d55e00"), strict=True):
-        known = [(λ, 100 * each.mean, 100 * (each.sd or 0)) for λ, each in zip(curve, estimates, strict=True) if each]
-        xs, ys, errors = zip(*known, strict=True)
-        axis.errorbar(xs, ys, errors, fmt="o-", ms=4, lw=1.2, c=colour, label=label)
-    axis.set(xscale="log", xlabel="λ", ylabel="%")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, frameon=False)
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(1 + 2.6 * len(curves), 3.4), sharey=True, squeeze=False)
+    for axis, (method, curve) in zip(axes[0], curves.items(), strict=True):
+        lines = {
+            "average accuracy at the end": ("o-", [each.average for each in curve.values()]),
+            "accuracy when learned": ("s--", [each.average_learned for each in curve.values()]),
+        }
+        for label, (style, estimates) in lines.items():
+            known = [(λ, 100 * each.mean, 100 * (each.sd or 0)) for λ, each in zip(curve, estimates, strict=True) if each]
+            xs, ys, errors = zip(*known, strict=True)
+            axis.errorbar(xs, ys, errors, fmt=style, ms=4, lw=1.2, c=_COLOURS[method], label=label)
+        axis.set(xscale="log", xlabel="λ", title=TITLES[method])
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7, frameon=False)
+    axes[0][0].set_ylabel("%")
     figure.tight_layout()
     save(figure, path)
 

@@ -287,31 +287,45 @@ def _pairs(found: Sequence[Found]) -> Iterator[str]:
 def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
     yield "## How much λ matters"
     yield ""
-    curve = strengths(found)
-    if len(curve) < 2:
-        yield from _missing(f"{_RUN} --method mas --strength 0.1 --out RUNS/strength-0.1")
+    curves = strengths(found)
+    if "mas" not in curves:
+        yield from _missing(f"{_RUN} --method mas --strength 0.1 --out RUNS/mas-0.1")
+    if not curves:
         return
-    yield "![MAS over λ](eight-tasks-strength.svg)"
+    yield (
+        "The search begins at the survey's strength and only goes down, so it may accept one that holds hardly anything. "
+        "Here is what other strengths give, found or not; the best of them is chosen in hindsight, by test data."
+    )
     yield ""
-    yield "| λ | average | forgetting | when learned |"
-    yield "|---|---|---|---|"
-    for strength, mas in curve.items():
-        cells = (_percent(each) for each in (mas.average, mas.forgetting, mas.average_learned))
-        yield f"| {strength:g} | {' | '.join(cells)} |"
+    yield "![Accuracy over λ](eight-tasks-strength.svg)"
+    yield ""
+    yield "| method | λ | average | forgetting | when learned | seeds |"
+    yield "|---|---|---|---|---|---|"
+    for method, curve in curves.items():
+        for strength, each in curve.items():
+            cells = (_percent(figure) for figure in (each.average, each.forgetting, each.average_learned))
+            yield f"| {TITLES[method]} | {strength:g} | {' | '.join(cells)} | {len(each.seeds)} |"
+    yield ""
+    best = {method: max(curve.items(), key=lambda each: _average(each[1])) for method, curve in curves.items()}
+    told = (f"{TITLES[name]} {_percent(each.average)} at {λ:g}" for name, (λ, each) in best.items())
+    yield f"The best in hindsight: {', '.join(told)}."
     yield ""
 
 
-def strengths(found: Sequence[Found]) -> dict[float, MethodSummary]:
-    """λ → MAS on all eight tasks with it, from runs with that strength given and from the one where it was found."""
-    curve = {}
+def strengths(found: Sequence[Found]) -> dict[str, dict[float, MethodSummary]]:
+    """Method → λ → what it comes to on all eight tasks; methods that were run with more than one strength.
+
+    Runs with a strength that was given, and the ones where it was found.
+    """
+    curves: dict[str, dict[float, MethodSummary]] = {}
     for each in found:
         if "pair" in each.config or each.config["network"] != MAIN or each.config.get("omega", "train") != "train":
             continue
-        runs = [run for run in each.results["runs"] if run["method"] == "mas"]
-        if runs:
-            (mas,) = summarise({**each.results, "runs": runs}).methods
-            curve[mas.strengths[0]] = mas
-    return dict(sorted(curve.items()))
+        for method in summarise(each.results).methods if each.results["runs"] else ():
+            if method.strengths and method.method in TITLES:
+                curves.setdefault(method.method, {})[method.strengths[0]] = method
+    several = {name: dict(sorted(curve.items())) for name, curve in curves.items() if len(curve) > 1}
+    return dict(sorted(several.items(), key=lambda each: each[0] != "mas"))
 
 
 def claims(found: Sequence[Found]) -> str:
@@ -355,9 +369,9 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
     if main is not None and main.results["runs"]:
         eight_figures.sequence(summarise(main.results), out / "eight-tasks.svg")
         written.append(out / "eight-tasks.svg")
-    curve = strengths(found)
-    if len(curve) > 1:
-        eight_figures.sensitivity(curve, out / "eight-tasks-strength.svg")
+    curves = strengths(found)
+    if curves:
+        eight_figures.sensitivity(curves, out / "eight-tasks-strength.svg")
         written.append(out / "eight-tasks-strength.svg")
     measured = (runs / f"{name}.json" for name in ("memory", "plasticity"))
     files.write_text(written[0], page(found, *(files.read_json(path) if path.is_file() else None for path in measured)))
