@@ -196,9 +196,16 @@ def test_one_command_writes_the_page_and_its_figures(tmp_path: Path, capsys: pyt
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     directory(tmp_path / "runs" / "a", FINETUNE, MAS)
     directory(tmp_path / "runs" / "b", run("mas", [0.8, None], [0.4, 0.6], strength=0.1), strength=0.1)
+    kept = {"tasks": list(NAMES), "network": 4_000_000, "bytes": {"finetune": [0, 0], "mas": [8_000_000, 8_000_000]}}
+    (tmp_path / "runs" / "memory.json").write_text(json.dumps(kept))
     main([str(tmp_path / "runs"), "--out", str(tmp_path / "docs")])
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [path.name for path in written] == ["eight-tasks.md", "eight-tasks.svg", "eight-tasks-strength.svg"]
+    assert [path.name for path in written] == [
+        "eight-tasks.md",
+        "eight-tasks.svg",
+        "eight-tasks-strength.svg",
+        "eight-tasks-memory.svg",
+    ]
     first = [path.read_bytes() for path in written]
     assert b"<svg" in first[1]
     text = first[0].decode()

@@ -1,9 +1,10 @@
-"""The figures of the eight tasks: the paper's figure 5, and the sensitivity to λ."""
+"""The figures of the eight tasks: the paper's figure 5, the sensitivity to λ, and memory over tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from forgetless.experiments.paper import TITLES
 from forgetless.results import MethodSummary, Summary
@@ -60,7 +61,9 @@ def sensitivity(curves: Mapping[str, Mapping[float, MethodSummary]], path: Path)
             "accuracy when learned": ("s--", [each.average_learned for each in curve.values()]),
         }
         for label, (style, estimates) in lines.items():
-            known = [(λ, 100 * each.mean, 100 * (each.sd or 0)) for λ, each in zip(curve, estimates, strict=True) if each]
+            known = [
+                (λ, 100 * each.mean, 100 * (each.sd or 0)) for λ, each in zip(curve, estimates, strict=True) if each
+            ]
             xs, ys, errors = zip(*known, strict=True)
             axis.errorbar(xs, ys, errors, fmt=style, ms=4, lw=1.2, c=_COLOURS[method], label=label)
         axis.set(xscale="log", xlabel="λ", title=TITLES[method])
@@ -71,8 +74,33 @@ def sensitivity(curves: Mapping[str, Mapping[float, MethodSummary]], path: Path)
     save(figure, path)
 
 
+def memory(measured: Mapping[str, Any], path: Path) -> None:
+    """What a method keeps besides the network, after each task; methods that keep the same share a line."""
+    pyplot = pyplot_module()
+    figure, axis = pyplot.subplots(figsize=(8, 3.6))
+    together: dict[tuple[int, ...], list[str]] = {}
+    for name, sizes in measured["bytes"].items():
+        together.setdefault(tuple(sizes), []).append(name)
+    for sizes, names in sorted(together.items(), key=lambda each: -each[0][-1]):
+        titles = ", ".join(_short(name) for name in names)
+        axis.plot(
+            [size / 1e6 for size in sizes], "o-", ms=3, lw=1.2, c=_COLOURS.get(names[-1], "#999999"), label=titles
+        )
+    axis.set(ylabel="kept besides the network, MB", xticks=range(len(measured["tasks"])))
+    axis.set_xticklabels(measured["tasks"])
+    axis.axhline(measured["network"] / 1e6, ls=":", lw=1, c="#444444", label="the network itself")
+    axis.grid(alpha=0.3, axis="y")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+    figure.tight_layout()
+    save(figure, path)
+
+
 def _title(method: MethodSummary) -> str:
-    return TITLES.get(method.method, method.method).partition(" (")[0]
+    return _short(method.method)
+
+
+def _short(name: str) -> str:
+    return TITLES.get(name, name).partition(" (")[0]
 
 
 def _colour(method: MethodSummary) -> str:

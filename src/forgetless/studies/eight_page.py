@@ -144,6 +144,8 @@ def _memory(memory: Mapping[str, Any] | None) -> Iterator[str]:
         "training keeps the data."
     )
     yield ""
+    yield "![Memory over tasks](eight-tasks-memory.svg)"
+    yield ""
     yield f"| method | {' | '.join(memory['tasks'])} |"
     yield "|---" * (1 + len(memory["tasks"])) + "|"
     for name, sizes in sorted(memory["bytes"].items(), key=lambda each: each[1][-1]):
@@ -293,8 +295,9 @@ def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
     if not curves:
         return
     yield (
-        "The search begins at the survey's strength and only goes down, so it may accept one that holds hardly anything. "
-        "Here is what other strengths give, found or not; the best of them is chosen in hindsight, by test data."
+        "The search begins at the survey's strength and only goes down, so it may accept one that holds hardly "
+        "anything. Here is what other strengths give, found or not; the best of them is chosen in hindsight, by test "
+        "data."
     )
     yield ""
     yield "![Accuracy over λ](eight-tasks-strength.svg)"
@@ -373,8 +376,12 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
     if curves:
         eight_figures.sensitivity(curves, out / "eight-tasks-strength.svg")
         written.append(out / "eight-tasks-strength.svg")
-    measured = (runs / f"{name}.json" for name in ("memory", "plasticity"))
-    files.write_text(written[0], page(found, *(files.read_json(path) if path.is_file() else None for path in measured)))
+    paths = (runs / f"{name}.json" for name in ("memory", "plasticity"))
+    memory, plasticity = (files.read_json(path) if path.is_file() else None for path in paths)
+    if memory is not None:
+        eight_figures.memory(memory, out / "eight-tasks-memory.svg")
+        written.append(out / "eight-tasks-memory.svg")
+    files.write_text(written[0], page(found, memory, plasticity))
     return written
 
 

@@ -39,8 +39,8 @@ digits, MLP 400-400 on 32 × 32 pixels, Adam at 0.001, batches of 128, 4 epochs,
 
 What differs here:
 - Their Adam lives on from task to task, ours is new for each. Naive rehearsal (`er`) keeps the same share of the
-  training pictures as their 4,400 of 60,000, and weighs old and new alike. `joint` is their offline row, but learns task
-  after task with all data so far, where theirs has all data from the start.
+  training pictures as their 4,400 of 60,000, and weighs old and new alike. `joint` is their offline row, but learns
+  task after task with all data so far, where theirs has all data from the start.
 - `mas`, `ewc`, `online-ewc` are exact per sample here; theirs take MAS's modulus per batch and divide by the number of
   classes, so that their λ is another strength here. `mas-per-batch` is theirs, with the penalty in the gradient. Where
   MAS learns little at λ of 10,000, that is too strong for an exact Ω, which is larger than theirs.
@@ -70,8 +70,8 @@ _COLUMNS = {
         "forgetless run split-mnist --data /usr/share/datasets/fashion-mnist --out runs/split-fashion",
     ),
 }
-_FASHION = """Nobody has published these figures, and λ is the one that was chosen for digits: the table shows how far that
-choice carries.
+_FASHION = """Nobody has published these figures, and λ is the one that was chosen for digits: the table shows how far
+that choice carries.
 """
 _BATCHES = """Exact Ω takes the modulus of every sample's gradient, the others that of a batch's mean, as other codes
 do. What exactness changes is the λ that is right, not what can be had with it: the gradients of a batch cancel, so that
@@ -106,7 +106,9 @@ def _split_mnist(folder: Path) -> Iterator[str]:
 def _size(facts: Mapping[str, Any]) -> str:
     """Which data it was, and how much of it, against what was published."""
     if facts["epochs"] == 4:
-        return f"{facts['data']} As many pictures and as many steps ({facts['steps']} a task) as in the published table."
+        return (
+            f"{facts['data']} As many pictures and as many steps ({facts['steps']} a task) as in the published table."
+        )
     return (
         f"{facts['data']} Steps are matched, not epochs: {facts['epochs']} epochs are as many as 4 there "
         f"({facts['steps']} a task). Fewer pictures seen more often: what needs many different ones cannot be checked."
