@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
+from forgetless import Agreement
 from forgetless.methods.mas import MAS
+from forgetless.metrics import forgetting_mas
 from forgetless.running.run import Experiment
 from forgetless.studies.plasticity import VARIANTS, Studied, main, study
 from forgetless.task import Recipe
@@ -66,6 +69,26 @@ def test_what_is_held_before_each_task_is_noted() -> None:
     assert found["accuracy"][-1][-1] is not None
     for settings in VARIANTS.values():
         Studied(**settings)
+
+
+def test_a_target_moves_the_strength_by_the_answers_under_old_heads() -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=40)
+    experiment = dataclasses.replace(EXPERIMENT, recipe=recipe)
+    dials = []
+
+    class Noted(Studied):
+        def _agreement(self, target: float) -> Agreement:
+            dials.append(super()._agreement(target))
+            return dials[-1]
+
+    method = Noted(strength=1e-4, target=1.0, probes=20)
+    learn(experiment.network(0), STREAM, method, recipe, seed=0)
+    assert [len(dial._probes) for dial in dials] == [20, 40]  # type: ignore[arg-type]
+    assert all(dial.history for dial in dials)
+    assert max(seen.strength for dial in dials for seen in dial.history) > 1e-3
+    loose = study(experiment, {"strength": 1e-4})
+    held = study(experiment, {"strength": 1e-4, "target": 1.0})
+    assert forgetting_mas(held["accuracy"]) < forgetting_mas(loose["accuracy"])
 
 
 def test_a_folder_without_the_sets_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

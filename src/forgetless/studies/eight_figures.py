@@ -82,7 +82,7 @@ def memory(measured: Mapping[str, Any], path: Path) -> None:
     for name, sizes in measured["bytes"].items():
         together.setdefault(tuple(sizes), []).append(name)
     for sizes, names in sorted(together.items(), key=lambda each: -each[0][-1]):
-        titles = ", ".join(_short(name) for name in names)
+        titles = " / ".join(_short(name) for name in names)
         axis.plot(
             [size / 1e6 for size in sizes], "o-", ms=3, lw=1.2, c=_COLOURS.get(names[-1], "#999999"), label=titles
         )

@@ -2,8 +2,9 @@
 
     python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json
 
-The eight tasks with one seed, under MAS as it is and under two changes of how the Ω of several tasks become one. Before
-each task: the share of every layer's weights that the pull would stop. Nothing is chosen by what comes out.
+The eight tasks with one seed, under MAS as it is, under two changes of how the Ω of several tasks become one, and with
+the strength left to a target for the old answers. Before each task: the share of every layer's weights that the pull
+would stop. Nothing is chosen by what comes out.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless import files
+from forgetless import Agreement, Anchor, files
 from forgetless.errors import ForgetlessError
 from forgetless.experiments import eight_tasks
 from forgetless.heads import MultiHead
@@ -30,25 +32,31 @@ from forgetless.train import learn
 
 @dataclass
 class Studied(MAS):
-    """MAS that notes what it holds, and may let the Ω of several tasks become one in another way.
+    """MAS that notes what it holds, and may let the Ω of several tasks become one, or λ be found, in another way.
 
     Attributes:
         keep: what is kept of the old tasks' Ω when one is added; the paper's 1. With 1/2 a task counts half after the
             next, a quarter after the one that follows.
         alike: whether every task's Ω is scaled to the sum of the first one's, so that no task outweighs the others
             because its outputs are larger.
+        target: the share of answers that `Agreement` keeps while a task is learned, on `probes` training pictures of
+            each task before, under its own head; λ then only begins at `strength`. None for a λ that stays.
+        probes: how many pictures of a task are kept to be asked about.
         held: before each task, layer → the share of its weights that the pull stops (`Anchor.held`).
     """
 
     name: ClassVar[str] = "mas-studied"
     keep: float = 1.0
     alike: bool = False
+    target: float | None = None
+    probes: int = 100
     held: list[dict[str, float]] = field(default_factory=list, init=False)
     _sum: float | None = field(default=None, init=False, repr=False)
+    _old: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """λ and the changes."""
-        return {"strength": self.strength, "keep": self.keep, "alike": self.alike}
+        return {"strength": self.strength, "keep": self.keep, "alike": self.alike, "target": self.target}
 
     def measure(self, model: MultiHead, task: Task) -> Importance:
         """Eq. 2, scaled if asked for."""
@@ -62,6 +70,8 @@ class Studied(MAS):
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
         """Attach, and note what is held."""
+        if self.target is not None and self._old:
+            self._leave_to(self._agreement(self.target), model)
         super().begin(model, task, optimizer)
         held = self.anchor(model).held()
         self.held.append({**held.per_layer, "all": float(held)})
@@ -71,14 +81,37 @@ class Studied(MAS):
         for importance in self.anchor(model).importance.values():
             importance.mul_(self.keep)
         super().end(model, task)
+        self._old[task.name] = task.train[0][torch.randperm(len(task.train[0]))[: self.probes]]
+
+    def _agreement(self, target: float) -> Agreement:
+        names = list(self._old)
+        batches = [
+            {"inputs": inputs, "task": torch.full((len(inputs),), number)}
+            for number, inputs in enumerate(self._old.values())
+        ]
+
+        def answer(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+            logits: Tensor = model(batch["inputs"], names[int(batch["task"][0])])
+            return logits
+
+        return Agreement(target, batches, forward=answer, start=self.strength)
+
+    def _leave_to(self, dial: Agreement, model: MultiHead) -> None:
+        """Let the dial move the strength from here on, at the θ* and Ω that there are."""
+        held = self.anchor(model).state_dict()
+        self._anchor = Anchor(model, None, dial)
+        self._anchor.load_state_dict(held)
+        dial.remember(model)
 
 
-#: What is compared: how Ω is kept, at the strength that stability decay found and at a tenth of it.
+#: What is compared: how Ω is kept, at the strength that stability decay found and at a tenth of it; and targets.
 VARIANTS: dict[str, dict[str, Any]] = {
     "λ = 3": {"strength": 3.0},
     "λ = 3, old Ω halved at every task": {"strength": 3.0, "keep": 0.5},
     "λ = 3, every task's Ω of one sum": {"strength": 3.0, "alike": True},
     "λ = 0.3": {"strength": 0.3},
+    "98 % of old answers kept": {"strength": 3.0, "target": 0.98},
+    "90 % of old answers kept": {"strength": 3.0, "target": 0.9},
 }
 
 

@@ -116,7 +116,10 @@ def _size(facts: Mapping[str, Any]) -> str:
 
 
 def _cost(found: Mapping[str, Any]) -> Iterator[str]:
-    """What the searches took."""
+    """What the runs and the searches took."""
+    runs = [run for content in found.values() for run in content["runs"]]
+    minutes = sum(sum(run["seconds"].values()) for run in runs) / 60
+    yield f"{len(runs)} runs, {minutes:.0f} minutes of one core in all.\n"
     tries = [run["tries"] for content in found.values() for run in content["runs"] if "tries" in run]
     if tries:
         each = f"{min(tries)} to {max(tries)} a run"
