@@ -1,7 +1,7 @@
 """`docs/reproduction.md`, assembled from the results there are: python -m forgetless.studies.reproduction docs/results.
 
     RESULTS/split-mnist/{published,auto}/{task,domain,class}.json   the table of Hsu et al., with their λ and with ours
-    RESULTS/split-mnist/{ten-thousand,fashion}/*.json               the former on fewer digits, and on Fashion-MNIST
+    RESULTS/split-mnist/{orders,ten-thousand,fashion}/*.json        the same in other orders, on fewer digits, on clothes
     RESULTS/authors-demo.json                                       the demonstration in the authors' repository
     RESULTS/permuted-mnist/*.json                                   strengths from 0.001 to 1,000
     RESULTS/split-cifar100/task.json, RESULTS/split-tiny-imagenet/task.json
@@ -60,6 +60,10 @@ _COLUMNS = {
     "auto": (
         "λ by stability decay, for every task from its own training samples",
         "forgetless run split-mnist --data FOLDER --processes 0 --resume --strength auto --out runs/split-mnist-auto",
+    ),
+    "orders": (
+        "λ as published, three orders of the tasks",
+        "forgetless run split-mnist --orders 3 --processes 0 --resume --out runs/split-mnist-orders",
     ),
     "ten-thousand": (
         "λ as published, on 10,000 digits",
