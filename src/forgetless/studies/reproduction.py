@@ -1,7 +1,7 @@
 """`docs/reproduction.md`, assembled from the results there are: python -m forgetless.studies.reproduction docs/results.
 
     RESULTS/split-mnist/{published,auto}/{task,domain,class}.json   the table of Hsu et al., with their λ and with ours
-    RESULTS/split-mnist/{orders,ten-thousand,fashion}/*.json        the same in other orders, on fewer digits, on clothes
+    RESULTS/split-mnist/{orders,ten-thousand,fashion}/*.json        in other orders, on fewer digits, on clothes
     RESULTS/authors-demo.json                                       the demonstration in the authors' repository
     RESULTS/permuted-mnist/*.json                                   strengths from 0.001 to 1,000
     RESULTS/split-cifar100/task.json, RESULTS/split-tiny-imagenet/task.json
