@@ -141,7 +141,7 @@ def _pace(found: Mapping[str, Any]) -> Iterator[str]:
             return
         seconds += [statistics.fmean(each) for each in own]
     minutes = 10 * sum(seconds) / 2 / 60
-    yield f"At that pace the published table, {len(seconds)} rows of 10 runs, takes {minutes:.0f} minutes on two cores.\n"
+    yield f"At that pace the published table, {len(seconds)} rows of 10 runs, takes {minutes:.0f} minutes on 2 cores.\n"
 
 
 def _misses(found: Mapping[str, Any]) -> Iterator[str]:
