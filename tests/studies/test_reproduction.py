@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
 from experiments.test_digits import written
 from forgetless.experiments import split_mnist
 from forgetless.running.run import run_all
@@ -57,3 +59,42 @@ def test_a_miss_is_held_against_what_all_data_together_give() -> None:
         "Against `joint` it has -3.00 here and -0.30 there."
     )
     assert lines[1] == "- task-incremental, `joint`: -1.52 points. When a task was new, it was right in 94.00 %."
+
+
+def test_the_readme_takes_what_the_runs_say_or_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"method": "mas", "seed": 0, "strength": 1.0, "accuracy": [[0.9, None], [0.8, 0.7]], "seconds": {}}
+    found = {"experiment": "split-mnist", "tasks": ["a", "b"], "runs": [run], "environment": {}}
+    facts = {"data": "Few.", "epochs": 4, "steps": 376}
+    folder, readme, out = tmp_path / "split-mnist" / "published", tmp_path / "README.md", tmp_path / "page.md"
+    folder.mkdir(parents=True)
+    readme.write_text("before\n<!-- split MNIST -->\nold\n<!-- end of split MNIST -->\nafter\n")
+    words = ["page", str(tmp_path), "--out", str(out), "--readme", str(readme)]
+    for scenario in ("task", "domain"):
+        (folder / f"{scenario}.json").write_text(json.dumps({**found, "reproduction": facts}))
+    with pytest.raises(SystemExit) as caught:
+        reproduction.main(words)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        f"forgetless: {tmp_path} holds no run of MAS on split MNIST, class-incremental.\n"
+    )
+    assert not out.exists()
+    (folder / "class.json").write_text(json.dumps({**found, "reproduction": facts}))
+    reproduction.main(words)
+    assert readme.read_text() == (
+        "before\n<!-- split MNIST -->\n"
+        "| MAS on split MNIST | here, % | published, % | runs |\n|---|---|---|---|\n"
+        "| task-incremental | 75.00 | 99.22 ± 0.21 | 1 |\n| domain-incremental | 75.00 | 68.57 ± 6.85 | 1 |\n"
+        "| class-incremental | 75.00 | 19.52 ± 0.29 | 1 |\n"
+        "<!-- end of split MNIST -->\nafter\n"
+    )
+    assert out.read_text() == reproduction.page(tmp_path)
+
+
+def test_the_committed_page_and_readme_say_what_the_committed_runs_say() -> None:
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "reproduction.md").read_text(encoding="utf-8") == reproduction.page(
+        root / "docs" / "results"
+    )
+    assert reproduction.claims(root / "docs" / "results") in (root / "README.md").read_text(encoding="utf-8")

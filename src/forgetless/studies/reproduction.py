@@ -1,4 +1,9 @@
-"""`docs/reproduction.md`, assembled from the results there are: python -m forgetless.studies.reproduction docs/results.
+"""`docs/reproduction.md`, assembled from the results there are, and what the README says of them.
+
+    python -m forgetless.studies.reproduction page docs/results --out docs/reproduction.md --readme README.md
+    python -m forgetless.studies.reproduction collect RUN FOLDER "which data it was"
+
+The second copies the results of a run to where the first looks for them:
 
     RESULTS/split-mnist/{published,auto}/{task,domain,class}.json   the table of Hsu et al., with their λ and with ours
     RESULTS/split-mnist/{orders,ten-thousand,fashion}/*.json        in other orders, on fewer digits, on clothes
@@ -11,22 +16,24 @@ Each is a `results.json` of `forgetless run`. What is not there is said to be mi
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetless import metrics, results
+from forgetless import files, metrics, results
+from forgetless.errors import ForgetlessError
 from forgetless.experiments import comparison, split_cifar100, split_mnist, split_tiny_imagenet
 from forgetless.experiments.authors_demo import PUBLISHED as DEMO
 from forgetless.experiments.permuted_mnist import table as sweep
 from forgetless.heads import SCENARIOS
+from forgetless.studies import figures
 
 _HEAD = """# Published numbers, re-obtained
 
-This page is assembled by `python -m forgetless.studies.reproduction docs/results > docs/reproduction.md` from the
-finished runs in `docs/results`. Nothing in it is typed in by hand but the published figures and the explanations.
+This page is assembled by `python -m forgetless.studies.reproduction page docs/results --out docs/reproduction.md` from
+the finished runs in `docs/results`. Nothing in it is typed in by hand but the published figures and the explanations.
 
 **Verdicts** compare our mean with the published mean ± its standard deviation: *within*, *above* or **below**.
 **Intervals** are Student's t over runs of the same seed; d_z is the mean of the differences over their standard
@@ -148,12 +155,12 @@ def _misses(found: Mapping[str, Any]) -> Iterator[str]:
     """Every figure that is not within the published spread, with what the runs show of the cause."""
     for scenario, content in found.items():
         averages, theirs = comparison.accuracies(content), split_mnist.PUBLISHED[scenario]
-        for name, figures in averages.items():
-            if name in theirs and comparison.verdict(list(figures.values()), theirs[name]) != "within":
-                gap = statistics.fmean(figures.values()) - theirs[name][0]
+        for name, own in averages.items():
+            if name in theirs and comparison.verdict(list(own.values()), theirs[name]) != "within":
+                gap = statistics.fmean(own.values()) - theirs[name][0]
                 shown = [f"{scenario}-incremental, `{name}`: {gap:+.2f} points.", _learned(content, name)]
                 if name != "joint" and "joint" in averages:
-                    shown.append(_ceiling(figures, averages["joint"], theirs[name][0] - theirs["joint"][0]))
+                    shown.append(_ceiling(own, averages["joint"], theirs[name][0] - theirs["joint"][0]))
                 yield "- " + " ".join(filter(None, shown))
     yield ""
 
@@ -166,9 +173,9 @@ def _learned(content: Mapping[str, Any], name: str) -> str:
     return f"When a task was new, it was right in {100 * statistics.fmean(fresh):.2f} %."
 
 
-def _ceiling(figures: Mapping[Any, float], joint: Mapping[Any, float], published: float) -> str:
+def _ceiling(own: Mapping[Any, float], joint: Mapping[Any, float], published: float) -> str:
     """How far it is from what all data together give, here and there: what the smaller data cost both cancels out."""
-    both = [figures[run] - joint[run] for run in figures if run in joint]
+    both = [own[run] - joint[run] for run in own if run in joint]
     return f"Against `joint` it has {statistics.fmean(both):+.2f} here and {published:+.2f} there." if both else ""
 
 
@@ -182,10 +189,10 @@ def _demo(folder: Path) -> Iterator[str]:
     yield f"{found['reproduction']['data']} One run there, its best epoch by the test digits; here the last epoch.\n"
     yield "| method | published, % | ours | forgetting there | ours | runs |"
     yield "|---|---|---|---|---|---|"
-    for name, figures in comparison.accuracies(found).items():
+    for name, own in comparison.accuracies(found).items():
         lost = [100 * metrics.forgetting_mas(run["accuracy"]) for run in found["runs"] if run["method"] == name]
         theirs = [f"{figure:.2f}" for figure in DEMO.get(name, ())] or ["–", "–"]
-        ours = comparison.spread(list(figures.values()))
+        ours = comparison.spread(list(own.values()))
         yield f"| {name} | {theirs[0]} | {ours} | {theirs[1]} | {comparison.spread(lost)} | {len(lost)} |"
     yield ""
 
@@ -228,8 +235,6 @@ def collect(run: Path, folder: Path, data: str) -> None:
         folder: RESULTS/NAME for several experiments; RESULTS for one.
         data: which data it was.
     """
-    from forgetless import files
-
     for path in sorted([*run.glob("results.json"), *run.glob("*/results.json")]):
         found, config = results.read(path), files.read_json(path.parent / "config.json")
         epochs, samples = config["recipe"]["epochs"], sum(task["train"] for task in config["tasks"])
@@ -241,8 +246,47 @@ def collect(run: Path, folder: Path, data: str) -> None:
         files.write_json(folder / f"{name}.json", found)
 
 
+def claims(folder: Path) -> str:
+    """What the README says: exact MAS on split MNIST, and what was published.
+
+    Raises:
+        ForgetlessError: not all three scenarios have been run.
+    """
+    cells = []
+    for scenario, rows in split_mnist.PUBLISHED.items():
+        found = _read(folder / "split-mnist" / "published" / f"{scenario}.json")
+        own = [] if found is None else [*comparison.accuracies(found).get("mas", {}).values()]
+        if not own:
+            raise ForgetlessError(f"{folder} holds no run of MAS on split MNIST, {scenario}-incremental.")
+        mean, sd = rows["mas"]
+        cells.append((scenario, comparison.spread(own), f"{mean:.2f} ± {sd:.2f}", str(len(own))))
+    lines = ["| MAS on split MNIST | here, % | published, % | runs |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {name}-incremental | {' | '.join(rest)} |" for name, *rest in cells)])
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m forgetless.studies.reproduction")
+    commands = parser.add_subparsers(dest="command", required=True)
+    written = commands.add_parser("page", help="write the page")
+    written.add_argument("results", type=Path, help="the folder of finished runs")
+    written.add_argument("--out", type=Path, default=Path("docs/reproduction.md"))
+    written.add_argument("--readme", type=Path, help="a Markdown file that takes the table of MAS on split MNIST")
+    copied = commands.add_parser("collect", help="copy the results of a run to where the page looks for them")
+    copied.add_argument("run", type=Path, help="a run directory")
+    copied.add_argument("folder", type=Path, help="RESULTS/NAME for several experiments; RESULTS for one")
+    copied.add_argument("data", help="which data it was, in a sentence")
+    options = parser.parse_args(words)
+    try:
+        if options.command == "collect":
+            collect(options.run, options.folder, options.data)
+            return
+        if options.readme is not None:  # first: it alone may be refused, and then nothing is written
+            figures.inserted(options.readme, "split MNIST", claims(options.results))
+        files.write_text(options.out, page(options.results))
+    except ForgetlessError as error:
+        parser.exit(2, f"forgetless: {error}\n")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) == 5 and sys.argv[1] == "collect":
-        collect(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
-    else:
-        print(page(Path(sys.argv[1])), end="")
+    main()
