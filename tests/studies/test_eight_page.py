@@ -118,7 +118,16 @@ def test_what_a_directory_is_its_config_says(tmp_path: Path) -> None:
     assert "efficientnet-lite0, batch-norm statistics held:\n\n| method" in text
     assert "| SI, λ = 2 | 15.0 | 10.0 | 20.0 | 1 |" in text
     assert "| MAS | 0.1 | 50.0 | 40.0 | 70.0 | 1 |\n| MAS | 0.75 | 79.2 | 1.5 | 80.0 | 1 |\n| SI | 5 | 65.0" in text
-    assert "The best in hindsight: MAS 79.2 at 0.75, SI 65.0 at 5." in text
+    assert "in hindsight ([below]" not in text
+
+
+def test_what_rivals_come_to_in_hindsight_is_said(tmp_path: Path) -> None:
+    weak = {name: run(name, [0.8, None], [0.4, 0.8], strength=2.0) for name in ("si", "ewc")}
+    directory(tmp_path / "x", MAS, *weak.values())
+    directory(tmp_path / "y", run("si", [0.8, None], [0.7, 0.8], strength=20.0), strength=20.0)
+    directory(tmp_path / "z", run("ewc", [0.8, None], [0.3, 0.8], strength=20.0), strength=20.0)
+    text = page(collect(tmp_path))
+    assert "- With a λ chosen in hindsight ([below](#how-much-λ-matters)): SI 75.0 at λ = 20. The lead" in text
 
 
 def test_the_tables_of_pairs(tmp_path: Path) -> None:
