@@ -190,6 +190,15 @@ def test_a_sequence_with_a_damaged_picture(refused: Refused, sets: list[Path]) -
     refused(sentence, "run", "sequence", "--task", sets[0], "--out", "r")
 
 
+def test_several_processes_that_cannot_meet(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    refused(
+        "WORLD_SIZE is 2, but these processes cannot meet: start them with torchrun, or unset it for one process.",
+        *("run", "small", "--out", "r"),
+    )
+
+
 def test_tries_of_a_search_are_a_line_each_and_no_task_done(capsys: pytest.CaptureFixture[str]) -> None:
     job, watcher = Job("", "mas", 0, 0), _Lines()
     watcher.plan([job])

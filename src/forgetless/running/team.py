@@ -17,6 +17,7 @@ from typing import Any
 
 from torch.distributed.rendezvous import rendezvous
 
+from forgetless.errors import ForgetlessError
 from forgetless.running.parallel import PAUSE, Job, Work, now_and_then, take_gpu
 from forgetless.train import Progress
 
@@ -38,12 +39,23 @@ class Team:
 
     @classmethod
     def join(cls) -> Team | None:
-        """The team that the environment tells of, and a GPU of its own for this process; None if it is on its own."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        """The team that the environment tells of, and a GPU of its own for this process; None if it is on its own.
+
+        Raises:
+            ForgetlessError: the environment tells of several processes, and not where they meet.
+        """
+        size = os.environ.get("WORLD_SIZE", "1")
+        if size == "1":
             return None
-        store, rank, size = next(rendezvous("env://"))
+        try:
+            store, rank, count = next(rendezvous("env://"))
+        except (ValueError, RuntimeError) as error:
+            raise ForgetlessError(
+                f"WORLD_SIZE is {size}, but these processes cannot meet: start them with torchrun, or unset it for one "
+                "process."
+            ) from error
         take_gpu(int(os.environ.get("LOCAL_RANK", rank)))
-        return cls(store, rank, size)
+        return cls(store, rank, count)
 
     def done(
         self, works: Mapping[str, Work], jobs: Sequence[Job], tell: Callable[[Job, Progress], None]
