@@ -84,8 +84,9 @@ _COLUMNS = {
 _FASHION = """Nobody has published these figures, and λ is the one that was chosen for digits: the table shows how far
 that choice carries.
 """
-_AUTO = """The search begins at the survey's strengths and only goes down. They suit tasks with heads of their own; where
-tasks share a head, the published λ of MAS and SI are eight to three thousand times as large, and it never comes there.
+_AUTO = """The search begins at the survey's strengths (3; 400 for EWC and SI; 10 for LwF) and only goes down. They suit
+tasks with heads of their own. Where tasks share one, published strengths are larger, and it never comes there: 3,300
+times in the domain-incremental scenario for MAS, 7.5 times for SI; 33 times in the class-incremental one for L2.
 """
 _BATCHES = """Exact Ω takes the modulus of every sample's gradient, the others that of a batch's mean, as other codes
 do. What exactness changes is the λ that is right, not what can be had with it: the gradients of a batch cancel, so that
