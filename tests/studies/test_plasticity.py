@@ -12,6 +12,7 @@ from forgetless import Agreement
 from forgetless.methods.mas import MAS
 from forgetless.metrics import forgetting_mas
 from forgetless.running.run import Experiment
+from forgetless.studies import plasticity
 from forgetless.studies.plasticity import VARIANTS, Studied, main, study
 from forgetless.task import Recipe
 from forgetless.train import learn
@@ -68,7 +69,27 @@ def test_what_is_held_before_each_task_is_noted() -> None:
     assert found["held"][2]["all"] > 0.5
     assert found["accuracy"][-1][-1] is not None
     for settings in VARIANTS.values():
-        Studied(**settings)
+        Studied(**{name: value for name, value in settings.items() if name != "unseen"})
+
+
+def test_unseen_pictures_are_neither_learned_from_nor_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plasticity, "_PROBES", 10)
+    task, probes = plasticity._apart(STREAM[0])
+    inputs, labels = STREAM[0].train
+    assert len(probes) == 10
+    assert torch.equal(torch.cat([task.train[0], probes])[:, 0].sort().values, inputs[:, 0].sort().values)
+    assert set(task.train[1].tolist()) == set(labels.tolist())
+    assert not (task.train[0][:, None] == probes[None]).flatten(2).all(-1).any()
+    seen = []
+
+    class Noted(Studied):
+        def _agreement(self, target: float) -> Agreement:
+            seen.append(dict(self._old))
+            return super()._agreement(target)
+
+    monkeypatch.setattr(plasticity, "Studied", Noted)
+    study(EXPERIMENT, {"strength": 1.0, "target": 0.9, "unseen": True})
+    assert torch.equal(seen[0][STREAM[0].name], probes)
 
 
 def test_a_target_moves_the_strength_by_the_answers_under_old_heads() -> None:
@@ -81,9 +102,9 @@ def test_a_target_moves_the_strength_by_the_answers_under_old_heads() -> None:
             dials.append(super()._agreement(target))
             return dials[-1]
 
-    method = Noted(strength=1e-4, target=1.0, probes=20)
-    learn(experiment.network(0), STREAM, method, recipe, seed=0)
-    assert [len(dial._probes) for dial in dials] == [20, 40]  # type: ignore[arg-type]
+    probes = {STREAM[0].name: STREAM[0].test[0][:20]}  # and the second task's are 100 that were learned from, or all
+    learn(experiment.network(0), STREAM, Noted(strength=1e-4, target=1.0, probes=probes), recipe, seed=0)
+    assert [len(dial._probes) for dial in dials] == [20, 20 + min(100, len(STREAM[1].train[1]))]  # type: ignore[arg-type]
     assert all(dial.history for dial in dials)
     assert max(seen.strength for dial in dials for seen in dial.history) > 1e-3
     loose = study(experiment, {"strength": 1e-4})

@@ -98,7 +98,7 @@ def _plasticity(study: Mapping[str, Any] | None) -> Iterator[str]:
     variants, tasks = study["variants"], study["tasks"]
     yield (
         "MAS on seed 0, two changes of how the Ω of several tasks become one, and λ left to a target for the answers "
-        "to 100 pictures of each old task "
+        "to pictures of every old task "
         "(`python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`)."
     )
     yield ""
