@@ -82,7 +82,7 @@ class Meter:
             model: the network, as it is to be remembered; asked in eval mode and left as found.
             probes: samples of the old use: a tensor, tuple (inputs first) or dict is one batch; a `Dataset` is batched;
                 any other iterable yields batches. The first 1,024 are kept. Labels are not needed; with one integer
-                label a sample, accuracy is read too.
+                label a sample, accuracy is read too. Not samples it was trained on, whose answers change last.
             output: which tensors of the model's output are its answers; see `forgetless.mas`.
             forward: (model, batch) → output, where `model(inputs)` is not the way (an old head, say).
             stop_below: the least agreement, in (0, 1]; below it training is stopped.

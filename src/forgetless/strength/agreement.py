@@ -81,7 +81,8 @@ class Agreement(Dial):
 
         Args:
             target: the share of answers to be kept, in (0, 1].
-            probes: unlabelled samples of the old use, 100 or more; see `forgetless.Meter`.
+            probes: unlabelled samples of the old use, 100 or more, that the model was not trained on: the answers to
+                those it was change last. See `forgetless.Meter`.
             output: which tensors of the model's output are its answers; see `forgetless.mas`.
             forward: (model, batch) → output, where `model(inputs)` is not the way (an old head, say).
             start: λ at first.
