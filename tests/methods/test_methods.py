@@ -24,6 +24,7 @@ from forgetless.methods.composed import Composed
 from forgetless.methods.ewc import EWC
 from forgetless.methods.imm import IMMMean
 from forgetless.methods.lwf import LwF
+from forgetless.running.search import strengthen
 from forgetless.task import Method, Recipe, Task
 from forgetless.train import Outcome, Progress, learn
 from streams import network, same, stream
@@ -170,6 +171,25 @@ def test_where_tasks_share_a_head_it_is_resumed_to_the_same_bits(name: str, scen
     expected_model, expected = go()
     assert same(model, expected_model)
     assert outcome.accuracy == expected.accuracy
+
+
+@pytest.mark.parametrize("name", sorted({*STRONG} - MERGERS))
+def test_a_strength_that_is_changed_between_tasks_is_the_one_that_acts(name: str) -> None:
+    """A search for every task's strength does that: let go after the first task, a method is fine-tuning from there."""
+
+    def learned(method: Method, then: float | None) -> MultiHead:
+        model = network()
+        learn(model, STREAM[:1], method, RECIPE, seed=1)
+        if then is not None:
+            strengthen(method, then)
+        learn(model, STREAM[1:2], method, RECIPE, seed=1)
+        return model
+
+    first, *rest = [name] if name in METHODS else name.split("+")
+    free = make("finetune") if not rest else Composed([make(first, 0.0), *map(make, rest)])
+    expected = learned(free, None)
+    assert same(learned(make(name), 0.0), expected)
+    assert not same(learned(make(name), None), expected)
 
 
 @pytest.mark.parametrize("scenario", ["domain", "class"])

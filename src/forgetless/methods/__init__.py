@@ -64,9 +64,8 @@ def create(name: str, strength: float | None = None, **settings: Any) -> Method:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
     if not (math.isfinite(strength) and strength >= 0):
         raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
-    if isinstance(method, Composed):
-        return method.with_strength(strength)
-    return dataclasses.replace(method, strength=strength)  # type: ignore[call-arg]
+    method.strength = strength  # type: ignore[misc]  # a field of every method that takes one
+    return method
 
 
 def _parts(name: str) -> list[str]:

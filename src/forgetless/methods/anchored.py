@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class Anchored(Method):
         strength: λ.
     """
 
+    how: ClassVar[str] = "pull"  # what the anchor is attached as
     strength: float = 1.0
     _anchor: Anchor | None = field(default=None, init=False, repr=False)
 
@@ -38,7 +40,7 @@ class Anchored(Method):
         """Attach: from now on every step is pulled towards θ*, by Ω."""
         anchor = self.anchor(model)
         anchor.strength = self.strength
-        anchor.attach(optimizer)
+        anchor.attach(optimizer, self.how)
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Measure the task's Ω, add it, and move θ* to the weights of now."""

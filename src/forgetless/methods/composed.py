@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -45,12 +45,10 @@ class Composed(Method):
         """λ of the first part that has one."""
         return next((part.strength for part in self.parts if part.strength is not None), None)
 
-    def with_strength(self, strength: float) -> Composed:
-        """The same with another λ in the first part that has one."""
-        parts = list(self.parts)
-        first = next(number for number, part in enumerate(parts) if part.strength is not None)
-        parts[first] = replace(parts[first], strength=strength)  # type: ignore[call-arg]
-        return Composed(parts)
+    @strength.setter
+    def strength(self, value: float) -> None:
+        part = next(part for part in self.parts if part.strength is not None)
+        part.strength = value  # type: ignore[misc]  # a field of every method that takes one
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Those of all parts, as "PART.SETTING"."""

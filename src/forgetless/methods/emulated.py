@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch.optim import Optimizer
 
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
@@ -32,13 +31,10 @@ class PerBatchMAS(Anchored):
     """
 
     name: ClassVar[str] = "mas-per-batch"
+    how: ClassVar[str] = "gradient"
     strength: float = 1.0
     code: Literal["authors", "avalanche", "facil", "hsu"] = "authors"
     batch: int = 200
-
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Attach: from now on the penalty's gradient is added to every step's."""
-        self.anchor(model).attach(optimizer, "gradient")
 
     def measure(self, model: MultiHead, task: Task) -> Importance:
         """Ω on the task's training inputs, in batches drawn at random."""

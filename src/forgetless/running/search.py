@@ -82,7 +82,8 @@ def search(
         assert found is not None
         return found
 
-    start = STARTS.get(method.name, STARTS["mas"]) if start is None else start
+    if start is None:
+        start = next((STARTS[part] for part in method.name.split("+") if part in STARTS), STARTS["mas"])
     return stability_decay(
         train, float, rates, start=start, drop=drop, factor=factor, most=most, path=path, on_try=on_try
     )
