@@ -184,6 +184,13 @@ def test_the_environment_names_versions_and_no_one(tmp_path: Path) -> None:
     assert recorded == {**found, "command": command}
 
 
+def test_the_command_gives_all_that_is_in_the_directory_not_the_last_part_alone(tmp_path: Path) -> None:
+    run(EXPERIMENT, ["mas", "finetune"], [4, 5], tmp_path / "out", orders=2)
+    recorded = run(EXPERIMENT, ["frozen"], [6], tmp_path / "out", resume=True)["environment"]["command"]
+    names = "--method mas --method finetune --method frozen"
+    assert recorded == f"forgetless run small --size 8 {names} --seed 4 --seeds 3 --out runs/small --orders 2"
+
+
 def test_a_run_that_diverges_leaves_the_others(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, lr=1e30)
     with pytest.raises(ForgetlessError, match="lower lr"):

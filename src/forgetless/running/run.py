@@ -219,8 +219,7 @@ class _Place:
 
     def start(self, processes: int) -> None:
         """Write what is there before the first run."""
-        arguments = (self.experiment, self.names, self.seeds, self.orders, self.strength)
-        known = {**environment(), "command": _command(*arguments)}
+        known = {**environment(), "command": self._command()}
         if processes > 1:
             known["threads"] = 1
         self.directory.results["environment"] = known
@@ -228,6 +227,19 @@ class _Place:
             self.directory.results["tasks"] = [f"task {i + 1}" for i in range(len(self.experiment.tasks))]
         self.directory.start()
         self.directory.log("start", runs=[list(each) for each in self.missing], environment=known)
+
+    def _command(self) -> str:
+        """What gives all that is in the directory: what this call plans, and what earlier ones have run."""
+        runs = [(run["method"], run["seed"], run.get("order", 0)) for run in self.directory.results["runs"]]
+        names, seeds, orders = zip(*runs, *self.planned, strict=True)
+        words = ["forgetless", "run", self.experiment.name, *self.experiment.arguments]
+        words += [word for name in dict.fromkeys(names) for word in ("--method", name)]
+        if self.strength is not None:
+            words += ["--strength", self.strength if isinstance(self.strength, str) else f"{self.strength:g}"]
+        words += ["--seed", str(min(seeds)), "--seeds", str(max(seeds) - min(seeds) + 1)]
+        words += ["--out", f"runs/{self.experiment.name}"]
+        words += ["--orders", str(max(orders) + 1)] if max(orders) else []
+        return shlex.join(words)
 
     def log(self, job: Job, progress: Progress) -> None:
         """A line once a phase and once an epoch, not once a step."""
@@ -383,15 +395,3 @@ def _config(experiment: Experiment, strength: float | str | None) -> dict[str, A
 def _hash(task: Task) -> str:
     hashes = "".join(files.sha256(tensor) for part in (task.train, task.test) for tensor in part)
     return hashlib.sha256(hashes.encode()).hexdigest()[:16]
-
-
-def _command(
-    experiment: Experiment, names: Sequence[str], seeds: Sequence[int], orders: int, strength: float | str | None
-) -> str:
-    words = ["forgetless", "run", experiment.name, *experiment.arguments]
-    words += [word for name in names for word in ("--method", name)]
-    if strength is not None:
-        words += ["--strength", strength if isinstance(strength, str) else f"{strength:g}"]
-    words += ["--seed", str(seeds[0]), "--seeds", str(len(seeds)), "--out", f"runs/{experiment.name}"]
-    words += ["--orders", str(orders)] if orders > 1 else []
-    return shlex.join(words)
