@@ -52,6 +52,23 @@ def made(problem: Problem, dtype: torch.dtype) -> tuple[nn.Module, Any, dict[str
     return problem.make(dtype)
 
 
+def beyond_rounding(problem: Problem, found: Importance, expected: Importance, tolerance: float) -> list[str]:
+    """The parameters that are farther from the float32 loop than they may be.
+
+    Where mathematics says 0 (the bias of attention keys, by float64) the loop's value is nothing but its own rounding,
+    of a size that depends on the processor: what is found there must not be twice as far from the truth.
+    """
+    model, batch, options = made(problem, torch.float64)
+    truth = forgetless.reference.mas(model, batch, **options).sums
+    zero = 1e-12 * max(float(total.abs().max()) for total in truth.values())
+    beyond = []
+    for name, gap in errors(found, expected).items():
+        off, own = (float((each.sums[name] - truth[name]).abs().max()) for each in (found, expected))
+        if gap > tolerance and not (float(truth[name].abs().max()) <= zero and off <= 2 * own):
+            beyond.append(name)
+    return beyond
+
+
 def test_problems_have_names_of_their_own() -> None:
     names = [problem.name for problem in PROBLEMS]
     assert len(set(names)) == len(names)
@@ -83,7 +100,7 @@ def test_float32_equals_one_sample_at_a_time(problem: Problem) -> None:
     expected = forgetless.reference.mas(model, batch, **options)
     with unchanged(model):
         found = measured(model, batch, **options)
-    if worst(found, expected) <= tolerance:
+    if worst(found, expected) <= tolerance or not beyond_rounding(problem, found, expected, tolerance):
         return
     # What deviates must be a kink: samples whose activations fall on its other side in a batch are named and left out,
     # and without them the numbers must agree.
