@@ -48,10 +48,21 @@ def test_a_strength_that_is_damaged_or_of_another_search(tmp_path: Path, held: s
     with pytest.raises(ForgetlessError) as caught:
         Tuning().strength(methods.create("mas"), network, TASKS, RECIPE, tmp_path)
     assert str(caught.value) == f"{path} does not hold a strength that was found; remove it."
-    path.write_text('{"strength": 1, "rates": [], "seed": 1, "drop": 0.2, "factor": 0.5, "most": 10}')
+    path.write_text('{"strength": 1, "rates": [], "seed": 1, "drop": 0.2, "factor": 0.5, "most": 10, "rise": false}')
     with pytest.raises(ForgetlessError) as caught:
         Tuning().strength(methods.create("mas"), network, TASKS, RECIPE, tmp_path)
     assert str(caught.value) == f"{path} was found by another search; remove it, or choose another --out."
+
+
+def test_a_search_that_rises_ends_no_lower_than_one_that_falls(tmp_path: Path) -> None:
+    found = {
+        rise: Tuning(drop=0.9, factor=0.25, most=3, rise=rise).strength(
+            methods.create("mas"), network, TASKS[:2], RECIPE, tmp_path / str(rise)
+        )
+        for rise in (False, True)
+    }
+    assert (found[False], found[True]) == (3.0, 192.0)  # nine tenths may be lost: every strength is accepted
+    assert json.loads((tmp_path / "True" / "mas-found.json").read_text())["rise"] is True
 
 
 def test_the_test_samples_play_no_part(tmp_path: Path) -> None:

@@ -78,6 +78,62 @@ def test_it_is_the_first_strength_of_the_series_that_keeps_enough(start, drop, f
     assert len(found.tries) == 1 + (series.index(found) + 1)
 
 
+@given(
+    start=st.floats(0.01, 1000),
+    drop=st.floats(0.05, 0.9),
+    factor=st.floats(0.1, 0.9),
+    weight=st.floats(1e-3, 1e3),
+)
+def test_rising_finds_the_greatest_strength_that_keeps_enough_to_within_the_factor(start, drop, factor, weight):
+    greatest = drop / (1 - drop) / weight  # 1 / (1 + weight · strength) = 1 - drop
+
+    def kept(strength: float) -> float:
+        return 0.8 / (1 + weight * strength)
+
+    found = stability_decay(
+        lambda r, s: kept(s), same, [1.0], start=start, drop=drop, factor=factor, most=200, rise=True
+    )
+    good = [each.strength for each in found.tries if each.accuracy >= (1 - drop) * 0.8]
+    assert found.accepted
+    assert found == max(good)
+    if found < 1e6 * start:
+        assert found <= greatest * (1 + 1e-9) < found / factor * (1 + 1e-8)
+    assert len({each.strength for each in found.tries}) == len(found.tries)  # nothing is trained twice
+
+
+@pytest.mark.parametrize(
+    ("greatest", "most", "strengths"),
+    [
+        (20000, 9, [1, 2, 8, 128, 32768, 2048, 8192, 16384]),  # ends by itself: the next would be within the factor
+        (20000, 5, [1, 2, 8, 128, 32768]),  # the tries have run out: 128 is what was accepted
+        (1, 9, [1, 2]),
+        (0.3, 9, [1, 0.5, 0.25]),  # an accepted one below a refused one: nothing lies between
+        (1e9, 9, [1, 2, 8, 128, 32768, 1e6]),  # nothing keeps it from learning
+    ],
+)
+def test_rising_takes_few_tries(greatest, most, strengths):
+    found = stability_decay(
+        lambda rate, strength: float(strength <= greatest), same, [0.1], start=1.0, most=most, rise=True
+    )
+    assert [each.strength for each in found.tries] == [0, *strengths]
+    assert found == max(strength for strength in strengths if strength <= greatest)
+    again = pickle.loads(pickle.dumps(found))
+    assert (again, again.tries, again.accepted) == (found, found.tries, True)
+
+
+def test_a_rising_search_goes_on_where_it_stopped_and_is_not_taken_for_a_falling_one(tmp_path):
+    path = tmp_path / "tries.json"
+    whole = stability_decay(accuracy, same, [0.1], start=0.01, rise=True, path=path)
+    content = json.loads(path.read_text())
+    content["tries"] = content["tries"][:3]
+    path.write_text(json.dumps(content))
+    assert stability_decay(accuracy, same, [0.1], start=0.01, rise=True, path=path).tries == whole.tries
+    with refused(
+        f"{path} holds another search: its rise is True and not False; remove it to start over, or name another."
+    ):
+        stability_decay(accuracy, same, [0.1], start=0.01, path=path)
+
+
 def test_when_nothing_is_accepted_it_says_so():
     sentence = (
         "no strength was accepted: 3 tries down to 0.75 stayed below 0.72, 80% of what fine-tuning reached; "

@@ -35,6 +35,7 @@ def experiment(
     lr: float = 2e-3,
     batch_size: int = 32,
     drop: float = DROP,
+    rise: bool = False,
     skip_bad: bool = False,
     cache: str = "runs/decoded",
 ) -> Experiment | Suite:
@@ -54,6 +55,7 @@ def experiment(
         lr: the learning rate at the start of each task; it falls to zero along a cosine.
         batch_size: the most pictures in a step.
         drop: the share of fine-tuning's accuracy that a strength may cost on the second task.
+        rise: look above a method's first strength too, where that is accepted; the survey only goes down.
         skip_bad: leave out pictures that cannot be read, counted and named.
         cache: the folder for decoded pictures.
 
@@ -76,7 +78,7 @@ def experiment(
         "batch-size": batch_size,
         "drop": drop,
     }
-    flags = ["--pairs"] * pairs + ["--skip-bad"] * skip_bad
+    flags = ["--pairs"] * pairs + ["--rise"] * rise + ["--skip-bad"] * skip_bad
     one = Experiment(
         "eight-tasks",
         list(tasks.values()),
@@ -84,7 +86,7 @@ def experiment(
         Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", hold_statistics=True),
         {"network": network, "size": size, "limit": limit, "omega": omega},
         ["--data", "DATA", *flags, *(word for name, value in words.items() for word in (f"--{name}", str(value)))],
-        tuning=Tuning(drop=drop, factor=FACTOR, most=TRIES),
+        tuning=Tuning(drop=drop, factor=FACTOR, most=TRIES, rise=rise),
         methods=METHODS if omega == "train" else ("mas", "local-mas"),
         create=functools.partial(measuring.create, omega),
     )

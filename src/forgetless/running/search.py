@@ -40,6 +40,7 @@ def search(
     drop: float = 0.2,
     factor: float = 0.5,
     most: int = 10,
+    rise: bool = False,
     path: str | Path | None = None,
     on_try: Callable[[Try], None] | None = None,
 ) -> Decided:
@@ -60,6 +61,7 @@ def search(
         drop: see `forgetless.stability_decay`, as for `factor` and `most`.
         factor: of a strength that lost more than `drop`.
         most: the most strengths to try.
+        rise: look above a first strength that is accepted, too.
         path: a JSON file of tries, to go on after; see `forgetless.stability_decay`.
         on_try: called with each new try.
 
@@ -85,7 +87,7 @@ def search(
     if start is None:
         start = next((STARTS[part] for part in method.name.split("+") if part in STARTS), STARTS["mas"])
     return stability_decay(
-        train, float, rates, start=start, drop=drop, factor=factor, most=most, path=path, on_try=on_try
+        train, float, rates, start=start, drop=drop, factor=factor, most=most, rise=rise, path=path, on_try=on_try
     )
 
 

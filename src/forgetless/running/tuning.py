@@ -32,6 +32,7 @@ class Tuning:
         drop: the share of fine-tuning's accuracy that may be lost.
         factor: of a strength that lost more.
         most: the most strengths to try.
+        rise: whether to look above a first strength that is accepted, too.
         fixed: methods that are not searched for, with their strength.
     """
 
@@ -40,6 +41,7 @@ class Tuning:
     drop: float = 0.2
     factor: float = 0.5
     most: int = 10
+    rise: bool = False
     fixed: Mapping[str, float] = field(default_factory=dict)
 
     def strength(
@@ -85,6 +87,7 @@ class Tuning:
             drop=self.drop,
             factor=self.factor,
             most=self.most,
+            rise=self.rise,
             path=folder / f"{method.name}.json",
             on_try=None if on_try is None else functools.partial(on_try, 1),
         )
@@ -109,4 +112,5 @@ class Tuning:
             "drop": self.drop,
             "factor": self.factor,
             "most": self.most,
+            "rise": self.rise,
         }

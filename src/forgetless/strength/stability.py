@@ -20,6 +20,7 @@ from forgetless.errors import ForgetlessError
 
 _Model = TypeVar("_Model")
 _log = logging.getLogger("forgetless")
+_REACH = 1e6  # times `start`: where rising ends, for a method that no strength keeps from learning
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Decided(float):
     """A strength, and how it was found. It is a float: `Anchor(model, importance, strength=decided)`.
 
     Attributes:
-        tries: every training, in order: first one per rate at strength 0, then the falling strengths.
+        tries: every training, in order: first one per rate at strength 0, then the strengths.
         rate: the learning rate that was best for fine-tuning.
         best: what fine-tuning reached with it, A*.
-        accepted: whether the last try reached `(1 − drop) · A*`.
+        accepted: whether the strength reached `(1 − drop) · A*`.
     """
 
     tries: tuple[Try, ...]
@@ -52,14 +53,14 @@ class Decided(float):
     best: float
     accepted: bool
 
-    def __new__(cls, tries: tuple[Try, ...], rate: float, best: float, accepted: bool) -> Decided:
-        """`float(decided)` is the strength of the last try."""
-        decided = super().__new__(cls, tries[-1].strength)
+    def __new__(cls, strength: float, tries: tuple[Try, ...], rate: float, best: float, accepted: bool) -> Decided:
+        """`float(decided)` is the strength."""
+        decided = super().__new__(cls, strength)
         decided.tries, decided.rate, decided.best, decided.accepted = tries, rate, best, accepted
         return decided
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.tries, self.rate, self.best, self.accepted)
+        return type(self), (float(self), self.tries, self.rate, self.best, self.accepted)
 
 
 def stability_decay(
@@ -71,6 +72,7 @@ def stability_decay(
     drop: float = 0.2,
     factor: float = 0.5,
     most: int = 10,
+    rise: bool = False,
     path: str | Path | None = None,
     on_try: Callable[[Try], None] | None = None,
 ) -> Decided:
@@ -79,6 +81,11 @@ def stability_decay(
     1. Fine-tune (strength 0) once with each rate; keep the best one and its accuracy A*.
     2. Train at that rate with strength `start`; accept it if the accuracy is `(1 − drop) · A*` or more, else multiply
        it by `factor` and try again, `most` times at the most.
+    3. That is the survey's search, and it accepts a `start` that holds next to nothing. With `rise`, an accepted start
+       is divided by `factor`, by `factor²`, by `factor⁴`, … until one is refused (at most 10⁶ times `start`), and the
+       gap is halved on the logarithmic scale until it is no wider than `factor`; steps 2 and 3 share the `most` tries.
+       A greater strength is taken to cost more accuracy; where noise is as large as `drop`, so is the error. (Unbounded
+       search: Bentley and Yao, Information Processing Letters 5, 1976.)
 
     Args:
         train: (rate, strength) → a trained model. It starts each time from the same weights, and sees the training part
@@ -89,33 +96,47 @@ def stability_decay(
         drop: the share of A* that may be lost, in [0, 1).
         factor: of a strength that lost more, in (0, 1).
         most: the most strengths to try.
+        rise: look above a `start` that is accepted, too.
         path: a JSON file that keeps the tries; a search that was stopped goes on after them.
         on_try: called with each new `Try`; all are logged as well ("forgetless", INFO).
 
     Returns:
-        The strength, with its `.tries`. If none is accepted, the last one, with a warning.
+        The greatest strength that was accepted, with its `.tries`. If none was, the last one, with a warning.
 
     Raises:
         ForgetlessError: no rates, settings out of range, an accuracy that is no number of 0 or more, or a `path` that
             is damaged or holds another search. What `train` and `evaluate` raise passes through; the tries are kept.
     """
     _refuse(rates, start, drop, factor, most)
-    settings = {"rates": list(rates), "start": start, "drop": drop, "factor": factor, "most": most}
+    settings = {"rates": list(rates), "start": start, "drop": drop, "factor": factor, "most": most, "rise": rise}
     search = _Search(train, evaluate, settings, None if path is None else Path(path), on_try)
     tuned = [search.tried(rate, 0.0) for rate in rates]
     best = max(tuned, key=lambda each: each.accuracy)
-    strength, needed = start, (1 - drop) * best.accuracy
+    needed = (1 - drop) * best.accuracy
+    accepted, refused = 0.0, math.inf
+    strength, step = start, 1 / factor
     for _ in range(most):
         last = search.tried(best.rate, strength)
         if last.accuracy >= needed:
-            return Decided(tuple(search.done), best.rate, best.accuracy, True)
-        strength *= factor
+            accepted = strength
+        else:
+            refused = strength
+        if not accepted:
+            strength *= factor
+        elif not rise or accepted >= _REACH * start or factor * refused <= accepted * (1 + 1e-9):
+            break
+        elif math.isinf(refused):
+            strength, step = min(strength * step, _REACH * start), step**2
+        else:
+            strength = math.sqrt(accepted * refused)
+    if accepted:
+        return Decided(accepted, tuple(search.done), best.rate, best.accuracy, True)
     warnings.warn(
         f"no strength was accepted: {most} tries down to {last.strength:.3g} stayed below {needed:.3g}, "
         f"{1 - drop:.0%} of what fine-tuning reached; start lower, or allow a greater drop.",
         stacklevel=2,
     )
-    return Decided(tuple(search.done), best.rate, best.accuracy, False)
+    return Decided(last.strength, tuple(search.done), best.rate, best.accuracy, False)
 
 
 class _Search:
