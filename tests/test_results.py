@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forgetless import results
 from forgetless.errors import ForgetlessError
@@ -73,6 +75,30 @@ def test_one_task_forgets_nothing(content: Content) -> None:
     assert (mas.average, mas.forgetting) == (Estimate(0.8), None)
 
 
+def test_runs_of_several_orders_are_summed_up_task_by_task_and_place_by_place(content: Content) -> None:
+    content["runs"][2].update(learned=["b", "a"], order=1)  # its first task, now at 74 %, is b
+    summary = results.summarise(content)
+    assert (summary.tasks, summary.places, summary.runs) == (("a", "b"), ("task 1", "task 2"), "1 to 2 runs")
+    mas = summary.methods[1]
+    assert near(mas.now[0], 0.80, statistics.stdev([0.70, 0.9]))
+    assert near(mas.now[1], 0.82, statistics.stdev([0.9, 0.74]))
+    assert near(mas.learned[0], 0.85, statistics.stdev([0.8, 0.9]))
+    assert near(mas.matrix[1][0], 0.72, statistics.stdev([0.70, 0.74]))
+    assert near(mas.average, 0.81, statistics.stdev([0.80, 0.82]))
+    one = results.summarise({**content, "runs": content["runs"][:2]})
+    assert (one.places, one.runs) == (one.tasks, "1 seed")
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_a_task_keeps_its_figures_wherever_it_was_learned(learned: list[str]) -> None:
+    left = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}
+    rows = [[left[name] for name in learned]] * 4
+    content = {"method": "mas", "seed": 0, "strength": 1.0, "accuracy": rows, "learned": learned}
+    summary = results.summarise({"experiment": "x", "tasks": list(left), "runs": [content], "environment": {}})
+    assert [each.mean for each in summary.methods[0].now if each] == list(left.values())
+    assert summary.methods[0].learned == summary.methods[0].now
+
+
 def test_strengths_that_differ_are_a_range(content: Content) -> None:
     content["runs"][2]["strength"] = 0.25
     assert results.summarise(content).methods[1].label == "mas, λ = 0.25 … 1"
@@ -126,6 +152,9 @@ def test_read_refuses_a_missing_file(tmp_path: Path) -> None:
         (["runs", 0, "seed"], True, "run 0 has no integer seed."),
         (["runs", 0, "strength"], "1", "run 0 has a strength that is neither a number nor null."),
         (["runs", 0, "seconds"], {"train": math.nan}, "run 0 has 'seconds' that are not numbers by name."),
+        (["runs", 0, "learned"], "ab", "run 0 has a 'learned' that is no order of the tasks."),
+        (["runs", 0, "learned"], ["a", "a"], "run 0 has a 'learned' that is no order of the tasks."),
+        (["runs", 0, "learned"], ["a", 1, {}], "run 0 has a 'learned' that is no order of the tasks."),
         (["runs", 0, "accuracy"], [[0.1, 0.2]], "run 0 has no accuracy matrix of 2 rows, one per task."),
         (["runs", 0, "accuracy", 1], [0.1], "run 0 has an accuracy row that is not 2 entries long."),
         (["runs", 0, "accuracy", 1, 0], 1.5, "run 0 has an accuracy that is neither null nor between 0 and 1."),

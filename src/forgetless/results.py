@@ -4,7 +4,8 @@
      "runs": [{"method", "seed", "strength", "accuracy": [[R rows]], "seconds": {…}}]}
 
 `accuracy` is the matrix R: row i holds the accuracy (0 … 1) on every task after learning task i, `null` where it is
-unknown (a task that has no head yet).
+unknown (a task that has no head yet). A run that learned the tasks in another order than `tasks` names it in `learned`;
+its rows and columns follow that order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and its sample standard deviation (`None` for a single seed)."""
+    """A mean over runs and its sample standard deviation (`None` for a single run)."""
 
     mean: float
     sd: float | None = None
@@ -44,15 +45,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over all its seeds. Quantities no run knows are `None`.
+    """One method over all its runs. Quantities no run knows are `None`.
 
     Attributes:
         method: its name.
         seeds: one per run, in the order of the runs.
         strengths: the different λ its runs used, `None` left out.
-        matrix: R over seeds, T × T.
-        learned: R[j,j], each task's accuracy when it was learned.
-        now: R[T,j], what is left of each task after the last one.
+        matrix: R over runs, T × T; row and column i are the task that was learned i-th.
+        learned: each task's accuracy when it was learned, in the order of `Summary.tasks`.
+        now: what is left of each task after the last one, in the same order.
         so_far: after each task, the mean accuracy over the tasks learned so far.
         average_learned: the mean of `learned` over the tasks.
         average: the mean of `now` over the tasks (ACC).
@@ -87,15 +88,25 @@ class Summary:
 
     Attributes:
         experiment: its name.
-        tasks: their names, in the order they were learned.
+        tasks: their names, in the experiment's own order.
+        places: what a row and a column of a matrix is called: the task, or its place in the sequence if runs differ in
+            their order.
         methods: in the order in which they first appear among the runs.
         environment: what the runs ran on; values that are not text as JSON.
     """
 
     experiment: str
     tasks: tuple[str, ...]
+    places: tuple[str, ...]
     methods: tuple[MethodSummary, ...]
     environment: dict[str, str]
+
+    @property
+    def runs(self) -> str:
+        """How many runs the methods' means are over: `"3 seeds"`, `"3 to 6 runs"` if runs differ in their order too."""
+        counts = sorted({len(method.seeds) for method in self.methods})
+        number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        return f"{number} {'seed' if self.places == self.tasks else 'run'}{'s' * (counts != [1])}"
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -130,10 +141,10 @@ def check(results: Any) -> None:
     if not tasks or not all(isinstance(task, str) for task in tasks):
         raise ForgetlessError("'tasks' is not a list of one or more names.")
     for number, run in enumerate(results["runs"]):
-        _check_run(run, len(tasks), f"run {number}")
+        _check_run(run, tasks, f"run {number}")
 
 
-def _check_run(run: Any, tasks: int, where: str) -> None:
+def _check_run(run: Any, names: list[str], where: str) -> None:
     if not isinstance(run, Mapping) or not isinstance(run.get("method"), str):
         raise ForgetlessError(f"{where} names no method.")
     if not _is_integer(run.get("seed")):
@@ -143,7 +154,10 @@ def _check_run(run: Any, tasks: int, where: str) -> None:
     seconds = run.get("seconds", {})
     if not isinstance(seconds, Mapping) or not all(map(_is_number, seconds.values())):
         raise ForgetlessError(f"{where} has 'seconds' that are not numbers by name.")
-    rows = run.get("accuracy")
+    learned = run.get("learned", names)
+    if not isinstance(learned, list) or sorted(learned, key=str) != sorted(names):
+        raise ForgetlessError(f"{where} has a 'learned' that is no order of the tasks.")
+    rows, tasks = run.get("accuracy"), len(names)
     if not isinstance(rows, list) or len(rows) != tasks:
         raise ForgetlessError(f"{where} has no accuracy matrix of {tasks} rows, one per task.")
     for row in rows:
@@ -162,7 +176,7 @@ def _is_number(value: Any) -> bool:
 
 
 def summarise(results: Mapping[str, Any]) -> Summary:
-    """Sum up the content of a `results.json` by method: means and standard deviations over seeds.
+    """Sum up the content of a `results.json` by method: means and standard deviations over seeds and orders.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
@@ -173,10 +187,14 @@ def summarise(results: Mapping[str, Any]) -> Summary:
     by_method: dict[str, list[Mapping[str, Any]]] = {}
     for run in results["runs"]:
         by_method.setdefault(run["method"], []).append(run)
+    names = results["tasks"]
+    tasks = tuple(map(_printable, names))
+    same = all(run.get("learned", names) == names for run in results["runs"])
     return Summary(
         experiment=_printable(results["experiment"]),
-        tasks=tuple(map(_printable, results["tasks"])),
-        methods=tuple(_summarise_method(_printable(method), runs) for method, runs in by_method.items()),
+        tasks=tasks,
+        places=tasks if same else tuple(f"task {place + 1}" for place in range(len(tasks))),
+        methods=tuple(_summarise_method(_printable(method), runs, names) for method, runs in by_method.items()),
         environment={_printable(key): _printable(_text(value)) for key, value in results["environment"].items()},
     )
 
@@ -190,9 +208,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _summarise_method(method: str, runs: list[Mapping[str, Any]]) -> MethodSummary:
+def _summarise_method(method: str, runs: list[Mapping[str, Any]], names: list[str]) -> MethodSummary:
     matrices = [run["accuracy"] for run in runs]
-    tasks = range(len(matrices[0]))
+    tasks = range(len(names))
+    places = [_places(run.get("learned", names), names) for run in runs]
+    of_runs = list(zip(matrices, places, strict=True))
     matrix = tuple(tuple(_estimate(R[i][j] for R in matrices) for j in tasks) for i in tasks)
     strengths = (float(run["strength"]) for run in runs if run.get("strength") is not None)
     phases = dict.fromkeys(phase for run in runs for phase in run.get("seconds", {}))
@@ -202,14 +222,19 @@ def _summarise_method(method: str, runs: list[Mapping[str, Any]]) -> MethodSumma
         seeds=tuple(run["seed"] for run in runs),
         strengths=tuple(dict.fromkeys(strengths)),
         matrix=matrix,
-        learned=tuple(matrix[j][j] for j in tasks),
-        now=matrix[-1],
+        learned=tuple(_estimate(R[place[j]][place[j]] for R, place in of_runs) for j in tasks),
+        now=tuple(_estimate(R[-1][place[j]] for R, place in of_runs) for j in tasks),
         so_far=tuple(_estimate(_mean(R[i][: i + 1]) for R in matrices) for i in tasks),
         average_learned=_estimate(_known(metrics.learning_accuracy, R) for R in matrices),
         average=_estimate(_known(metrics.average_accuracy, R) for R in matrices),
         forgetting=_estimate(_known(metrics.forgetting_mas, R) for R in matrices),
         seconds={_printable(phase): estimate for phase, estimate in seconds.items() if estimate is not None},
     )
+
+
+def _places(learned: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Of each of the names, where in the sequence it was learned."""
+    return sorted(range(len(names)), key=lambda place: names.index(learned[place]))
 
 
 def _known(metric: Callable[[metrics.Rows], float], accuracy: metrics.Rows) -> float | None:
@@ -226,7 +251,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _estimate(values: Iterable[float | None]) -> Estimate | None:
-    """Mean and sd; `None` if any of the values is unknown, for a mean over fewer seeds would mislead."""
+    """Mean and sd; `None` if any of the values is unknown, for a mean over fewer runs would mislead."""
     all_values = list(values)
     mean = _mean(all_values)
     if mean is None:

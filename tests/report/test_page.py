@@ -115,6 +115,16 @@ def test_a_gap_breaks_the_line(results: Callable[..., Results], show: Show) -> N
     assert any(re.fullmatch(r"M[\d.]+ [\d.]+ M[\d.]+ [\d.]+", line) for line in lines)
 
 
+def test_several_orders_have_places_and_their_tasks_a_table(results: Callable[..., Results], show: Show) -> None:
+    found = results(seeds=2)
+    found["runs"][1].update(learned=found["tasks"][::-1], order=1)
+    shown = show(found)
+    assert "task 2" in shown.within("figcaption")
+    assert not any("zero or one" in words for words in shown.within("figcaption"))
+    assert any("zero or one" in words for words in shown.within("th"))
+    assert any("in several orders" in words for words in shown.within("p"))
+
+
 def test_several_seeds_have_bands(results: Callable[..., Results], show: Show) -> None:
     assert ("path", "class", "band") in show(results(seeds=3)).attributes
     assert ("path", "class", "band") not in show(results(seeds=1)).attributes

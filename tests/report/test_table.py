@@ -51,6 +51,15 @@ def test_seeds_that_differ_in_number_are_told(results: Callable[..., Results]) -
     assert "over 1 to 3 seeds" in row(lines(found), "±")
 
 
+def test_several_orders_are_told(results: Callable[..., Results]) -> None:
+    found = results(seeds=2)
+    found["runs"][1].update(learned=found["tasks"][::-1], order=1)
+    drawn = lines(found)
+    assert "demo: 3 tasks, one after the other, in several orders" in drawn
+    assert row(drawn, "zero or one").startswith("zero or one 90.5 → 70.5 ± 29.0")  # 50 % as the first, 91 as the last
+    assert "over 2 runs" in row(drawn, "±")
+
+
 def test_one_task_has_nothing_to_forget(results: Callable[..., Results]) -> None:
     drawn = lines(results(tasks=("flowers",)))
     assert "demo: one task" in drawn

@@ -63,7 +63,7 @@ def test_an_order_is_decided_by_its_number_alone(tmp_path: Path) -> None:
     assert len(orders) > 10
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
     found = run(EXPERIMENT, ["finetune"], [1], tmp_path, orders=3)
-    assert found["tasks"] == ["task 1", "task 2", "task 3"]
+    assert found["tasks"] == [task.name for task in EXPERIMENT.tasks]
     assert [each.get("order", 0) for each in found["runs"]] == [0, 1, 2]
     for each in found["runs"][1:]:
         expected = [EXPERIMENT.tasks[i].name for i in order_of(each["order"], 3)]

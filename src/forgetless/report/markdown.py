@@ -12,7 +12,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """Write the content of a `results.json` as Markdown: a row per task, a column per method, averages below.
 
     A cell reads "accuracy when the task was learned → what is left of it after the last task", in percent, with the
-    standard deviation of the latter over seeds.
+    standard deviation of the latter over runs.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
@@ -34,11 +34,10 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield f"| **average** | {' | '.join(averages)} |"
     yield f"| **forgetting** | {' | '.join(_percent(method.forgetting) for method in summary.methods)} |"
     yield f"| minutes | {' | '.join(_minutes(method.seconds) for method in summary.methods)} |"
-    seeds = sorted({len(method.seeds) for method in summary.methods})
     yield ""
     yield (
-        f"Accuracy on test data in percent, when learned → now; {' to '.join(map(str, seeds))} "
-        f"seed{'s' * (seeds != [1])}. {', '.join(f'{key} {value}' for key, value in environment.items())}."
+        f"Accuracy on test data in percent, when learned → now; {summary.runs}. "
+        f"{', '.join(f'{key} {value}' for key, value in environment.items())}."
     )
 
 

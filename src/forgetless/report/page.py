@@ -120,13 +120,12 @@ def _axis(summary: Summary) -> Axis:
 
 def _panels(summary: Summary) -> list[Panel]:
     average = Panel("all tasks so far", tuple(method.so_far for method in summary.methods))
-    tasks = range(len(summary.tasks))
     of_tasks = (
         Panel(
-            f"{j + 1} · {summary.tasks[j]}",
+            f"{j + 1} · {name}" if summary.places == summary.tasks else name,
             tuple(tuple(row[j] if i >= j else None for i, row in enumerate(m.matrix)) for m in summary.methods),
         )
-        for j in tasks
+        for j, name in enumerate(summary.places)
     )
     return [average, *of_tasks]
 

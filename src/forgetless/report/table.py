@@ -20,7 +20,7 @@ def table(results: Mapping[str, Any]) -> Group:
     """Draw the content of a `results.json`: a row per task, a column per method, averages below.
 
     A cell reads "accuracy when the task was learned → what is left of it after the last task", in percent. With
-    several seeds these are means, and the latter has its standard deviation. Methods that do not fit go below.
+    several runs these are means, and the latter has its standard deviation. Methods that do not fit go below.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
@@ -36,6 +36,7 @@ def table(results: Mapping[str, Any]) -> Group:
 
 def _title(summary: Summary) -> Text:
     tasks = "one task" if len(summary.tasks) == 1 else f"{len(summary.tasks)} tasks, one after the other"
+    tasks += "" if summary.places == summary.tasks else ", in several orders"
     return Text(f"\n{summary.experiment}: {tasks}", "bold")
 
 
@@ -88,7 +89,5 @@ def _meanings(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "now", "what is left of it after the last task"
     yield "forgetting", "points lost on average over all tasks but the last; 0 is none"
     yield from ((m.method, MEANING[m.method]) for m in summary.methods if m.method in MEANING)
-    counts = [len(method.seeds) for method in summary.methods]
-    if max(counts) > 1:
-        seeds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
-        yield "±", f"standard deviation over {seeds} seeds; all numbers are means over them"
+    if any(len(method.seeds) > 1 for method in summary.methods):
+        yield "±", f"standard deviation over {summary.runs}; all numbers are means over them"

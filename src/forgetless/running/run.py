@@ -223,8 +223,6 @@ class _Place:
         if processes > 1:
             known["threads"] = 1
         self.directory.results["environment"] = known
-        if self.orders > 1:
-            self.directory.results["tasks"] = [f"task {i + 1}" for i in range(len(self.experiment.tasks))]
         self.directory.start()
         self.directory.log("start", runs=[list(each) for each in self.missing], environment=known)
 

@@ -72,9 +72,8 @@ def collect(runs: Path, experiment: str = "eight-tasks") -> list[Found]:
         content = results.read(path.parent)
         own = [run for run in content["runs"] if not run.get("order")]
         others = [run for run in content["runs"] if run.get("order")]
-        names = [task["name"] for task in config["tasks"]]
         if own or others:
-            found.append(Found(config, {**content, "tasks": names, "runs": own}, others))
+            found.append(Found(config, {**content, "runs": own}, others))
     if not found:
         raise ForgetlessError(f"{runs} holds no run of {experiment}; `forgetless run {experiment}` makes them.")
     return found
