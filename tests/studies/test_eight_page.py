@@ -95,6 +95,7 @@ def test_the_page_has_every_part_and_names_what_is_missing(tmp_path: Path) -> No
         "--pairs --omega test",
         "--pairs --omega both",
         "--method mas --strength 0.1",
+        "--rise --method mas --method ewc --method si --seeds 3",
     ):
         assert f"Not run yet: `forgetless run eight-tasks --data DATA {command}" in text
     assert "Not run yet: joint, frozen, lwf" in text
@@ -128,6 +129,37 @@ def test_what_rivals_come_to_in_hindsight_is_said(tmp_path: Path) -> None:
     directory(tmp_path / "z", run("ewc", [0.8, None], [0.3, 0.8], strength=20.0), strength=20.0)
     text = page(collect(tmp_path))
     assert "- With a λ chosen in hindsight ([below](#how-much-λ-matters)): SI 75.0 at λ = 20. The lead" in text
+
+
+def test_a_search_that_rises_stands_by_itself(tmp_path: Path) -> None:
+    directory(tmp_path / "x", FINETUNE, FROZEN, MAS, tuning={"most": 4, "rise": False})
+    higher = run("mas", [0.9, None], [0.89, 0.75], strength=12.0)
+    directory(
+        tmp_path / "y", higher, run("si", [0.9, None], [0.9, 0.8], strength=48.0), tuning={"most": 4, "rise": True}
+    )
+    found = collect(tmp_path)
+    assert list(strengths(found)["mas"]) == [0.75, 12.0]
+    assert "MAS, λ = 0.75 |" in claims(found)
+    assert "λ = 12" not in claims(found)
+    _, _, text = page(found).partition("## The same search, allowed to rise")
+    text, _, _ = text.partition("\n## ")
+    assert "in the same 4 tries" in text
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")] == [
+        "method",
+        "SI, λ = 48",
+        "MAS, λ = 12",
+        "FineTune",
+        "frozen trunk (not in the paper)",
+    ]
+    assert "- **not reached**: it is 3.0 points below the best other (si)." in text
+    assert "the second, a frozen trunk comes to 70.0 % and fine-tuning to 80.0 %." in text
+
+
+def test_of_runs_with_one_strength_the_one_with_more_seeds_counts(tmp_path: Path) -> None:
+    directory(tmp_path / "x", MAS, run("mas", [0.9, None], [0.885, 0.6], strength=0.75, seed=1))
+    directory(tmp_path / "y", run("mas", [0.5, None], [0.5, 0.5], strength=0.75), tuning={"most": 4, "rise": True})
+    directory(tmp_path / "z", run("mas", [0.8, None], [0.4, 0.6], strength=0.1), strength=0.1)
+    assert {λ: len(each.seeds) for λ, each in strengths(collect(tmp_path))["mas"].items()} == {0.1: 1, 0.75: 2}
 
 
 def test_the_tables_of_pairs(tmp_path: Path) -> None:

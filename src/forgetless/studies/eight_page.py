@@ -3,9 +3,9 @@
     python -m forgetless.studies.eight_page RUNS --out docs/results --readme README.md
 
 With `--readme`, the table in that file between the marks "eight tasks" is made anew from the same runs. RUNS holds run
-directories of `forgetless run eight-tasks` (with `--pairs`, `--omega`, `--network`, `--strength`,
-`--orders`), at any depth and under any names: what each is, its config.json says. What has not been run is named as
-missing, never made up.
+directories of `forgetless run eight-tasks` (with `--pairs`, `--omega`, `--network`, `--strength`, `--rise`, `--orders`)
+at any depth and under any names: what each is, its config.json says. What has not been run is named as missing, never
+made up.
 """
 
 from __future__ import annotations
@@ -47,8 +47,18 @@ class Found:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing but the network was chosen: all eight tasks, Ω from training data, strengths found."""
-        return "pair" not in self.config and self.config.get("omega", "train") == "train" and self.strength is None
+        """Whether nothing but the network was chosen: all eight tasks, Ω from training data, a falling search."""
+        return self.eight and self.strength is None and not self.rising
+
+    @property
+    def eight(self) -> bool:
+        """Whether it is of all eight tasks, with Ω from training data."""
+        return "pair" not in self.config and self.config.get("omega", "train") == "train"
+
+    @property
+    def rising(self) -> bool:
+        """Whether the search for strengths could also go up."""
+        return self.strength is None and bool(self.config.get("tuning", {}).get("rise"))
 
     @property
     def strength(self) -> float | None:
@@ -247,7 +257,43 @@ def _hindsight(found: Sequence[Found], methods: Sequence[MethodSummary]) -> Iter
     if better:
         yield (
             f"- With a λ chosen in hindsight ([below](#how-much-λ-matters)): {', '.join(better)}. The lead of MAS over "
-            "them is one of the search, then: its first strength suits MAS, and was accepted where it is too weak."
+            "them is one of the search, then: its first strength suits MAS, and was accepted where it is too weak "
+            "([a search that may rise](#the-same-search-allowed-to-rise))."
+        )
+
+
+def _rising(found: Sequence[Found]) -> Iterator[str]:
+    yield "## The same search, allowed to rise"
+    yield ""
+    runs = [each for each in found if each.eight and each.rising and each.config["network"] == MAIN]
+    main = _plain(found, MAIN)
+    if not runs or not runs[0].results["runs"]:
+        yield from _missing(f"{_RUN} --rise --method mas --method ewc --method si --seeds 3 --out RUNS/rising")
+        return
+    config, searched = runs[0].config, summarise(runs[0].results).methods
+    yield (
+        "A search that only goes down accepts a first strength that is too weak. With `--rise` it looks above a first "
+        f"strength that is accepted, too: in the same {config['tuning']['most']} tries, for every method alike."
+    )
+    yield ""
+    unsearched = () if main is None else (each for each in summarise(main.results).methods if not each.strengths)
+    methods = [*searched, *unsearched]
+    yield from comparison(methods)
+    yield ""
+    yield from verdict(methods)
+    yield from _easily_learned(methods)
+    yield ""
+
+
+def _easily_learned(methods: Sequence[MethodSummary]) -> Iterator[str]:
+    """How well a frozen trunk learns the task that strengths are found on; no strength should do worse."""
+    known = {method.method: method.learned[1] for method in methods}
+    floor, free = known.get(_FLOOR), known.get("finetune")
+    if floor and free:
+        yield (
+            f"- What limits the search: on the task that it looks at, the second, a frozen trunk comes to "
+            f"{floor.percent()} % and fine-tuning to {free.percent()} %. The better a task is learned without touching "
+            "the trunk, the fewer strengths it refuses, and the less it says of how far the others need the trunk."
         )
 
 
@@ -334,11 +380,14 @@ def strengths(found: Sequence[Found]) -> dict[str, dict[float, MethodSummary]]:
     """
     curves: dict[str, dict[float, MethodSummary]] = {}
     for each in found:
-        if "pair" in each.config or each.config["network"] != MAIN or each.config.get("omega", "train") != "train":
+        if not each.eight or each.config["network"] != MAIN:
             continue
         for method in summarise(each.results).methods if each.results["runs"] else ():
             if method.strengths and method.method in TITLES:
-                curves.setdefault(method.method, {})[method.strengths[0]] = method
+                curve = curves.setdefault(method.method, {})
+                strength = method.strengths[0]
+                if strength not in curve or len(curve[strength].seeds) < len(method.seeds):
+                    curve[strength] = method
     several = {name: dict(sorted(curve.items())) for name, curve in curves.items() if len(curve) > 1}
     return dict(sorted(several.items(), key=lambda each: each[0] != "mas"))
 
@@ -361,6 +410,7 @@ def claims(found: Sequence[Found]) -> str:
 _PARTS: tuple[Callable[[Sequence[Found]], Iterator[str]], ...] = (
     _top,
     _main,
+    _rising,
     _orders,
     _networks,
     _pairs,
