@@ -223,11 +223,20 @@ def test_what_keeping_costs_is_shown_by_block(tmp_path: Path) -> None:
         {"all": 0.0},
         {"trunk.fire2.squeeze1x1": 0.5, "trunk.fire2.expand1x1": 1.0, "trunk.conv1": 0.2, "all": 0.6},
     ]
-    study = {"tasks": ["one", "two"], "variants": {"λ = 3": {"accuracy": matrix, "held": before}}}
+    after = [{"all": 0.0}, {**before[1], "trunk.fire2.squeeze1x1": 0.1}]
+    study = {
+        "experiment": "plasticity",
+        "tasks": ["one", "two"],
+        "runs": [
+            {"method": "λ = 3", "seed": n, "accuracy": matrix, "held": held} for n, held in enumerate((before, after))
+        ],
+        "environment": {},
+    }
     text = page(collect(tmp_path), plasticity=study)
+    assert "MAS, 2 seeds: two changes" in text
     assert "| MAS | average | forgetting | when learned | two, the last |" in text
-    assert "| λ = 3 | 75.0 | 10.0 | 80.0 | 70.0 |" in text
-    assert "| fire2 | 75 → 75 |\n| conv1 | 20 → 20 |\n| **all weights** | 60 → 60 |" in text
+    assert "| λ = 3 | 75.0 ± 0.0 | 10.0 ± 0.0 | 80.0 ± 0.0 | 70.0 ± 0.0 |" in text
+    assert "| fire2 | 65 → 65 |\n| conv1 | 20 → 20 |\n| **all weights** | 60 → 60 |" in text
 
 
 def test_the_papers_numbers_are_whole() -> None:

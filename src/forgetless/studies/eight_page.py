@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forgetless import files, metrics, results
+from forgetless import files, results
 from forgetless.errors import ForgetlessError
 from forgetless.experiments import pairs
 from forgetless.experiments.paper import EIGHT_TASKS, TITLES
@@ -104,43 +104,43 @@ def _plasticity(study: Mapping[str, Any] | None) -> Iterator[str]:
         yield "Not run yet: `python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`."
         yield ""
         return
-    variants, tasks = study["variants"], study["tasks"]
+    summary = summarise(study)
     yield (
-        "MAS on seed 0, two changes of how the Ω of several tasks become one, and λ left to a target for the answers "
-        "to pictures of every old task "
+        f"MAS, {summary.runs}: two changes of how the Ω of several tasks become one, and λ left to a target for the "
+        "answers to pictures of every old task "
         "(`python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`)."
     )
     yield ""
-    yield f"| MAS | average | forgetting | when learned | {tasks[-1]}, the last |"
+    yield f"| MAS | average | forgetting | when learned | {summary.tasks[-1]}, the last |"
     yield "|---|---|---|---|---|"
-    for name, each in variants.items():
-        matrix = each["accuracy"]
-        learned = metrics.learning_accuracy(matrix)
-        shown = (metrics.average_accuracy(matrix), metrics.forgetting_mas(matrix), learned, matrix[-1][-1])
-        yield f"| {name} | {' | '.join(f'{100 * figure:.1f}' for figure in shown)} |"
+    for each in summary.methods:
+        shown = (each.average, each.forgetting, each.average_learned, each.now[-1])
+        yield f"| {each.label} | {' | '.join(map(_percent, shown))} |"
     yield ""
     yield (
         "The share of weights that the pull stops (s > 1: it takes back more than half of a step), in percent, before "
         "the second task and before the last; of a block, the mean over its layers."
     )
     yield ""
-    yield f"| | {' | '.join(variants)} |"
-    yield "|---" * (1 + len(variants)) + "|"
-    for block in _blocks(next(iter(variants.values()))["held"][1]):
-        cells = (
-            " → ".join(f"{100 * _blocks(each['held'][place])[block]:.0f}" for place in (1, -1))
-            for each in variants.values()
-        )
+    yield f"| | {' | '.join(each.label for each in summary.methods)} |"
+    yield "|---" * (1 + len(summary.methods)) + "|"
+    held = [
+        [_blocks(run["held"][place] for run in study["runs"] if run["method"] == each.method) for place in (1, -1)]
+        for each in summary.methods
+    ]
+    for block in held[0][0]:
+        cells = (f"{100 * before[block]:.0f} → {100 * last[block]:.0f}" for before, last in held)
         yield f"| {'**all weights**' if block == 'all' else block} | {' | '.join(cells)} |"
     yield ""
 
 
-def _blocks(held: Mapping[str, float]) -> dict[str, float]:
-    """The mean over the layers of each block of the trunk ("trunk.fire2.squeeze1x1" is one of fire2's)."""
-    layers: dict[str, list[float]] = {}
-    for name, share in held.items():
-        layers.setdefault(name.removeprefix("trunk.").partition(".")[0], []).append(share)
-    return {block: statistics.fmean(shares) for block, shares in layers.items()}
+def _blocks(held: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean over seeds and the layers of each block of the trunk ("trunk.fire2.squeeze1x1" is one of fire2's)."""
+    shares: dict[str, list[float]] = {}
+    for layers in held:
+        for name, share in layers.items():
+            shares.setdefault(name.removeprefix("trunk.").partition(".")[0], []).append(share)
+    return {block: statistics.fmean(each) for block, each in shares.items()}
 
 
 def _memory(memory: Mapping[str, Any] | None) -> Iterator[str]:

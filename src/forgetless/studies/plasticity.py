@@ -2,9 +2,10 @@
 
     python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json
 
-The eight tasks with one seed, under MAS as it is, under two changes of how the Ω of several tasks become one, and with
-the strength left to a target for the old answers. Before each task: the share of every layer's weights that the pull
-would stop. Nothing is chosen by what comes out.
+The eight tasks under MAS as it is, under two changes of how the Ω of several tasks become one, and with the strength
+left to a target for the old answers. The file is that of any results (`forgetless report` shows it), a method for each
+variant; `held` says what share of every layer's weights the pull would stop before each task. Nothing is chosen by what
+comes out.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless import Agreement, Anchor, files
+from forgetless import Agreement, Anchor, files, results
 from forgetless.errors import ForgetlessError
 from forgetless.experiments import eight_tasks
 from forgetless.heads import MultiHead
 from forgetless.importance import Importance
 from forgetless.methods.mas import MAS
-from forgetless.running.run import Experiment
+from forgetless.running.run import Experiment, environment
 from forgetless.sets.pictures import stratified
 from forgetless.task import Task
 from forgetless.train import learn
@@ -116,13 +117,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "λ = 3, old Ω halved at every task": {"strength": 3.0, "keep": 0.5},
     "λ = 3, every task's Ω of one sum": {"strength": 3.0, "alike": True},
     "λ = 0.3": {"strength": 0.3},
+    "λ = 0.3, old Ω halved at every task": {"strength": 0.3, "keep": 0.5},
     "98 % of old answers kept, on 100 pictures learned from": {"strength": 3.0, "target": 0.98},
     "λ = 3, 100 pictures fewer": {"strength": 3.0, "unseen": True},
     "98 % of old answers kept, on those 100": {"strength": 3.0, "target": 0.98, "unseen": True},
 }
 
 
-def study(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+def study(experiment: Experiment, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
     """R, and what was held before each task. With `unseen`, 100 pictures of each task are not learned from."""
     own, tasks = dict(settings), list(experiment.tasks)
     if own.pop("unseen", False):
@@ -130,7 +132,7 @@ def study(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]
         tasks = [task for task, _ in apart]
         own["probes"] = {task.name: probes for task, probes in apart}
     method = Studied(**own)
-    outcome = learn(experiment.network(0), tasks, method, experiment.recipe, seed=0)
+    outcome = learn(experiment.network(seed), tasks, method, experiment.recipe, seed=seed)
     return {"accuracy": outcome.accuracy, "held": method.held}
 
 
@@ -148,19 +150,23 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m forgetless.studies.plasticity", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the picture sets")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
     options = parser.parse_args(words)
     try:
         experiment = eight_tasks.experiment(options.data)
-        found = files.read_json(options.out) if options.out.exists() else {"variants": {}}
+        assert isinstance(experiment, Experiment)
+        start = {"experiment": "plasticity", "tasks": [task.name for task in experiment.tasks], "runs": []}
+        found = results.read(options.out) if options.out.exists() else start
     except ForgetlessError as error:
         parser.exit(2, f"forgetless: {error}\n")
-    assert isinstance(experiment, Experiment)
-    found["tasks"] = [task.name for task in experiment.tasks]
-    for name, settings in VARIANTS.items():
-        if name not in found["variants"]:
-            found["variants"][name] = study(experiment, settings)
-            files.write_json(options.out, found)
-            print(name, found["variants"][name]["accuracy"][-1])
+    found["environment"] = environment()
+    done = {(each["method"], each["seed"]) for each in found["runs"]}
+    for seed in range(options.seeds):
+        for name, settings in VARIANTS.items():
+            if (name, seed) not in done:
+                found["runs"].append({"method": name, "seed": seed, **study(experiment, settings, seed)})
+                files.write_json(options.out, found)
+                print(f"{name}, seed {seed}: {found['runs'][-1]['accuracy'][-1]}")
 
 
 if __name__ == "__main__":
