@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from forgetless import Agreement
+from forgetless import Agreement, results
 from forgetless.methods.mas import MAS
 from forgetless.metrics import forgetting_mas
 from forgetless.running.run import Experiment
@@ -110,6 +112,28 @@ def test_a_target_moves_the_strength_by_the_answers_under_old_heads() -> None:
     loose = study(experiment, {"strength": 1e-4})
     held = study(experiment, {"strength": 1e-4, "target": 1.0})
     assert forgetting_mas(held["accuracy"]) < forgetting_mas(loose["accuracy"])
+
+
+def test_what_is_there_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(experiment: Experiment, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        made.append(seed)
+        return study(experiment, settings, seed)
+
+    monkeypatch.setattr(plasticity, "VARIANTS", {"plain": {"strength": 1.0}, "halved": {"strength": 1.0, "keep": 0.5}})
+    monkeypatch.setattr(plasticity, "study", counted)
+    monkeypatch.setattr(plasticity.eight_tasks, "experiment", lambda data: EXPERIMENT)
+    out = tmp_path / "p.json"
+    main(["--data", str(tmp_path), "--out", str(out), "--seeds", "1"])
+    first = results.read(out)
+    main(["--data", str(tmp_path), "--out", str(out), "--seeds", "2"])
+    found = results.read(out)
+    assert made == [0, 0, 1, 1]
+    assert found["runs"][:2] == first["runs"]
+    plain, halved = results.summarise(found).methods
+    assert (plain.label, plain.seeds, halved.label, halved.seeds) == ("plain", (0, 1), "halved", (0, 1))
+    assert plain.matrix != halved.matrix
 
 
 def test_a_folder_without_the_sets_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

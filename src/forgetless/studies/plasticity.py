@@ -155,8 +155,13 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         experiment = eight_tasks.experiment(options.data)
         assert isinstance(experiment, Experiment)
-        start = {"experiment": "plasticity", "tasks": [task.name for task in experiment.tasks], "runs": []}
-        found = results.read(options.out) if options.out.exists() else start
+        found: dict[str, Any] = {
+            "experiment": "plasticity",
+            "tasks": [task.name for task in experiment.tasks],
+            "runs": [],
+        }
+        if options.out.exists():
+            found = results.read(options.out)
     except ForgetlessError as error:
         parser.exit(2, f"forgetless: {error}\n")
     found["environment"] = environment()
