@@ -59,16 +59,16 @@ def sentences(*runs: dict[str, Any]) -> list[str]:
 
 def test_the_verdict_is_computed_and_can_go_either_way() -> None:
     assert sentences(FINETUNE, FROZEN, MAS, JOINT) == [
-        "- reached: it is 14.2 points above the best other (finetune).",
-        "- **not reached**: it forgets 1.5 points.",
-        "- **not reached**: joint training is 5.8 points above it.",
+        "- reached: MAS is 14.2 points above the best other (finetune).",
+        "- **not reached**: MAS forgets 1.5 points.",
+        "- **not reached**: joint training is 5.8 points above MAS.",
     ]
     better = run("mas", [0.83, None], [0.82, 0.82], strength=1.0)
     rival = run("ewc", [0.9, None], [0.9, 0.8], strength=1.0)
     assert sentences(FROZEN, better, rival, JOINT) == [
-        "- **not reached**: it is 3.0 points below the best other (ewc).",
-        "- reached: it forgets 1.0 points.",
-        "- reached: joint training is 3.0 points above it.",
+        "- **not reached**: MAS is 3.0 points below the best other (ewc).",
+        "- reached: MAS forgets 1.0 points.",
+        "- reached: joint training is 3.0 points above MAS.",
     ]
     worse = run("mas", [0.5, None], [0.5, 0.5], strength=1.0)
     assert sentences(FROZEN, worse, run("si", [0.4, None], [0.4, 0.4], strength=1.0))[-1] == (
@@ -151,7 +151,7 @@ def test_a_search_that_rises_stands_by_itself(tmp_path: Path) -> None:
         "FineTune",
         "frozen trunk (not in the paper)",
     ]
-    assert "- **not reached**: it is 3.0 points below the best other (si)." in text
+    assert "- **not reached**: MAS is 3.0 points below the best other (si)." in text
     assert "the second, a frozen trunk comes to 70.0 % and fine-tuning to 80.0 %." in text
 
 

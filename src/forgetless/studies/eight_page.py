@@ -191,6 +191,8 @@ def _main(found: Sequence[Found]) -> Iterator[str]:
     yield ""
     yield from comparison(summary.methods)
     yield ""
+    yield "What MAS should be: the best of all methods that keep no samples, ≤ 1 point forgotten, ≤ 3 below joint."
+    yield ""
     yield from verdict(summary.methods)
     yield from _hindsight(found, summary.methods)
     yield ""
@@ -230,14 +232,12 @@ def verdict(methods: Sequence[MethodSummary]) -> Iterator[str]:
         best = max(rivals, key=rivals.__getitem__)
         gap = round(average - rivals[best], 1)
         claims.append(
-            (gap >= 0, f"it is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the best other ({best})")
+            (gap >= 0, f"MAS is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the best other ({best})")
         )
-    claims.append((round(lost, 1) <= 1, f"it forgets {lost:.1f} points"))
+    claims.append((round(lost, 1) <= 1, f"MAS forgets {lost:.1f} points"))
     if _CEILING in known:
         gap = round(100 * _average(known[_CEILING]) - average, 1)
-        claims.append((gap <= 3, f"joint training is {gap:.1f} points above it"))
-    yield "What MAS should be here: the best of all methods that keep no samples, ≤ 1 point forgotten, ≤ 3 below joint."
-    yield ""
+        claims.append((gap <= 3, f"joint training is {gap:.1f} points above MAS"))
     yield from (f"- {'reached' if holds else '**not reached**'}: {claim}." for holds, claim in claims)
     if _FLOOR in known:
         under = [name for name, value in rivals.items() if name != _FLOOR and value < rivals[_FLOOR]]
@@ -310,7 +310,10 @@ def _orders(found: Sequence[Found]) -> Iterator[str]:
         yield f"Order {order}: {' → '.join(mine[0]['learned'])}."
         yield ""
         held = {"experiment": "eight-tasks", "tasks": mine[0]["learned"], "runs": mine, "environment": {}}
-        yield from comparison(summarise(held).methods)
+        methods = summarise(held).methods
+        yield from comparison(methods)
+        yield ""
+        yield from verdict(methods)
         yield ""
 
 
@@ -324,7 +327,10 @@ def _networks(found: Sequence[Found]) -> Iterator[str]:
     for each in others:
         yield f"{each.config['network']}, batch-norm statistics held:"
         yield ""
-        yield from comparison(summarise(each.results).methods)
+        methods = summarise(each.results).methods
+        yield from comparison(methods)
+        yield ""
+        yield from verdict(methods)
         yield ""
 
 
