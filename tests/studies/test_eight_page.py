@@ -115,6 +115,7 @@ def test_what_a_directory_is_its_config_says(tmp_path: Path) -> None:
     assert {name: list(curve) for name, curve in strengths(found).items()} == {"mas": [0.1, 0.75], "si": [5.0, 50.0]}
     text = page(found)
     assert "Order 1: two → one." in text
+    assert claims(found).endswith("| 1 |\n\nIn another order of the tasks, 1 seed: MAS 75.0.")
     assert "| MAS, λ = 1 | 75.0 | 10.0 | 80.0 | 1 | 52.69 | 0.49 |" in text
     assert "efficientnet-lite0, batch-norm statistics held:\n\n| method" in text
     assert "| SI, λ = 2 | 15.0 | 10.0 | 20.0 | 1 |" in text

@@ -34,7 +34,7 @@ def sequence(summary: Summary, path: Path) -> None:
     for method in summary.methods:
         means = [None if each is None else 100 * each.mean for each in method.so_far]
         known = [(place, mean) for place, mean in zip(places, means, strict=True) if mean is not None]
-        upper.plot(*zip(*known, strict=True), "o-", ms=3, lw=1.2, c=_colour(method), label=_title(method))
+        upper.plot(*zip(*known, strict=True), "o-", ms=3, lw=1.2, c=_colour(method), label=short(method.method))
     upper.set(ylabel="mean accuracy on the tasks so far, %", xticks=list(places), xticklabels=summary.tasks)
     width = 0.8 / len(summary.methods)
     for number, method in enumerate(summary.methods):
@@ -82,7 +82,7 @@ def memory(measured: Mapping[str, Any], path: Path) -> None:
     for name, sizes in measured["bytes"].items():
         together.setdefault(tuple(sizes), []).append(name)
     for sizes, names in sorted(together.items(), key=lambda each: -each[0][-1]):
-        titles = " / ".join(_short(name) for name in names)
+        titles = " / ".join(short(name) for name in names)
         axis.plot(
             [size / 1e6 for size in sizes], "o-", ms=3, lw=1.2, c=_COLOURS.get(names[-1], "#999999"), label=titles
         )
@@ -95,11 +95,8 @@ def memory(measured: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def _title(method: MethodSummary) -> str:
-    return _short(method.method)
-
-
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """The title of a method without what is said of it in brackets."""
     return TITLES.get(name, name).partition(" (")[0]
 
 

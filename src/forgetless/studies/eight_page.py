@@ -22,7 +22,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.experiments import pairs
 from forgetless.experiments.paper import EIGHT_TASKS, TITLES
 from forgetless.report import markdown
-from forgetless.results import Estimate, MethodSummary, summarise
+from forgetless.results import Estimate, MethodSummary, Summary, summarise
 from forgetless.studies import eight_figures, figures
 
 MAIN = "squeezenet"
@@ -207,7 +207,7 @@ def comparison(methods: Sequence[MethodSummary]) -> Iterator[str]:
     """Figure 5 as a table: averages of every method, best first, and the paper's."""
     yield "| method | average | forgetting | when learned | seeds | paper: average | forgetting |"
     yield "|---|---|---|---|---|---|---|"
-    for method in sorted(methods, key=_average, reverse=True):
+    for method in _best_first(methods):
         theirs = EIGHT_TASKS.get(method.method)
         paper = "– | –" if theirs is None else f"{theirs[0]:.2f} | {-theirs[1]:.2f}"
         cells = (_percent(each) for each in (method.average, method.forgetting, method.average_learned))
@@ -300,21 +300,29 @@ def _easily_learned(methods: Sequence[MethodSummary]) -> Iterator[str]:
 def _orders(found: Sequence[Found]) -> Iterator[str]:
     yield "## Other orders of the tasks"
     yield ""
-    runs = [run for each in found if each.plain and each.config["network"] == MAIN for run in each.others]
-    if not runs:
+    others = _other_orders(found)
+    if not others:
         methods = " ".join(f"--method {name}" for name in ("finetune", "ewc", "si", "mas"))
         yield from _missing(f"{_RUN} {methods} --orders 2 --resume --out RUNS/squeezenet")
         return
+    for order, summary in others.items():
+        yield f"Order {order}: {' → '.join(summary.tasks)}."
+        yield ""
+        yield from comparison(summary.methods)
+        yield ""
+        yield from verdict(summary.methods)
+        yield ""
+
+
+def _other_orders(found: Sequence[Found]) -> dict[int, Summary]:
+    """Order → its runs by the main network, summed up."""
+    runs = [run for each in found if each.plain and each.config["network"] == MAIN for run in each.others]
+    summaries = {}
     for order in sorted({run["order"] for run in runs}):
         mine = [run for run in runs if run["order"] == order]
-        yield f"Order {order}: {' → '.join(mine[0]['learned'])}."
-        yield ""
         held = {"experiment": "eight-tasks", "tasks": mine[0]["learned"], "runs": mine, "environment": {}}
-        methods = summarise(held).methods
-        yield from comparison(methods)
-        yield ""
-        yield from verdict(methods)
-        yield ""
+        summaries[order] = summarise(held)
+    return summaries
 
 
 def _networks(found: Sequence[Found]) -> Iterator[str]:
@@ -327,10 +335,10 @@ def _networks(found: Sequence[Found]) -> Iterator[str]:
     for each in others:
         yield f"{each.config['network']}, batch-norm statistics held:"
         yield ""
-        methods = summarise(each.results).methods
-        yield from comparison(methods)
+        learned = summarise(each.results).methods
+        yield from comparison(learned)
         yield ""
-        yield from verdict(methods)
+        yield from verdict(learned)
         yield ""
 
 
@@ -405,11 +413,16 @@ def claims(found: Sequence[Found]) -> str:
         raise ForgetlessError(
             f"none of the runs is of all eight tasks by {MAIN}; `{_RUN} --out RUNS/{MAIN}` makes one."
         )
-    methods = sorted(summarise(main.results).methods, key=_average, reverse=True)
     lines = ["| on eight picture sets | knows in the end, % | has forgotten | seeds |", "|---|---|---|---|"]
-    for method in methods:
+    for method in _best_first(summarise(main.results).methods):
         title = "joint training, with all old data" if method.method == _CEILING else _title(method).partition(" (")[0]
         lines.append(f"| {title} | {_percent(method.average)} | {_percent(method.forgetting)} | {len(method.seeds)} |")
+    for summary in _other_orders(found).values():
+        averages = (
+            f"{eight_figures.short(method.method)} {_percent(method.average)}"
+            for method in _best_first(summary.methods)
+        )
+        lines += ["", f"In another order of the tasks, {summary.runs}: {', '.join(averages)}."]
     return "\n".join(lines)
 
 
@@ -460,6 +473,10 @@ def _plain(found: Sequence[Found], network: str) -> Found | None:
 def _missing(command: str) -> Iterator[str]:
     yield f"Not run yet: `{command}`."
     yield ""
+
+
+def _best_first(methods: Sequence[MethodSummary]) -> list[MethodSummary]:
+    return sorted(methods, key=_average, reverse=True)
 
 
 def _average(method: MethodSummary) -> float:
