@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,13 @@ def sequence(summary: Summary, path: Path) -> None:
 def sensitivity(curves: Mapping[str, Mapping[float, MethodSummary]], path: Path) -> None:
     """Average accuracy at the end, and when learned, over λ: a panel per method."""
     pyplot = pyplot_module()
-    figure, axes = pyplot.subplots(1, len(curves), figsize=(1 + 2.6 * len(curves), 3.4), sharey=True, squeeze=False)
-    for axis, (method, curve) in zip(axes[0], curves.items(), strict=True):
+    columns = min(len(curves), 4)
+    rows = math.ceil(len(curves) / columns)
+    size = (1 + 2.6 * columns, 0.4 + 3.0 * rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for axis in axes.flat[len(curves) :]:
+        axis.set_visible(False)
+    for axis, (method, curve) in zip(axes.flat, curves.items(), strict=False):
         lines = {
             "average accuracy at the end": ("o-", [each.average for each in curve.values()]),
             "accuracy when learned": ("s--", [each.average_learned for each in curve.values()]),
@@ -68,9 +74,10 @@ def sensitivity(curves: Mapping[str, Mapping[float, MethodSummary]], path: Path)
             axis.errorbar(xs, ys, errors, fmt=style, ms=4, lw=1.2, c=_COLOURS[method], label=label)
         axis.set(xscale="log", xlabel="λ", title=TITLES[method])
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, frameon=False)
-    axes[0][0].set_ylabel("%")
-    figure.tight_layout()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("%")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncol=2, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.3 / size[1], 1, 1))
     save(figure, path)
 
 
