@@ -47,13 +47,17 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*("name", "classes", "train", "test", "there", "set", "licence"), box=SIMPLE_HEAD, pad_edge=False)
+    table = Table("name", box=SIMPLE_HEAD, pad_edge=False)
+    counts = ("classes", "train", "test")
+    for key in counts:
+        table.add_column(key, justify="right")
+    table.add_column("there")
+    table.add_column("licence")
     for row in rows:
-        numbers = ("–" if row[key] is None else str(row[key]) for key in ("classes", "train", "test"))
-        table.add_row(
-            str(row["name"]), *numbers, "yes" if row["there"] else "no", str(row["title"]), str(row["licence"])
-        )
+        numbers = ("–" if row[key] is None else f"{row[key]:,}" for key in counts)
+        table.add_row(str(row["name"]), *numbers, "yes" if row["there"] else "no", str(row["licence"]))
     Console().print(table)
+    typer.echo("`forgetless data where NAME` says what a set is and how to get it.")
     typer.echo(f"there: in {root}/; `forgetless data check NAME` says whether it is whole.")
 
 
