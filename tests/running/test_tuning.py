@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,21 @@ def test_what_is_not_searched_for(tmp_path: Path) -> None:
     with pytest.raises(ForgetlessError) as caught:
         tuning.strength(methods.create("si"), network, TASKS[:1], RECIPE, tmp_path)
     assert "a strength is found on the second task of a stream" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"drop": 1.5}, "drop must be a share in [0, 1), not 1.5."),
+        ({"factor": 1.0}, "factor must be between 0 and 1, not 1.0."),
+        ({"most": 0}, "most must be 1 or more tries, not 0."),
+        ({"rates": (0.1, -0.1)}, "rates must be one or more learning rates above 0, not [0.1, -0.1]."),
+    ],
+)
+def test_settings_of_no_search_are_refused_before_anything_runs(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ForgetlessError) as caught:
+        Tuning(**settings)
+    assert str(caught.value) == sentence
 
 
 def test_every_start_is_of_a_method_that_takes_a_strength() -> None:

@@ -17,7 +17,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.heads import MultiHead
 from forgetless.running.search import search
-from forgetless.strength.stability import Try
+from forgetless.strength.stability import Try, refuse
 from forgetless.task import Method, Recipe, Task
 from forgetless.train import learn
 
@@ -34,6 +34,9 @@ class Tuning:
         most: the most strengths to try.
         rise: whether to look above a first strength that is accepted, too.
         fixed: methods that are not searched for, with their strength.
+
+    Raises:
+        ForgetlessError: a setting out of range.
     """
 
     seed: int = 0
@@ -43,6 +46,9 @@ class Tuning:
     most: int = 10
     rise: bool = False
     fixed: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        refuse(self.rates or (1.0,), 1.0, self.drop, self.factor, self.most)
 
     def strength(
         self,

@@ -107,7 +107,7 @@ def stability_decay(
         ForgetlessError: no rates, settings out of range, an accuracy that is no number of 0 or more, or a `path` that
             is damaged or holds another search. What `train` and `evaluate` raise passes through; the tries are kept.
     """
-    _refuse(rates, start, drop, factor, most)
+    refuse(rates, start, drop, factor, most)
     settings = {"rates": list(rates), "start": start, "drop": drop, "factor": factor, "most": most, "rise": rise}
     search = _Search(train, evaluate, settings, None if path is None else Path(path), on_try)
     tuned = [search.tried(rate, 0.0) for rate in rates]
@@ -196,7 +196,12 @@ def _known(path: Path, settings: dict[str, Any]) -> list[Try]:
     return tries
 
 
-def _refuse(rates: Sequence[float], start: float, drop: float, factor: float, most: int) -> None:
+def refuse(rates: Sequence[float], start: float, drop: float, factor: float, most: int) -> None:
+    """Refuse settings that no search can have, before anything is trained.
+
+    Raises:
+        ForgetlessError: naming the one that is out of range.
+    """
     if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
         raise ForgetlessError(f"rates must be one or more learning rates above 0, not {list(rates)}.")
     if len(set(rates)) < len(rates):
