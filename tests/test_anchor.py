@@ -184,6 +184,31 @@ def test_consolidate_adds_means_and_moves_the_anchor():
     assert anchor.drift() == 0
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.booleans())
+def test_earlier_tasks_fade_by_gamma(gammas, compact):
+    model = Net()
+    tasks = [measured(model, seed=seed) for seed in range(len(gammas) + 1)]
+    anchor = Anchor(model, tasks[0], compact=compact)
+    expected = {name: mean.double() for name, mean in tasks[0].mean().items()}
+    for task, gamma in zip(tasks[1:], gammas, strict=True):
+        anchor.consolidate(task, gamma)
+        expected = {name: gamma * expected[name] + mean.double() for name, mean in task.mean().items()}
+    for name, importance in anchor.importance.items():
+        torch.testing.assert_close(importance.double(), expected[name], rtol=0.02 if compact else 1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, 1.5, float("nan")])
+def test_a_gamma_out_of_range_is_refused_and_changes_nothing(gamma):
+    model = Net()
+    anchor = Anchor(model, measured(model))
+    before = {name: importance.clone() for name, importance in anchor.importance.items()}
+    moved(model)
+    with pytest.raises(ForgetlessError, match=f"^{re.escape(f'gamma must be between 0 and 1, not {gamma!r}.')}$"):
+        anchor.consolidate(measured(model), gamma)
+    assert all(torch.equal(anchor.importance[name], each) for name, each in before.items())
+    assert anchor.drift() > 0
+
+
 def test_an_attached_anchor_pulls_to_the_new_place_after_consolidate():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)

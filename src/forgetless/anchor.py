@@ -220,16 +220,24 @@ class Anchor:
             self._release(attachment)
         self._in_loss = False
 
-    def consolidate(self, importance: Importance) -> None:
+    def consolidate(self, importance: Importance, gamma: float = 1.0) -> None:
         """End a task: add its mean importance, and hold to the present weights from now on.
 
-        `Ω ← Ω + Ω_task` and `θ* ← θ` for every parameter that matters to this task or an earlier one. Works while
+        `Ω ← γ Ω + Ω_task` and `θ* ← θ` for every parameter that matters to this task or an earlier one. Works while
         attached: the next steps are held to the new θ*.
 
+        Args:
+            importance: Ω_task, measured at the present weights.
+            gamma: γ in [0, 1]. 1 holds all tasks alike, as MAS does; below, the earlier ones fade, which keeps a long
+                sequence from growing rigid (Schwarz et al., "Progress & Compress", ICML 2018).
+
         Raises:
-            ForgetlessError: an importance for another model, or NaN or Inf in the weights; nothing has changed then.
+            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a gamma out of range;
+                nothing has changed then.
         """
-        self._add(importance)
+        if not 0 <= gamma <= 1:
+            raise ForgetlessError(f"gamma must be between 0 and 1, not {gamma!r}.")
+        self._add(importance, gamma)
 
     def merge(self, *others: Anchor) -> Anchor:
         """One anchor for several of the same model: its penalty is the sum of theirs, exactly, but for a constant.
@@ -362,7 +370,7 @@ class Anchor:
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
         return anchor
 
-    def _add(self, importance: Importance) -> None:
+    def _add(self, importance: Importance, gamma: float = 1.0) -> None:
         if not isinstance(importance, Importance):
             raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
         _refuse_stranger(importance.sums, "the importance", self._model)
@@ -382,7 +390,8 @@ class Anchor:
             )
         for name in kept:
             mean = importance.sums[name] / importance.count if name in importance.sums else None
-            self._holds[name] = Hold.at(name, named[name], mean, self._holds.get(name), self._compact)
+            earlier = self._holds.get(name)
+            self._holds[name] = Hold.at(name, named[name], mean, earlier, gamma=gamma, compact=self._compact)
         self._tasks += 1
         self._in_loss = False
         self._refresh()

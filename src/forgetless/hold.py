@@ -36,14 +36,24 @@ class Hold:
     importance: Tensor
 
     @classmethod
-    def at(cls, name: str, parameter: Tensor, importance: Tensor | None, earlier: Hold | None, compact: bool) -> Hold:
-        """Hold to the present value of `parameter`, by `importance` and that of an `earlier` hold together.
+    def at(
+        cls,
+        name: str,
+        parameter: Tensor,
+        importance: Tensor | None,
+        earlier: Hold | None,
+        *,
+        gamma: float = 1.0,
+        compact: bool,
+    ) -> Hold:
+        """Hold to the present value of `parameter`, by `importance` and `gamma` times that of an `earlier` hold.
 
         Args:
             name: the parameter's.
             parameter: θ.
             importance: of the parameter's shape, to be added; None for 0.
             earlier: the hold so far; None if there was none.
+            gamma: what is left of the earlier one's importance.
             compact: keep Ω in bfloat16.
         """
         weights = parameter.detach()
@@ -51,7 +61,7 @@ class Hold:
         total = torch.zeros_like(weights)
         if earlier is not None:
             shape = earlier.common(parameter)
-            _corner(total, shape).copy_(_corner(earlier.importance, shape))
+            _corner(total, shape).copy_(_corner(earlier.importance, shape)).mul_(gamma)
         if importance is not None:
             total += _sharded_like(importance, parameter).to(total)
         return cls(name, weights, total.bfloat16() if compact else total)

@@ -45,7 +45,7 @@ def test_old_importance_is_halved_at_every_task() -> None:
             summed.append(super().measure(model, task).mean())
             return super().measure(model, task)
 
-    kept = learned(Noted(0.0, keep=0.5))
+    kept = learned(Noted(0.0, gamma=0.5))
     for name, importance in kept.items():
         expected = summed[0][name] / 4 + summed[1][name] / 2 + summed[2][name]
         torch.testing.assert_close(importance, expected)
@@ -121,7 +121,7 @@ def test_what_is_there_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: 
         made.append(seed)
         return study(experiment, settings, seed)
 
-    monkeypatch.setattr(plasticity, "VARIANTS", {"plain": {"strength": 1.0}, "halved": {"strength": 1.0, "keep": 0.5}})
+    monkeypatch.setattr(plasticity, "VARIANTS", {"plain": {"strength": 1.0}, "halved": {"strength": 1.0, "gamma": 0.5}})
     monkeypatch.setattr(plasticity, "study", counted)
     monkeypatch.setattr(plasticity.eight_tasks, "experiment", lambda data: EXPERIMENT)
     out = tmp_path / "p.json"

@@ -101,8 +101,6 @@ class OnlineEWC(Anchored):
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Let the tasks so far fade, add F, and move θ* to the weights of now."""
-        if self.gamma != 1:
-            state = self.anchor(model).state_dict()
-            faded = {key: tensor * self.gamma for key, tensor in state.items() if key.startswith("importance.")}
-            self.anchor(model).load_state_dict({**state, **faded})
-        super().end(model, task)
+        anchor = self.anchor(model)
+        anchor.detach()
+        anchor.consolidate(self.measure(model, task), self.gamma)

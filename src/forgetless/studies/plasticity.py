@@ -40,7 +40,7 @@ class Studied(MAS):
     """MAS that notes what it holds, and may let the Ω of several tasks become one, or λ be found, in another way.
 
     Attributes:
-        keep: what is kept of the old tasks' Ω when one is added; the paper's 1. With 1/2 a task counts half after the
+        gamma: what is kept of the old tasks' Ω when one is added; the paper's 1. With 1/2 a task counts half after the
             next, a quarter after the one that follows.
         alike: whether every task's Ω is scaled to the sum of the first one's, so that no task outweighs the others
             because its outputs are larger.
@@ -51,7 +51,7 @@ class Studied(MAS):
     """
 
     name: ClassVar[str] = "mas-studied"
-    keep: float = 1.0
+    gamma: float = 1.0
     alike: bool = False
     target: float | None = None
     probes: Mapping[str, Tensor] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Studied(MAS):
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """λ and the changes."""
-        return {"strength": self.strength, "keep": self.keep, "alike": self.alike, "target": self.target}
+        return {"strength": self.strength, "gamma": self.gamma, "alike": self.alike, "target": self.target}
 
     def measure(self, model: MultiHead, task: Task) -> Importance:
         """Eq. 2, scaled if asked for."""
@@ -83,9 +83,9 @@ class Studied(MAS):
 
     def end(self, model: MultiHead, task: Task) -> None:
         """Let go of a part of the old tasks' Ω, then add this one's."""
-        for importance in self.anchor(model).importance.values():
-            importance.mul_(self.keep)
-        super().end(model, task)
+        anchor = self.anchor(model)
+        anchor.detach()
+        anchor.consolidate(self.measure(model, task), self.gamma)
         seen = task.train[0][torch.randperm(len(task.train[0]))[:_PROBES]]
         self._old[task.name] = self.probes.get(task.name, seen)
 
@@ -114,10 +114,10 @@ class Studied(MAS):
 #: about on pictures that were learned from, or on some that were not.
 VARIANTS: dict[str, dict[str, Any]] = {
     "λ = 3": {"strength": 3.0},
-    "λ = 3, old Ω halved at every task": {"strength": 3.0, "keep": 0.5},
+    "λ = 3, old Ω halved at every task": {"strength": 3.0, "gamma": 0.5},
     "λ = 3, every task's Ω of one sum": {"strength": 3.0, "alike": True},
     "λ = 0.3": {"strength": 0.3},
-    "λ = 0.3, old Ω halved at every task": {"strength": 0.3, "keep": 0.5},
+    "λ = 0.3, old Ω halved at every task": {"strength": 0.3, "gamma": 0.5},
     "98 % of old answers kept, on 100 pictures learned from": {"strength": 3.0, "target": 0.98},
     "λ = 3, 100 pictures fewer": {"strength": 3.0, "unseen": True},
     "98 % of old answers kept, on those 100": {"strength": 3.0, "target": 0.98, "unseen": True},
