@@ -21,7 +21,7 @@ from forgetless.importance import Importance
 from forgetless.methods import METHODS, create
 from forgetless.methods.agem import away_from
 from forgetless.methods.composed import Composed
-from forgetless.methods.ewc import EWC
+from forgetless.methods.ewc import EWC, OnlineEWC
 from forgetless.methods.imm import IMMMean
 from forgetless.methods.lwf import LwF
 from forgetless.running.search import strengthen
@@ -264,6 +264,23 @@ def test_separate_anchors_are_kept_as_their_exact_sum() -> None:
             slope[corner] += 2 * fisher[name] * (now.detach() + moved - 0)[corner] - 2 * fisher[name] * weights[name]
         found = 2 * kept[f"importance.{name}"] * (now.detach() + moved - kept[f"weights.{name}"])
         assert torch.allclose(found, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
+
+
+def test_online_ewc_lets_old_tasks_fade() -> None:
+    measured = []
+
+    class Spied(OnlineEWC):
+        def measure(self, model: MultiHead, task: Task) -> Importance:
+            measured.append(super().measure(model, task))
+            return measured[-1]
+
+    method = Spied(0.0, gamma=0.5)
+    learn(network(), STREAM, method, RECIPE, seed=1)
+    first, second, third = (each.mean() for each in measured)
+    kept = method.state()
+    for name in third:
+        expected = first[name] / 4 + second[name] / 2 + third[name]
+        torch.testing.assert_close(kept[f"importance.{name}"], expected)
 
 
 def test_merged_weights_are_the_mean_of_the_tasks_and_learning_goes_on_from_the_last() -> None:
