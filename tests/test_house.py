@@ -92,7 +92,7 @@ OPEN_LISTS: dict[str, set[str]] = {
     "sets": {"cache", "download", "entry", "folder", "pictures"},
     "networks": {"normalize"},
     "experiments": {"comparison", "digits", "images", "omega", "pairs", "paper", "splitting"},
-    "studies": {"eight_figures", "figures", "held"},
+    "studies": {"eight_figures", "eight_sections", "figures", "held"},
     "cli": {"models"},
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}

@@ -43,6 +43,11 @@ class Estimate:
         return text if self.sd is None else f"{text} ± {100 * self.sd:.1f}"
 
 
+def percent(estimate: Estimate | None) -> str:
+    """The estimate for people, a dash for an unknown one."""
+    return "–" if estimate is None else estimate.percent()
+
+
 @dataclass(frozen=True)
 class MethodSummary:
     """One method over all its runs. Quantities no run knows are `None`.

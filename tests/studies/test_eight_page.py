@@ -233,7 +233,7 @@ def test_what_keeping_costs_is_shown_by_block(tmp_path: Path) -> None:
         ],
         "environment": {},
     }
-    text = page(collect(tmp_path), plasticity=study)
+    text = page(collect(tmp_path), study=study)
     assert "MAS, 2 seeds: two changes" in text
     assert "| MAS | average | forgetting | when learned | two, the last |" in text
     assert "| λ = 3 | 75.0 ± 0.0 | 10.0 ± 0.0 | 80.0 ± 0.0 | 70.0 ± 0.0 |" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from forgetless.results import Estimate, Summary, summarise
+from forgetless.results import Estimate, Summary, percent, summarise
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -32,7 +32,7 @@ def _lines(summary: Summary) -> Iterator[str]:
         yield f"| {_cell(task)} | {' | '.join(cells)} |"
     averages = (f"**{_pair(method.average_learned, method.average)}**" for method in summary.methods)
     yield f"| **average** | {' | '.join(averages)} |"
-    yield f"| **forgetting** | {' | '.join(_percent(method.forgetting) for method in summary.methods)} |"
+    yield f"| **forgetting** | {' | '.join(percent(method.forgetting) for method in summary.methods)} |"
     yield f"| minutes | {' | '.join(_minutes(method.seconds) for method in summary.methods)} |"
     yield ""
     yield (
@@ -43,11 +43,7 @@ def _lines(summary: Summary) -> Iterator[str]:
 
 def _pair(learned: Estimate | None, now: Estimate | None) -> str:
     before = "–" if learned is None else Estimate(learned.mean).percent()
-    return f"{before} → {_percent(now)}"
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else estimate.percent()
+    return f"{before} → {percent(now)}"
 
 
 def _minutes(seconds: Mapping[str, Estimate]) -> str:

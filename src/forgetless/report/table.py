@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from forgetless.results import MEANING, Estimate, MethodSummary, Summary, summarise
+from forgetless.results import MEANING, Estimate, MethodSummary, Summary, percent, summarise
 
 _WIDTH = 80  # what a terminal shows without wrapping, and what rich assumes of a pipe
 _NAME = 24  # longer task names are cut
@@ -57,17 +57,13 @@ def _column(method: MethodSummary) -> list[Text]:
         Text.assemble((method.label, "bold"), ("\nlearned → now", "dim")),
         *(_pair(learned, now, _colour(learned, now)) for learned, now in pairs),
         _pair(method.average_learned, method.average, "bold"),
-        Text(_percent(method.forgetting), "bold"),
+        Text(percent(method.forgetting), "bold"),
     ]
 
 
 def _pair(learned: Estimate | None, now: Estimate | None, style: str) -> Text:
     before = "–" if learned is None else Estimate(learned.mean).percent()
-    return Text.assemble((f"{before} → ", "dim"), (f"{_percent(now):>5}", style))
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else estimate.percent()
+    return Text.assemble((f"{before} → ", "dim"), (f"{percent(now):>5}", style))
 
 
 def _colour(learned: Estimate | None, now: Estimate | None) -> str:

@@ -11,8 +11,7 @@ made up.
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from forgetless.errors import ForgetlessError
 from forgetless.experiments import pairs
 from forgetless.experiments.paper import EIGHT_TASKS, TITLES
 from forgetless.report import markdown
-from forgetless.results import Estimate, MethodSummary, Summary, summarise
-from forgetless.studies import eight_figures, figures
+from forgetless.results import MethodSummary, Summary, percent, summarise
+from forgetless.studies import eight_figures, eight_sections, figures
 
 MAIN = "squeezenet"
 _RUN = "forgetless run eight-tasks --data DATA"
@@ -90,76 +89,11 @@ def collect(runs: Path, experiment: str = "eight-tasks") -> list[Found]:
 
 
 def page(
-    found: Sequence[Found], memory: Mapping[str, Any] | None = None, plasticity: Mapping[str, Any] | None = None
+    found: Sequence[Found], memory: Mapping[str, Any] | None = None, study: Mapping[str, Any] | None = None
 ) -> str:
-    """The page as Markdown; `memory` and `plasticity` are what `eight_memory` and `plasticity` measured."""
+    """The page as Markdown; `memory` and `study` are what `eight_memory` and `plasticity` measured."""
     lines = [line for part in _PARTS for line in part(found)]
-    return "\n".join([*lines, *_plasticity(plasticity), *_memory(memory)]) + "\n"
-
-
-def _plasticity(study: Mapping[str, Any] | None) -> Iterator[str]:
-    yield "## What keeping costs"
-    yield ""
-    if study is None:
-        yield "Not run yet: `python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`."
-        yield ""
-        return
-    summary = summarise(study)
-    yield (
-        f"MAS, {summary.runs}: two changes of how the Ω of several tasks become one, and λ left to a target for the "
-        "answers to pictures of every old task "
-        "(`python -m forgetless.studies.plasticity --data DATA --out RUNS/plasticity.json`)."
-    )
-    yield ""
-    yield f"| MAS | average | forgetting | when learned | {summary.tasks[-1]}, the last |"
-    yield "|---|---|---|---|---|"
-    for each in summary.methods:
-        shown = (each.average, each.forgetting, each.average_learned, each.now[-1])
-        yield f"| {each.label} | {' | '.join(map(_percent, shown))} |"
-    yield ""
-    yield (
-        "The share of weights that the pull stops (s > 1: it takes back more than half of a step), in percent, before "
-        "the second task and before the last; of a block, the mean over its layers."
-    )
-    yield ""
-    yield f"| | {' | '.join(each.label for each in summary.methods)} |"
-    yield "|---" * (1 + len(summary.methods)) + "|"
-    held = [
-        [_blocks(run["held"][place] for run in study["runs"] if run["method"] == each.method) for place in (1, -1)]
-        for each in summary.methods
-    ]
-    for block in held[0][0]:
-        cells = (f"{100 * before[block]:.0f} → {100 * last[block]:.0f}" for before, last in held)
-        yield f"| {'**all weights**' if block == 'all' else block} | {' | '.join(cells)} |"
-    yield ""
-
-
-def _blocks(held: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over seeds and the layers of each block of the trunk ("trunk.fire2.squeeze1x1" is one of fire2's)."""
-    shares: dict[str, list[float]] = {}
-    for layers in held:
-        for name, share in layers.items():
-            shares.setdefault(name.removeprefix("trunk.").partition(".")[0], []).append(share)
-    return {block: statistics.fmean(each) for block, each in shares.items()}
-
-
-def _memory(memory: Mapping[str, Any] | None) -> Iterator[str]:
-    yield "## Memory over tasks"
-    yield ""
-    if memory is None:
-        yield "Not measured yet: `python -m forgetless.studies.eight_memory --data DATA --out RUNS/memory.json`."
-        return
-    yield (
-        f"Megabytes that a method keeps after each task, besides the network ({memory['network'] / 1e6:.2f}); joint "
-        "training keeps the data."
-    )
-    yield ""
-    yield "![Memory over tasks](eight-tasks-memory.svg)"
-    yield ""
-    yield f"| method | {' | '.join(memory['tasks'])} |"
-    yield "|---" * (1 + len(memory["tasks"])) + "|"
-    for name, sizes in sorted(memory["bytes"].items(), key=lambda each: each[1][-1]):
-        yield f"| {TITLES.get(name, name)} | {' | '.join(f'{size / 1e6:.2f}' for size in sizes)} |"
+    return "\n".join([*lines, *eight_sections.keeping(study), *eight_sections.memory(memory)]) + "\n"
 
 
 def _top(found: Sequence[Found]) -> Iterator[str]:
@@ -210,7 +144,7 @@ def comparison(methods: Sequence[MethodSummary]) -> Iterator[str]:
     for method in _best_first(methods):
         theirs = EIGHT_TASKS.get(method.method)
         paper = "– | –" if theirs is None else f"{theirs[0]:.2f} | {-theirs[1]:.2f}"
-        cells = (_percent(each) for each in (method.average, method.forgetting, method.average_learned))
+        cells = (percent(each) for each in (method.average, method.forgetting, method.average_learned))
         yield f"| {_title(method)} | {' | '.join(cells)} | {len(method.seeds)} | {paper} |"
 
 
@@ -253,7 +187,7 @@ def _hindsight(found: Sequence[Found], methods: Sequence[MethodSummary]) -> Iter
     for name, curve in strengths(found).items():
         strength, best = max(curve.items(), key=lambda each: _average(each[1]))
         if name != "mas" and _average(best) > averages.get(name, 1.0):
-            better.append(f"{TITLES[name]} {_percent(best.average)} at λ = {strength:g}")
+            better.append(f"{TITLES[name]} {percent(best.average)} at λ = {strength:g}")
     if better:
         yield (
             f"- With a λ chosen in hindsight ([below](#how-much-λ-matters)): {', '.join(better)}. The lead of MAS over "
@@ -382,7 +316,7 @@ def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for method, curve in curves.items():
         for strength, each in curve.items():
-            cells = (_percent(figure) for figure in (each.average, each.forgetting, each.average_learned))
+            cells = (percent(figure) for figure in (each.average, each.forgetting, each.average_learned))
             yield f"| {TITLES[method]} | {strength:g} | {' | '.join(cells)} | {len(each.seeds)} |"
     yield ""
 
@@ -416,11 +350,10 @@ def claims(found: Sequence[Found]) -> str:
     lines = ["| on eight picture sets | knows in the end, % | has forgotten | seeds |", "|---|---|---|---|"]
     for method in _best_first(summarise(main.results).methods):
         title = "joint training, with all old data" if method.method == _CEILING else _title(method).partition(" (")[0]
-        lines.append(f"| {title} | {_percent(method.average)} | {_percent(method.forgetting)} | {len(method.seeds)} |")
+        lines.append(f"| {title} | {percent(method.average)} | {percent(method.forgetting)} | {len(method.seeds)} |")
     for summary in _other_orders(found).values():
         averages = (
-            f"{eight_figures.short(method.method)} {_percent(method.average)}"
-            for method in _best_first(summary.methods)
+            f"{eight_figures.short(method.method)} {percent(method.average)}" for method in _best_first(summary.methods)
         )
         lines += ["", f"In another order of the tasks, {summary.runs}: {', '.join(averages)}."]
     return "\n".join(lines)
@@ -457,12 +390,13 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
     if curves:
         eight_figures.sensitivity(curves, out / "eight-tasks-strength.svg")
         written.append(out / "eight-tasks-strength.svg")
-    paths = (runs / f"{name}.json" for name in ("memory", "plasticity"))
-    memory, plasticity = (files.read_json(path) if path.is_file() else None for path in paths)
+    memory_path, study_path = runs / "memory.json", runs / "plasticity.json"
+    memory = files.read_json(memory_path) if memory_path.is_file() else None
+    study = results.read(study_path) if study_path.is_file() else None
     if memory is not None:
         eight_figures.memory(memory, out / "eight-tasks-memory.svg")
         written.append(out / "eight-tasks-memory.svg")
-    files.write_text(written[0], page(found, memory, plasticity))
+    files.write_text(written[0], page(found, memory, study))
     return written
 
 
@@ -481,10 +415,6 @@ def _best_first(methods: Sequence[MethodSummary]) -> list[MethodSummary]:
 
 def _average(method: MethodSummary) -> float:
     return 0.0 if method.average is None else method.average.mean
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else estimate.percent()
 
 
 def main(words: Sequence[str] | None = None) -> None:
