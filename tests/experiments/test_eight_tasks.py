@@ -47,10 +47,19 @@ def test_eight_tasks_in_the_papers_order_and_strengths_found_alike(data: Path, t
     assert tuple(found.methods) == METHODS
     assert set(METHODS) == set(TITLES)
     assert found.tuning is not None
-    assert (found.tuning.fixed, found.tuning.most) == ({}, 4)
+    assert (found.tuning.fixed, found.tuning.most, found.tuning.rise) == ({}, 4, False)
     runs = run(found, ["finetune", "mas"], [0], tmp_path / "r")["runs"]
     assert [each["strength"] is None for each in runs] == [True, False]
     assert len(list((tmp_path / "cache").iterdir())) == 8
+
+
+@pytest.mark.parametrize("rise", [False, True])
+def test_a_search_that_rises_is_asked_for_and_recorded(data: Path, tmp_path: Path, rise: bool) -> None:
+    found = experiment(data, rise=rise, size=8, cache=str(tmp_path / "cache"))
+    assert isinstance(found, Experiment)
+    assert found.tuning is not None
+    assert found.tuning.rise is rise
+    assert ("--rise" in found.arguments) is rise
 
 
 def test_pairs_and_omega(data: Path, tmp_path: Path) -> None:
