@@ -126,10 +126,10 @@ def test_what_a_directory_is_its_config_says(tmp_path: Path) -> None:
 def test_what_rivals_come_to_in_hindsight_is_said(tmp_path: Path) -> None:
     weak = {name: run(name, [0.8, None], [0.4, 0.8], strength=2.0) for name in ("si", "ewc")}
     directory(tmp_path / "x", MAS, *weak.values())
-    directory(tmp_path / "y", run("si", [0.8, None], [0.7, 0.8], strength=20.0), strength=20.0)
-    directory(tmp_path / "z", run("ewc", [0.8, None], [0.3, 0.8], strength=20.0), strength=20.0)
+    directory(tmp_path / "y", run("si", [0.8, None], [0.8, 0.8], strength=20.0), strength=20.0)
+    directory(tmp_path / "z", run("ewc", [0.8, None], [0.7, 0.8], strength=20.0), strength=20.0)
     text = page(collect(tmp_path))
-    assert "- With a λ chosen in hindsight ([below](#how-much-λ-matters)): SI 75.0 at λ = 20. The lead" in text
+    assert "- With a λ chosen in hindsight ([below](#how-much-λ-matters)): SI 80.0 at λ = 20. The lead" in text
 
 
 def test_a_search_that_rises_stands_by_itself(tmp_path: Path) -> None:

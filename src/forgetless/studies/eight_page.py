@@ -181,12 +181,12 @@ def verdict(methods: Sequence[MethodSummary]) -> Iterator[str]:
 
 
 def _hindsight(found: Sequence[Found], methods: Sequence[MethodSummary]) -> Iterator[str]:
-    """What rivals come to with the best of the strengths that were tried, if that is more than with the one found."""
+    """Rivals that reach MAS with the best of the strengths that were tried, and did not with the one found."""
     averages = {method.method: _average(method) for method in methods}
     better = []
     for name, curve in strengths(found).items():
         strength, best = max(curve.items(), key=lambda each: _average(each[1]))
-        if name != "mas" and _average(best) > averages.get(name, 1.0):
+        if averages.get(name, 1.0) < averages.get("mas", 0.0) <= _average(best):
             better.append(f"{TITLES[name]} {percent(best.average)} at λ = {strength:g}")
     if better:
         yield (
