@@ -19,6 +19,7 @@ class Host(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.content = CONTENT
         self.cut: int | None = None  # bytes after which the connection breaks
+        self.chunked = False  # does not say how long an answer is
         self.ranges = True
         self.shifted = False
         self.asked: list[str | None] = []
@@ -48,9 +49,15 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start + host.shifted}-{whole - 1}/{whole}")
-        self.send_header("Content-Length", str(whole - start))
+        if host.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(whole - start))
         self.end_headers()
-        self.wfile.write(host.content[start : whole if host.cut is None else host.cut])
+        sent = host.content[start : whole if host.cut is None else host.cut]
+        if host.chunked:
+            sent = b"%x\r\n" % (whole - start) + sent + (b"\r\n0\r\n\r\n" if host.cut is None else b"")
+        self.wfile.write(sent)
 
     def log_message(self, *args: object) -> None:
         return

@@ -57,6 +57,12 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
     assert [line["event"] for line in log].count("done") == 8
 
 
+def test_the_last_run_left_to_several_processes_is_done_in_one_of_them_too(tmp_path: Path) -> None:
+    """In this one it would have all the threads, and end with other bits than in one go."""
+    with pytest.raises(ForgetlessError, match="ended with exit code 7"):
+        run(dataclasses.replace(EXPERIMENT, network=dying), ["finetune"], [1], tmp_path, processes=2)
+
+
 def test_an_order_is_decided_by_its_number_alone(tmp_path: Path) -> None:
     assert order_of(0, 5) == [0, 1, 2, 3, 4]
     orders = {tuple(order_of(number, 5)) for number in range(20)}

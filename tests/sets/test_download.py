@@ -64,6 +64,20 @@ def test_a_download_that_was_cut_off_goes_on(tmp_path: Path, host: Host) -> None
     assert host.asked == [None, "bytes=300001-", "bytes=700002-"]
 
 
+def test_an_answer_without_a_length_that_was_cut_off_is_not_taken_for_whole(tmp_path: Path, host: Host) -> None:
+    source = Source(f"{host.url}/a", "a.tgz")
+    host.chunked, host.cut = True, 300_001
+    part = tmp_path / "a.tgz.part"
+    said = refusal(source, tmp_path)
+    have = part.stat().st_size  # what came in whole pieces
+    assert said == f"{host.url}/a was cut off after {have} bytes; the same command goes on from there ({part})."
+    assert part.read_bytes() == CONTENT[:have]
+    assert not (tmp_path / "a.tgz").exists()
+    host.cut = None
+    download(source, tmp_path)
+    assert (tmp_path / "a.tgz").read_bytes() == CONTENT
+
+
 def test_a_host_that_cannot_continue_sends_all_of_it_again(tmp_path: Path, host: Host) -> None:
     (tmp_path / "a.part").write_bytes(b"x" * 2_000_000)  # longer than the file
     host.ranges = False

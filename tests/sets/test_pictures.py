@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetless.errors import ForgetlessError
+from forgetless.sets import folder
 from forgetless.sets.pictures import Crop, Pictures, decode, halves
 from layouts import picture
 
@@ -75,3 +76,13 @@ def test_halves_share_nothing_lose_nothing_and_keep_proportions(labels: list[int
     for label in set(labels):
         assert abs(2 * first.labels.tolist().count(label) - labels.count(label)) <= 1
     assert halves(whole, seed)[0].names == first.names
+
+
+def test_what_systems_and_editors_leave_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a/1.png", "b/1.png", "a/._1.png", ".ipynb_checkpoints/1.png"):
+            (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
+            picture(tmp_path / split / name, 9)
+    for found in folder.read(tmp_path):
+        assert found.classes == ("a", "b")
+        assert [Path(name).parent.name for name in found.names] == ["a", "b"]

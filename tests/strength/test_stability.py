@@ -145,6 +145,11 @@ def test_when_nothing_is_accepted_it_says_so():
     assert not found.accepted
 
 
+def test_fine_tuning_that_learned_nothing_is_refused():
+    with refused("fine-tuning reached an accuracy of 0 at every rate: nothing can be compared; lower the rates."):
+        stability_decay(lambda rate, strength: 0.0, same, [0.1, 1.0])
+
+
 def test_the_model_that_train_gives_is_what_evaluate_gets():
     found = stability_decay(lambda rate, strength: {"strength": strength}, lambda model: 1 - model["strength"] / 4, [1])
     assert found == 0.75

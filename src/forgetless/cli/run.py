@@ -134,7 +134,7 @@ def _run(
                 range(seed, seed + seeds),
                 out,
                 orders=orders,
-                processes=processes or len(os.sched_getaffinity(0)),
+                processes=processes or _cores(),
                 resume=resume,
                 strength=_strength(strength),
                 team=team,
@@ -154,6 +154,11 @@ def _run(
         typer.echo(f"\nresults: {out}/*/results.json")
     else:
         _show(found[""], out)
+
+
+def _cores() -> int:
+    """The processors that this process may use; all of the machine's where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _strength(given: str | None) -> float | str | None:

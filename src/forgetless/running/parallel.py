@@ -70,7 +70,7 @@ def done(
     Raises:
         ForgetlessError: works that cannot be sent to another process, a process that died, or what a job raised.
     """
-    if processes == 1 or len(jobs) < 2:
+    if processes == 1 or not jobs:  # one job of several processes' runs in one of them: threads decide the last bits
         for job in jobs:
             yield job, works[job.folder](job, lambda progress, job=job: tell(job, progress))  # type: ignore[misc]
         return

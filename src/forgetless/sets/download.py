@@ -85,11 +85,12 @@ def _copy(
     with part.open("r+b" if have else "wb") as file:
         file.seek(have)
         file.truncate()
+        cut = False  # an answer that does not say how long it is can still be cut
         while True:
             try:
                 piece = answer.read(_PIECE)
             except http.client.IncompleteRead as error:
-                piece = error.partial
+                piece, cut = error.partial, True
             except OSError as error:
                 raise ForgetlessError(_cut(url, part, have, whole)) from error
             if not piece:
@@ -97,7 +98,7 @@ def _copy(
             file.write(piece)
             have += len(piece)
             on_bytes(have, whole)
-    if whole is not None and have < whole:
+    if cut or (whole is not None and have < whole):
         raise ForgetlessError(_cut(url, part, have, whole))
 
 

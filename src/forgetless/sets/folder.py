@@ -50,11 +50,13 @@ def _read(folder: Path, split: str) -> Pictures:
 
 
 def _read_tree(tree: Path) -> Pictures:
-    classes = tuple(sorted(each.name for each in tree.iterdir() if each.is_dir()))
+    # Names that begin with a dot are what systems and editors leave, no classes and no pictures.
+    classes = tuple(sorted(each.name for each in tree.iterdir() if each.is_dir() and not each.name.startswith(".")))
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        mine = sorted(path for path in (tree / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = (path for path in (tree / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        mine = sorted(path for path in files if not path.name.startswith("."))
         paths += mine
         labels += [label] * len(mine)
     return Pictures(classes, paths, [str(path) for path in paths], torch.tensor(labels, dtype=torch.int64))

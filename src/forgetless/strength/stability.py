@@ -82,10 +82,10 @@ def stability_decay(
     2. Train at that rate with strength `start`; accept it if the accuracy is `(1 − drop) · A*` or more, else multiply
        it by `factor` and try again, `most` times at the most.
     3. That is the survey's search, and it accepts a `start` that holds next to nothing. With `rise`, an accepted start
-       is divided by `factor`, by `factor²`, by `factor⁴`, … until one is refused (at most 10⁶ times `start`), and the
-       gap is halved on the logarithmic scale until it is no wider than `factor`; steps 2 and 3 share the `most` tries.
-       A greater strength is taken to cost more accuracy; where noise is as large as `drop`, so is the error. (Unbounded
-       search: Bentley and Yao, Information Processing Letters 5, 1976.)
+       is divided by `factor`, that by `factor²`, that by `factor⁴`, … until one is refused (at most 10⁶ times `start`),
+       and the gap is halved on the logarithmic scale until it is no wider than `factor`; steps 2 and 3 share the `most`
+       tries. A greater strength is taken to cost more accuracy; where noise is as large as `drop`, so is the error.
+       (Unbounded search: Bentley and Yao, Information Processing Letters 5, 1976.)
 
     Args:
         train: (rate, strength) → a trained model. It starts each time from the same weights, and sees the training part
@@ -104,14 +104,19 @@ def stability_decay(
         The greatest strength that was accepted, with its `.tries`. If none was, the last one, with a warning.
 
     Raises:
-        ForgetlessError: no rates, settings out of range, an accuracy that is no number of 0 or more, or a `path` that
-            is damaged or holds another search. What `train` and `evaluate` raise passes through; the tries are kept.
+        ForgetlessError: no rates, settings out of range, an accuracy that is no number of 0 or more, fine-tuning that
+            reached 0 at every rate, or a `path` that is damaged or holds another search. What `train` and `evaluate`
+            raise passes through; the tries are kept.
     """
     refuse(rates, start, drop, factor, most)
     settings = {"rates": list(rates), "start": start, "drop": drop, "factor": factor, "most": most, "rise": rise}
     search = _Search(train, evaluate, settings, None if path is None else Path(path), on_try)
     tuned = [search.tried(rate, 0.0) for rate in rates]
     best = max(tuned, key=lambda each: each.accuracy)
+    if not best.accuracy:
+        raise ForgetlessError(
+            "fine-tuning reached an accuracy of 0 at every rate: nothing can be compared; lower the rates."
+        )
     needed = (1 - drop) * best.accuracy
     accepted, refused = 0.0, math.inf
     strength, step = start, 1 / factor

@@ -378,8 +378,13 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
             nothing to put there.
     """
     found = collect(runs)
+    memory_path, study_path = runs / "memory.json", runs / "plasticity.json"
+    memory = files.read_json(memory_path) if memory_path.is_file() else None
+    study = results.read(study_path) if study_path.is_file() else None
+    text = page(found, memory, study)
+    figures.pyplot_module()
     written = [out / "eight-tasks.md"]
-    if readme is not None:  # first: it alone may be refused, and then nothing is written
+    if readme is not None:  # all else that may be refused has been tried, so that nothing is half-written
         figures.inserted(readme, "eight tasks", claims(found))
         written.append(readme)
     main = _plain(found, MAIN)
@@ -390,13 +395,10 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
     if curves:
         eight_figures.sensitivity(curves, out / "eight-tasks-strength.svg")
         written.append(out / "eight-tasks-strength.svg")
-    memory_path, study_path = runs / "memory.json", runs / "plasticity.json"
-    memory = files.read_json(memory_path) if memory_path.is_file() else None
-    study = results.read(study_path) if study_path.is_file() else None
     if memory is not None:
         eight_figures.memory(memory, out / "eight-tasks-memory.svg")
         written.append(out / "eight-tasks-memory.svg")
-    files.write_text(written[0], page(found, memory, study))
+    files.write_text(written[0], text)
     return written
 
 
