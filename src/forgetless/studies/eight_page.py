@@ -26,7 +26,7 @@ from forgetless.studies import eight_figures, eight_sections, figures
 
 MAIN = "squeezenet"
 _RUN = "forgetless run eight-tasks --data DATA"
-#: Methods that keep samples, or have no rival: not among those that MAS is compared with.
+#: Above: all the old data. Below: nothing learned in the trunk.
 _CEILING, _FLOOR = "joint", "frozen"
 
 
@@ -60,8 +60,8 @@ class Found:
         return self.strength is None and bool(self.config.get("tuning", {}).get("rise"))
 
     @property
-    def strength(self) -> float | None:
-        """The strength that was given; None where each method's was found."""
+    def strength(self) -> float | str | None:
+        """The strength that was given; None where each method's was found, "auto" where each task's was."""
         return self.config.get("strength")
 
 
@@ -131,7 +131,7 @@ def _main(found: Sequence[Found]) -> Iterator[str]:
     yield from _hindsight(found, summary.methods)
     yield ""
     yield markdown(main.results)
-    missing = [name for name in main.config.get("methods", TITLES) if name not in {m.method for m in summary.methods}]
+    missing = [name for name in TITLES if name not in {m.method for m in summary.methods}]
     if missing:
         yield f"Not run yet: {', '.join(missing)}."
         yield ""
@@ -159,7 +159,11 @@ def verdict(methods: Sequence[MethodSummary]) -> Iterator[str]:
         yield "MAS has not been run yet."
         return
     mas = known["mas"]
-    rivals = {name: 100 * _average(method) for name, method in known.items() if name not in ("mas", _CEILING)}
+    rivals = {
+        name: 100 * _average(method)
+        for name, method in known.items()
+        if name in TITLES and name not in ("mas", _CEILING)
+    }
     average, lost = 100 * _average(mas), 100 * (mas.forgetting.mean if mas.forgetting else 0.0)
     claims: list[tuple[bool, str]] = []
     if rivals:
@@ -328,8 +332,8 @@ def strengths(found: Sequence[Found]) -> dict[str, dict[float, MethodSummary]]:
     """
     curves: dict[str, dict[float, MethodSummary]] = {}
     for each in found:
-        if not each.eight or each.config["network"] != MAIN:
-            continue
+        if not each.eight or each.config["network"] != MAIN or each.strength == "auto":
+            continue  # a strength of its own for every task is no point of a curve
         for method in summarise(each.results).methods if each.results["runs"] else ():
             if method.strengths and method.method in TITLES:
                 curve = curves.setdefault(method.method, {})
