@@ -266,6 +266,20 @@ def test_separate_anchors_are_kept_as_their_exact_sum() -> None:
         assert torch.allclose(found, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
 
 
+@pytest.mark.parametrize("name", ["mas", "local-mas", "ewc", "si", "rwalk", "ebll", "imm-mean", "imm-mode"])
+def test_what_is_taken_back_is_where_the_network_is(name: str) -> None:
+    """A checkpoint is read on the processor, and a run on a GPU continues with it."""
+    method = make(name)
+    learn(network(), STREAM[:2], method, RECIPE, seed=1)
+    kept, model, again = method.state(), network(), make(name)
+    for task in STREAM[:2]:
+        model.grow(task.name, len(task.classes))
+    again.load_state(model.to("meta"), kept)
+    assert kept
+    elsewhere = {key for key, tensor in again.state().items() if tensor.ndim and tensor.device.type != "meta"}
+    assert elsewhere == set()
+
+
 def test_online_ewc_lets_old_tasks_fade() -> None:
     measured = []
 

@@ -70,8 +70,12 @@ class EBLL(Distilled):
     def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
         """Take the copy and the encoders back."""
         super().load_state(model, tensors)
+        device = next(model.parameters()).device
         names = [key.removeprefix("encoder.bias.") for key in tensors if key.startswith("encoder.bias.")]
-        self._encoders = {name: (tensors[f"encoder.weight.{name}"], tensors[f"encoder.bias.{name}"]) for name in names}
+        self._encoders = {
+            name: (tensors[f"encoder.weight.{name}"].to(device), tensors[f"encoder.bias.{name}"].to(device))
+            for name in names
+        }
 
     @torch.enable_grad()
     def _fit(self, model: MultiHead, task: Task) -> tuple[Tensor, Tensor]:

@@ -83,10 +83,10 @@ class IMMMean(Anchored):
 
     def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
         """Take all of them back."""
-        rest = dict(tensors)
+        rest, device = dict(tensors), next(model.parameters()).device
         for kind, named in (("latest", self._latest), ("mass", self._mass), ("moment", self._moment)):
             for key in [key for key in rest if key.startswith(f"{kind}.")]:
-                named[key.removeprefix(f"{kind}.")] = rest.pop(key)
+                named[key.removeprefix(f"{kind}.")] = rest.pop(key).to(device)
         super().load_state(model, rest)
 
 

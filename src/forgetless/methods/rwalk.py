@@ -123,11 +123,11 @@ class RWalk(Anchored):
 
     def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
         """Take all of them back."""
-        rest = dict(tensors)
+        rest, device = dict(tensors), next(model.parameters()).device
         self._steps = int(rest.pop("steps", torch.tensor(0)))
         for kind, named in {"fisher": self._fisher, "score": self._score, **self._inside}.items():
             for key in [key for key in rest if key.startswith(f"{kind}.")]:
-                named[key.removeprefix(f"{kind}.")] = rest.pop(key).clone()
+                named[key.removeprefix(f"{kind}.")] = rest.pop(key).to(device, copy=True)
         super().load_state(model, rest)
 
 
