@@ -297,6 +297,11 @@ def _pairs(found: Sequence[Found]) -> Iterator[str]:
     for source in ("test", "both"):
         if not by_source.get(source):
             yield from _missing(f"{_RUN} --pairs --omega {source} --out RUNS/pairs-{source}")
+    yield (
+        "Every cell's λ was found by a search of its own: where two sources of Ω differ, λ may differ as well, and the "
+        "difference is of both."
+    )
+    yield ""
     yield pairs.measured_on(by_source)
 
 
