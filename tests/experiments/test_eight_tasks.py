@@ -62,6 +62,14 @@ def test_a_search_that_rises_is_asked_for_and_recorded(data: Path, tmp_path: Pat
     assert ("--rise" in found.arguments) is rise
 
 
+def test_a_method_that_measures_nothing_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    found = experiment(data, omega="test", size=8, epochs=1, cache=str(tmp_path / "cache"))
+    assert isinstance(found, Experiment)
+    with pytest.raises(ForgetlessError):
+        run(found, ["mas", "ewc"], [0], tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_pairs_and_omega(data: Path, tmp_path: Path) -> None:
     suite = experiment(data, pairs=True, omega="both", size=8, epochs=1, cache=str(tmp_path / "cache"))
     assert isinstance(suite, Suite)

@@ -130,9 +130,7 @@ def test_what_rivals_come_to_in_hindsight_is_said(tmp_path: Path) -> None:
     directory(tmp_path / "z", run("ewc", [0.8, None], [0.7, 0.8], strength=20.0), strength=20.0)
     text = page(collect(tmp_path))
     assert "- With a λ chosen in hindsight ([below](#how-much-λ-matters)): SI 80.0 at λ = 20. The lead" in text
-    assert claims(collect(tmp_path)).endswith(
-        "\n\nAs good or better with a λ chosen in hindsight: SI 80.0 at λ = 20."
-    )
+    assert claims(collect(tmp_path)).endswith("\n\nAs good or better with a λ chosen in hindsight: SI 80.0 at λ = 20.")
 
 
 def test_a_search_that_rises_stands_by_itself(tmp_path: Path) -> None:

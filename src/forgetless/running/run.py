@@ -208,6 +208,8 @@ class _Place:
         self.experiment, self.seeds, self.orders, self.strength = experiment, seeds, orders, strength
         self.names = _distinct(experiment.methods if names is None else names, "method")
         _check_strength(self.names, strength)
+        for name in self.names:
+            experiment.create(name)  # refuse what this experiment cannot learn with, before anything is written
         self.planned = [
             (name, seed, order) for seed in _distinct(seeds, "seed") for order in range(orders) for name in self.names
         ]
