@@ -146,6 +146,10 @@ def test_bad_pictures_are_left_out_only_on_demand(root: Path, weights: str, tmp_
     said = refusal(root, pairs=True, weights=weights, cache=str(tmp_path / "cache"))
     assert said.startswith("kitchen/a b.jpg is no picture that can be read: ")
     assert said.endswith("A run with --skip-bad leaves it out.")
-    with pytest.warns(UserWarning, match=r"left out 1 of 2 pictures that cannot be read: 'kitchen/a b\.jpg'\."):
-        tasks = load(root, ("scenes",), skip_bad=True)
-    assert len(tasks["scenes"].train[1]) == 1
+    with (
+        pytest.warns(UserWarning, match=r"left out 1 of 2 pictures that cannot be read: 'kitchen/a b\.jpg'\."),
+        pytest.raises(ForgetlessError, match=r"^no training picture of 'kitchen' in scenes can be read, "),
+    ):
+        load(root, ("scenes",), skip_bad=True)  # it is the only one of its class
+    layouts.picture(root / "indoor67" / "Images" / "kitchen" / "a b.jpg")
+    assert len(load(root, ("scenes",), skip_bad=True)["scenes"].train[1]) == 2

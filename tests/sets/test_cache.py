@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,30 @@ def test_pictures_are_decoded_once_and_again_when_anything_changed(tmp_path: Pat
     assert load()[0][0][3, 0, 0, 0] == 200
     assert counting.calls == 8
     assert len(list(cache.iterdir())) == 4
+
+
+def test_what_was_left_out_is_said_every_time(tmp_path: Path) -> None:
+    train, test, cache = part(tmp_path / "train", 5), part(tmp_path / "test", 3), tmp_path / "cache"
+    (tmp_path / "train" / "3.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"^left out 1 of 5 pictures that cannot be read: '3.png'\.$"):
+        decoded(train, test, 4, name="set", cache=cache, skip_bad=True)
+    (path,) = cache.iterdir()
+    said = f"left out 1 pictures of set that cannot be read; remove {path} to have them named again."
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
+        decoded(train, test, 4, name="set", cache=cache, skip_bad=True)
+
+
+def test_a_class_is_never_left_out_with_its_last_picture(tmp_path: Path) -> None:
+    train, test, cache = part(tmp_path / "train", 4), part(tmp_path / "test", 3), tmp_path / "cache"
+    for number in (1, 3):
+        (tmp_path / "train" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ForgetlessError) as caught:
+        decoded(train, test, 4, name="set", cache=cache, skip_bad=True)
+    assert str(caught.value) == (
+        "no training picture of 'b' in set can be read, and leaving them all out would leave out the class; "
+        "replace the pictures, or remove the class from the set."
+    )
+    assert not cache.exists()
 
 
 def test_a_damaged_cache_is_decoded_anew(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.parameters import listing
 from forgetless.sets.pictures import Pictures, decode
 
 _FORMAT = 1
@@ -45,16 +46,29 @@ def decoded(
         decode: how to decode a part.
 
     Raises:
-        ForgetlessError: pictures cannot be read, or the cache cannot be written.
+        ForgetlessError: pictures cannot be read, no training picture of a class can, or the cache cannot be written.
     """
     path = None if cache is None else cache / f"{name}-{_key(train, test, size, skip_bad)}.safetensors"
     if path is not None and path.is_file():
         try:
             found, _ = files.read_tensors(path, "pictures")
-            return (found["train"], found["train labels"]), (found["test"], found["test labels"])
+            kept = (found["train"], found["train labels"]), (found["test"], found["test labels"])
         except (ForgetlessError, KeyError) as error:
             warnings.warn(f"decoding {name} again: {error}", stacklevel=2)
+        else:
+            _refuse_lost(train, kept[0][1], name)
+            left_out = sum(
+                len(part.labels) - len(labels) for part, (_, labels) in zip((train, test), kept, strict=True)
+            )
+            if left_out:
+                warnings.warn(
+                    f"left out {left_out} pictures of {name} that cannot be read; "
+                    f"remove {path} to have them named again.",
+                    stacklevel=2,
+                )
+            return kept
     first, second = (decode(part, size, skip_bad=skip_bad) for part in (train, test))
+    _refuse_lost(train, first[1], name)
     if path is not None:
         tensors = {"train": first[0], "train labels": first[1], "test": second[0], "test labels": second[1]}
         try:
@@ -62,6 +76,16 @@ def decoded(
         except OSError as error:
             raise ForgetlessError(f"{path} cannot be written: {error.strerror}; choose another --cache.") from error
     return first, second
+
+
+def _refuse_lost(train: Pictures, labels: Tensor, name: str) -> None:
+    """Refuse to leave out so many pictures that a class has none left to be learned from."""
+    lost = sorted(train.classes[label] for label in set(train.labels.tolist()) - set(labels.tolist()))
+    if lost:
+        raise ForgetlessError(
+            f"no training picture of {listing(lost)} in {name} can be read, and leaving them all out would leave out "
+            "the class; replace the pictures, or remove the class from the set."
+        )
 
 
 def _key(train: Pictures, test: Pictures, size: int, skip_bad: bool) -> str:
