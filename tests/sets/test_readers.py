@@ -190,9 +190,15 @@ def test_letters_that_are_unpacked_in_part(tmp_path: Path) -> None:
     assert refusal(lambda: chars74k.read(folder)) == (
         f"{folder}/English/Img/BadImg/Bmp is unpacked only in part: it has no folder Sample062, 'z'."
     )
+    for gone in ("BadImg", "GoodImg"):
+        layouts.chars74k(tmp_path)
+        shutil.rmtree(folder / "English" / "Img" / gone)
+        assert refusal(lambda: chars74k.read(folder)) == (
+            f"{folder} is unpacked only in part: it has no English/Img/{gone}/Bmp."
+        )
     shutil.rmtree(folder / "English")
     assert refusal(lambda: chars74k.read(folder)) == (
-        f"{folder} is unpacked only in part: it has neither English/Img/GoodImg nor English/Fnt."
+        f"{folder} is unpacked only in part: it has neither English/Img nor English/Fnt."
     )
 
 

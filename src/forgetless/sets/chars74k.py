@@ -14,7 +14,8 @@ from forgetless.sets.pictures import Pictures, stratified
 CLASSES = tuple(string.ascii_uppercase + string.ascii_lowercase)
 _FIRST = 11  # Sample001 … Sample010 are the digits
 _TESTED = 1150 / 8000  # the share that the survey's split keeps for validation and test
-_KINDS = (("Img", "GoodImg", "Bmp"), ("Img", "BadImg", "Bmp"), ("Fnt",))
+_STREET = ("Img/GoodImg/Bmp", "Img/BadImg/Bmp")
+_DRAWN = ("Fnt",)
 
 
 def read(folder: Path) -> Parts:
@@ -22,14 +23,16 @@ def read(folder: Path) -> Parts:
 
     There is no official split into training and test: 14 % of every class are kept for testing, always the same ones.
     """
-    places = [folder.joinpath("English", *kind) for kind in _KINDS]
-    present = [place for place in places if place.is_dir()]
-    if not present:
-        raise ForgetlessError(f"{folder} is unpacked only in part: it has neither English/Img/GoodImg nor English/Fnt.")
-    present = present[:1] if present[0] == places[2] else [place for place in present if place != places[2]]
+    english = folder / "English"
+    if not ((english / "Img").is_dir() or (english / "Fnt").is_dir()):
+        raise ForgetlessError(f"{folder} is unpacked only in part: it has neither English/Img nor English/Fnt.")
     paths: list[Path] = []
     labels: list[int] = []
-    for place in present:
+    for place in (english / kind for kind in (_STREET if (english / "Img").is_dir() else _DRAWN)):
+        if not place.is_dir():
+            raise ForgetlessError(
+                f"{folder} is unpacked only in part: it has no English/{place.relative_to(english).as_posix()}."
+            )
         for label in range(len(CLASSES)):
             sample = place / f"Sample{label + _FIRST:03}"
             if not sample.is_dir():
