@@ -19,6 +19,7 @@ from forgetless.anchor import Anchor
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
 from forgetless.parameters import fingerprints, trainable
+from warned import said
 
 
 class Net(nn.Module):
@@ -471,7 +472,7 @@ def test_an_importance_measured_at_other_weights_warns_once():
         model.first.weight += 1
     with pytest.warns(UserWarning, match="other weights") as caught:
         Anchor(model, importance)
-    assert [str(warning.message) for warning in caught] == [
+    assert said(caught) == [
         "the importance was measured at other weights than the model has now: 'first.weight' differs; "
         "measure it again unless that is meant."
     ]
@@ -511,7 +512,7 @@ def test_loading_for_other_weights_warns_once(tmp_path):
     with pytest.warns(UserWarning, match="other weights") as caught:
         Anchor.load(tmp_path / "a", moved(Net()))
     assert len(caught) == 1
-    assert str(caught[0].message).startswith(
+    assert said(caught)[0].startswith(
         f"{tmp_path / 'a'} was saved at other weights than the model has now: 'scale', 'first.weight', "
     )
 

@@ -11,6 +11,7 @@ from torch import nn, optim
 
 from forgetless import Meter, Stopped
 from forgetless.errors import ForgetlessError
+from warned import said
 
 
 def refused(sentence: str):
@@ -188,14 +189,14 @@ def test_a_model_that_is_rolled_back_goes_on_learning_and_says_so_once():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert train(model, optimizer) == 60
-    said = [str(each.message) for each in caught]
+    told = said(caught)
     assert meter.returns > 1
     assert meter.stopped is None
-    assert len(said) == 1
+    assert len(told) == 1
     assert re.fullmatch(
         r"after \d+ steps the answers agree on 0\.\d+ of the probes, less than 0\.8: weights and buffers are back as "
         r"they were after step \d+, where [01]\.\d+ agree, and training goes on\.",
-        said[0],
+        told[0],
     )
     assert meter.read().agreement >= 0.8  # with one piece, every state is known
 

@@ -14,6 +14,7 @@ from torch import nn, optim
 from forgetless.anchor import Anchor
 from forgetless.attachments.gradient import stable_up_to
 from forgetless.importance import Importance
+from warned import said
 
 
 class Net(nn.Module):
@@ -194,7 +195,7 @@ def test_it_warns_before_training_exactly_when_it_diverges(options):
     with pytest.warns(UserWarning, match="diverge") as caught:
         end = quadratic_end(1.05 * bound, "gradient", **options)
     assert not math.isfinite(end) or end > 1e3
-    assert str(caught[0].message) == (
+    assert said(caught)[0] == (
         "with how='gradient' training will diverge: at this learning rate and momentum SGD is stable up to a strength "
         f"of {bound:.3g}, and this is {1.05 * bound:g}; how='pull' is stable at every strength."
     )

@@ -21,6 +21,7 @@ from forgetless.anchor import Anchor
 from forgetless.attachments import native
 from forgetless.errors import ForgetlessError
 from forgetless.importance import Importance
+from warned import said
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_an_unknown_optimiser_is_named_with_its_form_and_what_that_means():
         name = type(optimizer).__name__
         with pytest.warns(UserWarning, match="not known here") as caught:
             anchor = Anchor(model, measured(model)).attach(optimizer)
-        assert [str(warning.message) for warning in caught] == [
+        assert said(caught) == [
             f"how {name} scales gradients is not known here, so the pull is s = 2·lr·strength·Ω: it holds the weights "
             "at every strength, but its balance with the gradients is not the optimum of the penalised loss; "
             "attach(optimizer, how='gradient') seeks that, and may diverge."
@@ -722,7 +723,7 @@ def test_a_network_that_can_learn_nothing_is_warned_of_once_also_after_a_warm_up
         model.learn(optimizer, 95)
     share = round(100 * anchor.held())
     assert share > 90
-    assert [str(warning.message) for warning in caught] == [
+    assert said(caught) == [
         f"the pull holds {share} % of the anchored weights (s > 1): at strength 200 they can hardly learn anything; "
         "anchor.held() shows the layers."
     ]

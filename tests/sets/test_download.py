@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import tarfile
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +136,21 @@ def test_hosts_that_do_not_have_it_or_do_not_answer(tmp_path: Path, host: Host) 
         f"{url} cannot be had: Connection refused; try again when there is a network."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_connection_stays_open(tmp_path: Path, host: Host) -> None:
+    (tmp_path / "a.part").write_bytes(CONTENT)
+    (tmp_path / "b.part").write_bytes(CONTENT + b"x")
+    gc.collect()  # what earlier tests left is not told here
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name in ("a", "b", "c"):
+            download(Source(f"{host.url}/{name}", name), tmp_path)
+        refusal(Source(f"{host.url}/missing", "d"), tmp_path)
+        host.cut = 5
+        refusal(Source(f"{host.url}/e", "e"), tmp_path)
+        gc.collect()
+    assert [str(each.message) for each in caught] == []
 
 
 def archive(path: Path, *members: tuple[str, bytes]) -> None:

@@ -11,6 +11,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.sets import folder
 from forgetless.sets.pictures import Crop, Pictures, decode, halves
 from layouts import picture
+from warned import said
 
 
 def pictures(folder: Path, count: int = 4) -> Pictures:
@@ -33,7 +34,7 @@ def test_bad_pictures_are_counted_named_and_left_out_only_on_demand(tmp_path: Pa
     assert str(caught.value).endswith(" 2 of 4 pictures cannot be read; a run with --skip-bad leaves them out.")
     with pytest.warns(UserWarning, match="left out") as warned:
         inputs, labels = decode(some, 4, skip_bad=True)
-    assert [str(each.message) for each in warned] == ["left out 2 of 4 pictures that cannot be read: '1.png', '2.png'."]
+    assert said(warned) == ["left out 2 of 4 pictures that cannot be read: '1.png', '2.png'."]
     assert inputs[:, 0, 0, 0].tolist() == [0, 30]
     assert labels.tolist() == [0, 1]
 

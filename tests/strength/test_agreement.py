@@ -12,6 +12,7 @@ from torch import nn, optim
 
 from forgetless import Agreement, Anchor, mas
 from forgetless.errors import ForgetlessError
+from warned import said
 
 
 def refused(sentence: str):
@@ -175,7 +176,7 @@ def test_going_back_meets_the_target_and_says_how_far_it_went():
     assert kept >= 0.95
     left = agreement.history[-1].returned
     assert 0 < left < 1  # not all of what was learned is gone
-    assert str(caught[0].message) == (
+    assert said(caught)[0] == (
         f"after training {lost:.3f} of the answers agreed, less than 0.95: the anchored weights went back "
         f"{1 - left:.0%} of the way to θ*, and {kept:.3f} agree now."
     )
@@ -193,8 +194,8 @@ def test_what_is_lost_through_free_weights_is_named():
         model.old.weight.neg_()
     with pytest.warns(UserWarning, match="of the answers agreed") as caught:
         agreement.settle()
-    assert "the anchored weights went back 100% of the way to θ*" in str(caught[0].message)
-    assert str(caught[0].message).endswith(
+    assert "the anchored weights went back 100% of the way to θ*" in said(caught)[0]
+    assert said(caught)[0].endswith(
         "the rest is lost through what is not anchored ('old.weight', 'old.bias', 'new.weight', 'new.bias')."
     )
     assert anchor.drift() == 0

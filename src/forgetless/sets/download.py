@@ -57,6 +57,7 @@ def _fill(url: str, part: Path, on_bytes: Callable[[int, int | None], None]) -> 
     try:
         answer = urllib.request.urlopen(request, timeout=_WAIT)
     except urllib.error.HTTPError as error:
+        error.close()  # it is an answer too, and holds its connection
         if error.code == 416 and error.headers.get("Content-Range", "").endswith(f"/{have}"):
             return  # all of it is there
         if error.code == 416:
