@@ -7,5 +7,5 @@ from collections.abc import Iterable
 
 
 def said(caught: Iterable[warnings.WarningMessage]) -> list[str]:
-    """The sentences for users. What an earlier test left to the garbage collector may be warned of at any moment."""
-    return [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    """Every sentence but the garbage collector's, which may come upon what an earlier test left at any moment."""
+    return [str(each.message) for each in caught if not issubclass(each.category, ResourceWarning)]
