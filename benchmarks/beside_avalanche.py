@@ -23,17 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from studies.figures import inserted
 from torch import Tensor, nn
 
-from forgetless import metrics
-from forgetless.experiments import comparison, demo, digits
-from forgetless.heads import MultiHead
-from forgetless.measure.emulation import emulate
-from forgetless.methods import create
-from forgetless.parameters import trainable
-from forgetless.studies.figures import inserted
-from forgetless.task import Recipe, Task
-from forgetless.train import learn
+from forgetless.lab.experiments import demo
+from forgetless.lab.experiments.parts import comparison, digits
+from forgetless.learn import metrics
+from forgetless.learn.families.emulation import emulate
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.methods import create
+from forgetless.learn.task import Recipe, Task
+from forgetless.learn.train import learn
+from forgetless.model.parameters import trainable
 from step import environment
 
 ROOT = Path(__file__).parents[1]

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 import forgetless
 import peers
-from forgetless.kernels import native
+from forgetless.measure.kernels.parts import native
 from networks import NETWORKS, Network
 
 RESULTS = Path(__file__).parent / "results" / "importance.json"

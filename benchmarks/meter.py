@@ -17,12 +17,12 @@ import warnings
 from pathlib import Path
 
 import torch
+from studies.figures import inserted
 from torch import optim
 from torch.nn import functional
 
 import networks
 from forgetless import Agreement, Anchor, Importance, Meter
-from forgetless.studies.figures import inserted
 from step import CASES, environment
 
 ROOT = Path(__file__).parents[1]

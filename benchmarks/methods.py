@@ -17,11 +17,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from forgetless import methods
-from forgetless.experiments import demo, digits
-from forgetless.studies.figures import inserted
-from forgetless.task import Recipe
-from forgetless.train import learn
+from studies.figures import inserted
+
+from forgetless.lab.experiments import demo
+from forgetless.lab.experiments.parts import digits
+from forgetless.learn import methods
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import learn
 from step import environment
 
 ROOT = Path(__file__).parents[1]

@@ -38,7 +38,7 @@ from torch.nn import functional
 
 import networks
 from forgetless import Anchor, Importance
-from forgetless.attachments import native
+from forgetless.protect.optimizers import native
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "step.json"

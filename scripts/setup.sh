@@ -15,7 +15,7 @@ missing() {
 }
 
 # What the packages depend on: a change of any of it, or a clone that was moved, means installing again.
-state() { { pwd; cat pyproject.toml setup.py src/forgetless/kernels/*.c src/forgetless/attachments/*.c 2>/dev/null || true; } | cksum; }
+state() { { pwd; cat pyproject.toml setup.py src/forgetless/measure/kernels/parts/*.c src/forgetless/protect/optimizers/*.c 2>/dev/null || true; } | cksum; }
 
 # The first Python that is new enough and can make a virtual environment.
 find_python() {

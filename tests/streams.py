@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless.heads import MultiHead
-from forgetless.task import Method, Task
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Method, Task
 
 INPUTS, FEATURES, CLOUDS, CLASSES = 8, 12, 12, ("a", "b", "c")
 

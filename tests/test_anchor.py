@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 from forgetless import files
-from forgetless.anchor import Anchor
 from forgetless.errors import ForgetlessError
-from forgetless.importance import Importance
-from forgetless.parameters import fingerprints, trainable
+from forgetless.measure.importance import Importance
+from forgetless.model.parameters import fingerprints, trainable
+from forgetless.protect.anchor import Anchor
 from warned import said
 
 

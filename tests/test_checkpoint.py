@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from forgetless import checkpoint, files
+from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.learn import checkpoint
 
 CONFIG: checkpoint.Config = {"method": "mas", "seed": 1, "the recipe's lr": 0.1}
 PARTS = {"model": {"a.weight": torch.randn(3, 2), "b": torch.tensor(5)}, "method": {"x/y": torch.randn(0)}}

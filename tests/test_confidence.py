@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetless.confidence import Confidence
 from forgetless.errors import ForgetlessError
+from forgetless.measure.confidence import Confidence
 
 
 def measured(samples: Tensor, sizes: list[int]) -> tuple[Confidence, dict[str, Tensor], int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forgetless.report import markdown
+from forgetless.lab.report import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

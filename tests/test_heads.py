@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
-from forgetless.heads import MultiHead, warm_start
+from forgetless.learn.heads import MultiHead, warm_start
 from streams import CLASSES, FEATURES, INPUTS, network, stream
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetless import hold as module
 from forgetless.errors import ForgetlessError
-from forgetless.hold import Hold, collapsed
+from forgetless.protect import anchored_parameter as module
+from forgetless.protect.anchored_parameter import Hold, collapsed
 
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 

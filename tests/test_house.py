@@ -96,12 +96,12 @@ OPEN_LISTS: dict[str, set[str]] = {
     "cli": {"models"},
 }
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
-COMPILED = {"forgetless.kernels._modulus", "forgetless.attachments._pull"}
+COMPILED = {"forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull"}
 NOT_LOADED = {"torchvision", "transformers", "lightning", "avalanche", "accelerate", "matplotlib", "plotly"}
 
 
 def module_name(path: Path) -> str:
-    """`forgetless.kernels.linear` for `src/forgetless/kernels/linear.py`; a package has the name of its folder."""
+    """`forgetless.measure.kernels.linear` for `src/forgetless/kernels/linear.py`; a package has the name of its folder."""
     parts = path.relative_to(SOURCE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -217,12 +217,12 @@ def test_every_room_says_by_its_name_what_it_holds() -> None:
     ("line", "complaints", "said"),
     [
         (
-            "from forgetless.anchor import Anchor",
+            "from forgetless.protect.anchor import Anchor",
             complaints_about_arrows,
-            "forgetless.metrics imports forgetless.anchor",
+            "forgetless.metrics imports forgetless.protect.anchor",
         ),
         ("def f():\n    from forgetless import studies", complaints_about_arrows, "imports forgetless.studies"),
-        ("import forgetless.train", complaints_about_arrows, "imports forgetless.train"),
+        ("import forgetless.learn.train", complaints_about_arrows, "imports forgetless.learn.train"),
         ("import numpy.linalg as la", complaints_about_third_parties, "forgetless.metrics imports numpy"),
         ("from pandas import DataFrame", complaints_about_third_parties, "it belongs to nobody"),
     ],
@@ -269,7 +269,7 @@ def test_the_library_loads_no_framework() -> None:
 def test_the_command_line_answers_before_torch_is_loaded() -> None:
     loaded = loaded_by("import forgetless.cli")
     assert {module.split(".")[0] for module in loaded}.isdisjoint({"torch", "numpy", "jinja2"})
-    assert "forgetless.experiments" not in loaded
+    assert "forgetless.lab.experiments" not in loaded
 
 
 def test_every_public_name_is_documented() -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from forgetless import Importance
-from forgetless.confidence import Confidence
 from forgetless.errors import ForgetlessError
-from forgetless.importance import refuse_mismatch
+from forgetless.measure.confidence import Confidence
+from forgetless.measure.importance import refuse_mismatch
 
 
 def made(seed: int = 0, count: float = 3, **more: Any) -> Importance:

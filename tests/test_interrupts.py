@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from forgetless import interrupts
+from forgetless.learn import interrupts
 
 
 def test_the_first_waits_for_the_check() -> None:

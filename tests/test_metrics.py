@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetless import metrics
 from forgetless.errors import ForgetlessError
-from forgetless.metrics import Matrix
+from forgetless.learn import metrics
+from forgetless.learn.metrics import Matrix
 
 # Three tasks; above the diagonal what a head that existed beforehand would give.
 R: Matrix = [

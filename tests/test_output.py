@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.output import Output, Select
+from forgetless.model.outputs import Output, Select
 
 X = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 0.0]])
 Named = namedtuple("Named", "boxes scores")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from forgetless.pace import Pace
+from forgetless.protect.forgetting.pace import Pace
 
 
 def steps(pace: Pace, model: nn.Module, number: int, rows: int = 32, calls: int = 1) -> list[int]:
@@ -67,7 +67,7 @@ def test_a_given_pace_is_kept():
 
 def test_the_cost_is_the_share_of_the_clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("forgetless.pace.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("forgetless.protect.forgetting.pace.time.perf_counter", lambda: now[0])
     pace = Pace(nn.Linear(2, 2), 1, 7)
     assert pace.cost == 0
     for _ in range(5):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.parameters import canonical, fingerprint, fingerprints, listing, named, trainable, unwrapped
+from forgetless.model.parameters import canonical, fingerprint, fingerprints, listing, named, trainable, unwrapped
 
 
 class Net(nn.Module):

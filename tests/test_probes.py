@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from forgetless.errors import ForgetlessError
-from forgetless.probes import Probes, pooled
+from forgetless.protect.forgetting.probes import Probes, pooled
 
 
 def refused(sentence: str):
@@ -177,7 +177,7 @@ def test_at_most_1024_samples_are_kept_of_data_without_end():
 
 
 def test_probabilities_that_do_not_fit_are_not_kept(monkeypatch):
-    monkeypatch.setattr("forgetless.probes._MOST_NUMBERS", 60)
+    monkeypatch.setattr("forgetless.protect.forgetting.probes._MOST_NUMBERS", 60)
     model = network()
     probes = Probes(model, inputs(), rows=8)
     found = pooled(probes.read(moved(model)))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from forgetless import ForgetlessError, reference
-from forgetless.measure import draws
+from forgetless import ForgetlessError
+from forgetless.measure import draws, reference
 
 
 def linear() -> tuple[nn.Linear, torch.Tensor]:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetless import results
 from forgetless.errors import ForgetlessError
-from forgetless.results import Estimate
+from forgetless.lab import results
+from forgetless.lab.results import Estimate
 
 Content = dict[str, Any]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from forgetless.measure import draws
-from forgetless.output import Output
+from forgetless.model.outputs import Output
 
 
 def test_a_wrong_shape_does_not_pass() -> None:
@@ -26,6 +26,6 @@ def test_a_right_shape_does() -> None:
 
 
 def test_users_do_not_load_jaxtyping() -> None:
-    code = "import sys, forgetless.shapes as s; print('jaxtyping' in sys.modules, s.Float[int, 'n'])"
+    code = "import sys, forgetless.model.shapes as s; print('jaxtyping' in sys.modules, s.Float[int, 'n'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False <class 'int'>\n"

@@ -12,7 +12,7 @@ from torch import nn, optim
 
 from forgetless import Anchor, hold_statistics, mas
 from forgetless.errors import ForgetlessError
-from forgetless.statistics import with_statistics
+from forgetless.protect.batchnorm import with_statistics
 
 
 def network(seed: int = 0) -> nn.Sequential:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetless.errors import ForgetlessError
-from forgetless.task import Recipe, Task
+from forgetless.learn.task import Recipe, Task
 
 GOOD = (torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
 

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forgetless import files, train
+from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.heads import MultiHead
-from forgetless.methods import create
-from forgetless.task import Recipe, Task
-from forgetless.train import Outcome, Progress, learn
+from forgetless.learn import train
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.methods import create
+from forgetless.learn.task import Recipe, Task
+from forgetless.learn.train import Outcome, Progress, learn
 from streams import INPUTS, Plain, network, same, stream
 
 RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24, weight_decay=1e-3, clip=1.0, schedule="cosine")

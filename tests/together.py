@@ -1,4 +1,4 @@
-"""What the processes of the tests of `forgetless.distributed` do; each function runs in every process."""
+"""What the processes of the tests of `forgetless.model.ranks` do; each function runs in every process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from torch.utils.checkpoint import checkpoint
 import forgetless
 from exactness import worst
 from forgetless import Importance
-from forgetless.distributed import resharded
-from forgetless.measure.fisher import fisher
-from forgetless.measure.hebbian import hebbian
+from forgetless.measure.estimators.fisher import fisher
+from forgetless.measure.estimators.local_mas import hebbian
+from forgetless.model.sharding import resharded
 
 # ---- networks
 
@@ -220,7 +220,7 @@ def compare(rank: int, name: str, how: str, share: str, estimator: str = "mas", 
         "unused": found.unused == expected.unused,
         "weights": found.weights == expected.weights,
         "unchanged": changed == [] or changed,
-        "placed": all(placed(found.sums[n], p) for n, p in forgetless.parameters.trainable(inner(model)).items()),
+        "placed": all(placed(found.sums[n], p) for n, p in forgetless.model.parameters.trainable(inner(model)).items()),
     }
 
 

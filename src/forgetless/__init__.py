@@ -4,40 +4,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forgetless import reference as reference
-    from forgetless.anchor import Anchor as Anchor
     from forgetless.errors import ForgetlessError as ForgetlessError
-    from forgetless.importance import Importance as Importance
-    from forgetless.measure.fisher import fisher as fisher
-    from forgetless.measure.hebbian import hebbian as hebbian
-    from forgetless.measure.mas import mas as mas
-    from forgetless.measure.normalised import normalised as normalised
-    from forgetless.measure.path import Path as Path
-    from forgetless.meter import Meter as Meter
-    from forgetless.meter import Stopped as Stopped
-    from forgetless.statistics import hold_statistics as hold_statistics
-    from forgetless.strength.agreement import Agreement as Agreement
-    from forgetless.strength.budget import Budget as Budget
-    from forgetless.strength.stability import stability_decay as stability_decay
+    from forgetless.measure import reference as reference
+    from forgetless.measure.estimators.fisher import fisher as fisher
+    from forgetless.measure.estimators.local_mas import hebbian as hebbian
+    from forgetless.measure.estimators.mas import mas as mas
+    from forgetless.measure.estimators.path_integral import Path as Path
+    from forgetless.measure.importance import Importance as Importance
+    from forgetless.measure.normalized import normalised as normalised
+    from forgetless.protect.anchor import Anchor as Anchor
+    from forgetless.protect.batchnorm import hold_statistics as hold_statistics
+    from forgetless.protect.forgetting.meter import Meter as Meter
+    from forgetless.protect.forgetting.meter import Stopped as Stopped
+    from forgetless.protect.strength.agreement import Agreement as Agreement
+    from forgetless.protect.strength.budget import Budget as Budget
+    from forgetless.protect.strength.stability import stability_decay as stability_decay
 
 __version__ = "0.1.0"
 
 # Public names are loaded at their first use, so that the command line answers before torch is there.
 _HOMES = {
-    "Agreement": "forgetless.strength.agreement",
-    "Anchor": "forgetless.anchor",
-    "Budget": "forgetless.strength.budget",
+    "Agreement": "forgetless.protect.strength.agreement",
+    "Anchor": "forgetless.protect.anchor",
+    "Budget": "forgetless.protect.strength.budget",
     "ForgetlessError": "forgetless.errors",
-    "Importance": "forgetless.importance",
-    "Meter": "forgetless.meter",
-    "Stopped": "forgetless.meter",
-    "Path": "forgetless.measure.path",
-    "fisher": "forgetless.measure.fisher",
-    "hebbian": "forgetless.measure.hebbian",
-    "hold_statistics": "forgetless.statistics",
-    "mas": "forgetless.measure.mas",
-    "normalised": "forgetless.measure.normalised",
-    "stability_decay": "forgetless.strength.stability",
+    "Importance": "forgetless.measure.importance",
+    "Meter": "forgetless.protect.forgetting.meter",
+    "Stopped": "forgetless.protect.forgetting.meter",
+    "Path": "forgetless.measure.estimators.path_integral",
+    "fisher": "forgetless.measure.estimators.fisher",
+    "hebbian": "forgetless.measure.estimators.local_mas",
+    "hold_statistics": "forgetless.protect.batchnorm",
+    "mas": "forgetless.measure.estimators.mas",
+    "normalised": "forgetless.measure.normalized",
+    "stability_decay": "forgetless.protect.strength.stability",
 }
 
 __all__ = [

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from forgetless import distributed
 from forgetless.errors import ForgetlessError
+from forgetless.model import sharding
 
 _KEY = "forgetless"
 _VERSION = 1
@@ -101,13 +101,13 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, he
     """
     # Clones: safetensors refuses tensors that share memory, and tied or sliced ones do.
     stored = {name: _stored(tensor) for name, tensor in tensors.items()}
-    with distributed.written_once(tensors) as mine:
+    with sharding.written_once(tensors) as mine:
         if mine:
             _write(Path(path), stored, kind, header)
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    return distributed.whole(tensor.detach()).cpu().contiguous().clone()
+    return sharding.whole(tensor.detach()).cpu().contiguous().clone()
 
 
 def _write(path: Path, stored: dict[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:

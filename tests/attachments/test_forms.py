@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn, optim
 
-from forgetless.anchor import Anchor
-from forgetless.attachments import forms
 from forgetless.errors import ForgetlessError
-from forgetless.importance import Importance
+from forgetless.measure.importance import Importance
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.optimizers import forms
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
-from forgetless.anchor import Anchor
-from forgetless.attachments.gradient import stable_up_to
-from forgetless.importance import Importance
+from forgetless.measure.importance import Importance
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.optimizers.gradient import stable_up_to
 from warned import said
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetless.attachments import native
-from forgetless.attachments.forms import Response
-from forgetless.attachments.move import Move
+from forgetless.protect.optimizers import native
+from forgetless.protect.optimizers.forms import Response
+from forgetless.protect.optimizers.move import Move
 
 compiled = pytest.mark.skipif(not native.available(), reason="forgetless was installed without a C compiler")
 

@@ -16,11 +16,10 @@ from torch import Tensor, nn, optim
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from forgetless import hold
-from forgetless.anchor import Anchor
-from forgetless.attachments import native
 from forgetless.errors import ForgetlessError
-from forgetless.importance import Importance
+from forgetless.measure.importance import Importance
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.optimizers import native
 from warned import said
 
 
@@ -761,7 +760,7 @@ class Peak(TorchDispatchMode):
 @pytest.mark.parametrize("how", ["pull", "gradient"])
 def test_temporaries_are_no_larger_than_the_largest_layer(make, how, monkeypatch):
     monkeypatch.setattr(native, "_pull", None)
-    monkeypatch.setattr(hold, "_PIECE", 4096)
+    monkeypatch.setattr(anchored_parameter, "_PIECE", 4096)
     model = nn.Sequential(nn.Linear(200, 300), nn.Linear(300, 200), nn.Linear(200, 10))
     optimizer = make(model.parameters())
     anchor = Anchor(model, measured(model)).attach(optimizer, how=how)

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cli.conftest import Command
-from forgetless import Importance, reference
+from forgetless import Importance
+from forgetless.measure import reference
 
 Refused = Callable[..., None]
 

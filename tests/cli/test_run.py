@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from cli.conftest import Command
-from forgetless import experiments
 from forgetless.cli.run import _Lines
-from forgetless.running.parallel import Job
-from forgetless.running.run import Experiment
-from forgetless.task import Recipe
-from forgetless.train import Progress
+from forgetless.lab import experiments
+from forgetless.lab.running.parallel import Job
+from forgetless.lab.running.run import Experiment
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import Progress
 from streams import network, stream
 
 Refused = Callable[..., None]
@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(forgetless: Command, monkeyp
             if steps == 7:
                 raise KeyboardInterrupt
 
-        patch.setattr("forgetless.train.torch.autograd.backward", interrupted)
+        patch.setattr("forgetless.learn.train.torch.autograd.backward", interrupted)
         stopped = forgetless("run", "small", "--out", "r")
     assert stopped.exit_code == 130
     sentence = "stopped; what was learned is kept. Continue with: forgetless run small --out r --resume"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cli.conftest import Command
-from forgetless.kernels.terms import Outer
+from forgetless.measure.kernels.parts.terms import Outer
 
 Refused = Callable[..., None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forgetless.engine import distance
+from forgetless.measure.engine import distance
 
 
 @pytest.mark.parametrize("elements", [1, 7, 1 << 20])

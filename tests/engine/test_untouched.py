@@ -10,8 +10,8 @@ from torch import nn
 
 import forgetless
 from exactness import unchanged
-from forgetless.engine.tape import Tape
-from forgetless.engine.untouched import untouched
+from forgetless.measure.engine.tape import Tape
+from forgetless.model.restored import untouched
 
 
 def made() -> nn.Module:

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from experiments.test_digits import written
-from forgetless.experiments import authors_demo, digits
+from forgetless.lab.experiments import authors_demo
+from forgetless.lab.experiments.parts import digits
 
 
 def test_five_pairs_with_the_steps_of_the_demonstration(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments.comparison import paired, quantile, table, verdict
+from forgetless.lab.experiments.parts.comparison import paired, quantile, table, verdict
 
 
 @pytest.mark.parametrize(

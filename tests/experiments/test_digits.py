@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments import digits
+from forgetless.lab.experiments.parts import digits
 
 
 def idx(tensor: torch.Tensor) -> bytes:

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments import eight_tasks
-from forgetless.experiments.demo import Scale
-from forgetless.experiments.eight_tasks import METHODS, TASKS, experiment
-from forgetless.experiments.paper import PAIRS, TITLES
-from forgetless.heads import MultiHead
-from forgetless.running.run import Experiment, Suite, run
+from forgetless.lab.experiments import eight_tasks
+from forgetless.lab.experiments.demo import Scale
+from forgetless.lab.experiments.eight_tasks import METHODS, TASKS, experiment
+from forgetless.lab.published.mas_2018 import PAIRS, TITLES
+from forgetless.lab.running.run import Experiment, Suite, run
+from forgetless.learn.heads import MultiHead
 
 
 def small(name: str) -> MultiHead:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments.images import load, stratified, with_tests
-from forgetless.task import Task
+from forgetless.lab.experiments.parts.images import load, stratified, with_tests
+from forgetless.learn.task import Task
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")

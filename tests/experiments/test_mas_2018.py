@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import layouts
-from forgetless import sets
 from forgetless.errors import ForgetlessError
-from forgetless.experiments import create, mas_2018
-from forgetless.experiments.mas_2018 import METHODS, TASKS, experiment, load
-from forgetless.experiments.paper import PAIRS
-from forgetless.networks import alexnet
-from forgetless.running.run import Experiment, Suite, run, run_all
-from forgetless.train import Progress
+from forgetless.lab import datasets
+from forgetless.lab.experiments import create, mas_2018
+from forgetless.lab.experiments.mas_2018 import METHODS, TASKS, experiment, load
+from forgetless.lab.networks import alexnet
+from forgetless.lab.published.mas_2018 import PAIRS
+from forgetless.lab.running.run import Experiment, Suite, run, run_all
+from forgetless.learn.train import Progress
 
 models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
 #: The sizes of the trees: classes, training and test pictures.
@@ -64,8 +64,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make(data)
     layouts.chars74k(data, each=8)
     for name, (classes, train, test) in TREES.items():
-        entry = dataclasses.replace(sets.CATALOGUE[name], classes=classes, train=train, test=test)
-        monkeypatch.setitem(sets.CATALOGUE, name, entry)
+        entry = dataclasses.replace(datasets.CATALOGUE[name], classes=classes, train=train, test=test)
+        monkeypatch.setitem(datasets.CATALOGUE, name, entry)
     return data
 
 

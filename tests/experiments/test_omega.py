@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forgetless import methods
 from forgetless.errors import ForgetlessError
-from forgetless.experiments.omega import SOURCES, create, elsewhere
+from forgetless.lab.experiments.parts.omega import SOURCES, create, elsewhere
+from forgetless.learn import methods
 from streams import network, stream
 
 TASK = stream(1)[0]

@@ -8,8 +8,8 @@ import torch
 
 from experiments.test_digits import written
 from forgetless.errors import ForgetlessError
-from forgetless.experiments import permuted_mnist
-from forgetless.running.run import run_all
+from forgetless.lab.experiments import permuted_mnist
+from forgetless.lab.running.run import run_all
 
 
 def test_every_task_has_the_same_digits_with_their_pixels_in_an_order_of_its_own(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from experiments.test_digits import written
 from forgetless.errors import ForgetlessError
-from forgetless.experiments import split_mnist
-from forgetless.running.run import Suite, run_all
+from forgetless.lab.experiments import split_mnist
+from forgetless.lab.running.run import Suite, run_all
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 
 import layouts
 from forgetless.errors import ForgetlessError
-from forgetless.experiments import split_cifar100, split_tiny_imagenet
-from forgetless.experiments.splitting import split
-from forgetless.running.run import Suite, run_all
-from forgetless.sets import CATALOGUE
+from forgetless.lab.datasets import CATALOGUE
+from forgetless.lab.experiments import split_cifar100, split_tiny_imagenet
+from forgetless.lab.experiments.parts.splitting import split
+from forgetless.lab.running.run import Suite, run_all
 from layouts import picture
 
 

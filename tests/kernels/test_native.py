@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError
-from forgetless.kernels import native
+from forgetless.measure.kernels.parts import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="forgetless was installed without a C compiler")
 

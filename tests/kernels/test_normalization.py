@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import forgetless
 from exactness import worst
-from forgetless import reference
-from forgetless.kernels import normalization
+from forgetless.measure import reference
+from forgetless.measure.kernels import normalization
 
 
 class Folded(nn.Module):

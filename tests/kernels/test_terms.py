@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 
 import forgetless
-from forgetless.kernels import native, terms
-from forgetless.kernels.terms import Dense, Lookups, Mixture, Outer, Tied, combined
+from forgetless.measure.kernels.parts import native, terms
+from forgetless.measure.kernels.parts.terms import Dense, Lookups, Mixture, Outer, Tied, combined
 
 
 @pytest.fixture(autouse=True)

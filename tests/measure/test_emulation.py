@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import forgetless
 from exactness import unchanged, worst
 from forgetless import ForgetlessError
-from forgetless.measure.emulation import CODES, emulate
+from forgetless.learn.families.emulation import CODES, emulate
 
 
 def network(dropout: bool = False) -> nn.Module:

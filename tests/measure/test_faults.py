@@ -17,13 +17,13 @@ from torch import Tensor
 
 import forgetless
 from exactness import worst
-from forgetless import reference
-from forgetless.engine import derived, plan
-from forgetless.kernels import RULES
-from forgetless.kernels.convolution import Patches
-from forgetless.kernels.embedding import Lookups
-from forgetless.kernels.rule import Samples
-from forgetless.kernels.terms import Dense, Outer
+from forgetless.measure import reference
+from forgetless.measure.engine import derived, plan
+from forgetless.measure.kernels import RULES
+from forgetless.measure.kernels.convolution import Patches
+from forgetless.measure.kernels.embedding import Lookups
+from forgetless.measure.kernels.parts.rule import Samples
+from forgetless.measure.kernels.parts.terms import Dense, Outer
 from problems import PROBLEMS
 
 Patch = pytest.MonkeyPatch
@@ -64,7 +64,7 @@ def modulus_per_batch(patch: Patch) -> None:
 def dropped_tied_use(patch: Patch) -> None:
     """Of several uses of a parameter only the first is kept."""
     right = derived.root_term
-    patch.setattr("forgetless.engine.tape.root_term", lambda root, uses: right(root, uses[:1]))
+    patch.setattr("forgetless.measure.engine.tape.root_term", lambda root, uses: right(root, uses[:1]))
 
 
 def padding_off_by_one(patch: Patch) -> None:

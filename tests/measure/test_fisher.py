@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import forgetless
 from exactness import errors, unchanged, worst
-from forgetless import ForgetlessError, reference
-from forgetless.measure import draws
+from forgetless import ForgetlessError
+from forgetless.measure import draws, reference
 
 Labels = Literal["sampled", "expected", "empirical"]
 KINDS: tuple[Labels, ...] = ("sampled", "expected", "empirical")
@@ -56,7 +56,9 @@ def test_equals_its_definition(
     torch.manual_seed(0)
     model, batch = build()
     model = model.to(dtype).eval()
-    batch = forgetless.data.mapped(batch, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    batch = forgetless.model.batches.mapped(
+        batch, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor
+    )
     expected = reference.fisher(model, batch, labels=labels, seed=3)
     with unchanged(model):
         found = forgetless.fisher(model, batch, labels=labels, seed=3, progress=False)

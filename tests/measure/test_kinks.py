@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forgetless.measure.kinks import on_a_kink, without
+from forgetless.measure.verify.kinks import on_a_kink, without
 
 
 class Moody(nn.Module):

@@ -13,8 +13,8 @@ from torch import nn
 import forgetless
 from exactness import errors, unchanged, worst
 from forgetless import Importance
-from forgetless.measure.kinks import on_a_kink, without
-from forgetless.output import Output
+from forgetless.measure.verify.kinks import on_a_kink, without
+from forgetless.model.outputs import Output
 from problems import PROBLEMS, Problem
 
 EXACT = 1e-10  # float64, of the layer's largest

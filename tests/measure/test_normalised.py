@@ -10,7 +10,7 @@ from torch import nn
 
 from forgetless import Anchor, Importance, mas, normalised
 from forgetless.errors import ForgetlessError
-from forgetless.measure.normalised import mean_squared_norm
+from forgetless.measure.normalized import mean_squared_norm
 
 
 def refused(sentence: str):

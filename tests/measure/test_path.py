@@ -12,7 +12,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import forgetless
 from exactness import worst
-from forgetless import Anchor, ForgetlessError, Importance, Path, reference
+from forgetless import Anchor, ForgetlessError, Importance, Path
+from forgetless.measure import reference
 
 STEPS = 7
 Make = Callable[[Any], Optimizer]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forgetless.heads import SCENARIOS, MultiHead
-from forgetless.methods.lwf import LwF
-from forgetless.task import Task
+from forgetless.learn.heads import SCENARIOS, MultiHead
+from forgetless.learn.methods.lwf import LwF
+from forgetless.learn.task import Task
 
 TEMPERATURE = 2.0
 

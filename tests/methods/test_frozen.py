@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forgetless.methods.frozen import Frozen
-from forgetless.task import Recipe
-from forgetless.train import Progress, learn
+from forgetless.learn.methods.frozen import Frozen
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import Progress, learn
 from streams import network, same, stream
 
 STREAM = stream(3)

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
-from forgetless import reference
-from forgetless.methods.mas import MAS
-from forgetless.task import Recipe
-from forgetless.train import learn
+from forgetless.learn.methods.mas import MAS
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import learn
+from forgetless.measure import reference
 from streams import network, stream
 
 STREAM = stream(3)

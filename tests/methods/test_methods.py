@@ -14,19 +14,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from forgetless import metrics, reference
 from forgetless.errors import ForgetlessError
-from forgetless.heads import MultiHead
-from forgetless.importance import Importance
-from forgetless.methods import METHODS, create
-from forgetless.methods.agem import away_from
-from forgetless.methods.composed import Composed
-from forgetless.methods.ewc import EWC, OnlineEWC
-from forgetless.methods.imm import IMMMean
-from forgetless.methods.lwf import LwF
-from forgetless.running.search import strengthen
-from forgetless.task import Method, Recipe, Task
-from forgetless.train import Outcome, Progress, learn
+from forgetless.lab.running.search import strengthen
+from forgetless.learn import metrics
+from forgetless.learn.families.composed import Composed
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.methods import METHODS, create
+from forgetless.learn.methods.agem import away_from
+from forgetless.learn.methods.ewc import EWC, OnlineEWC
+from forgetless.learn.methods.imm import IMMMean
+from forgetless.learn.methods.lwf import LwF
+from forgetless.learn.task import Method, Recipe, Task
+from forgetless.learn.train import Outcome, Progress, learn
+from forgetless.measure import reference
+from forgetless.measure.importance import Importance
 from streams import network, same, stream
 
 STREAM = stream(3)

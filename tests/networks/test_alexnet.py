@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.heads import MultiHead
-from forgetless.networks import alexnet as module
-from forgetless.networks.alexnet import FEATURES, SIZE, Enlarge, Mixed, alexnet
+from forgetless.lab.networks import alexnet as module
+from forgetless.lab.networks.alexnet import FEATURES, SIZE, Enlarge, Mixed, alexnet
+from forgetless.learn.heads import MultiHead
 
 models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
 
@@ -154,9 +154,9 @@ def test_mixed_precision_is_for_training_alone() -> None:
 
 
 def test_learning_in_mixed_precision_with_mas(small: None, tmp_path: Path) -> None:
-    from forgetless.methods.mas import MAS
-    from forgetless.task import Recipe, Task
-    from forgetless.train import learn
+    from forgetless.learn.methods.mas import MAS
+    from forgetless.learn.task import Recipe, Task
+    from forgetless.learn.train import learn
 
     torch.manual_seed(0)
     torch.save(models.alexnet().state_dict(), tmp_path / "small.pth")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from forgetless.networks.normalize import Normalize
+from forgetless.lab.networks.normalize import Normalize
 
 
 def test_pictures_are_normalised_channel_by_channel_and_laid_out_channels_last() -> None:

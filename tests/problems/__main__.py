@@ -15,8 +15,8 @@ from torch import nn
 
 import forgetless
 from exactness import worst
-from forgetless.measure.kinks import on_a_kink, without
-from forgetless.output import Output
+from forgetless.measure.verify.kinks import on_a_kink, without
+from forgetless.model.outputs import Output
 from problems import PROBLEMS, Problem
 
 PAGE = """# Exactness: what was measured on every kind of network

@@ -14,7 +14,7 @@ from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.models.vgg import make_layers
 
-from forgetless.networks import pretrained
+from forgetless.lab.networks import pretrained
 from problems.models import BERT, GPT, Llama, RecurrentLM, UNet, WindowedAttention
 from problems.problem import Batch, Problem, ids, module
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.report import markdown
+from forgetless.lab.report import markdown
 
 
 def results(**environment: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forgetless.errors import ForgetlessError
-from forgetless.report import page
+from forgetless.lab.report import page
 
 Results = dict[str, Any]
 

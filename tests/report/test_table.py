@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from forgetless.errors import ForgetlessError
-from forgetless.report import table
+from forgetless.lab.report import table
 
 Results = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.running.directory import RunDirectory
+from forgetless.lab.running.directory import RunDirectory
 
 CONFIG = {"experiment": "small", "recipe": {"lr": 0.1, "sizes": (1, 2)}}
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from forgetless import results
 from forgetless.errors import ForgetlessError
-from forgetless.running.parallel import Job, take_gpu
-from forgetless.running.run import Experiment, order_of, run
-from forgetless.task import Recipe
-from forgetless.train import Progress
+from forgetless.lab import results
+from forgetless.lab.running.parallel import Job, take_gpu
+from forgetless.lab.running.run import Experiment, order_of, run
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import Progress
 from streams import dying, network, stream
 
 EXPERIMENT = Experiment("small", stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=24), {"network": "small"})
@@ -124,8 +124,8 @@ def test_nobody_works_on_when_the_parent_is_killed(tmp_path: Path) -> None:
 import sys, os, signal, dataclasses
 sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent), *sys.path]!r}
 from streams import network, stream
-from forgetless.running.run import Experiment, run
-from forgetless.task import Recipe
+from forgetless.lab.running.run import Experiment, run
+from forgetless.learn.task import Recipe
 def die(job, progress):
     if progress.step >= 2:
         import multiprocessing

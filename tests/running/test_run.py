@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from forgetless import results
 from forgetless.errors import ForgetlessError
-from forgetless.running.parallel import Job
-from forgetless.running.run import Experiment, environment, run
-from forgetless.task import Recipe
-from forgetless.train import Progress
+from forgetless.lab import results
+from forgetless.lab.running.parallel import Job
+from forgetless.lab.running.run import Experiment, environment, run
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import Progress
 from streams import network, stream
 
 RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import streams
-from forgetless import methods
 from forgetless.errors import ForgetlessError
-from forgetless.running.search import learn_stream, search, search_split
-from forgetless.task import Recipe
+from forgetless.lab.running.search import learn_stream, search, search_split
+from forgetless.learn import methods
+from forgetless.learn.task import Recipe
 
 RECIPE = Recipe(0.05, 3, 16)
 pytestmark = pytest.mark.filterwarnings("ignore:the pull holds", "ignore:no strength was accepted")

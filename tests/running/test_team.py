@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.running.run import Experiment, run, run_all
-from forgetless.running.team import Team
-from forgetless.task import Recipe
+from forgetless.lab.running.run import Experiment, run, run_all
+from forgetless.lab.running.team import Team
+from forgetless.learn.task import Recipe
 from streams import network, stream
 
 EXPERIMENT = Experiment("small", stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=24), {"network": "small"})
@@ -22,8 +22,8 @@ SCRIPT = """
 import dataclasses, json, os, sys
 sys.path[:0] = {path!r}
 import test_team
-from forgetless.running.run import run_all
-from forgetless.running.team import Team
+from forgetless.lab.running.run import run_all
+from forgetless.lab.running.team import Team
 
 team = Team.join()
 seen = set()

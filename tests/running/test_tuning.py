@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from forgetless import methods
 from forgetless.errors import ForgetlessError
-from forgetless.heads import MultiHead
-from forgetless.running.run import Experiment, run
-from forgetless.running.search import STARTS
-from forgetless.running.tuning import Tuning
-from forgetless.task import Recipe
-from forgetless.train import Progress
+from forgetless.lab.running.run import Experiment, run
+from forgetless.lab.running.search import STARTS
+from forgetless.lab.running.tuning import Tuning
+from forgetless.learn import methods
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import Progress
 from streams import network, stream
 
 RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24)

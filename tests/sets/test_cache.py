@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from forgetless.errors import ForgetlessError
-from forgetless.sets.cache import decoded
-from forgetless.sets.pictures import Pictures, decode
+from forgetless.lab.datasets.reading.cache import decoded
+from forgetless.lab.datasets.reading.pictures import Pictures, decode
 from layouts import picture
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments.eight_tasks import TASKS
-from forgetless.experiments.mas_2018 import TASKS as PAPERS
-from forgetless.sets import CATALOGUE, entry, small
+from forgetless.lab.datasets import CATALOGUE, small
+from forgetless.lab.datasets.reading import entry
+from forgetless.lab.experiments.eight_tasks import TASKS
+from forgetless.lab.experiments.mas_2018 import TASKS as PAPERS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "vision"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.sets.download import download, unpack
-from forgetless.sets.entry import Source
+from forgetless.lab.datasets.reading.download import download, unpack
+from forgetless.lab.datasets.reading.entry import Source
 from host import CONTENT, MD5, SHA256, Host
 
 

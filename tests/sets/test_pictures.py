@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetless.errors import ForgetlessError
-from forgetless.sets import folder
-from forgetless.sets.pictures import Crop, Pictures, decode, halves
+from forgetless.lab.datasets.reading import folder
+from forgetless.lab.datasets.reading.pictures import Crop, Pictures, decode, halves
 from layouts import picture
 from warned import said
 

@@ -14,7 +14,7 @@ import torch
 
 import layouts
 from forgetless.errors import ForgetlessError
-from forgetless.sets import (
+from forgetless.lab.datasets import (
     CATALOGUE,
     aircraft100,
     cars196,
@@ -27,8 +27,8 @@ from forgetless.sets import (
     tiny_imagenet,
     voc_actions,
 )
-from forgetless.sets.entry import Entry
-from forgetless.sets.pictures import Crop, decode
+from forgetless.lab.datasets.reading.entry import Entry
+from forgetless.lab.datasets.reading.pictures import Crop, decode
 from layouts import person, picture, text
 
 

@@ -13,9 +13,9 @@ from torch import nn, optim
 
 from forgetless import Anchor, Budget, mas
 from forgetless.errors import ForgetlessError
-from forgetless.hold import Hold
-from forgetless.importance import Importance
-from forgetless.strength.dial import bound, shrink
+from forgetless.measure.importance import Importance
+from forgetless.protect.anchored_parameter import Hold
+from forgetless.protect.strength.dial import bound, shrink
 
 
 def refused(sentence: str):

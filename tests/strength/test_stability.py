@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from forgetless import stability_decay
 from forgetless.errors import ForgetlessError
-from forgetless.strength.stability import Try
+from forgetless.protect.strength.stability import Try
 
 
 @pytest.fixture

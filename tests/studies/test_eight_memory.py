@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from studies.eight_memory import METHODS, kept, network, samples
+from studies.eight_page import page
 
-from forgetless.running.run import Experiment
-from forgetless.studies.eight_memory import METHODS, kept, network, samples
-from forgetless.studies.eight_page import page
-from forgetless.task import Recipe
+from forgetless.lab.running.run import Experiment
+from forgetless.learn.task import Recipe
 from streams import network as small
 from streams import stream
 
@@ -42,7 +42,7 @@ def test_the_page_shows_it() -> None:
 
 
 def page_lines(memory: dict[str, object]) -> list[str]:
-    from forgetless.studies.eight_page import Found
+    from studies.eight_page import Found
 
     config = {"limit": 1, "size": 1, "recipe": {"epochs": 1}, "network": "other", "pair": "a-b", "tasks": []}
     return page([Found(config, {"runs": [], "tasks": []}, [])], memory).splitlines()

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies.eight_page import claims, collect, comparison, main, page, strengths, verdict, write
 
 from forgetless.errors import ForgetlessError
-from forgetless.experiments.paper import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
-from forgetless.results import summarise
-from forgetless.studies.eight_page import claims, collect, comparison, main, page, strengths, verdict, write
+from forgetless.lab.published.mas_2018 import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
+from forgetless.lab.results import summarise
 
 NAMES = ("one", "two")
 

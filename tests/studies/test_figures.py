@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from forgetless.errors import ForgetlessError
-from forgetless.studies import figures
+from studies import figures
 
 
 def point(curve: str, strength: float | None, old: float, new: float, moved: float) -> dict:

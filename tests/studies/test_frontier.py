@@ -12,10 +12,10 @@ from PIL import Image
 from torch import nn
 
 from forgetless import Anchor
-from forgetless.experiments.demo import Scale
-from forgetless.heads import MultiHead
-from forgetless.reference import mas as one_at_a_time
-from forgetless.studies import frontier
+from forgetless.lab.experiments.demo import Scale
+from forgetless.learn.heads import MultiHead
+from forgetless.measure.reference import mas as one_at_a_time
+from studies import frontier
 
 PAIR = frontier.PAIRS[0]
 

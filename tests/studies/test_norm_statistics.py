@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import nn
 
-from forgetless.heads import MultiHead
-from forgetless.studies import norm_statistics as study
-from forgetless.task import Task
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Task
+from studies import norm_statistics as study
 
 
 def network() -> MultiHead:

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from studies.plasticity import VARIANTS, Studied, main, study
 
-from forgetless import Agreement, results
-from forgetless.methods.mas import MAS
-from forgetless.metrics import forgetting_mas
-from forgetless.running.run import Experiment
-from forgetless.studies import plasticity
-from forgetless.studies.plasticity import VARIANTS, Studied, main, study
-from forgetless.task import Recipe
-from forgetless.train import learn
+from forgetless import Agreement
+from forgetless.lab import results
+from forgetless.lab.running.run import Experiment
+from forgetless.learn.methods.mas import MAS
+from forgetless.learn.metrics import forgetting_mas
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import learn
 from streams import network, stream
+from studies import plasticity
 
 STREAM = stream(3)
 RECIPE = Recipe(0.1, 2, 24)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from experiments.test_digits import written
-from forgetless.experiments import split_mnist
-from forgetless.running.run import run_all
-from forgetless.studies import reproduction
+from forgetless.lab.experiments import split_mnist
+from forgetless.lab.running.run import run_all
+from studies import reproduction
 
 
 def test_what_is_missing_is_said_to_be(tmp_path: Path) -> None:

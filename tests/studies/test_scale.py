@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forgetless import mas, normalised
-from forgetless.studies import scale
+from studies import scale
 
 
 def test_half_strength_is_where_the_change_is_half_of_fine_tunings():

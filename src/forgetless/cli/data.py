@@ -26,7 +26,7 @@ def _root() -> None:
 @app.command("list")
 def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
     """List all sets with their size and licence, and whether their folder is there."""
-    from forgetless.sets import CATALOGUE
+    from forgetless.lab.datasets import CATALOGUE
 
     rows = [
         {
@@ -64,7 +64,7 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
 @app.command()
 def where(name: Name, root: Root = Path("data"), as_json: AsJson = False) -> None:
     """Say what a set needs, where to get it, and under which terms."""
-    from forgetless.sets import entry
+    from forgetless.lab.datasets import entry
 
     found = entry(name)
     facts = {
@@ -96,8 +96,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check that a set is there whole: its classes, labels, counts and files, and the checksum of its listing."""
-    from forgetless.sets import entry
-    from forgetless.sets.pictures import decode
+    from forgetless.lab.datasets import entry
+    from forgetless.lab.datasets.reading.pictures import decode
 
     found = entry(name)
     parts = found.load(root)
@@ -138,7 +138,8 @@ def fetch(
     unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack archives.")] = True,
 ) -> None:
     """Download a set, going on where an earlier attempt was cut off, check its files and unpack them."""
-    from forgetless.sets import download, entry
+    from forgetless.lab.datasets import entry
+    from forgetless.lab.datasets.reading import download
 
     found = entry(name)
     if not found.sources:

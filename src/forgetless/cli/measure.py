@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.cli.models import TORCHVISION, load_data, load_model
+from forgetless.cli.parts.models import TORCHVISION, load_data, load_model
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from forgetless.importance import Importance
+    from forgetless.measure.importance import Importance
 
 
 def measure(

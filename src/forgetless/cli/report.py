@@ -19,8 +19,8 @@ def report(
     """Show the results of a run as a table and write its page, report.html, anew; Markdown is only printed."""
     from rich.console import Console
 
-    from forgetless import results
-    from forgetless.report import markdown, page, table
+    from forgetless.lab import results
+    from forgetless.lab.report import markdown, page, table
 
     found = results.read(run)
     shown = table(found)

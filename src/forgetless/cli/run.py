@@ -21,27 +21,27 @@ from typer.core import TyperGroup
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
-    from forgetless.running.parallel import Job
-    from forgetless.running.run import Experiment, Suite
-    from forgetless.train import Progress
+    from forgetless.lab.running.parallel import Job
+    from forgetless.lab.running.run import Experiment, Suite
+    from forgetless.learn.train import Progress
 
 
 class _Experiments(TyperGroup):
     """The experiments as commands; what there is, is looked up when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        from forgetless.experiments import EXPERIMENTS
+        from forgetless.lab.experiments import EXPERIMENTS
 
         return list(EXPERIMENTS)
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        from forgetless.experiments import EXPERIMENTS
+        from forgetless.lab.experiments import EXPERIMENTS
 
         return _command(name, EXPERIMENTS[name]) if name in EXPERIMENTS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from forgetless.parameters import listing
+            from forgetless.model.parameters import listing
 
             raise ForgetlessError(
                 f"there is no experiment {args[0]!r}; there are {listing(self.list_commands(ctx), most=99)}."
@@ -117,9 +117,10 @@ def _run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
 ) -> None:
-    from forgetless import experiments, methods
-    from forgetless.running.run import Suite, run_all
-    from forgetless.running.team import Team
+    from forgetless.lab import experiments
+    from forgetless.lab.running.run import Suite, run_all
+    from forgetless.lab.running.team import Team
+    from forgetless.learn import methods
 
     team = Team.join()
     for each in method or ():
@@ -181,7 +182,7 @@ def _how_to_continue(out: Path, torchrun: bool) -> str:
 def _show(found: dict[str, Any], out: Path) -> None:
     from rich.console import Console
 
-    from forgetless.report import table
+    from forgetless.lab.report import table
 
     Console().print(table(found))
     typer.echo(f"\nresults: {out / 'results.json'}\npage:    {out / 'report.html'}")

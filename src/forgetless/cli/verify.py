@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.cli.models import load_data, load_model
+from forgetless.cli.parts.models import load_data, load_model
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
-    from forgetless.measure.verification import Verification
+    from forgetless.measure.verify.verification import Verification
 
 
 def verify(
@@ -49,9 +49,9 @@ def verify(
     """
     import torch
 
-    from forgetless import reference
-    from forgetless.data import rows
-    from forgetless.measure.verification import verify as verified
+    from forgetless.measure import reference
+    from forgetless.measure.verify.verification import verify as verified
+    from forgetless.model.batches import rows
 
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ForgetlessError(f"--tolerance must be positive, not {tolerance}.")

@@ -1,1 +1,1 @@
-"""Estimators: (model, data) → Importance, one file each."""
+"""(model, data) → `Importance`: how much every parameter matters to what the network computes."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forgetless.shapes import Float, Int
+from forgetless.model.shapes import Float, Int
 
 _CELLS = 1 << 22  # probabilities that are summed up at a time
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from forgetless.distributed import ranks_of, resharded
-from forgetless.engine.refusals import refuse_devices
-from forgetless.engine.sweep import Quantity, Sums, sweep
-from forgetless.engine.together import sweep_together
 from forgetless.errors import ForgetlessError
-from forgetless.importance import Importance, refuse_mismatch
-from forgetless.parameters import fingerprints, trainable, unwrapped
+from forgetless.measure.engine.lockstep import sweep_together
+from forgetless.measure.engine.refusals import refuse_devices
+from forgetless.measure.engine.sweep import Quantity, Sums, sweep
+from forgetless.measure.importance import Importance, refuse_mismatch
+from forgetless.model.parameters import fingerprints, trainable, unwrapped
+from forgetless.model.ranks import ranks_of
+from forgetless.model.sharding import resharded
 
 Until = float | Callable[[Importance], bool] | None
 
@@ -36,7 +37,7 @@ def measure(
 
     Args:
         model: any module.
-        dataset: see `forgetless.data`.
+        dataset: see `forgetless.model.batches`.
         quantity: what is summed over samples.
         estimator: what the result says it is.
         into: an earlier measurement to pool with; unchanged.

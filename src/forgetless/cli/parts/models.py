@@ -1,0 +1,111 @@
+"""What a command's MODEL and `--data` name: networks by the function that makes them, samples by their file."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forgetless.errors import ForgetlessError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TORCHVISION = "torchvision"
+
+
+def load_model(name: str, weights: Path | None, random: bool = False) -> nn.Module:
+    """The network that `package.module:function` or `torchvision:NAME` makes, with the weights of a file.
+
+    Args:
+        name: what makes it.
+        weights: a safetensors file.
+        random: whether random weights will do, where no file is given.
+
+    Raises:
+        ForgetlessError: no such model, it cannot be made, or the file is of another.
+    """
+    from torch import nn
+
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise ForgetlessError(f"{name!r} names no model; write package.module:function or torchvision:NAME.")
+    if module == TORCHVISION and weights is None and not random:
+        raise ForgetlessError(f"{name} has random weights until you name a file with --weights.")
+    try:
+        network = _torchvision_model(function) if module == TORCHVISION else _made_by(module, function)
+    except ForgetlessError:
+        raise
+    except Exception as error:
+        raise ForgetlessError(f"{name} could not be made: {type(error).__name__}: {error}.") from error
+    if not isinstance(network, nn.Module):
+        raise ForgetlessError(f"{name} gives a {type(network).__name__}, not a torch.nn.Module.")
+    if weights is not None:
+        _load_weights(network, weights)
+    return network
+
+
+def _made_by(module: str, function: str) -> Any:
+    # As `python -m` does: a script installed elsewhere does not look in the current folder by itself.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), function, None)
+    except ImportError as error:
+        raise ForgetlessError(f"the module {module!r} cannot be imported: {error}.") from error
+    if not callable(made):
+        raise ForgetlessError(f"the module {module!r} has no function {function!r}.")
+    return made()
+
+
+def _torchvision_model(name: str) -> Any:
+    from forgetless.model.parameters import listing
+
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise ForgetlessError("torchvision is not installed: pip install 'forgetless[vision]'.") from error
+    if name not in models.list_models():
+        close = [other for other in models.list_models() if other.startswith(name[:3])] or models.list_models()
+        raise ForgetlessError(f"torchvision has no model {name!r}; it has {listing(close)}.")
+    return models.get_model(name, weights=None)
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    from safetensors.torch import load_model
+
+    from forgetless.model.parameters import listing
+
+    try:
+        missing, unexpected = load_model(network, path, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip().rstrip(".")
+        raise ForgetlessError(f"{path} holds the weights of another model: {reason}.") from error
+    except Exception as error:
+        raise ForgetlessError(f"{path} cannot be read as safetensors: {error}.") from error
+    if missing or unexpected:
+        lacks = f"it lacks {listing(sorted(missing))}" if missing else ""
+        extra = f"the model has no {listing(sorted(unexpected))}" if unexpected else ""
+        reasons = " and ".join(filter(None, (lacks, extra)))
+        raise ForgetlessError(f"{path} holds the weights of another model: {reasons}.")
+
+
+def load_data(path: Path, size: int, limit: int | None) -> Any:
+    """Pictures, or the tensors of a file: one is the inputs, several are the model's keywords."""
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    if path.is_dir():
+        from forgetless.lab.experiments.parts import images
+
+        return images.load(path, size=size, limit=limit).train[0]
+    try:
+        if path.suffix == ".npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        tensors = load_file(path)
+    except Exception as error:
+        raise ForgetlessError(f"{path} is no picture set, .npy or .safetensors file: {error}.") from error
+    return next(iter(tensors.values())) if len(tensors) == 1 else tensors

@@ -1,0 +1,1 @@
+"""The experiments: what the papers ran, and what we run."""

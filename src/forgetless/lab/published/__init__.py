@@ -1,0 +1,1 @@
+"""Published numbers, to be shown beside ours."""

@@ -1,0 +1,54 @@
+"""The results as a Markdown section, for pages that are kept beside the code: the command, the table, the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from forgetless.lab.results import Estimate, Summary, percent, summarise
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Write the content of a `results.json` as Markdown: a row per task, a column per method, averages below.
+
+    A cell reads "accuracy when the task was learned → what is left of it after the last task", in percent, with the
+    standard deviation of the latter over runs.
+
+    Raises:
+        ForgetlessError: the content is not the results of an experiment, or holds no run yet.
+    """
+    summary = summarise(results)
+    return "\n".join(_lines(summary)) + "\n"
+
+
+def _lines(summary: Summary) -> Iterator[str]:
+    environment = dict(summary.environment)
+    if command := environment.pop("command", None):
+        yield from ("```console", f"$ {command}", "```", "")
+    yield "| task | " + " | ".join(_cell(method.label) for method in summary.methods) + " |"
+    yield "|---" * (1 + len(summary.methods)) + "|"
+    for number, task in enumerate(summary.tasks):
+        cells = (_pair(method.learned[number], method.now[number]) for method in summary.methods)
+        yield f"| {_cell(task)} | {' | '.join(cells)} |"
+    averages = (f"**{_pair(method.average_learned, method.average)}**" for method in summary.methods)
+    yield f"| **average** | {' | '.join(averages)} |"
+    yield f"| **forgetting** | {' | '.join(percent(method.forgetting) for method in summary.methods)} |"
+    yield f"| minutes | {' | '.join(_minutes(method.seconds) for method in summary.methods)} |"
+    yield ""
+    yield (
+        f"Accuracy on test data in percent, when learned → now; {summary.runs}. "
+        f"{', '.join(f'{key} {value}' for key, value in environment.items())}."
+    )
+
+
+def _pair(learned: Estimate | None, now: Estimate | None) -> str:
+    before = "–" if learned is None else Estimate(learned.mean).percent()
+    return f"{before} → {percent(now)}"
+
+
+def _minutes(seconds: Mapping[str, Estimate]) -> str:
+    return f"{sum(estimate.mean for estimate in seconds.values()) / 60:.1f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,89 @@
+"""The results as a table for the terminal, made to be understood by somebody who sees it for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, percent, summarise
+
+_WIDTH = 80  # what a terminal shows without wrapping, and what rich assumes of a pipe
+_NAME = 24  # longer task names are cut
+
+
+def table(results: Mapping[str, Any]) -> Group:
+    """Draw the content of a `results.json`: a row per task, a column per method, averages below.
+
+    A cell reads "accuracy when the task was learned → what is left of it after the last task", in percent. With
+    several runs these are means, and the latter has its standard deviation. Methods that do not fit go below.
+
+    Raises:
+        ForgetlessError: the content is not the results of an experiment, or holds no run yet.
+    """
+    summary = summarise(results)
+    name = min(_NAME, max(len("forgetting"), *map(len, summary.tasks)))
+    columns = [_column(method) for method in summary.methods]
+    width = 3 + max(len(line) for column in columns for cell in column for line in cell.plain.splitlines())
+    fit = max(1, (_WIDTH - name) // width)
+    blocks = [columns[start : start + fit] for start in range(0, len(columns), fit)]
+    return Group(_title(summary), *(_block(summary.tasks, block) for block in blocks), _legend(summary))
+
+
+def _title(summary: Summary) -> Text:
+    tasks = "one task" if len(summary.tasks) == 1 else f"{len(summary.tasks)} tasks, one after the other"
+    tasks += "" if summary.places == summary.tasks else ", in several orders"
+    return Text(f"\n{summary.experiment}: {tasks}", "bold")
+
+
+def _block(tasks: Sequence[str], columns: Sequence[Sequence[Text]]) -> Table:
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
+    drawn.add_column(Text("\ntask", "bold"), overflow="ellipsis", no_wrap=True, max_width=_NAME)
+    for head, *_ in columns:
+        drawn.add_column(head, justify="right", no_wrap=True)
+    for row, name in enumerate([*tasks, "average", "forgetting"], start=1):
+        drawn.add_row(Text(name), *(column[row] for column in columns), end_section=row == len(tasks))
+    return drawn
+
+
+def _column(method: MethodSummary) -> list[Text]:
+    """The head and the cells of a method: a row per task, then the average and the forgetting."""
+    pairs = zip(method.learned, method.now, strict=True)
+    return [
+        Text.assemble((method.label, "bold"), ("\nlearned → now", "dim")),
+        *(_pair(learned, now, _colour(learned, now)) for learned, now in pairs),
+        _pair(method.average_learned, method.average, "bold"),
+        Text(percent(method.forgetting), "bold"),
+    ]
+
+
+def _pair(learned: Estimate | None, now: Estimate | None, style: str) -> Text:
+    before = "–" if learned is None else Estimate(learned.mean).percent()
+    return Text.assemble((f"{before} → ", "dim"), (f"{percent(now):>5}", style))
+
+
+def _colour(learned: Estimate | None, now: Estimate | None) -> str:
+    if learned is None or now is None:
+        return ""
+    lost = learned.mean - now.mean
+    return "red" if lost > 0.1 else "yellow" if lost > 0.03 else "green"
+
+
+def _legend(summary: Summary) -> Table:
+    legend = Table.grid(padding=(0, 2))
+    for word, meaning in _meanings(summary):
+        legend.add_row(Text(word), Text(meaning, "dim"))
+    return legend
+
+
+def _meanings(summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "learned", "accuracy on test data, in percent, right after the task was learned"
+    yield "now", "what is left of it after the last task"
+    yield "forgetting", "points lost on average over all tasks but the last; 0 is none"
+    yield from ((m.method, MEANING[m.method]) for m in summary.methods if m.method in MEANING)
+    if any(len(method.seeds) > 1 for method in summary.methods):
+        yield "±", f"standard deviation over {summary.runs}; all numbers are means over them"

@@ -1,0 +1,75 @@
+"""Averaged Gradient Episodic Memory: never step where the loss on old samples would rise.
+
+Chaudhry, Ranzato, Rohrbach, Elhoseiny, "Efficient Lifelong Learning with A-GEM", ICLR 2019, arXiv 1812.00420.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from forgetless.learn.families.memory import mean_loss, recall
+from forgetless.learn.families.replaying import Replaying
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Task
+
+
+@dataclass
+class AGEM(Replaying):
+    """`g ← g − (gᵀr / rᵀr) r` where `gᵀr < 0`: g the step's gradient, r that of the loss on a batch from memory.
+
+    Over all parameters together, r on as many samples as the step. Needs old samples and their labels. Memory: `memory`
+    samples. What an optimiser with momentum does with g is not bound to lower the old loss, here as in the paper.
+
+    What differs from the paper: the memory is filled when a task ends, with equal random shares (see `er`); where the
+    recipe clips, g is clipped before.
+
+    Attributes:
+        memory: the most samples kept, of all tasks together.
+    """
+
+    name: ClassVar[str] = "a-gem"
+    _batch: int = field(default=0, init=False, repr=False)
+    _hook: RemovableHandle | None = field(default=None, init=False, repr=False)
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Look at every step's gradient before it is taken."""
+
+        def project(*_: object) -> None:
+            if len(self._memory):
+                trained = [weights for weights in model.parameters() if weights.requires_grad]
+                with torch.enable_grad():
+                    loss = mean_loss(recall(model, self._memory.draw(self._batch)))
+                away_from(trained, torch.autograd.grad(loss, trained, allow_unused=True))
+
+        self._hook = optimizer.register_step_pre_hook(project)
+
+    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
+        """Nothing; only the size of the batch is noted."""
+        self._batch = len(labels)
+        return None
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """Keep samples of the task."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = None
+        super().end(model, task)
+
+
+@torch.no_grad()
+def away_from(weights: list[torch.nn.Parameter], reference: tuple[Tensor | None, ...]) -> None:
+    """Take from the gradients of `weights` what goes against `reference`; in place, all of them as one vector."""
+    known = [(w.grad, r) for w, r in zip(weights, reference, strict=True) if w.grad is not None and r is not None]
+    dot = sum((torch.sum(g * r) for g, r in known), start=torch.zeros(()))
+    if not dot < 0:
+        return
+    square = sum((torch.sum(r * r) for r in reference if r is not None), start=torch.zeros(()))
+    for w, r in zip(weights, reference, strict=True):
+        if r is not None:
+            w.grad = -(dot / square) * r if w.grad is None else w.grad - (dot / square) * r

@@ -1,0 +1,45 @@
+"""L2-SP: hold every weight alike to where the task started.
+
+Li, Grandvalet, Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018,
+arXiv 1802.01483. Hsu et al. 2018 call it L2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.optim import Optimizer
+
+from forgetless.learn.families.anchored import Anchored, alike
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Task
+from forgetless.protect.anchor import Anchor
+
+
+@dataclass
+class L2SP(Anchored):
+    """Ω = 1: `λ Σ (θ − θ⁰)²` over what tasks share, θ⁰ the weights at the start of the task. What importance must beat.
+
+    What differs from the paper: it writes `α/2 Σ (θ − θ⁰)²`, so that `λ = α/2`, and decays the new head as well; here
+    weight decay is the recipe's. A pretrained trunk is held from the first task on, one from scratch from the second.
+
+    Attributes:
+        strength: λ; not tuned. The paper searches α between 0.001 and 1 for each data set.
+        new_rows: whether the rows that a head grows for the task's classes are held to their first values as well, as
+            in the code of Hsu et al.: where λ is large, new classes are then hardly learned.
+    """
+
+    name: ClassVar[str] = "l2sp"
+    strength: float = 0.01
+    new_rows: bool = False
+
+    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+        """Anchor a trunk that knows something to the weights of now, and attach."""
+        held = alike(model, task, self.name, new_rows=self.new_rows) if model.knows_something else None
+        self._anchor = Anchor(model, held, self.strength)
+        super().begin(model, task, optimizer)
+
+    def end(self, model: MultiHead, task: Task) -> None:
+        """Detach; the next task has a start of its own."""
+        self.anchor(model).detach()

@@ -1,0 +1,293 @@
+"""One ordinary backward pass that leaves `Σ_n |g_n|` of every parameter instead of `Σ_n g_n`.
+
+While a `Tape` is active, every torch operation that consumes a tracked parameter is looked up in the kernels. Where a
+rule holds, the operation runs as it is, but its backward hands the parameter's *term* (its per-sample gradients in
+compact form) over and computes only the gradient of the activations. Every use of a parameter hangs on the parameter's
+*slot*, a node of the autograd graph: autograd itself runs it after the last of them, so tied and reused parameters sum
+over their uses inside a sample, and a term is freed as soon as it was used.
+
+What is computed from parameters alone (`derived`) runs as it is, until it meets the samples. Operations that no rule
+serves are never passed silently: their parameters are reported in `Tape.unruled`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from forgetless.measure.engine.derived import REARRANGING, SHAPED_LIKE, Derived, root_term
+from forgetless.measure.kernels import (
+    ELEMENTWISE,
+    JOINING,
+    REWRITES,
+    RULES,
+    Call,
+    Samples,
+    Term,
+    mark_of_samples,
+    of_samples,
+    spread,
+    spread_term,
+)
+from forgetless.model import batches
+
+Deposit = Callable[[str, Tensor], None]
+Axis = tuple[int, bool]
+
+
+class Tape(TorchFunctionMode):
+    """Makes the backward pass of what runs inside deposit `Σ_n |g_n|^power` of every tracked parameter.
+
+    Args:
+        parameters: the tracked parameters by name.
+        batch: the batch that goes through; what is computed from its tensors depends on the samples.
+        power: 1 for the modulus (MAS), 2 for the square (Fisher).
+        deposit: called as `deposit(name, Σ_n |g_n|^power)` once per parameter during the backward pass.
+        axes: name → where the samples are in the input of the operations that use it, if not in the first axis: the
+            axis, and whether it is folded with the sample index running fastest.
+        into: name → what this pass adds to, in place; such a tensor is then what is deposited.
+
+    Attributes:
+        unruled: name → the operation that no rule serves. Such a parameter's deposits mean nothing.
+        met: the shape of the input wherever parameters met the samples: (their names, shape) in order.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        batch: Any,
+        power: int,
+        deposit: Deposit,
+        axes: Mapping[str, Axis] | None = None,
+        into: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.unruled: dict[str, str] = {}
+        self.met: list[tuple[tuple[str, ...], torch.Size]] = []
+        self._count = batches.size(batch)
+        self._axes = axes or {}
+        self._into = {} if into is None else into
+        self._power = power
+        self._deposit = deposit
+        self._derived = {id(p): Derived(p, {name: p}, rearranged=True) for name, p in parameters.items()}
+        self._slots: dict[str, Tensor] = {}
+        self._used: dict[str, list[Derived]] = {}
+        for tensor in batches.tensors(batch):
+            mark_of_samples(tensor)
+
+    def close(self) -> None:
+        """Let go of the graph: it holds the tape, which holds it, so that neither would ever be freed."""
+        for held in (self._slots, self._derived, self._used):
+            held.clear()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run `func`; what it computes from samples is marked so, what from parameters alone is followed."""
+        kwargs = kwargs or {}
+        body = body_of(func) if func in _BACKWARD else None
+        if body is not None:
+            with self:
+                return body(*args, **kwargs)
+        tensors = list(batches.tensors((args, kwargs)))
+        found = [self._derived[id(tensor)] for tensor in tensors if id(tensor) in self._derived]
+        for tensor in tensors:  # the mark is lost on a copy, such as the input of a checkpointed block
+            if tensor.requires_grad and id(tensor) not in self._derived:
+                mark_of_samples(tensor)
+        sampled = any(of_samples(tensor) for tensor in tensors)
+        if found and (not sampled or (func in SHAPED_LIKE and id(args[0]) in self._derived)):
+            return self._derive(func, found, args, kwargs)
+        result = self._meet(func, found, args, kwargs) if found else func(*args, **kwargs)
+        if sampled:
+            for tensor in batches.tensors(result):
+                mark_of_samples(tensor)
+        return result
+
+    def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
+        """An operation on parameters alone."""
+        result = func(*args, **kwargs)
+        rearranged = func in REARRANGING and all(item.rearranged for item in found)
+        roots = {name: root for item in found for name, root in item.roots.items()}
+        for tensor in batches.tensors(result):
+            if tensor.requires_grad and id(tensor) not in self._derived:
+                self._derived[id(tensor)] = Derived(tensor, roots, rearranged)
+        return result
+
+    def _meet(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
+        """An operation in which parameters meet the samples: by its rule, rewritten, spread, or reported."""
+        rewrite = REWRITES.get(func) or body_of(func)
+        if rewrite is not None:
+            with self:
+                result = rewrite(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        names = tuple(dict.fromkeys(name for item in found for name in item.roots))
+        samples = Samples(self._count, *self._axes.get(names[0], (0, False)))
+        if func in RULES:
+            call = RULES[func](samples, *args, **kwargs)
+            shape = next(tensor.shape for tensor in batches.tensors((args, kwargs)) if of_samples(tensor))
+            self.met.append((names, shape))
+            if call is not None and of_samples(call.input):
+                return self._use(call)
+        if func in ELEMENTWISE or func in JOINING:
+            args, served = self._spread(func, samples, names, args)
+            if served:
+                return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if any(tensor.requires_grad for tensor in batches.tensors(result)):
+            for name in names:
+                self.unruled.setdefault(name, getattr(func, "__name__", str(func)))
+        return result
+
+    def _use(self, call: Call) -> Tensor:
+        uses = [self._derived.get(id(parameter)) for parameter in call.parameters]
+        ledgers = [None if use is None else use.terms for use in uses]
+        values = [None if parameter is None else parameter.detach() for parameter in call.parameters]
+        slots = self._hang([use for use in uses if use is not None])
+        return _Use.apply(call, ledgers, values, call.input, *slots)  # type: ignore[no-any-return]
+
+    def _spread(
+        self, func: Callable[..., Any], samples: Samples, names: tuple[str, ...], args: tuple[Any, ...]
+    ) -> tuple[tuple[Any, ...], bool]:
+        """The arguments with every derived tensor spread to one virtual copy per row, if each can be."""
+        others = [tensor for tensor in batches.tensors(args) if of_samples(tensor)]
+        ranks = [tensor.dim() for tensor in batches.tensors(args)]
+        largest = max(others, key=lambda tensor: tensor.dim())
+        self.met.append((names, largest.shape))
+        if largest.dim() <= samples.axis or largest.dim() < max(ranks):
+            return args, False
+        rows = largest.shape[samples.axis]
+        spreads: dict[int, Tensor] = {}
+        for tensor in batches.tensors(args):
+            use = self._derived.get(id(tensor))
+            if use is None or id(tensor) in spreads:
+                continue
+            wide = spread(tensor.detach(), largest.dim(), rows, samples)
+            if wide is None or (func in JOINING and wide.shape != tensor.shape):
+                return args, False
+
+            def settle(gradient: Tensor, use: Derived = use) -> None:
+                use.terms.append(spread_term(gradient, use.value, samples))
+
+            spreads[id(tensor)] = _Spread.apply(wide, settle, *self._hang([use]))
+        return batches.mapped(args, lambda tensor: spreads.get(id(tensor), tensor)), True
+
+    def _hang(self, uses: Sequence[Derived]) -> list[Tensor]:
+        """The slots that these uses hang on."""
+        slots: dict[str, Tensor] = {}
+        for use in uses:
+            for name, root in use.roots.items():
+                uses_so_far = self._used.setdefault(name, [])
+                if name not in self._slots or not self._slots[name].requires_grad:
+                    self._slots[name] = _Slot.apply(root, lambda name=name, root=root: self._settle(name, root))
+                if use not in uses_so_far:
+                    uses_so_far.append(use)
+                slots[name] = self._slots[name]
+        return list(slots.values())
+
+    def _settle(self, name: str, root: Tensor) -> None:
+        """All uses of a parameter have handed over their terms."""
+        term = root_term(root, self._used[name])
+        if term is not None:
+            self._deposit(name, term.modulus_sum(self._power, self._into.get(name)))
+        for use in self._used.pop(name):
+            if not any(use in uses for uses in self._used.values()):
+                use.terms.clear()
+
+
+class _Slot(torch.autograd.Function):
+    """The node that every use of one parameter hangs on; it runs when the last of them has."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, settle: Callable[[], None]) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.settle = settle
+        return parameter.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:
+        with torch._C.DisableTorchFunction():
+            ctx.settle()
+        return None, None
+
+
+class _Use(torch.autograd.Function):
+    """One operation on one or more parameters: terms to their ledgers, the ordinary gradient to the input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: Call,
+        ledgers: list[list[Term] | None],
+        values: list[Tensor | None],
+        x: Tensor,
+        *slots: Tensor,
+    ) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.call, ctx.ledgers, ctx.values, ctx.slots = call, ledgers, values, len(slots)
+        ctx.save_for_backward(x)
+        return call.forward(x, *values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        (d,) = gradients
+        (x,) = ctx.saved_tensors
+        dx = None
+        if d is not None:
+            with torch._C.DisableTorchFunction():
+                for term, ledger in zip(ctx.call.terms, ctx.ledgers, strict=True):
+                    if ledger is not None:
+                        ledger.append(term(d, x))
+                if ctx.needs_input_grad[3]:
+                    dx = ctx.call.input_gradient(d, x, *ctx.values)
+        return None, None, None, dx, *(None,) * ctx.slots
+
+
+class _Spread(torch.autograd.Function):
+    """Virtual copies of a derived tensor, one a row; the gradients of the copies become its term."""
+
+    @staticmethod
+    def forward(ctx: Any, copies: Tensor, settle: Callable[[Tensor], None], *slots: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.settle, ctx.slots = settle, len(slots)
+        return copies.view_as(copies)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[None, ...]:
+        if gradients[0] is not None:
+            with torch._C.DisableTorchFunction():
+                ctx.settle(gradients[0])
+        return None, None, *(None,) * ctx.slots
+
+
+_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+
+
+@cache
+def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The body of one of torch's Python functions (`F.layer_norm`, …); `None` for a built-in one.
+
+    Such a function hands itself to the mode instead of running, and inside the mode its own calls would be hidden. The
+    copy made here has the same code but never hands itself over.
+    """
+    if not isinstance(function, types.FunctionType) or not any(c in function.__globals__ for c in _CHECKS):
+        return None
+    never = dict.fromkeys(_CHECKS, lambda *_: False)
+    scope = {**function.__globals__, **never}
+    body = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    body.__kwdefaults__ = function.__kwdefaults__
+    return body
+
+
+# The mode stays on in the backward pass: a checkpointed block runs forward again inside it.
+_BACKWARD = (Tensor.backward, torch.autograd.backward)

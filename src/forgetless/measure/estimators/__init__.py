@@ -1,0 +1,1 @@
+"""What is measured, an estimator a file: an open list."""

@@ -1,0 +1,177 @@
+"""The diagonal of the Fisher information: how sensitive what the network predicts is to each parameter.
+
+Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017 (EWC). Of its three readings,
+Kunstner, Balles, Hennig, "Limitations of the empirical Fisher approximation", NeurIPS 2019, tell which is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from forgetless.errors import ForgetlessError
+from forgetless.measure import draws
+from forgetless.measure.engine.sweep import Quantity
+from forgetless.measure.importance import Importance
+from forgetless.measure.measurement import Until, measure
+from forgetless.model import batches
+from forgetless.model.outputs import Forward, Output, Select
+from forgetless.model.ranks import place_of
+
+Labels = Literal["sampled", "expected", "empirical"]
+IGNORED = -100  # the label of a position that has none, as in torch's cross entropy
+
+
+def fisher(
+    model: nn.Module,
+    data: Any,
+    *,
+    labels: Labels = "sampled",
+    seed: int = 0,
+    into: Importance | None = None,
+    output: Select = None,
+    forward: Forward | None = None,
+    exclude: str | Iterable[str] = (),
+    batch_size: int | None = None,
+    until: Until = None,
+    progress: bool = True,
+) -> Importance:
+    """Measure the diagonal Fisher information of a classifier, exact per sample.
+
+        F = 1/N Σ_n (∂ log p(y_n | x_n; θ) / ∂θ)²,  y_n ~ p(y | x_n; θ)          labels="sampled"
+        F = 1/N Σ_n Σ_c p(c | x_n; θ) (∂ log p(c | x_n; θ) / ∂θ)²                labels="expected"
+        F = 1/N Σ_n (∂ log p(y_n | x_n; θ) / ∂θ)²,  y_n as in the data           labels="empirical"
+
+    Where F(x) has logits at every position t, as a language model has, `log p(y|x) = Σ_t log p(y_t|x)` and a sample is
+    the whole sequence. Eval mode; the model is left as found. EWC's `λ/2 Σ F (θ − θ*)²` is an anchor of strength λ/2.
+
+    Args:
+        model: a trained classifier.
+        data: as for `forgetless.mas`; unlabelled, except for "empirical".
+        labels: "sampled" is the true Fisher information by one draw a sample, at the price of one backward pass;
+            "expected" is its exact expectation, at the price of as many passes as there are classes (times positions);
+            "empirical" takes the labels of the data: the second of a tuple, or "labels" of a dict; −100 leaves a
+            position out. It is no estimate of the other two, and vanishes where the network is right and sure.
+        seed: which labels are drawn; the random generators of torch are neither used nor moved. Of W processes that
+            measure together, rank r takes its samples to be r, r + W, r + 2 W, …, as DistributedSampler deals them out.
+        into: an earlier measurement of the same network to pool with; it is left unchanged.
+        output: which tensor of the model's output are the logits, `[N, C]` or `[N, T, C]`; see `forgetless.mas`.
+        forward: (model, batch) → output, where `model(inputs)` is not the way.
+        exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+        batch_size: samples at a time, for memory; it never changes the numbers.
+        until: stop early; see `forgetless.mas`.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Sums and count over the samples, float32 or wider; `.mean()` is F.
+
+    Raises:
+        ForgetlessError: logits of another shape, labels that are missing, no class indices or out of range (named
+            sample), and all that `forgetless.mas` refuses.
+    """
+    if labels not in ("sampled", "expected", "empirical"):
+        raise ForgetlessError(f'labels must be "sampled", "expected" or "empirical", not {labels!r}.')
+    function = Output(output, forward)
+
+    def sampled(model: nn.Module, batch: Any) -> Tensor:
+        log_p = log_probabilities(function, model, batch["samples"])
+        return _chosen(log_p, draws.labels(log_p, seed, batch["numbers"]))
+
+    def expected(model: nn.Module, batch: Any) -> Tensor:
+        log_p = log_probabilities(function, model, batch)
+        finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # a class that is ruled out has log p = −∞ and p = 0
+        return ((log_p.detach() / 2).exp() * finite).flatten(1)  # (√p ∂ log p)² = p (∂ log p)²
+
+    def empirical(model: nn.Module, batch: Any) -> Tensor:
+        log_p = log_probabilities(function, model, batch["samples"])
+        return _chosen(log_p, checked(batch["targets"], log_p, batch["numbers"]))
+
+    def marked() -> Iterator[dict[str, Any]]:
+        rank, size = place_of(model)
+        start = rank if into is None else rank + round(into.count)
+        for batch in batches.of(data, batch_size):
+            numbers = torch.arange(start, start + size * batches.size(batch), size)
+            rows = {"samples": batch, "numbers": numbers}
+            yield rows | {"targets": given_labels(batch)} if labels == "empirical" else rows
+            start += size * len(numbers)
+
+    scalars = {"sampled": sampled, "expected": expected, "empirical": empirical}[labels]
+    return measure(
+        model,
+        data if labels == "expected" else marked(),
+        Quantity(scalars, power=2, several=labels == "expected"),
+        f"fisher, {labels} labels",
+        into=into,
+        exclude=exclude,
+        batch_size=batch_size,
+        until=until,
+        progress=progress,
+    )
+
+
+def log_probabilities(function: Output, model: nn.Module, batch: Any) -> Tensor:
+    """`log p(c | x_n)` at every position, `[N, T, C]`, T = 1 where there are none; at least float32.
+
+    Raises:
+        ForgetlessError: the output is not one tensor of logits `[N, C]` or `[N, T, C]`.
+    """
+    tensors = function.tensors(model, batch)
+    logits = tensors[0]
+    if len(tensors) != 1 or logits.dim() not in (2, 3):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ForgetlessError(
+            f"the Fisher information needs the logits of classes, [N, C] or [N, T, C], and the output is {shapes}; "
+            "choose with output= or forward=, or measure what any output has with forgetless.mas."
+        )
+    logits = logits if logits.element_size() >= 4 else logits.float()
+    log_p = logits.log_softmax(-1)
+    return log_p if log_p.dim() == 3 else log_p.unsqueeze(1)
+
+
+def given_labels(batch: Any) -> Tensor:
+    """The labels of the data.
+
+    Raises:
+        ForgetlessError: there are none, or they are the inputs themselves, not yet shifted to what comes next.
+    """
+    targets = batches.labels(batch)
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if isinstance(ids, Tensor) and ids.shape == targets.shape and bool(((targets == ids) | (targets == IGNORED)).all()):
+        raise ForgetlessError(
+            "the labels are the input_ids themselves, and a causal language model predicts the next one: shift them "
+            "(labels[:, :-1] = input_ids[:, 1:], and -100 in the last column)."
+        )
+    return targets
+
+
+def checked(targets: Tensor, log_p: Tensor, numbers: Tensor) -> Tensor:
+    """The labels as `[N, T]`.
+
+    Raises:
+        ForgetlessError: they are no class indices of these logits.
+    """
+    samples, positions, classes = log_p.shape
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ForgetlessError(f"labels must be class indices (integers), not {targets.dtype}.")
+    if targets.numel() != samples * positions or targets.shape[0] != samples:
+        expected = (samples, positions) if positions > 1 else (samples,)
+        raise ForgetlessError(f"the labels have shape {tuple(targets.shape)} where the logits need {expected}.")
+    targets = targets.reshape(samples, positions)
+    wrong = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
+    if bool(wrong.any()):
+        n = int(wrong.any(1).nonzero()[0])
+        raise ForgetlessError(
+            f"label {int(targets[n][wrong[n]][0])} of sample {int(numbers[n])} is none of the {classes} classes that "
+            f"the logits have, 0 to {classes - 1}."
+        )
+    return targets
+
+
+def _chosen(log_p: Tensor, targets: Tensor) -> Tensor:
+    """`Σ_t log p(y_nt | x_n)` over the positions that have a label, `[N]`."""
+    known = targets != IGNORED
+    found = log_p.gather(2, targets.clamp(min=0).unsqueeze(2)).squeeze(2)
+    return torch.where(known, found, 0).sum(1)

@@ -1,0 +1,83 @@
+"""Memory Aware Synapses, global: how sensitive the network's output is to each parameter, without labels.
+
+Aljundi, Babiloni, Elhoseiny, Rohrbach, Tuytelaars, "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from forgetless.errors import ForgetlessError
+from forgetless.measure.engine.sweep import Quantity
+from forgetless.measure.importance import Importance
+from forgetless.measure.measurement import Until, measure
+from forgetless.model.outputs import Forward, Output, Select
+
+
+def mas(
+    model: nn.Module,
+    data: Any,
+    *,
+    form: Literal["norm", "vector"] = "norm",
+    into: Importance | None = None,
+    output: Select = None,
+    forward: Forward | None = None,
+    exclude: str | Iterable[str] = (),
+    batch_size: int | None = None,
+    until: Until = None,
+    progress: bool = True,
+) -> Importance:
+    """Measure the importance of every parameter on unlabelled data (Eq. 2, squared-norm form, modulus per sample).
+
+        Ω = 1/N Σ_n |∂‖F(x_n; θ)‖² / ∂θ|                 form="norm"
+        Ω = 1/N Σ_n √(Σ_o (∂F_o(x_n; θ) / ∂θ)²)          form="vector"
+
+    Exact: equal to one backward pass per sample, whatever the batch size. Eval mode; the model is left as found.
+
+    Args:
+        model: a trained network.
+        data: unlabelled samples like those whose skill is to be kept: a tensor, a tuple (inputs first) or a dict is one
+            batch; a `Dataset` is batched here; any other iterable yields batches. Labels are ignored.
+        form: "norm" asks for the gradient of `‖F‖²`, one backward pass; "vector" for the gradients of every output o,
+            the length of whose vector it takes: for studies, since a sample costs as much as there are outputs.
+        into: an earlier measurement of the same network to pool with; it is left unchanged.
+        output: which tensors of the model's output are F: a name, an index, several, or a callable. By default the
+            logits, else last_hidden_state, else the only tensor.
+        forward: (model, batch) → output, where `model(inputs)` is not the way.
+        exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+        batch_size: samples at a time, for memory; it never changes the numbers.
+        until: stop early, also in endless data: at a relative standard error (0.05: within 5 % in every parameter), or
+            when a callable says so (`lambda found: found.overlap(0.1) > 0.95`). `Importance.error` tells how sure it
+            is, and `into=` goes on from there, also after `save` and `load`.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Sums and count over the samples, float32 or wider; `.mean()` is Ω.
+
+    Raises:
+        ForgetlessError: nothing to measure, no data, NaN or Inf (named), an output that is not a float tensor with a
+            row per sample, samples that influence each other (named module), or `into` of another network.
+    """
+    if form not in ("norm", "vector"):
+        raise ForgetlessError(f'form must be "norm" or "vector", not {form!r}.')
+    function = Output(output, forward)
+
+    def outputs(model: nn.Module, batch: Any) -> Tensor:
+        return torch.cat([tensor.flatten(1) for tensor in function.tensors(model, batch)], 1)
+
+    vector = form == "vector"
+    return measure(
+        model,
+        data,
+        Quantity(outputs, power=2, several=True, root=True) if vector else Quantity(function.squared_norms),
+        "mas, vector form" if vector else "mas",
+        into=into,
+        exclude=exclude,
+        batch_size=batch_size,
+        until=until,
+        progress=progress,
+    )

@@ -1,0 +1,204 @@
+"""`Importance`: what a measurement found, as pure data. No model inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.measure.confidence import Confidence
+from forgetless.model import sharding
+from forgetless.model.parameters import listing, trainable, unwrapped
+
+_FILE, _CONFIG = "importance.safetensors", "importance_config.json"
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Sums over samples of each parameter's sensitivity, and how many samples they are over.
+
+    `Ω = sums / count`. Keeping the sums makes pooling exact: any split of the samples, merged in any order, gives the
+    same numbers up to rounding.
+
+    Attributes:
+        sums: parameter name → `Σ_n |g_n|`, the parameter's shape, float32 or wider.
+        count: how many samples; fractional after a decay.
+        estimator: what was measured ("mas", …); only equal ones merge.
+        weights: parameter name → fingerprint of the weights it was measured at.
+        unused: parameters that took no part in the output, for which Ω = 0.
+        confidence: how the batches differed, where it was measured with `until=`; `error` and `overlap` need it.
+    """
+
+    sums: dict[str, Tensor]
+    count: float
+    estimator: str = "mas"
+    weights: dict[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    confidence: Confidence | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.count) and self.count > 0):
+            raise ForgetlessError(f"an importance needs a positive count of samples, not {self.count}.")
+        for name, tensor in self.sums.items():
+            if not torch.is_floating_point(tensor):
+                raise ForgetlessError(f"the importance of {name!r} is {tensor.dtype}, not a float tensor.")
+            held = sharding.local(tensor)
+            low, high = torch.aminmax(held) if held.numel() else (held.new_zeros(()),) * 2  # NaN comes through
+            if not (bool(low >= 0) and bool(high < math.inf)):
+                raise ForgetlessError(f"the importance of {name!r} holds NaN, Inf or negative values.")
+
+    def mean(self) -> dict[str, Tensor]:
+        """Ω of Eq. 2: parameter name → `1/N Σ_n |g_n|`, the parameter's shape."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    def error(self) -> dict[str, float]:
+        """How far Ω is likely to be off: the standard error of its mean, `√(Σ se²) / ‖Ω‖`, by parameter.
+
+        0.05 says that Ω is within about 5 % (in the Euclidean norm) of what endless data of the same kind would give.
+
+        Raises:
+            ForgetlessError: it was measured without `until=`.
+        """
+        return self._sure().error(self.sums, self.count)
+
+    def overlap(self, top: float = 0.1) -> float:
+        """The share of the `top` most important weights (by Ω, of all) that endless data would put there as well.
+
+        Raises:
+            ForgetlessError: it was measured without `until=`, or in a single batch, or `top` is no share.
+        """
+        return self._sure().overlap(self.sums, self.count, top)
+
+    def _sure(self) -> Confidence:
+        if self.confidence is None:
+            raise ForgetlessError("this importance does not know how sure it is; measure it with until=.")
+        return self.confidence
+
+    def merge(self, *others: Importance) -> Importance:
+        """Pool samples of one task: sums and counts add. Neither operand is changed.
+
+        Args:
+            others: measurements of the same parameters of the same network by the same estimator.
+
+        Raises:
+            ForgetlessError: other names, shapes or another estimator, or only one of them is sharded.
+        """
+        sums = {name: total.clone() for name, total in self.sums.items()}
+        count, unused, confidence = self.count, set(self.unused), self.confidence
+        for other in others:
+            if other.estimator != self.estimator:
+                raise ForgetlessError(
+                    f"an importance by {self.estimator!r} cannot be merged with one by {other.estimator!r}."
+                )
+            refuse_mismatch(other.sums, sums, "the other importance", "this one")
+            if split := [n for n in sums if sharding.is_sharded(sums[n]) != sharding.is_sharded(other.sums[n])]:
+                raise ForgetlessError(
+                    f"one importance is sharded over processes and the other is not, in {listing(split)}; bring both "
+                    "to one form first: .sharded_like(model), or .whole()."
+                )
+            for name, total in other.sums.items():
+                dtype = torch.promote_types(total.dtype, sums[name].dtype)
+                sums[name] = sums[name].to(dtype).add_(total.to(sums[name].device))
+            count += other.count
+            unused &= set(other.unused)
+            confidence = confidence.merge(other.confidence) if confidence and other.confidence else None
+        kept = tuple(name for name in self.unused if name in unused)
+        return replace(self, sums=sums, count=count, unused=kept, confidence=confidence)
+
+    def whole(self) -> Importance:
+        """The same with no sum sharded; where one is, every rank must ask for it, and gets all of it."""
+        sums = {name: sharding.whole(total) for name, total in self.sums.items()}
+        return replace(self, sums=sums, confidence=None if self.confidence is None else self.confidence.whole())
+
+    def sharded_like(self, parameters: nn.Module | Mapping[str, Tensor]) -> Importance:
+        """The same, sharded as FSDP2 has sharded a model, for its anchor; what is sharded already stays as it is.
+
+        Every rank must hold the whole importance, as `load` gives it. Nothing is sent.
+
+        Args:
+            parameters: the model, or its parameters by name.
+        """
+        if isinstance(parameters, nn.Module):
+            parameters = trainable(sharding.resharded(unwrapped(parameters)))
+
+        def placed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {n: sharding.sharded_like(t, parameters[n]) if n in parameters else t for n, t in tensors.items()}
+
+        confidence = None if self.confidence is None else replace(self.confidence, half=placed(self.confidence.half))
+        return replace(self, sums=placed(self.sums), confidence=confidence)
+
+    def save(self, path: str | Path) -> None:
+        """Write `importance.safetensors` and, for people, `importance_config.json` into the folder `path`.
+
+        Everything needed is in the first file, which is written whole or not at all. Where the sums are sharded every
+        rank must call it: the first one writes them whole.
+        """
+        header: dict[str, Any] = {
+            "estimator": self.estimator,
+            "count": self.count,
+            "weights": self.weights,
+            "unused": list(self.unused),
+        }
+        tensors = self.sums
+        if self.confidence is not None:
+            header["confidence"], halves = self.confidence.state()
+            tensors = {**tensors, **halves}
+        files.write_tensors(Path(path) / _FILE, tensors, "importance", header)
+        shapes = {name: list(total.shape) for name, total in self.sums.items()}
+        if sharding.writes(self.sums):
+            files.write_json(Path(path) / _CONFIG, {**header, "shapes": shapes})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Importance:
+        """Read what `save` wrote; `path` is the folder or the safetensors file itself.
+
+        Raises:
+            ForgetlessError: the file is missing, cut, damaged or holds something else.
+        """
+        path = Path(path)
+        path = path / _FILE if path.is_dir() else path
+        tensors, header = files.read_tensors(path, "importance")
+        estimator, count = header.get("estimator"), header.get("count")
+        weights, unused = header.get("weights"), header.get("unused")
+        if (
+            not isinstance(estimator, str)
+            or not isinstance(count, (int, float))
+            or not isinstance(weights, dict)
+            or not isinstance(unused, list)
+        ):
+            raise ForgetlessError(f"{path} is damaged: its header lacks the estimator, count or weights.")
+        try:
+            found = header.get("confidence")
+            confidence = None if found is None else Confidence.restored(found, tensors)
+            return cls(tensors, float(count), estimator, weights, tuple(map(str, unused)), confidence)
+        except ForgetlessError as error:
+            raise ForgetlessError(f"{path} is damaged: {error}") from error
+
+
+def refuse_mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whose: str, of: str) -> None:
+    """Refuse `found` unless it has exactly the names and shapes of `expected`.
+
+    Raises:
+        ForgetlessError: naming what is missing, what is too many and which shapes differ.
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    if missing or extra or shapes:
+        parts = [
+            f"lacks {listing(missing)}" if missing else "",
+            f"has {listing(extra)} besides" if extra else "",
+            f"differs in shape: {'; '.join(shapes[:6])}" if shapes else "",
+        ]
+        raise ForgetlessError(f"{whose} does not fit {of}: it {', '.join(part for part in parts if part)}.")

@@ -1,0 +1,1 @@
+"""Whether an importance is exact, parameter by parameter: what `forgetless verify` shows."""

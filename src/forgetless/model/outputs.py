@@ -1,0 +1,125 @@
+"""What F is: the tensors of the model's output whose sensitivity is measured, and their squared norm per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from forgetless.errors import ForgetlessError
+from forgetless.model import batches
+from forgetless.model.shapes import Float
+
+Forward = Callable[[nn.Module, Any], Any]
+Select = str | int | Sequence[str | int] | Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """F(x; θ), and how to get it.
+
+    Attributes:
+        select: which tensors: a name, an index, several of them (their squared norms add), or a callable from the
+            model's output to a tensor. By default the logits, else last_hidden_state, else the only tensor.
+        forward: (model, batch) → output, where `model(inputs)` is not the way.
+    """
+
+    select: Select = None
+    forward: Forward | None = None
+
+    def tensors(self, model: nn.Module, batch: Any) -> list[Tensor]:
+        """The tensors of F, each `[N, …]`, masked positions zeroed.
+
+        Raises:
+            ForgetlessError: there is no such output, or it is not a float tensor with a row per sample.
+        """
+        given = batches.inputs(batch)
+        if self.forward is not None:
+            result = self.forward(model, batch)
+        elif isinstance(given, Mapping):
+            result = model(**given)
+        else:
+            result = model(given)
+        chosen = self._chosen(result)
+        samples = batches.size(batch)
+        for tensor in chosen:
+            if not tensor.is_floating_point():
+                raise ForgetlessError(f"the output is {tensor.dtype}, not a float tensor: it has no gradient.")
+            if tensor.dim() < 1 or tensor.shape[0] != samples:
+                raise ForgetlessError(
+                    f"the output has shape {tuple(tensor.shape)} for {samples} samples: its first axis must be the "
+                    "sample axis (choose another tensor with output=, or give forward=)."
+                )
+        mask = given.get("attention_mask") if isinstance(given, Mapping) else None
+        return [_masked(tensor, mask) for tensor in chosen]
+
+    def squared_norms(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
+        """`‖F(x_n; θ)‖²` of every sample, `[N]`, at least float32."""
+        total = None
+        for tensor in self.tensors(model, batch):
+            wide = tensor if tensor.element_size() >= 4 else tensor.float()
+            norms = wide.reshape(wide.shape[0], -1).square().sum(1)
+            total = norms if total is None else total + norms
+        assert total is not None
+        return total
+
+    def _chosen(self, result: Any) -> list[Tensor]:
+        if callable(self.select):
+            return _only_tensors(self.select(result), "what output= returned")
+        if self.select is not None:
+            keys = [self.select] if isinstance(self.select, (str, int)) else list(self.select)
+            return [_named(result, key) for key in keys]
+        if isinstance(result, Tensor):
+            return [result]
+        for name in ("logits", "last_hidden_state"):
+            found = _fields(result).get(name)
+            if isinstance(found, Tensor):
+                return [found]
+        return _only_tensors(result, "what forward= returned" if self.forward else "the model's output")
+
+
+def _masked(tensor: Tensor, mask: Any) -> Tensor:
+    """Zero at the padded positions, where the mask `[N, T]` fits the tensor `[N, T, …]`."""
+    if isinstance(mask, Tensor) and tensor.dim() > 2 and mask.dim() == 2 and tensor.shape[:2] == mask.shape:
+        shape = (*mask.shape, *[1] * (tensor.dim() - 2))
+        return tensor * mask.to(tensor.dtype).view(shape)
+    return tensor
+
+
+def _fields(result: Any) -> dict[str | int, Any]:
+    if isinstance(result, Mapping):
+        return dict(result)
+    if hasattr(result, "_asdict"):
+        return dict(result._asdict())
+    if isinstance(result, (tuple, list)):
+        return dict(enumerate(result))
+    return {}
+
+
+def _named(result: Any, key: str | int) -> Tensor:
+    fields = _fields(result)
+    found = fields.get(key, getattr(result, key, None) if isinstance(key, str) else None)
+    if isinstance(key, int) and isinstance(result, Mapping | tuple) and key not in fields:
+        found = list(fields.values())[key] if -len(fields) <= key < len(fields) else None
+    if not isinstance(found, Tensor):
+        raise ForgetlessError(f"the model's output has no tensor {key!r}; it has {_described(result)}.")
+    return found
+
+
+def _only_tensors(result: Any, what: str) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    found = [value for value in _fields(result).values() if isinstance(value, Tensor)]
+    if len(found) != 1:
+        raise ForgetlessError(f"{what} is not one tensor; choose with output= or forward= from {_described(result)}.")
+    return found
+
+
+def _described(result: Any) -> str:
+    if isinstance(result, Tensor):
+        return f"one tensor of shape {tuple(result.shape)}"
+    fields = {key: value for key, value in _fields(result).items() if isinstance(value, Tensor)}
+    listed = ", ".join(f"{key!r} {tuple(value.shape)}" for key, value in fields.items())
+    return listed or f"no tensors (a {type(result).__name__})"

@@ -1,0 +1,486 @@
+"""`Anchor`: the weights θ* that a model is held to, how much each matters (Ω), and how firmly (λ)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.measure.importance import Importance, refuse_mismatch
+from forgetless.model.parameters import fingerprint, fingerprints, listing, named
+from forgetless.model.sharding import resharded
+from forgetless.protect.anchored_parameter import Hold, collapsed, whole
+from forgetless.protect.batchnorm import Watch
+from forgetless.protect.optimizers.attachment import Attachment
+from forgetless.protect.optimizers.gradient import Gradient
+from forgetless.protect.optimizers.pull import Pull
+from forgetless.protect.strength.dial import Dial
+
+_HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
+
+
+@runtime_checkable
+class _Removable(Protocol):
+    def remove(self) -> None: ...
+
+
+class PerLayer(float):
+    """A figure for the whole network that also knows its layers'.
+
+    Attributes:
+        per_layer: a module's name → its figure (a parameter that the model itself owns stands under its own name).
+    """
+
+    per_layer: dict[str, float]
+
+    def __new__(cls, whole: float, per_layer: dict[str, float]) -> PerLayer:
+        """`float(figure)` is `whole`."""
+        figure = super().__new__(cls, whole)
+        figure.per_layer = per_layer
+        return figure
+
+
+class Anchor:
+    """Holds a model to its weights, each as firmly as it matters.
+
+    Eq. 3 of Memory Aware Synapses, `λ Σ Ω (θ − θ*)²` (no ½: its gradient is `2 λ Ω (θ − θ*)`), in one of two forms:
+    `attach` pulls after every step of an optimiser and cannot blow up; `penalty()` is a term of the loss. Both lead to
+    the same weights, where `g + 2 λ Ω (θ − θ*) = 0` for the gradient g of the loss without it;
+    `forgetless.protect.optimizers.forms` says what an optimiser's own weight decay and clipping do to that.
+
+    Parameters without an importance are free: heads left out of the measurement, parameters added later, new rows and
+    columns of one that has grown. Parameters that the model no longer has are skipped.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        importance: Importance | None,
+        strength: float | Dial = 1.0,
+        *,
+        decay: float = 0.0,
+        compact: bool = False,
+    ) -> None:
+        """Anchor `model` at its present weights.
+
+        Args:
+            model: the network, as it is to be remembered.
+            importance: how much each parameter matters; None while there is nothing to protect.
+            strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what moves it while
+                training goes on: `forgetless.Agreement` or `forgetless.Budget`.
+            decay: w ≥ 0, a weight decay towards θ* in place of the optimiser's towards 0 (L2-SP, Li et al. 2018): every
+                anchored weight is also held by `w/2 Σ (θ − θ*)²`, whatever its importance and the strength.
+            compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
+
+        Memory: θ* and Ω, 2 × the anchored parameters in float32 (1.5 × if compact), however many tasks there are.
+
+        Raises:
+            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength or decay that
+                is negative or not finite.
+        """
+        self._model = model
+        self._dial = strength if isinstance(strength, Dial) else None
+        self._strength = _checked(strength.value if isinstance(strength, Dial) else strength)
+        self._decay = _checked(decay, "decay")
+        self._compact = compact
+        self._holds: dict[str, Hold] = {}
+        self._attached: dict[Attachment, int] = {}  # → how many tasks had been consolidated then
+        self._watchers: dict[Attachment, list[_Removable]] = {}
+        self._tasks = 0
+        self._in_loss = False
+        if importance is not None:
+            self._add(importance)
+
+    @property
+    def strength(self) -> float:
+        """λ. Setting it takes effect with the next step."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = _checked(value)
+        self._tell()
+
+    @property
+    def decay(self) -> float:
+        """w, towards θ*. Setting it takes effect with the next step."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, value: float) -> None:
+        self._decay = _checked(value, "decay")
+        self._tell()
+
+    def _tell(self) -> None:
+        for attachment in self._attached:
+            fine = attachment.caution() is None
+            attachment.strength, attachment.decay = self._strength, self._decay
+            if fine and (caution := attachment.caution()):
+                warnings.warn(caution, stacklevel=3)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """θ* by parameter name."""
+        return {name: hold.weights for name, hold in self._holds.items()}
+
+    @property
+    def importance(self) -> dict[str, Tensor]:
+        """Ω by parameter name, summed over the tasks so far."""
+        return {name: hold.importance for name, hold in self._holds.items()}
+
+    def penalty(self) -> Tensor:
+        """`λ Σ Ω (θ − θ*)² + w/2 Σ (θ − θ*)²`, a differentiable scalar for the loss; 0 with nothing to protect.
+
+        With a large λ the optimiser's step on it diverges, where the pull does not.
+
+        Raises:
+            ForgetlessError: the anchor is attached to an optimiser, and would protect twice.
+        """
+        if self._attached:
+            raise ForgetlessError(
+                "penalty() would protect twice: the anchor is attached to an optimiser; call detach() first."
+            )
+        present = self._present()
+        self._in_loss = True
+        first = next(self._model.parameters(), None)
+        total = torch.zeros((), device=None if first is None else first.device)
+        for parameter, hold in present.items():
+            total = total + self._strength * hold.distance(parameter).to(total.device)
+            if self._decay:
+                total = total + self._decay / 2 * hold.distance(parameter, alike=True).to(total.device)
+        return total
+
+    def attach(self, optimizer: Optimizer, how: str = "pull") -> Anchor:
+        """Protect the weights in every step of `optimizer`.
+
+        Names are resolved now. The hook works on when nobody refers to the anchor any more, and after `consolidate`;
+        an optimiser attached to after that takes the parameters it holds over from the earlier one.
+
+        Args:
+            optimizer: holds at least one of the anchored parameters; a wrapper without hooks of its own, as
+                Accelerate's, stands for the one inside.
+            how: "pull" moves the weights back after the step, in the closed form that fits the optimiser
+                (`forgetless.protect.optimizers.forms`): finite at every strength, for an optimiser not known there as well, of
+                which a warning says what its form means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before the
+                step, as the loss form would, after clipping; it warns where that must diverge. They end at the same
+                weights, but for clipping and decoupled weight decay.
+
+        Returns:
+            The anchor.
+
+        Raises:
+            ForgetlessError: attached already, used in the loss already, an optimiser that holds none of the anchored
+                parameters, or one that cannot be followed (LBFGS). Nothing is attached then.
+        """
+        if how not in _HOW:
+            raise ForgetlessError(f"how must be 'pull' or 'gradient', not {how!r}.")
+        if self._in_loss:
+            raise ForgetlessError(
+                "attach() would protect twice: penalty() is in the loss already; "
+                "use one of the two, or call detach() first."
+            )
+        if not isinstance(optimizer, Optimizer):
+            raise ForgetlessError(f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}.")
+        optimizer = _innermost(optimizer)
+        present = self._present()
+        owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        if owned.isdisjoint(present or set(self._model.parameters())):
+            raise ForgetlessError(
+                "the optimiser holds none of the anchored parameters "
+                f"({listing(self._holds or _named(self._model))}); "
+                "make it from the parameters of the anchored model."
+            )
+        rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
+        for rival in rivals:
+            if self._attached[rival] == self._tasks:
+                raise ForgetlessError(
+                    f"the anchor is attached already to an optimiser ({type(rival.optimizer).__name__}) with these "
+                    "parameters; call detach() first."
+                )
+        attachment = _HOW[how](optimizer, present, self._strength, self._decay)
+        for rival in rivals:
+            self._release(rival)
+        self._attached[attachment] = self._tasks
+        self._watchers[attachment] = self._watched(optimizer)
+        if caution := attachment.caution():
+            warnings.warn(caution, stacklevel=2)
+        return self
+
+    def detach(self) -> None:
+        """Let the optimisers go; afterwards either form may be used. Without an attachment it changes nothing."""
+        for attachment in list(self._attached):
+            self._release(attachment)
+        self._in_loss = False
+
+    def consolidate(self, importance: Importance, gamma: float = 1.0) -> None:
+        """End a task: add its mean importance, and hold to the present weights from now on.
+
+        `Ω ← γ Ω + Ω_task` and `θ* ← θ` for every parameter that matters to this task or an earlier one. Works while
+        attached: the next steps are held to the new θ*.
+
+        Args:
+            importance: Ω_task, measured at the present weights.
+            gamma: γ in [0, 1]. 1 holds all tasks alike, as MAS does; below, the earlier ones fade, which keeps a long
+                sequence from growing rigid (Schwarz et al., "Progress & Compress", ICML 2018).
+
+        Raises:
+            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a gamma out of range;
+                nothing has changed then.
+        """
+        if not 0 <= gamma <= 1:
+            raise ForgetlessError(f"gamma must be between 0 and 1, not {gamma!r}.")
+        self._add(importance, gamma)
+
+    def merge(self, *others: Anchor) -> Anchor:
+        """One anchor for several of the same model: its penalty is the sum of theirs, exactly, but for a constant.
+
+        `Σ_k (λ_k Ω_k + w_k/2)(θ − θ_k)² = λ Ω (θ − a)² + constant`. None of them is changed.
+
+        Returns:
+            An anchor of this one's strength; the decays have become part of its Ω.
+
+        Raises:
+            ForgetlessError: other names or shapes, or a strength of 0 here.
+        """
+        if not self._strength:
+            raise ForgetlessError("an anchor of strength 0 cannot take in others; give it a strength first.")
+        merged = type(self)(self._model, None, self._strength, compact=self._compact)
+        for other in others:
+            refuse_mismatch(other.weights, self.weights, "the other anchor", "this one")
+        for name in self._holds:
+            parts = [
+                (anchor.strength / self._strength, anchor.decay / 2 / self._strength, anchor._holds[name])
+                for anchor in (self, *others)
+            ]
+            merged._holds[name] = collapsed(parts)
+        return merged
+
+    def holds(self) -> dict[nn.Parameter, Hold]:
+        """The anchored parameters that the model has now, each with its θ* and Ω."""
+        return self._present()
+
+    def drift(self) -> PerLayer:
+        """How far the weights have moved where it matters: `Σ Ω (θ − θ*)²`, without λ."""
+        layers: dict[str, float] = {}
+        with torch.no_grad():
+            for parameter, hold in self._present().items():
+                layer = _layer(hold.name)
+                layers[layer] = layers.get(layer, 0.0) + float(hold.distance(parameter))
+        return PerLayer(math.fsum(layers.values()), layers)
+
+    def held(self) -> PerLayer:
+        """The share of the anchored weights that the pull effectively stops: s > 1, back by more than half a step.
+
+        Taken at the optimiser's present learning rate and state. Near 1 hardly anything new can be learned; a
+        smaller strength leaves more room.
+
+        Raises:
+            ForgetlessError: the anchor pulls on no optimiser, so that there is no s.
+        """
+        pulls = [attachment for attachment in self._attached if isinstance(attachment, Pull)]
+        if not pulls:
+            raise ForgetlessError("held() is about the pull on an optimiser: attach() the anchor first.")
+        stopped: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        for pull in pulls:
+            for name, (part, size) in pull.held().items():
+                layer = _layer(name)
+                stopped[layer] = stopped.get(layer, 0) + part
+                sizes[layer] = sizes.get(layer, 0) + size
+        whole = sum(stopped.values()) / max(sum(sizes.values()), 1)
+        return PerLayer(whole, {layer: stopped[layer] / max(sizes[layer], 1) for layer in sizes})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """λ, w, θ* and Ω as `strength`, `decay`, `weights.NAME` and `importance.NAME`; views, not copies."""
+        return {
+            "strength": torch.tensor(self._strength, dtype=torch.float64),
+            "decay": torch.tensor(self._decay, dtype=torch.float64),
+            **{f"weights.{name}": tensor for name, tensor in self.weights.items()},
+            **{f"importance.{name}": tensor for name, tensor in self.importance.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take λ, w, θ* and Ω from what `state_dict` returned; the model may have grown since. Attachments stay.
+
+        Where the model is sharded and the state is not, each process keeps its shards of it.
+
+        Raises:
+            ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
+        """
+        strength, decay, holds = _parsed(state)
+        named = _named(self._model)
+        strangers = [name for name in holds if name not in named]
+        if strangers:
+            raise ForgetlessError(f"the anchor does not fit the model: it has {listing(strangers)} besides.")
+        for name, hold in holds.items():
+            holds[name] = hold.sharded_like(named[name])
+            holds[name].common(named[name])
+        self._holds = holds
+        self._strength, self._decay = strength, decay
+        self._tell()
+        self._refresh()
+
+    def save(self, path: str | Path) -> None:
+        """Write λ, w, θ* and Ω to the file `path` (safetensors), whole or not at all.
+
+        Where the model is sharded every process must call it, and the file is that of the whole model.
+        """
+        named = _named(self._model)
+        present = {name: named[name] for name in self._holds if name in named}
+        header = {
+            "strength": self._strength,
+            "shapes": {name: list(parameter.shape) for name, parameter in present.items()},
+            "weights": fingerprints(present),
+        }
+        state = {name: whole(tensor) for name, tensor in self.state_dict().items()}
+        files.write_tensors(path, state, "anchor", header)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module, *, mmap: bool = False) -> Anchor:
+        """Read what `save` wrote, for the same model; warns once if its weights are not those it had then.
+
+        Args:
+            path: the file.
+            model: the network that was anchored.
+            mmap: leave θ* and Ω in the file, from where each step reads them, instead of in memory (for weights on the
+                CPU). The file must not be changed in place as long as the anchor is used; `save` replaces it, which is
+                fine. After `consolidate` θ* and Ω are in memory.
+
+        Raises:
+            ForgetlessError: the file is missing, cut, damaged or another model's.
+        """
+        tensors, header = files.read_tensors(path, "anchor")
+        shapes, hashes = header.get("shapes"), header.get("weights")
+        if not isinstance(shapes, dict) or not isinstance(hashes, dict):
+            raise ForgetlessError(f"{path} is damaged: its header lacks the shapes or the weights' hashes.")
+        found = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        _refuse_stranger(found, f"the anchor in {path}", model)
+        anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
+        # safetensors maps the file, and only what is copied is in memory.
+        anchor.load_state_dict(tensors if mmap else {name: tensor.clone() for name, tensor in tensors.items()})
+        if changed := _changed(hashes, model):
+            warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
+        return anchor
+
+    def _add(self, importance: Importance, gamma: float = 1.0) -> None:
+        if not isinstance(importance, Importance):
+            raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
+        _refuse_stranger(importance.sums, "the importance", self._model)
+        named = _named(self._model)
+        kept = [name for name in {**self._holds, **importance.sums} if name in named]
+        for name in kept:
+            if not bool(torch.isfinite(named[name]).all()):
+                raise ForgetlessError(f"{name!r} holds NaN or Inf: weights like that cannot be held to.")
+        self._present()  # refuses what does not fit, before anything changes
+        if self._dial is not None:
+            self._dial.remember(self._model)
+        if changed := _changed(importance.weights, self._model):
+            warnings.warn(
+                f"the importance was measured at other weights than the model has now: {changed}; "
+                "measure it again unless that is meant.",
+                stacklevel=3,
+            )
+        for name in kept:
+            mean = importance.sums[name] / importance.count if name in importance.sums else None
+            earlier = self._holds.get(name)
+            self._holds[name] = Hold.at(name, named[name], mean, earlier, gamma=gamma, compact=self._compact)
+        self._tasks += 1
+        self._in_loss = False
+        self._refresh()
+
+    def _watched(self, optimizer: Optimizer) -> list[_Removable]:
+        """What looks on after each step: whether statistics drift, and the dial."""
+        watchers: list[_Removable] = [Watch(self._model, optimizer)] if self._holds else []
+        if (dial := self._dial) is not None:
+            dial.begin(self._model, optimizer)
+            watchers.append(optimizer.register_step_post_hook(lambda *_: dial.stepped(self)))
+        return watchers
+
+    def _release(self, attachment: Attachment) -> None:
+        attachment.remove()
+        del self._attached[attachment]
+        for watcher in self._watchers.pop(attachment):
+            watcher.remove()
+        if self._dial is not None and not self._attached:
+            self._dial.end()
+
+    def _refresh(self) -> None:
+        present = self._present()
+        for attachment in self._attached:
+            attachment.holds = present
+
+    def _present(self) -> dict[nn.Parameter, Hold]:
+        """The holds of the parameters that the model has now, on their devices."""
+        named = _named(self._model)
+        present = {}
+        for name in self._holds:
+            if name in named:
+                self._holds[name] = self._holds[name].to(named[name].device)
+                self._holds[name].common(named[name])
+                present[named[name]] = self._holds[name]
+        return present
+
+
+def _innermost(optimizer: Optimizer) -> Optimizer:
+    inner = getattr(optimizer, "optimizer", None)
+    bare = not hasattr(optimizer, "_optimizer_step_post_hooks")
+    return _innermost(inner) if bare and isinstance(inner, Optimizer) else optimizer
+
+
+def _named(model: nn.Module) -> dict[str, nn.Parameter]:
+    return named(resharded(model))  # a forward pass leaves FSDP's root gathered, under the same names
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _checked(number: float, what: str = "strength") -> float:
+    try:
+        value = float(number)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ForgetlessError(f"the {what} must be a finite number of 0 or more, not {number!r}.")
+    return value
+
+
+def _refuse_stranger(found: Mapping[str, Tensor], whose: str, model: nn.Module) -> None:
+    named = _named(model)
+    expected = {name: named[name] for name in found if name in named}
+    refuse_mismatch(found, expected, whose, "the model")
+
+
+def _changed(hashes: Mapping[str, str], model: nn.Module) -> str:
+    named = _named(model)
+    names = [name for name, value in hashes.items() if name in named and value != fingerprint(named[name])]
+    return f"{listing(names)} differ{'s' if len(names) == 1 else ''}" if names else ""
+
+
+def _parsed(state: Mapping[str, Tensor]) -> tuple[float, float, dict[str, Hold]]:
+    if "strength" not in state:
+        raise ForgetlessError("the anchor's state lacks its 'strength'.")
+    parts: dict[str, dict[str, Tensor]] = {"strength": {}, "decay": {}, "weights": {}, "importance": {}}
+    for key, tensor in state.items():
+        kind, _, name = key.partition(".")
+        if kind not in parts:
+            raise ForgetlessError(f"the anchor's state holds {key!r}, which is no part of one.")
+        parts[kind][name] = tensor
+    weights, importance = parts["weights"], parts["importance"]
+    refuse_mismatch(importance, weights, "the importance in the anchor's state", "its weights")
+    for name in weights:
+        if not bool((torch.isfinite(weights[name]) & torch.isfinite(importance[name])).all()):
+            raise ForgetlessError(f"the anchor's state holds NaN or Inf for {name!r}.")
+        if bool((importance[name] < 0).any()):
+            raise ForgetlessError(f"the anchor's state holds a negative importance for {name!r}.")
+    holds = {name: Hold(name, weights[name], importance[name]) for name in weights}
+    decay = float(state.get("decay", 0.0))  # files of before there was one
+    return _checked(float(state["strength"])), _checked(decay, "decay"), holds

@@ -1,0 +1,1 @@
+"""How much of its old use a network has forgotten so far."""

@@ -1,0 +1,107 @@
+"""The loss form without a term in the loss: `(2 λ Ω + w)(θ − θ*)` is added to the gradients before an optimiser's step.
+
+It is the gradient of Eq. 3 (and of a decay w towards θ*), with every optimiser. Unlike `penalty()` it comes after
+clipping, and accumulation and loss scaling make no difference to it. Unlike the pull it diverges where the optimiser's
+step is too long for the strength: with SGD (heavy ball) from `2 λ Ω ≥ 2 (1+μ) / (η (1−dampening))` on, with Nesterov's
+momentum from `2 λ Ω ≥ 2 (1+μ) / (η (1+2μ))` on. The adaptive optimisers have no such bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from forgetless.errors import ForgetlessError
+from forgetless.protect.anchored_parameter import local, pieces
+from forgetless.protect.optimizers.attachment import Attachment, Holds
+from forgetless.protect.optimizers.forms import Group, form_of, sgd, sparse_adam
+
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Gradient(Attachment):
+    """Adds the penalty's gradient to those of one optimiser's anchored parameters, before each of its steps."""
+
+    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
+        """Hook into `optimizer`.
+
+        Raises:
+            ForgetlessError: an optimiser that evaluates the loss more than once in a step, or one that takes sparse
+                gradients only.
+        """
+        self._form = form_of(optimizer)
+        if self._form is sparse_adam:
+            raise ForgetlessError(
+                "SparseAdam takes sparse gradients only and the penalty's is dense: "
+                "attach(optimizer, how='pull') instead."
+            )
+        super().__init__(optimizer, holds, strength, decay)
+
+    def _hook(self) -> RemovableHandle:
+        return self.optimizer.register_step_pre_hook(self)
+
+    def caution(self) -> str | None:
+        """That SGD must diverge, if it must; the adaptive optimisers divide by the gradient and have no such bound."""
+        if self._form is not sgd or not self.strength:
+            return None
+        bounds = [
+            max(0.0, stable_up_to(group) - group["weight_decay"] - self.decay) / (2 * largest)
+            for _, hold, group in self.owned()
+            if (largest := float(local(hold.importance).max()) if local(hold.importance).numel() else 0.0)
+        ]
+        if not bounds or self.strength < min(bounds):
+            return None
+        return (
+            f"with how='gradient' training will diverge: at this learning rate and momentum SGD is stable up to a "
+            f"strength of {min(bounds):.3g}, and this is {self.strength:g}; how='pull' is stable at every strength."
+        )
+
+    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+        """Add the penalty's gradient; called by the optimiser before its step.
+
+        A closure computes the gradients inside the step, so it is wrapped rather than preceded.
+        """
+        given = args[1:] or tuple(value for key, value in kwargs.items() if key == "closure")
+        if not given or given[0] is None:
+            self._add()
+            return None
+
+        def closure() -> Any:
+            with torch.enable_grad():
+                loss = given[0]()
+            self._add()
+            return loss
+
+        return (args[0], closure), {key: value for key, value in kwargs.items() if key != "closure"}
+
+    @torch.no_grad()
+    def _add(self) -> None:
+        # A fused optimiser under GradScaler divides by the scale inside its step.
+        scale = getattr(self.optimizer, "grad_scale", None)
+        for parameter, hold, group in self.owned():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            elif parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
+            sign = -1 if group.get("maximize") else 1
+            weights, target, importance, gradient = hold.meet(parameter.detach(), parameter.grad)
+            for part in pieces(tuple(weights.shape), weights.device):
+                moved = weights[part] - target[part]
+                factor = importance[part].to(moved.dtype, copy=True).mul_(2 * self.strength).add_(self.decay)
+                moved.mul_(factor).mul_(sign if scale is None else sign * scale.to(moved))
+                gradient[part].add_(moved)
+
+
+def stable_up_to(group: Group) -> float:
+    """The largest curvature h at which SGD's explicit step on ½ h θ² does not diverge.
+
+    Heavy ball: `h < 2 (1+μ) / (η (1−dampening))`. Nesterov: `h < 2 (1+μ) / (η (1+2μ))`. η is the largest learning rate
+    that a scheduler has noted in the group.
+    """
+    rate = max(float(group.get(key, 0.0)) for key in ("lr", "initial_lr", "max_lr"))
+    momentum = group["momentum"]
+    slowed = 1 + 2 * momentum if group["nesterov"] else (1 - group["dampening"] if momentum else 1.0)
+    return float(2 * (1 + momentum) / max(rate * slowed, 1e-300))

@@ -1,0 +1,89 @@
+"""`Move`: one parameter's way back to its anchor after a step, `θ ← (θ + s θ*) / (1 + s)`.
+
+    s = r (2 λ Ω + w) / D
+
+with r and D from the optimiser's form, the strength λ and the decay w towards θ*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from forgetless.protect.anchored_parameter import pieces
+from forgetless.protect.optimizers.forms import Response
+
+_LARGEST = 1e20  # of r · 2 λ and of r · w, and
+_FIRMEST = 1e30  # of s · D: they hold a weight to the last bit, and sums with D are still finite in float32
+
+
+@dataclass(eq=False, slots=True)
+class Move:
+    """What one parameter's pull is computed from; all tensors have the shape of `weights`.
+
+    Attributes:
+        weights: θ, or the part of it that is anchored; moved in place.
+        target: θ*.
+        importance: Ω.
+        strength: λ.
+        decay: w.
+        response: r and D.
+    """
+
+    weights: Tensor
+    target: Tensor
+    importance: Tensor
+    strength: float
+    decay: float
+    response: Response
+
+    @property
+    def by_importance(self) -> float | Tensor:
+        """`2 λ r`, what Ω is multiplied by."""
+        return _limited(2 * self.strength * self.response.rate)
+
+    @property
+    def alike(self) -> float | Tensor:
+        """`w r`, what every weight has besides."""
+        return _limited(self.decay * self.response.rate)
+
+    def operands(self) -> Iterator[Tensor]:
+        """All tensors of the weights' shape."""
+        yield from (self.weights, self.target, self.importance)
+        yield from (each for each in (self.response.second, self.response.mean) if each is not None)
+
+    def apply(self, skipped: Tensor | None = None) -> None:
+        """Move the weights, in torch's operations; temporaries are the size of a piece.
+
+        Args:
+            skipped: 1 where the optimiser's step did nothing, so that nothing may move; asked for on its device.
+        """
+        for part, share in self.shares():
+            weights, target = self.weights[part], self.target[part]
+            if skipped is not None:
+                share.mul_(1 - skipped.to(share))
+            if weights.dtype == target.dtype:
+                weights.lerp_(target, share)
+            else:
+                weights.copy_(weights.to(target.dtype).lerp_(target, share))
+
+    def shares(self) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+        """`s / (1 + s)`, the part of the way back that a weight goes, piece by piece."""
+        dtype = self.target.dtype
+        for part in pieces(tuple(self.weights.shape), self.weights.device):
+            firm = self.importance[part].to(dtype) * self.by_importance
+            if self.decay:
+                firm.add_(self.alike)
+            firm.clamp_(max=_FIRMEST)
+            divisor = self.response.divisor(part)
+            if divisor is None:
+                yield part, firm.div_(firm + 1)
+            else:  # where Ω and D are 0 the weight is free
+                yield part, firm.div_(divisor.to(dtype).clamp_(min=torch.finfo(dtype).tiny).add_(firm))
+
+
+def _limited(rate: float | Tensor) -> float | Tensor:
+    return rate.clamp(max=_LARGEST) if isinstance(rate, Tensor) else min(rate, _LARGEST)

@@ -1,0 +1,88 @@
+"""What moves an anchor's strength while training goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from forgetless.protect.anchored_parameter import Hold, pieces
+
+log = logging.getLogger("forgetless")
+
+
+@runtime_checkable
+class Anchored(Protocol):
+    """What a dial sees of an anchor."""
+
+    strength: float
+
+    def holds(self) -> Mapping[nn.Parameter, Hold]:
+        """The anchored parameters that the model has now, each with its θ* and Ω."""
+
+    def held(self) -> float:
+        """The share of the anchored weights that the pull stops."""
+
+
+class Dial:
+    """A strength that chooses itself: `Anchor(model, importance, strength=dial)`.
+
+    An anchor calls `remember` whenever θ* is set, `begin` when it is attached to an optimiser, `stepped` after each of
+    that one's steps, when the pull has acted, and `end` when it is detached. A dial serves one anchor.
+
+    Attributes:
+        value: λ at first.
+    """
+
+    value: float = 1.0
+
+    def remember(self, model: nn.Module) -> None:
+        """Take note of the model, whose weights of now are to be held; refuse it before anything is changed."""
+
+    def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Training begins."""
+
+    def stepped(self, anchor: Anchored) -> None:
+        """A step is done: move `anchor.strength`, if it is time to."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Training is over."""
+
+
+@torch.no_grad()
+def shrink(holds: Mapping[nn.Parameter, Hold], share: float) -> None:
+    """Go back towards θ*: `θ ← θ* + share (θ − θ*)`, for what is anchored of every parameter."""
+    for parameter, hold in holds.items():
+        weights, target, _ = hold.meet(parameter)
+        for part in pieces(tuple(weights.shape), weights.device):
+            wide = target[part]
+            weights[part] = wide.lerp(weights[part].to(wide.dtype), share).to(weights.dtype)
+
+
+@torch.no_grad()
+def bound(holds: Mapping[nn.Parameter, Hold]) -> float:
+    """`Σ Ω |θ − θ*|`: to first order, no less than the mean change of ‖F‖²."""
+    total = 0.0
+    for parameter, hold in holds.items():
+        if hasattr(hold.weights, "full_tensor"):  # shards: each process adds up its own
+            moved = (hold.importance * (parameter - hold.weights).abs()).sum()
+            total += float(moved.full_tensor())  # type: ignore[attr-defined]
+            continue
+        weights, target, importance = hold.meet(parameter)
+        for part in pieces(tuple(weights.shape), weights.device):
+            moved = (weights[part] - target[part]).abs_()
+            total += float(torch.dot(moved.flatten(), importance[part].to(moved.dtype).flatten()))
+    return total
+
+
+def plasticity(anchor: Anchored) -> float | None:
+    """`1 − anchor.held()`: the share of the anchored weights that can still move; None where nothing pulls."""
+    try:
+        return 1 - float(anchor.held())
+    except ValueError:
+        return None

@@ -1,0 +1,125 @@
+"""How much of what a network with batch norm forgets is its statistics, and not its weights.
+
+    python -m studies.norm_statistics --data FOLDER --out FILE.json --page docs/strength.md
+
+EfficientNet-Lite0, which knows ImageNet, learns an old task and then a new one: by fine-tuning and under MAS, with
+statistics that move and with held ones. Where they moved, the old task is tested once more after its own statistics
+were put back beside the new weights: what that alone brings back had been lost with them. Nothing was chosen by what
+came out; λ is the middle of the frontier's grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from forgetless import Anchor, files
+from forgetless.lab.experiments.parts import images
+from forgetless.lab.networks.pretrained import pretrained
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Recipe, Task
+from forgetless.learn.train import accuracy, derive, learn
+from forgetless.measure.estimators.mas import mas
+from studies import figures
+from studies.held import Held
+
+PAIRS = (("scenes", "letters"), ("letters", "actions"))
+SEEDS = (0, 1)
+SIZE, LIMIT, TESTED, MEASURED, BATCH, STRENGTH = 64, 300, 450, 100, 50, 0.1
+RECIPE = Recipe(3e-3, 6, 16, clip=5.0, schedule="cosine")
+#: What is done: the strength of MAS, and whether statistics are held.
+RUNS: dict[str, tuple[float | None, bool]] = {
+    "fine-tuning": (None, False),
+    "fine-tuning, statistics held": (None, True),
+    f"MAS, λ = {STRENGTH:g}": (STRENGTH, False),
+    f"MAS, λ = {STRENGTH:g}, statistics held": (STRENGTH, True),
+}
+
+
+def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, recipe: Recipe = RECIPE) -> dict[str, Any]:
+    """All runs of a pair with one seed: accuracy on both tasks, and on the old one with its statistics put back."""
+    model = network()
+    learn(model, [old], Held(Anchor(model, None)), dataclasses.replace(recipe, hold_statistics=True), seed=seed)
+    before = model.state_dict()
+    found: dict[str, Any] = {"before": accuracy(model, old, BATCH), "seed": seed, "runs": {}}
+    importance = mas(
+        model,
+        old.train[0][:MEASURED],
+        forward=lambda network, inputs: network(inputs, old.name),
+        exclude="heads",
+        progress=False,
+    )
+    for name, (strength, held) in RUNS.items():
+        own = copy.deepcopy(model)
+        anchor = Anchor(own, None) if strength is None else Anchor(own, importance, strength)
+        learn(own, [new], Held(anchor), dataclasses.replace(recipe, hold_statistics=held), seed=derive(seed, new.name))
+        result = {"old": accuracy(own, old, BATCH), "new": accuracy(own, new, BATCH)}
+        put_back(own, before)
+        result["put back"] = accuracy(own, old, BATCH)
+        found["runs"][name] = result
+    return found
+
+
+@torch.no_grad()
+def put_back(model: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
+    """Give the running statistics of the model's norms the values that they had."""
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.copy_(before[name])
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Pair → its seeds, as Markdown: means in percent."""
+    lines = [
+        "| old → new, % | old, before | old, after | with its statistics put back | new |",
+        "|---|---|---|---|---|",
+    ]
+    for pair, seeds in found.items():
+        for name in RUNS:
+            cells = [[each["before"] for each in seeds]]
+            cells += [[each["runs"][name][part] for each in seeds] for part in ("old", "put back", "new")]
+            shown = " | ".join(f"{100 * statistics.fmean(each):.1f}" for each in cells)
+            lines.append(f"| {pair}: {name} | {shown} |")
+    lost = explained(found)
+    spread = "no forgetting" if lost is None else f"{100 * lost:.0f} % of what fine-tuning forgets"
+    return "\n".join([*lines, "", f"Over all pairs and seeds, the statistics alone account for {spread}."])
+
+
+def explained(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
+    """The share of fine-tuning's forgetting that the statistics put back undo; None where nothing was forgotten."""
+    runs = [(each["before"], each["runs"]["fine-tuning"]) for seeds in found.values() for each in seeds]
+    forgotten = sum(before - run["old"] for before, run in runs)
+    return sum(run["put back"] - run["old"] for _, run in runs) / forgotten if forgotten > 0 else None
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command; what `--out` holds already is kept."""
+    parser = argparse.ArgumentParser(prog="python -m studies.norm_statistics", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="a folder with the picture sets by name")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--page", type=Path, help="a Markdown page that takes the table")
+    options = parser.parse_args(words)
+    found: dict[str, list[dict[str, Any]]] = files.read_json(options.out) if options.out.exists() else {}
+    for seed in SEEDS:
+        for old, new in PAIRS:
+            done = found.setdefault(f"{old} → {new}", [])
+            if all(each["seed"] != seed for each in done):
+                loaded = (images.load(options.data / name, size=SIZE, limit=LIMIT) for name in (old, new))
+                tasks = [images.with_tests(task, TESTED) for task in loaded]
+                done.append(study(tasks[0], tasks[1], lambda: pretrained("efficientnet-lite0"), seed))
+                files.write_json(options.out, found)
+                print(f"{old} → {new}, seed {seed}: {done[-1]['runs']}")
+    if options.page is not None:
+        figures.inserted(options.page, "norm statistics", table(found))
+
+
+if __name__ == "__main__":
+    main()
