@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from studies.figures import inserted
 from torch import Tensor, nn
 
 from forgetless.lab.experiments import demo
@@ -36,6 +35,7 @@ from forgetless.learn.task import Recipe, Task
 from forgetless.learn.train import learn
 from forgetless.model.parameters import trainable
 from step import environment
+from studies.figures import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "avalanche.json"
@@ -98,7 +98,7 @@ def theirs(strategy: str, settings: dict[str, Any], tasks: list[Task], seed: int
     )
     matrix: list[list[float | None]] = []
     for number, experience in enumerate(benchmark_from_datasets(train=train, test=test).train_stream):
-        made.optimizer.state.clear()  # a new optimiser for each task, as ours
+        made.optimizer.state.clear()  # a new optimizer for each task, as ours
         made.train(experience)
         row = [_right(model, *task.test) for task in tasks[: number + 1]]
         matrix.append([*row, *[None] * (len(tasks) - len(row))])
@@ -107,7 +107,7 @@ def theirs(strategy: str, settings: dict[str, Any], tasks: list[Task], seed: int
 
 def plain(model: MultiHead) -> nn.Module:
     """The network as a module of inputs alone."""
-    return nn.Sequential(model.trunk, model.head("first"))
+    return nn.Sequential(model.backbone, model.head("first"))
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ OURS: dict[str, Callable[..., Any]] = {
     "ours": forgetless.mas,
     "ours-torch": forgetless.mas,
     "ours-16": functools.partial(forgetless.mas, batch_size=FEW),
-    "hebbian": forgetless.hebbian,
+    "local-mas": forgetless.local_mas,
     "fisher-sampled": functools.partial(forgetless.fisher, labels="sampled"),
     "fisher-empirical": functools.partial(forgetless.fisher, labels="empirical"),
 }
@@ -61,7 +61,7 @@ TITLES = {
     "ours-torch": "`mas`, pure PyTorch",
     "ours-16": "`mas(batch_size=16)`",
     "plain-16": "plain in batches of 16",
-    "hebbian": "`hebbian`",
+    "local-mas": "`local_mas`",
     "fisher-sampled": '`fisher(labels="sampled")`',
     "fisher-empirical": '`fisher(labels="empirical")`',
     "per-batch": "modulus per batch (inexact)",

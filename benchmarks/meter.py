@@ -1,4 +1,4 @@
-"""What watching costs a training: the seconds in which `Meter` and `Agreement` ask, ÷ those of the training itself.
+"""What watching costs a training: the seconds in which `ForgettingMeter` and `KeepAgreement` ask, ÷ those of the training itself.
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/meter.py              # writes benchmarks/results/meter.json
     .venv/bin/python benchmarks/meter.py --render                       # rewrites the table in docs/strength.md
@@ -17,13 +17,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from studies.figures import inserted
 from torch import optim
 from torch.nn import functional
 
 import networks
-from forgetless import Agreement, Anchor, Importance, Meter
+from forgetless import Anchor, ForgettingMeter, Importance, KeepAgreement
 from step import CASES, environment
+from studies.figures import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "meter.json"
@@ -39,14 +39,14 @@ def cost(watcher: str, key: str, batch: int) -> float:
     model = network.make().train()
     optimizer = optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
     inputs, labels, probes = network.inputs(batch), torch.randint(0, 10, (batch,)), network.inputs(PROBES)
-    watch: Meter | Agreement
+    watch: ForgettingMeter | KeepAgreement
     if watcher == "Agreement":
         sums = {name: torch.rand_like(p).pow_(4).detach() for name, p in model.named_parameters()}
-        watch = Agreement(0.01, probes, hold_statistics=False)
+        watch = KeepAgreement(0.01, probes, freeze_batchnorm=False)
         Anchor(model, Importance(sums, 1.0), watch).attach(optimizer)
     else:
         # Far below what random labels do to it, so that it never has anything to undo.
-        watch = Meter(model, probes, roll_back=0.01 if "roll_back" in watcher else False)
+        watch = ForgettingMeter(model, probes, roll_back=0.01 if "roll_back" in watcher else False)
         watch.attach(optimizer)
     while len(watch.history) < ASKINGS:
         optimizer.zero_grad()

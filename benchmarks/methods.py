@@ -17,14 +17,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from studies.figures import inserted
-
 from forgetless.lab.experiments import demo
 from forgetless.lab.experiments.parts import digits
 from forgetless.learn import methods
 from forgetless.learn.task import Recipe
 from forgetless.learn.train import learn
 from step import environment
+from studies.figures import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"

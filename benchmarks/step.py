@@ -1,4 +1,4 @@
-"""What protection costs a training step: penalised ÷ plain, interleaved in one run.
+"""What protection costs a training step: penalized ÷ plain, interleaved in one run.
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/step.py               # writes benchmarks/results/step.json
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step.py --clock cpu   # on a machine that does other things as well
@@ -7,7 +7,7 @@
 A step is forward, backward and `optimizer.step()`, in training mode, on one batch. Every row trains a network of its
 own from the same weights; rows take turns, in an order that is drawn anew each round. The rows:
 
-- plain: the optimiser alone;
+- plain: the optimizer alone;
 - pull: `anchor.attach(optimizer)`, the compiled pass; compact: with Ω in bfloat16;
 - pull by torch: the same without the compiled pass;
 - loss: `λ Σ Ω (θ − θ*)²` added to the loss in a loop over the parameters, as Avalanche's plugins do.
@@ -43,7 +43,7 @@ from forgetless.protect.optimizers import native
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "step.json"
 PAGE = ROOT / "docs" / "performance.md"
-HEADING = "## The penalised step"
+HEADING = "## The penalized step"
 
 # network, batch size, rounds
 CASES = {
@@ -234,7 +234,7 @@ def main() -> None:
         if options.only.lower() not in case.lower():
             continue
         for optimizer in OPTIMIZERS:
-            if "fused" in optimizer and "MLP" not in case:  # where the optimiser is not what takes the time
+            if "fused" in optimizer and "MLP" not in case:  # where the optimizer is not what takes the time
                 continue
             result = measured(case, optimizer, max(3, round(rounds * options.rounds)), options.clock)
             found["runs"].append(result)  # type: ignore[attr-defined]

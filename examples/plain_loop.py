@@ -25,7 +25,7 @@ def train(model: nn.Module, half: int, optimizer: torch.optim.Optimizer, epochs:
     for _ in range(epochs):
         for batch in chosen.split(64):
             optimizer.zero_grad()
-            logits = model["heads"][half](model["trunk"](pixels[batch]))
+            logits = model["heads"][half](model["backbone"](pixels[batch]))
             F.cross_entropy(logits, labels[batch] % 5).backward()
             optimizer.step()
 
@@ -34,14 +34,14 @@ def accuracy(model: nn.Module, half: int) -> float:
     """On 400 digits kept aside, in percent."""
     chosen = halves[half][:400]
     with torch.no_grad():
-        answers = model["heads"][half](model["trunk"](pixels[chosen])).argmax(1)
+        answers = model["heads"][half](model["backbone"](pixels[chosen])).argmax(1)
     return 100 * float((answers == labels[chosen] % 5).float().mean())
 
 
 for protected in (False, True):
     torch.manual_seed(0)
-    trunk = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
-    model = nn.ModuleDict({"trunk": trunk, "heads": nn.ModuleList(nn.Linear(64, 5) for _ in halves)})
+    backbone = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
+    model = nn.ModuleDict({"backbone": backbone, "heads": nn.ModuleList(nn.Linear(64, 5) for _ in halves)})
     train(model, 0, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9))
     before = accuracy(model, 0)
 
@@ -49,8 +49,8 @@ for protected in (False, True):
     if protected:
         importance = forgetless.mas(
             model,
-            pixels[halves[0][400:]],  # unlabelled
-            forward=lambda model, x: model["heads"][0](model["trunk"](x)),
+            pixels[halves[0][400:]],  # unlabeled
+            forward=lambda model, x: model["heads"][0](model["backbone"](x)),
             exclude="heads",
         )
         forgetless.Anchor(model, importance, strength=1).attach(optimizer)

@@ -11,7 +11,7 @@ from forgetless.lab.published.mas_2018 import TITLES
 from forgetless.lab.results import MethodSummary, Summary
 from studies.figures import pyplot_module, save
 
-#: Method → colour; the others are grey.
+#: Method → color; the others are grey.
 _COLOURS = {
     "mas": "#0072b2",
     "local-mas": "#56b4e9",
@@ -35,14 +35,14 @@ def sequence(summary: Summary, path: Path) -> None:
     for method in summary.methods:
         means = [None if each is None else 100 * each.mean for each in method.so_far]
         known = [(place, mean) for place, mean in zip(places, means, strict=True) if mean is not None]
-        upper.plot(*zip(*known, strict=True), "o-", ms=3, lw=1.2, c=_colour(method), label=short(method.method))
+        upper.plot(*zip(*known, strict=True), "o-", ms=3, lw=1.2, c=_color(method), label=short(method.method))
     upper.set(ylabel="mean accuracy on the tasks so far, %", xticks=list(places), xticklabels=summary.tasks)
     width = 0.8 / len(summary.methods)
     for number, method in enumerate(summary.methods):
         left = [*method.now, method.average]
         spots = [place + (number - (len(summary.methods) - 1) / 2) * width for place in range(len(left))]
         heights = [0.0 if each is None else 100 * each.mean for each in left]
-        lower.bar(spots, heights, width, color=_colour(method))
+        lower.bar(spots, heights, width, color=_color(method))
     lower.set(ylabel="accuracy after the last task, %", xticks=range(len(summary.tasks) + 1))
     lower.set_xticklabels([*summary.tasks, "average"])
     for axis in (upper, lower):
@@ -107,5 +107,5 @@ def short(name: str) -> str:
     return TITLES.get(name, name).partition(" (")[0]
 
 
-def _colour(method: MethodSummary) -> str:
+def _color(method: MethodSummary) -> str:
     return _COLOURS.get(method.method, "#999999")

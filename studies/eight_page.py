@@ -22,12 +22,12 @@ from forgetless.lab import results
 from forgetless.lab.experiments.parts import pairs
 from forgetless.lab.published.mas_2018 import EIGHT_TASKS, TITLES
 from forgetless.lab.report import markdown
-from forgetless.lab.results import MethodSummary, Summary, percent, summarise
+from forgetless.lab.results import MethodSummary, Summary, percent, summarize
 from studies import eight_figures, eight_sections, figures
 
 MAIN = "squeezenet"
 _RUN = "forgetless run eight-tasks --data DATA"
-#: Above: all the old data. Below: nothing learned in the trunk.
+#: Above: all the old data. Below: nothing learned in the backbone.
 _CEILING, _FLOOR = "joint", "frozen"
 
 
@@ -121,7 +121,7 @@ def _main(found: Sequence[Found]) -> Iterator[str]:
     if main is None or not main.results["runs"]:
         yield from _missing(f"{_RUN} --seeds 3 --out RUNS/squeezenet")
         return
-    summary = summarise(main.results)
+    summary = summarize(main.results)
     yield "![Accuracy over the sequence, and what is left of every task](eight-tasks.svg)"
     yield ""
     yield from comparison(summary.methods)
@@ -182,7 +182,7 @@ def verdict(methods: Sequence[MethodSummary]) -> Iterator[str]:
         under = [name for name, value in rivals.items() if name != _FLOOR and value < rivals[_FLOOR]]
         under += ["mas"] if average < rivals[_FLOOR] else []
         if under:
-            yield f"- Below the frozen trunk, which learns nothing and forgets nothing: {', '.join(under)}."
+            yield f"- Below the frozen backbone, which learns nothing and forgets nothing: {', '.join(under)}."
 
 
 def _hindsight(found: Sequence[Found], methods: Sequence[MethodSummary]) -> Iterator[str]:
@@ -214,13 +214,13 @@ def _rising(found: Sequence[Found]) -> Iterator[str]:
     if not runs or not runs[0].results["runs"]:
         yield from _missing(f"{_RUN} --rise --method mas --method ewc --method si --seeds 3 --out RUNS/rising")
         return
-    config, searched = runs[0].config, summarise(runs[0].results).methods
+    config, searched = runs[0].config, summarize(runs[0].results).methods
     yield (
         "A search that only goes down accepts a first strength that is too weak. With `--rise` it looks above a first "
         f"strength that is accepted, too: in the same {config['tuning']['most']} tries, for every method alike."
     )
     yield ""
-    unsearched = () if main is None else (each for each in summarise(main.results).methods if not each.strengths)
+    unsearched = () if main is None else (each for each in summarize(main.results).methods if not each.strengths)
     methods = [*searched, *unsearched]
     yield from comparison(methods)
     yield ""
@@ -230,14 +230,14 @@ def _rising(found: Sequence[Found]) -> Iterator[str]:
 
 
 def _easily_learned(methods: Sequence[MethodSummary]) -> Iterator[str]:
-    """How well a frozen trunk learns the task that strengths are found on; no strength should do worse."""
+    """How well a frozen backbone learns the task that strengths are found on; no strength should do worse."""
     known = {method.method: method.learned[1] for method in methods}
     floor, free = known.get(_FLOOR), known.get("finetune")
     if floor and free:
         yield (
-            f"- What limits the search: on the task that it looks at, the second, a frozen trunk comes to "
+            f"- What limits the search: on the task that it looks at, the second, a frozen backbone comes to "
             f"{floor.percent()} % and fine-tuning to {free.percent()} %. The better a task is learned without touching "
-            "the trunk, the fewer strengths it refuses, and the less it says of how far the others need the trunk."
+            "the backbone, the fewer strengths it refuses, and the less it says of how far the others need the backbone."
         )
 
 
@@ -265,7 +265,7 @@ def _other_orders(found: Sequence[Found]) -> dict[int, Summary]:
     for order in sorted({run["order"] for run in runs}):
         mine = [run for run in runs if run["order"] == order]
         held = {"experiment": "eight-tasks", "tasks": mine[0]["learned"], "runs": mine, "environment": {}}
-        summaries[order] = summarise(held)
+        summaries[order] = summarize(held)
     return summaries
 
 
@@ -279,7 +279,7 @@ def _networks(found: Sequence[Found]) -> Iterator[str]:
     for each in others:
         yield f"{each.config['network']}, batch-norm statistics held:"
         yield ""
-        learned = summarise(each.results).methods
+        learned = summarize(each.results).methods
         yield from comparison(learned)
         yield ""
         yield from verdict(learned)
@@ -345,7 +345,7 @@ def strengths(found: Sequence[Found]) -> dict[str, dict[float, MethodSummary]]:
     for each in found:
         if not each.eight or each.config["network"] != MAIN or each.strength == "auto":
             continue  # a strength of its own for every task is no point of a curve
-        for method in summarise(each.results).methods if each.results["runs"] else ():
+        for method in summarize(each.results).methods if each.results["runs"] else ():
             if method.strengths and method.method in TITLES:
                 curve = curves.setdefault(method.method, {})
                 strength = method.strengths[0]
@@ -363,7 +363,7 @@ def claims(found: Sequence[Found]) -> str:
             f"none of the runs is of all eight tasks by {MAIN}; `{_RUN} --out RUNS/{MAIN}` makes one."
         )
     lines = ["| on eight picture sets | knows in the end, % | has forgotten | seeds |", "|---|---|---|---|"]
-    methods = summarise(main.results).methods
+    methods = summarize(main.results).methods
     for method in _best_first(methods):
         title = "joint training, with all old data" if method.method == _CEILING else _title(method).partition(" (")[0]
         lines.append(f"| {title} | {percent(method.average)} | {percent(method.forgetting)} | {len(method.seeds)} |")
@@ -407,7 +407,7 @@ def write(runs: Path, out: Path, readme: Path | None = None) -> list[Path]:
         written.append(readme)
     main = _plain(found, MAIN)
     if main is not None and main.results["runs"]:
-        eight_figures.sequence(summarise(main.results), out / "eight-tasks.svg")
+        eight_figures.sequence(summarize(main.results), out / "eight-tasks.svg")
         written.append(out / "eight-tasks.svg")
     curves = strengths(found)
     if curves:

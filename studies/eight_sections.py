@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from forgetless.lab.published.mas_2018 import TITLES
-from forgetless.lab.results import percent, summarise
+from forgetless.lab.results import percent, summarize
 
 
 def keeping(study: Mapping[str, Any] | None) -> Iterator[str]:
@@ -18,7 +18,7 @@ def keeping(study: Mapping[str, Any] | None) -> Iterator[str]:
         yield "Not run yet: `python -m studies.plasticity --data DATA --out RUNS/plasticity.json`."
         yield ""
         return
-    summary = summarise(study)
+    summary = summarize(study)
     yield (
         f"MAS, {summary.runs}: two changes of how the Ω of several tasks become one, and λ left to a target for the "
         "answers to pictures of every old task "
@@ -49,11 +49,11 @@ def keeping(study: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _blocks(held: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over seeds and the layers of each block of the trunk ("trunk.fire2.squeeze1x1" is one of fire2's)."""
+    """The mean over seeds and the layers of each block of the backbone ("backbone.fire2.squeeze1x1" is one of fire2's)."""
     shares: dict[str, list[float]] = {}
     for layers in held:
         for name, share in layers.items():
-            shares.setdefault(name.removeprefix("trunk.").partition(".")[0], []).append(share)
+            shares.setdefault(name.removeprefix("backbone.").partition(".")[0], []).append(share)
     return {block: statistics.fmean(each) for block, each in shares.items()}
 
 

@@ -12,7 +12,7 @@ from forgetless.errors import ForgetlessError
 
 Points = Mapping[str, Sequence[Mapping[str, Any]]]  # pair → its points, as `studies.frontier` writes them
 
-#: Curves that stand for a whole grid of strengths, with a colour and a mark each.
+#: Curves that stand for a whole grid of strengths, with a color and a mark each.
 _LINES = {
     "MAS exact, pull": ("#0072b2", "o"),
     "MAS per batch, pull": ("#56b4e9", "s"),
@@ -22,7 +22,7 @@ _LINES = {
 }
 _SINGLE = {
     "fine-tuning": ("#000000", "x"),
-    "frozen trunk": ("#000000", "+"),
+    "frozen backbone": ("#000000", "+"),
     "stability decay": ("#e69f00", "*"),
     "Agreement(0.95)": ("#e69f00", "P"),
     "Budget(mean ‖F‖²)": ("#e69f00", "X"),
@@ -32,7 +32,7 @@ PREDICTORS = {
     "bound": "Σ Ω |θ−θ*|",
     "drift": "Σ Ω (θ−θ*)²",
     "distance": "‖θ−θ*‖",
-    "kl": "KL on unlabelled probes",
+    "kl": "KL on unlabeled probes",
 }
 
 
@@ -46,9 +46,9 @@ def frontier(points: Points, path: Path) -> None:
     pyplot = pyplot_module()
     figure, axes = pyplot.subplots(1, len(points), figsize=(4.2 * len(points), 4.2), squeeze=False)
     for axis, (pair, found) in zip(axes[0], finished(points).items(), strict=True):
-        for curve, (colour, mark) in _LINES.items():
+        for curve, (color, mark) in _LINES.items():
             own = sorted((each for each in found if each["curve"] == curve), key=lambda each: each["strength"])
-            axis.plot([p["new"] for p in own], [p["old"] for p in own], mark, ls="-", lw=1, ms=5, c=colour, label=curve)
+            axis.plot([p["new"] for p in own], [p["old"] for p in own], mark, ls="-", lw=1, ms=5, c=color, label=curve)
             for each in own if curve == "MAS exact, pull" else ():
                 axis.annotate(
                     f"{each['strength']:g}",
@@ -59,8 +59,8 @@ def frontier(points: Points, path: Path) -> None:
                 )
         for each in found:
             if each["curve"] in _SINGLE:
-                colour, mark = _SINGLE[each["curve"]]
-                axis.plot(each["new"], each["old"], mark, ms=9, c=colour, label=each["curve"])
+                color, mark = _SINGLE[each["curve"]]
+                axis.plot(each["new"], each["old"], mark, ms=9, c=color, label=each["curve"])
         axis.set(title=pair, xlabel="accuracy on the new task", ylabel="accuracy on the old task")
         axis.grid(alpha=0.3)
     handles = {
@@ -138,7 +138,7 @@ def table(points: Points) -> str:
 
 
 def _order(point: Mapping[str, Any]) -> tuple[int, float]:
-    names = ["fine-tuning", "frozen trunk", *_LINES, *_SINGLE]
+    names = ["fine-tuning", "frozen backbone", *_LINES, *_SINGLE]
     return names.index(point["curve"]), point.get("strength") or 0.0
 
 

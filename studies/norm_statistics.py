@@ -47,7 +47,7 @@ RUNS: dict[str, tuple[float | None, bool]] = {
 def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, recipe: Recipe = RECIPE) -> dict[str, Any]:
     """All runs of a pair with one seed: accuracy on both tasks, and on the old one with its statistics put back."""
     model = network()
-    learn(model, [old], Held(Anchor(model, None)), dataclasses.replace(recipe, hold_statistics=True), seed=seed)
+    learn(model, [old], Held(Anchor(model, None)), dataclasses.replace(recipe, freeze_batchnorm=True), seed=seed)
     before = model.state_dict()
     found: dict[str, Any] = {"before": accuracy(model, old, BATCH), "seed": seed, "runs": {}}
     importance = mas(
@@ -60,7 +60,7 @@ def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, rec
     for name, (strength, held) in RUNS.items():
         own = copy.deepcopy(model)
         anchor = Anchor(own, None) if strength is None else Anchor(own, importance, strength)
-        learn(own, [new], Held(anchor), dataclasses.replace(recipe, hold_statistics=held), seed=derive(seed, new.name))
+        learn(own, [new], Held(anchor), dataclasses.replace(recipe, freeze_batchnorm=held), seed=derive(seed, new.name))
         result = {"old": accuracy(own, old, BATCH), "new": accuracy(own, new, BATCH)}
         put_back(own, before)
         result["put back"] = accuracy(own, old, BATCH)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless import Agreement, Anchor, files
+from forgetless import Anchor, KeepAgreement, files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
 from forgetless.lab.datasets.reading.pictures import stratified
@@ -45,7 +45,7 @@ class Studied(MAS):
             next, a quarter after the one that follows.
         alike: whether every task's Ω is scaled to the sum of the first one's, so that no task outweighs the others
             because its outputs are larger.
-        target: the share of answers that `Agreement` keeps while a task is learned, on pictures of each task before,
+        target: the share of answers that `KeepAgreement` keeps while a task is learned, on pictures of each task before,
             under its own head; λ then only begins at `strength`. None for a λ that stays.
         probes: task → pictures of it to ask about; 100 of its training pictures for a task that is not there.
         held: before each task, layer → the share of its weights that the pull stops (`Anchor.held`).
@@ -79,7 +79,7 @@ class Studied(MAS):
         if self.target is not None and self._old:
             self._leave_to(self._agreement(self.target), model)
         super().begin(model, task, optimizer)
-        held = self.anchor(model).held()
+        held = self.anchor(model).frozen_fraction()
         self.held.append({**held.per_layer, "all": float(held)})
 
     def end(self, model: MultiHead, task: Task) -> None:
@@ -90,7 +90,7 @@ class Studied(MAS):
         seen = task.train[0][torch.randperm(len(task.train[0]))[:_PROBES]]
         self._old[task.name] = self.probes.get(task.name, seen)
 
-    def _agreement(self, target: float) -> Agreement:
+    def _agreement(self, target: float) -> KeepAgreement:
         names = list(self._old)
         batches = [
             {"inputs": inputs, "task": torch.full((len(inputs),), number)}
@@ -101,9 +101,9 @@ class Studied(MAS):
             logits: Tensor = model(batch["inputs"], names[int(batch["task"][0])])
             return logits
 
-        return Agreement(target, batches, forward=answer, start=self.strength)
+        return KeepAgreement(target, batches, forward=answer, start=self.strength)
 
-    def _leave_to(self, dial: Agreement, model: MultiHead) -> None:
+    def _leave_to(self, dial: KeepAgreement, model: MultiHead) -> None:
         """Let the dial move the strength from here on, at the θ* and Ω that there are."""
         held = self.anchor(model).state_dict()
         self._anchor = Anchor(model, None, dial)

@@ -140,10 +140,10 @@ def _cost(found: Mapping[str, Any]) -> Iterator[str]:
     runs = [run for content in found.values() for run in content["runs"]]
     minutes = sum(sum(run["seconds"].values()) for run in runs) / 60
     yield f"{len(runs)} runs, {minutes:.0f} minutes of one core in all.\n"
-    tries = [run["tries"] for content in found.values() for run in content["runs"] if "tries" in run]
-    if tries:
-        each = f"{min(tries)} to {max(tries)} a run"
-        yield f"The searches took {sum(tries)} trainings of one task in {len(tries)} runs, {each}.\n"
+    trials = [run["trials"] for content in found.values() for run in content["runs"] if "trials" in run]
+    if trials:
+        each = f"{min(trials)} to {max(trials)} a run"
+        yield f"The searches took {sum(trials)} trainings of one task in {len(trials)} runs, {each}.\n"
 
 
 def _pace(found: Mapping[str, Any]) -> Iterator[str]:

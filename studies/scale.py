@@ -31,17 +31,17 @@ STEPS, BATCH, RATE, MEASURED = 200, 32, 0.02, 300
 
 
 class Pair(nn.Module):
-    """A trunk with an old and a new head; the old one's outputs are multiplied by a number."""
+    """A backbone with an old and a new head; the old one's outputs are multiplied by a number."""
 
     def __init__(self, inputs: int, width: int, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.trunk = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.backbone = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.old, self.new, self.outputs = nn.Linear(width, 5), nn.Linear(width, 5), 1.0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The old head's outputs, scaled: F."""
-        answers: Tensor = self.old(self.trunk(inputs)) * self.outputs
+        answers: Tensor = self.old(self.backbone(inputs)) * self.outputs
         return answers
 
 
@@ -105,7 +105,7 @@ def study(tasks: Sequence[tuple[Tensor, Tensor]], width: int, seed: int) -> dict
 def _learn(
     model: Pair, head: nn.Module, inputs: Tensor, labels: Tensor, seed: int, anchor: Anchor | None = None
 ) -> None:
-    parameters = [*model.trunk.parameters(), *head.parameters()]
+    parameters = [*model.backbone.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, RATE, 0.9)
     if anchor is not None:
         anchor.attach(optimizer)
@@ -113,7 +113,7 @@ def _learn(
     for _ in range(STEPS):
         chosen = torch.randint(len(labels), (BATCH,), generator=generator)
         optimizer.zero_grad()
-        torch.autograd.backward(F.cross_entropy(head(model.trunk(inputs[chosen])), labels[chosen]))
+        torch.autograd.backward(F.cross_entropy(head(model.backbone(inputs[chosen])), labels[chosen]))
         optimizer.step()
     if anchor is not None:
         anchor.detach()
@@ -124,7 +124,7 @@ def per_batch_share(tasks: Sequence[tuple[Tensor, Tensor]], sizes: Sequence[int]
     inputs, labels = tasks[0]
     model = Pair(inputs.shape[1], WIDTHS[1], 0)
     _learn(model, model.old, inputs, labels, 0)
-    named = list(model.trunk.parameters())
+    named = list(model.backbone.parameters())
     found = {}
     for size in sizes:
         total = 0.0

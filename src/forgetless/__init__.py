@@ -7,53 +7,53 @@ if TYPE_CHECKING:
     from forgetless.errors import ForgetlessError as ForgetlessError
     from forgetless.measure import reference as reference
     from forgetless.measure.estimators.fisher import fisher as fisher
-    from forgetless.measure.estimators.local_mas import hebbian as hebbian
+    from forgetless.measure.estimators.local_mas import local_mas as local_mas
     from forgetless.measure.estimators.mas import mas as mas
-    from forgetless.measure.estimators.path_integral import Path as Path
+    from forgetless.measure.estimators.path_integral import PathIntegral as PathIntegral
     from forgetless.measure.importance import Importance as Importance
-    from forgetless.measure.normalized import normalised as normalised
+    from forgetless.measure.normalized import normalized as normalized
     from forgetless.protect.anchor import Anchor as Anchor
-    from forgetless.protect.batchnorm import hold_statistics as hold_statistics
-    from forgetless.protect.forgetting.meter import Meter as Meter
-    from forgetless.protect.forgetting.meter import Stopped as Stopped
-    from forgetless.protect.strength.agreement import Agreement as Agreement
-    from forgetless.protect.strength.budget import Budget as Budget
-    from forgetless.protect.strength.stability import stability_decay as stability_decay
+    from forgetless.protect.batchnorm import freeze_batchnorm as freeze_batchnorm
+    from forgetless.protect.forgetting.meter import ForgettingLimitReached as ForgettingLimitReached
+    from forgetless.protect.forgetting.meter import ForgettingMeter as ForgettingMeter
+    from forgetless.protect.strength.drift_budget import DriftBudget as DriftBudget
+    from forgetless.protect.strength.keep_agreement import KeepAgreement as KeepAgreement
+    from forgetless.protect.strength.stability_decay import stability_decay as stability_decay
 
 __version__ = "0.1.0"
 
 # Public names are loaded at their first use, so that the command line answers before torch is there.
 _HOMES = {
-    "Agreement": "forgetless.protect.strength.agreement",
+    "KeepAgreement": "forgetless.protect.strength.keep_agreement",
     "Anchor": "forgetless.protect.anchor",
-    "Budget": "forgetless.protect.strength.budget",
+    "DriftBudget": "forgetless.protect.strength.drift_budget",
     "ForgetlessError": "forgetless.errors",
     "Importance": "forgetless.measure.importance",
-    "Meter": "forgetless.protect.forgetting.meter",
-    "Stopped": "forgetless.protect.forgetting.meter",
-    "Path": "forgetless.measure.estimators.path_integral",
+    "ForgettingMeter": "forgetless.protect.forgetting.meter",
+    "ForgettingLimitReached": "forgetless.protect.forgetting.meter",
+    "PathIntegral": "forgetless.measure.estimators.path_integral",
     "fisher": "forgetless.measure.estimators.fisher",
-    "hebbian": "forgetless.measure.estimators.local_mas",
-    "hold_statistics": "forgetless.protect.batchnorm",
+    "local_mas": "forgetless.measure.estimators.local_mas",
+    "freeze_batchnorm": "forgetless.protect.batchnorm",
     "mas": "forgetless.measure.estimators.mas",
-    "normalised": "forgetless.measure.normalized",
-    "stability_decay": "forgetless.protect.strength.stability",
+    "normalized": "forgetless.measure.normalized",
+    "stability_decay": "forgetless.protect.strength.stability_decay",
 }
 
 __all__ = [
-    "Agreement",
     "Anchor",
-    "Budget",
+    "DriftBudget",
     "ForgetlessError",
+    "ForgettingLimitReached",
+    "ForgettingMeter",
     "Importance",
-    "Meter",
-    "Path",
-    "Stopped",
+    "KeepAgreement",
+    "PathIntegral",
     "fisher",
-    "hebbian",
-    "hold_statistics",
+    "freeze_batchnorm",
+    "local_mas",
     "mas",
-    "normalised",
+    "normalized",
     "reference",
     "stability_decay",
 ]
@@ -61,7 +61,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "reference":
-        return import_module("forgetless.reference")
+        return import_module("forgetless.measure.reference")
     if name not in _HOMES:
         raise AttributeError(f"module 'forgetless' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

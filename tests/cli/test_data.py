@@ -15,31 +15,31 @@ from forgetless.lab.datasets.reading.entry import Source
 from host import CONTENT, SHA256, Host
 
 Refused = Callable[..., None]
-ENTRY = dataclasses.replace(datasets.CATALOGUE["cub200"], name="small", title="Two Birds", classes=2, train=2, test=1)
+ENTRY = dataclasses.replace(datasets.CATALOG["cub200"], name="small", title="Two Birds", classes=2, train=2, test=1)
 
 
 @pytest.fixture(autouse=True)
 def _a_small_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(datasets.CATALOGUE, "small", ENTRY)
+    monkeypatch.setitem(datasets.CATALOG, "small", ENTRY)
 
 
 def test_list_names_every_set_and_says_what_is_there(forgetless: Command) -> None:
     layouts.cub200(Path("data"))
     rows = {row["name"]: row for row in json.loads(forgetless("data", "list", "--json").stdout)}
-    assert list(rows) == list(datasets.CATALOGUE)
+    assert list(rows) == list(datasets.CATALOG)
     assert [name for name, row in rows.items() if row["there"]] == ["cub200", "small"]
     shown = forgetless("data", "list").stdout
     assert all(name in shown for name in rows)
 
 
-@pytest.mark.parametrize("name", datasets.CATALOGUE)
+@pytest.mark.parametrize("name", datasets.CATALOG)
 def test_where_says_what_a_set_needs_and_under_which_terms(forgetless: Command, name: str) -> None:
-    entry = datasets.CATALOGUE[name]
+    entry = datasets.CATALOG[name]
     done = forgetless("data", "where", name, "--root", "r")
     assert done.exit_code == 0, done.stderr
     for known in (
         entry.title,
-        entry.licence,
+        entry.license,
         entry.page,
         f"r/{entry.layout}",
         *(source.url for source in entry.sources),
@@ -73,7 +73,7 @@ def test_check_refuses_what_is_not_the_set(
     forgetless: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused(
-        "there is no picture set 'birds200'; there are " + ", ".join(map(repr, datasets.CATALOGUE)) + ".",
+        "there is no picture set 'birds200'; there are " + ", ".join(map(repr, datasets.CATALOG)) + ".",
         "data", "check", "birds200",
     )  # fmt: skip
     refused(
@@ -83,13 +83,13 @@ def test_check_refuses_what_is_not_the_set(
     )  # fmt: skip
     folder = layouts.cub200(Path("data"))
     found = ENTRY.sum(ENTRY.read(folder))
-    monkeypatch.setitem(datasets.CATALOGUE, "small", dataclasses.replace(ENTRY, listing="0" * 16))
+    monkeypatch.setitem(datasets.CATALOG, "small", dataclasses.replace(ENTRY, listing="0" * 16))
     refused(
         "data/CUB_200_2011 lists other pictures or labels than Two Birds has: the checksum of its listing is "
         f"{found} and not 0000000000000000.",
         "data", "check", "small",
     )  # fmt: skip
-    monkeypatch.setitem(datasets.CATALOGUE, "small", dataclasses.replace(ENTRY, listing=found))
+    monkeypatch.setitem(datasets.CATALOG, "small", dataclasses.replace(ENTRY, listing=found))
     assert f"listing: {found}, as it should be\n" in forgetless("data", "check", "small").stdout
     (folder / "images" / "002.Auk" / "A_1.jpg").write_bytes(b"no picture")
     assert forgetless("data", "check", "small").exit_code == 0
@@ -104,7 +104,7 @@ def test_fetch_downloads_goes_on_and_tells_the_checksum(forgetless: Command, mon
     thread.start()
     try:
         entry = dataclasses.replace(ENTRY, sources=(Source(f"{host.url}/a", "small/a"),))
-        monkeypatch.setitem(datasets.CATALOGUE, "small", entry)
+        monkeypatch.setitem(datasets.CATALOG, "small", entry)
         host.cut = 5
         done = forgetless("data", "fetch", "small", "--root", "r")
         assert (done.exit_code, done.stdout) == (2, "")
@@ -126,7 +126,7 @@ def test_fetch_downloads_goes_on_and_tells_the_checksum(forgetless: Command, mon
 
 
 def test_fetch_of_what_cannot_be_downloaded(refused: Refused) -> None:
-    entry = datasets.CATALOGUE["cars196"]
+    entry = datasets.CATALOG["cars196"]
     refused(
         f"Stanford Cars has no file that can be downloaded directly: {entry.otherwise} ({entry.page}).",
         "data", "fetch", "cars196",

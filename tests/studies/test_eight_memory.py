@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from studies.eight_memory import METHODS, kept, network, samples
-from studies.eight_page import page
 
 from forgetless.lab.running.run import Experiment
 from forgetless.learn.task import Recipe
 from streams import network as small
 from streams import stream
+from studies.eight_memory import METHODS, kept, network, samples
+from studies.eight_page import page
 
 EXPERIMENT = Experiment("small", stream(3), lambda seed: small(seed, pretrained=True), Recipe(0.1, 2, 24))
 
@@ -19,10 +19,10 @@ def test_memory_does_not_grow_with_tasks_except_where_the_method_says_so(name: s
     assert len(found) == 3
     if name != "ebll":  # an autoencoder for every task
         assert found[2] == found[1]
-    trunk = network(EXPERIMENT)
-    assert trunk == 4 * sum(each.numel() for each in small().parameters())
+    backbone = network(EXPERIMENT)
+    assert backbone == 4 * sum(each.numel() for each in small().parameters())
     if name in ("mas", "local-mas", "ewc", "si"):
-        assert 2 * trunk <= found[2] <= 3 * trunk + 64  # θ*, Ω, and what counts
+        assert 2 * backbone <= found[2] <= 3 * backbone + 64  # θ*, Ω, and what counts
     if name in ("finetune", "frozen", "lwf"):
         assert found[2] == 0
 

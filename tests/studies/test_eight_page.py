@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies.eight_page import claims, collect, comparison, main, page, strengths, verdict, write
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.published.mas_2018 import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
-from forgetless.lab.results import summarise
+from forgetless.lab.results import summarize
+from studies.eight_page import claims, collect, comparison, main, page, strengths, verdict, write
 
 NAMES = ("one", "two")
 
@@ -54,7 +54,7 @@ JOINT = run("joint", [0.9, None], [0.9, 0.8])  # 85, 0
 
 def sentences(*runs: dict[str, Any]) -> list[str]:
     held = {"experiment": "e", "tasks": list(NAMES), "runs": list(runs), "environment": {}}
-    return [line for line in verdict(summarise(held).methods) if line.startswith("-")]
+    return [line for line in verdict(summarize(held).methods) if line.startswith("-")]
 
 
 def test_the_verdict_is_computed_and_can_go_either_way() -> None:
@@ -72,14 +72,14 @@ def test_the_verdict_is_computed_and_can_go_either_way() -> None:
     ]
     worse = run("mas", [0.5, None], [0.5, 0.5], strength=1.0)
     assert sentences(FROZEN, worse, run("si", [0.4, None], [0.4, 0.4], strength=1.0))[-1] == (
-        "- Below the frozen trunk, which learns nothing and forgets nothing: si, mas."
+        "- Below the frozen backbone, which learns nothing and forgets nothing: si, mas."
     )
     assert list(verdict(())) == ["MAS has not been run yet."]
 
 
 def test_methods_are_compared_best_first_beside_the_paper() -> None:
     held = {"experiment": "e", "tasks": list(NAMES), "runs": [FINETUNE, MAS, JOINT], "environment": {}}
-    lines = list(comparison(summarise(held).methods))
+    lines = list(comparison(summarize(held).methods))
     assert lines[2] == "| joint training (not in the paper's table) | 85.0 | 0.0 | 85.0 | 1 | – | – |"
     assert lines[3] == "| MAS, λ = 0.75 | 79.2 | 1.5 | 80.0 | 1 | 52.69 | 0.49 |"
     assert lines[4] == "| FineTune | 65.0 | 40.0 | 85.0 | 1 | 32.67 | 26.29 |"
@@ -151,10 +151,10 @@ def test_a_search_that_rises_stands_by_itself(tmp_path: Path) -> None:
         "SI, λ = 48",
         "MAS, λ = 12",
         "FineTune",
-        "frozen trunk (not in the paper)",
+        "frozen backbone (not in the paper)",
     ]
     assert "- **not reached**: MAS is 3.0 points below the best other (si)." in text
-    assert "the second, a frozen trunk comes to 70.0 % and fine-tuning to 80.0 %." in text
+    assert "the second, a frozen backbone comes to 70.0 % and fine-tuning to 80.0 %." in text
 
 
 def test_of_runs_with_one_strength_the_one_with_more_seeds_counts(tmp_path: Path) -> None:
@@ -223,9 +223,9 @@ def test_what_keeping_costs_is_shown_by_block(tmp_path: Path) -> None:
     matrix = [[0.9, None], [0.8, 0.7]]
     before = [
         {"all": 0.0},
-        {"trunk.fire2.squeeze1x1": 0.5, "trunk.fire2.expand1x1": 1.0, "trunk.conv1": 0.2, "all": 0.6},
+        {"backbone.fire2.squeeze1x1": 0.5, "backbone.fire2.expand1x1": 1.0, "backbone.conv1": 0.2, "all": 0.6},
     ]
-    after = [{"all": 0.0}, {**before[1], "trunk.fire2.squeeze1x1": 0.1}]
+    after = [{"all": 0.0}, {**before[1], "backbone.fire2.squeeze1x1": 0.1}]
     study = {
         "experiment": "plasticity",
         "tasks": ["one", "two"],

@@ -22,8 +22,8 @@ PAIR = frontier.PAIRS[0]
 
 def small(name: str) -> MultiHead:
     torch.manual_seed(0)
-    trunk = nn.Sequential(Scale(), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    return MultiHead(trunk, 16, pretrained=True)
+    backbone = nn.Sequential(Scale(), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    return MultiHead(backbone, 16, pretrained=True)
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_every_point_is_computed_once_and_the_page_takes_all(data: Path, tmp_pat
     assert pair == " → ".join(PAIR)
     points = {each["curve"]: each for each in found["points"][pair]}
     assert len(points) == len(said)
-    assert points["frozen trunk"]["distance"] == points["frozen trunk"]["bound"] == 0
-    assert points["frozen trunk"]["agreement"] == 1
+    assert points["frozen backbone"]["distance"] == points["frozen backbone"]["bound"] == 0
+    assert points["frozen backbone"]["agreement"] == 1
     assert points["fine-tuning"]["distance"] > points["MAS exact, pull"]["distance"] > 0
-    assert points["stability decay"]["tries"]
+    assert points["stability decay"]["trials"]
     page = tmp_path / "page.md"
     page.write_text("<!-- frontier -->\n<!-- end of frontier -->\n<!-- prediction -->\n<!-- end of prediction -->\n")
     pytest.importorskip("matplotlib")
@@ -101,9 +101,9 @@ def test_how_far_a_network_moved(data: Path, tmp_path: Path) -> None:
     scene = frontier.prepare(data, *PAIR, 1, tmp_path / "scene", recipe())
     model = frontier.copy.deepcopy(scene.model)
     with torch.no_grad():
-        model.trunk[1].bias[0] += 0.5
+        model.backbone[1].bias[0] += 0.5
     found = frontier.moved(scene, model)
-    omega = float(scene.omegas["exact"].mean()["trunk.1.bias"][0])
+    omega = float(scene.omegas["exact"].mean()["backbone.1.bias"][0])
     assert found["distance"] == pytest.approx(0.5)
     assert found["bound"] == pytest.approx(0.5 * omega)
     assert found["drift"] == pytest.approx(0.25 * omega)

@@ -14,8 +14,8 @@ from studies import norm_statistics as study
 
 def network() -> MultiHead:
     torch.manual_seed(0)
-    trunk = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU())
-    return MultiHead(trunk, 16, pretrained=True)
+    backbone = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU())
+    return MultiHead(backbone, 16, pretrained=True)
 
 
 def task(name: str, shift: float) -> Task:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from studies.plasticity import VARIANTS, Studied, main, study
 
-from forgetless import Agreement
+from forgetless import KeepAgreement
 from forgetless.lab import results
 from forgetless.lab.running.run import Experiment
 from forgetless.learn.methods.mas import MAS
@@ -20,6 +19,7 @@ from forgetless.learn.task import Recipe
 from forgetless.learn.train import learn
 from streams import network, stream
 from studies import plasticity
+from studies.plasticity import VARIANTS, Studied, main, study
 
 STREAM = stream(3)
 RECIPE = Recipe(0.1, 2, 24)
@@ -86,7 +86,7 @@ def test_unseen_pictures_are_neither_learned_from_nor_lost(monkeypatch: pytest.M
     seen = []
 
     class Noted(Studied):
-        def _agreement(self, target: float) -> Agreement:
+        def _agreement(self, target: float) -> KeepAgreement:
             seen.append(dict(self._old))
             return super()._agreement(target)
 
@@ -101,7 +101,7 @@ def test_a_target_moves_the_strength_by_the_answers_under_old_heads() -> None:
     dials = []
 
     class Noted(Studied):
-        def _agreement(self, target: float) -> Agreement:
+        def _agreement(self, target: float) -> KeepAgreement:
             dials.append(super()._agreement(target))
             return dials[-1]
 
@@ -132,7 +132,7 @@ def test_what_is_there_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: 
     found = results.read(out)
     assert made == [0, 0, 1, 1]
     assert found["runs"][:2] == first["runs"]
-    plain, halved = results.summarise(found).methods
+    plain, halved = results.summarize(found).methods
     assert (plain.label, plain.seeds, halved.label, halved.seeds) == ("plain", (0, 1), "halved", (0, 1))
     assert found["runs"][0]["held"] != found["runs"][1]["held"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.test_digits import written
 from forgetless.lab.experiments import split_mnist
 from forgetless.lab.running.run import run_all
+from idx_files import written
 from studies import reproduction
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from forgetless import mas, normalised
+from forgetless import mas, normalized
 from studies import scale
 
 
@@ -23,7 +23,7 @@ def test_the_scales_are_factors_of_omega(monkeypatch):
     inputs = torch.randn(20, 6)
     importance = mas(model, inputs, exclude=("old", "new"), progress=False)
     found = scale.scales(importance, model, inputs)
-    ours = normalised(importance, model, inputs).mean()
+    ours = normalized(importance, model, inputs).mean()
     for name, omega in importance.mean().items():
         torch.testing.assert_close(ours[name], omega * found["× ΣΩ / (mean ‖F‖²)²"])
     whole = torch.cat([each.flatten() for each in importance.mean().values()])

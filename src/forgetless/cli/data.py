@@ -25,8 +25,8 @@ def _root() -> None:
 
 @app.command("list")
 def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
-    """List all sets with their size and licence, and whether their folder is there."""
-    from forgetless.lab.datasets import CATALOGUE
+    """List all sets with their size and license, and whether their folder is there."""
+    from forgetless.lab.datasets import CATALOG
 
     rows = [
         {
@@ -35,10 +35,10 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
             "classes": entry.classes,
             "train": entry.train,
             "test": entry.test,
-            "licence": entry.licence,
+            "license": entry.license,
             "there": entry.path(root).is_dir(),
         }
-        for entry in CATALOGUE.values()
+        for entry in CATALOG.values()
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -52,10 +52,10 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
     for key in counts:
         table.add_column(key, justify="right")
     table.add_column("there")
-    table.add_column("licence")
+    table.add_column("license")
     for row in rows:
         numbers = ("–" if row[key] is None else f"{row[key]:,}" for key in counts)
-        table.add_row(str(row["name"]), *numbers, "yes" if row["there"] else "no", str(row["licence"]))
+        table.add_row(str(row["name"]), *numbers, "yes" if row["there"] else "no", str(row["license"]))
     Console().print(table)
     typer.echo("`forgetless data where NAME` says what a set is and how to get it.")
     typer.echo(f"there: in {root}/; `forgetless data check NAME` says whether it is whole.")
@@ -70,7 +70,7 @@ def where(name: Name, root: Root = Path("data"), as_json: AsJson = False) -> Non
     facts = {
         "set": found.title,
         "page": found.page,
-        "terms": found.licence,
+        "terms": found.license,
         "needs": f"{root}/{found.layout}",
         "files": [
             {"url": source.url, "to": str(root / source.path), "checksum": source.checksum} for source in found.sources
@@ -146,7 +146,7 @@ def fetch(
         raise ForgetlessError(
             f"{found.title} has no file that can be downloaded directly: {found.otherwise} ({found.page})."
         )
-    typer.echo(f"{found.title}: {found.licence}", err=True)
+    typer.echo(f"{found.title}: {found.license}", err=True)
     for source in found.sources:
         there = (root / source.path).is_file()
         digest = download.download(source, root, _watch(source.url))

@@ -22,7 +22,7 @@ def measure(
     data: Annotated[
         Path,
         typer.Option(
-            help="Unlabelled samples like those whose skill is to be kept: a picture set (its training pictures), a "
+            help="Unlabeled samples like those whose skill is to be kept: a picture set (its training pictures), a "
             ".npy file, or a .safetensors file with one tensor or with the model's keywords.",
             show_default=False,
         ),
@@ -43,7 +43,7 @@ def measure(
 ) -> None:
     """Measure how much every parameter of a network matters to what it computes.
 
-    Pictures reach the network as they are decoded, uint8 RGB [N, 3, SIZE, SIZE], and it normalises them itself; a
+    Pictures reach the network as they are decoded, uint8 RGB [N, 3, SIZE, SIZE], and it normalizes them itself; a
     torchvision network gets them scaled as torchvision does.
     """
     import forgetless
@@ -52,12 +52,12 @@ def measure(
         raise ForgetlessError(f"{out} holds an importance already; choose another --out.")
     network = load_model(model, weights)
     samples = load_data(data, size, limit)
-    normalise = model.partition(":")[0] == TORCHVISION and data.is_dir()
+    normalize = model.partition(":")[0] == TORCHVISION and data.is_dir()
     importance = forgetless.mas(
         network,
         samples,
         output=output,
-        forward=_normalised if normalise else None,
+        forward=_normalized if normalize else None,
         exclude=exclude or (),
         batch_size=batch_size,
     )
@@ -68,7 +68,7 @@ def measure(
         _show(importance, out)
 
 
-def _normalised(network: nn.Module, pictures: Tensor) -> Any:
+def _normalized(network: nn.Module, pictures: Tensor) -> Any:
     """The output of a torchvision network for pictures of 0 … 255, by the means and deviations it was trained with."""
     mean = pictures.new_tensor([123.675, 116.28, 103.53], dtype=next(network.parameters()).dtype).view(3, 1, 1)
     std = pictures.new_tensor([58.395, 57.12, 57.375], dtype=mean.dtype).view(3, 1, 1)

@@ -25,7 +25,7 @@ from forgetless.learn import metrics
 #: What the two ends of the scale are, for readers who meet the methods for the first time.
 MEANING = {
     "finetune": "learns on without protection, so it forgets",
-    "frozen": "holds the trunk still and trains new heads only, so it cannot forget",
+    "frozen": "holds the backbone still and trains new heads only, so it cannot forget",
     "mas": "protects the weights that matter and learns with the rest",
 }
 
@@ -181,7 +181,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def summarise(results: Mapping[str, Any]) -> Summary:
+def summarize(results: Mapping[str, Any]) -> Summary:
     """Sum up the content of a `results.json` by method: means and standard deviations over seeds and orders.
 
     Raises:
@@ -200,7 +200,7 @@ def summarise(results: Mapping[str, Any]) -> Summary:
         experiment=_printable(results["experiment"]),
         tasks=tasks,
         places=tasks if same else tuple(f"task {place + 1}" for place in range(len(tasks))),
-        methods=tuple(_summarise_method(_printable(method), runs, names) for method, runs in by_method.items()),
+        methods=tuple(_summarize_method(_printable(method), runs, names) for method, runs in by_method.items()),
         environment={_printable(key): _printable(_text(value)) for key, value in results["environment"].items()},
     )
 
@@ -214,7 +214,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _summarise_method(method: str, runs: list[Mapping[str, Any]], names: list[str]) -> MethodSummary:
+def _summarize_method(method: str, runs: list[Mapping[str, Any]], names: list[str]) -> MethodSummary:
     matrices = [run["accuracy"] for run in runs]
     tasks = range(len(names))
     places = [_places(run.get("learned", names), names) for run in runs]

@@ -57,7 +57,7 @@ def read(path: Path, config: Config) -> tuple[dict[str, Any], Parts]:
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `"{parameter's index}/{key}"` → tensor (momentum, moments, step counts)."""
+    """The optimizer's state as `"{parameter's index}/{key}"` → tensor (momentum, moments, step counts)."""
     return {
         f"{index}/{key}": value
         for index, entries in optimizer.state_dict()["state"].items()
@@ -67,7 +67,7 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser over the same parameters the state that `optimizer_state` took."""
+    """Give an optimizer over the same parameters the state that `optimizer_state` took."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")

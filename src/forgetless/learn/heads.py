@@ -1,4 +1,4 @@
-"""One trunk, its linear heads as the scenario has them, and how a new head starts."""
+"""One backbone, its linear heads as the scenario has them, and how a new head starts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SCENARIOS = ("task", "domain", "class")
 
 
 class MultiHead(nn.Module):
-    """A shared trunk and linear heads: `logits = W · trunk(x) + b`.
+    """A shared backbone and linear heads: `logits = W · backbone(x) + b`.
 
     Which head answers for a task is the scenario (van de Ven and Tolias, "Three scenarios for continual learning",
     2019): "task", a head for each, so that whoever asks must name the task; "domain", one head for all, whose class c
     means the same throughout; "class", one head that grows by every task's classes and must tell all of them apart.
 
     Args:
-        trunk: any module from inputs `[N, …]` to features `[N, features]`; it normalises its inputs itself.
+        backbone: any module from inputs `[N, …]` to features `[N, features]`; it normalizes its inputs itself.
         features: the width of its output.
-        pretrained: whether the trunk knows something before the first task. If not, it learns the first task
+        pretrained: whether the backbone knows something before the first task. If not, it learns the first task
             whole, whatever the method.
         scenario: "task", "domain" or "class".
 
@@ -35,11 +35,11 @@ class MultiHead(nn.Module):
         ForgetlessError: there is no such scenario.
     """
 
-    def __init__(self, trunk: nn.Module, features: int, *, pretrained: bool = False, scenario: str = "task") -> None:
+    def __init__(self, backbone: nn.Module, features: int, *, pretrained: bool = False, scenario: str = "task") -> None:
         super().__init__()
         if scenario not in SCENARIOS:
             raise ForgetlessError(f"a scenario is 'task', 'domain' or 'class', not {scenario!r}.")
-        self.trunk = trunk
+        self.backbone = backbone
         self.heads = nn.ModuleDict()
         self.features = features
         self.pretrained = pretrained
@@ -48,7 +48,7 @@ class MultiHead(nn.Module):
         self._frozen = False
 
     def grow(self, task: str, classes: int) -> None:
-        """Make room for `task`, with the trunk's device and dtype: a head, more rows, or nothing, by the scenario.
+        """Make room for `task`, with the backbone's device and dtype: a head, more rows, or nothing, by the scenario.
 
         New weights are drawn from torch's global generator; old rows stay as they are.
 
@@ -68,7 +68,7 @@ class MultiHead(nn.Module):
         self._first[task] = rows if self.scenario == "class" else 0
         if self.scenario == "domain" and rows:
             return
-        like = next(self.trunk.parameters(), torch.empty(0))
+        like = next(self.backbone.parameters(), torch.empty(0))
         head = nn.Linear(self.features, rows + classes, device=like.device, dtype=like.dtype)
         if isinstance(old, nn.Linear):
             with torch.no_grad():
@@ -91,7 +91,7 @@ class MultiHead(nn.Module):
 
     def forward(self, inputs: Tensor, task: str) -> Tensor:
         """Logits `[N, classes]` of the inputs `[N, …]` under the head that answers for `task`."""
-        logits: Tensor = self.head(task)(self.trunk(inputs))
+        logits: Tensor = self.head(task)(self.backbone(inputs))
         return logits
 
     def first(self, task: str) -> int:
@@ -110,34 +110,34 @@ class MultiHead(nn.Module):
 
     @property
     def knows_something(self) -> bool:
-        """Whether there is knowledge in the trunk: it is pretrained, or past its first task."""
+        """Whether there is knowledge in the backbone: it is pretrained, or past its first task."""
         return self.pretrained or self.tasks > 1
 
     def _key(self, task: str) -> str:
         return _key(task) if self.scenario == "task" else "shared"
 
     def freeze(self, frozen: bool = True) -> None:
-        """Freeze the trunk (no gradients, eval mode whatever `train` says), or let it learn again."""
+        """Freeze the backbone (no gradients, eval mode whatever `train` says), or let it learn again."""
         self._frozen = frozen
-        self.trunk.requires_grad_(not frozen)
+        self.backbone.requires_grad_(not frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> MultiHead:
-        """Set training mode, except for a frozen trunk: what it computes must not change."""
+        """Set training mode, except for a frozen backbone: what it computes must not change."""
         super().train(mode)
         if self._frozen:
-            self.trunk.eval()
+            self.backbone.eval()
         return self
 
 
 def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batch_size: int) -> None:
-    """Fit the head of `task` to the features the trunk has now; nothing else changes.
+    """Fit the head of `task` to the features the backbone has now; nothing else changes.
 
     Multinomial logistic regression on the features in eval mode: with z = (f − μ)/σ, σ² the features' mean
     variance, the minimum of `1/N Σ_n −log softmax(V z_n + c)[y_n] + 1/(2N) ‖V‖²` (scikit-learn's C = 1), found
     by L-BFGS from zero, so that no random number is used; then `W = V/σ, b = c − W μ`. One σ for all features:
     with each one's own, a feature that hardly varies gets a huge weight, and the first steps through it wreck
-    the trunk. Training on from a fitted head distorts
+    the backbone. Training on from a fitted head distorts
     features less than from a random one (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
     Underperform Out-of-Distribution", ICLR 2022).
 
@@ -146,20 +146,20 @@ def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batc
         task: the task's name.
         inputs: its training inputs `[N, …]`.
         labels: its training labels `[N]`.
-        batch_size: inputs that pass through the trunk at once.
+        batch_size: inputs that pass through the backbone at once.
 
     Raises:
-        ForgetlessError: the trunk's features are not finite, or not `[N, features]`.
+        ForgetlessError: the backbone's features are not finite, or not `[N, features]`.
     """
     head = model.head(task)
     features = _features(model, inputs, batch_size)
     if features.shape != (len(inputs), model.features):
         raise ForgetlessError(
-            f"the trunk gives {list(features.shape)} for {len(inputs)} inputs of task {task!r}, "
+            f"the backbone gives {list(features.shape)} for {len(inputs)} inputs of task {task!r}, "
             f"not [{len(inputs)}, {model.features}]."
         )
     if not bool(torch.isfinite(features).all()):
-        raise ForgetlessError(f"the trunk's features of task {task!r} hold NaN or Inf.")
+        raise ForgetlessError(f"the backbone's features of task {task!r} hold NaN or Inf.")
     mean = features.mean(0)
     deviation = (features - mean).square().mean().sqrt()
     if deviation <= 1e-6 * features.abs().max():  # constant features, up to rounding
@@ -172,11 +172,11 @@ def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batc
 
 @torch.no_grad()
 def _features(model: MultiHead, inputs: Tensor, batch_size: int) -> Tensor:
-    """What the trunk gives in eval mode, `[N, features]`, in float32 or wider."""
+    """What the backbone gives in eval mode, `[N, features]`, in float32 or wider."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    features = torch.cat([model.trunk(batch.to(device)) for batch in torch.split(inputs, batch_size)])
+    features = torch.cat([model.backbone(batch.to(device)) for batch in torch.split(inputs, batch_size)])
     model.train(training)
     return features.to(torch.promote_types(features.dtype, torch.float32))
 

@@ -22,7 +22,7 @@ class Task:
     Attributes:
         name: unique in its stream.
         classes: the names of its classes; label c is `classes[c]`.
-        train: inputs `[N, …]` as the trunk takes them and labels `[N]` (int64).
+        train: inputs `[N, …]` as the backbone takes them and labels `[N]` (int64).
         test: the same for held-out samples; never used for learning.
 
     Raises:
@@ -53,7 +53,7 @@ class Task:
 class Recipe:
     """How each task is learned, the same for every method.
 
-    A trunk *knows something* if it is pretrained, and in any case from the second task on.
+    A backbone *knows something* if it is pretrained, and in any case from the second task on.
 
     Attributes:
         lr: the learning rate at the start of every task.
@@ -64,9 +64,9 @@ class Recipe:
         weight_decay: added to the gradient as `weight_decay · θ`.
         clip: the most the norm of all gradients may be; None for no limit.
         schedule: "constant", or "cosine" from `lr` to 0 over each task.
-        warm_start: fit a new head to the features of a trunk that knows something, before the first step; a head
+        warm_start: fit a new head to the features of a backbone that knows something, before the first step; a head
             that other tasks use too is left as it is.
-        hold_statistics: batch-norm layers of a trunk that knows something keep their running statistics.
+        freeze_batchnorm: batch-norm layers of a backbone that knows something keep their running statistics.
 
     Raises:
         ForgetlessError: a value that makes no sense.
@@ -81,7 +81,7 @@ class Recipe:
     clip: float | None = None
     schedule: str = "constant"
     warm_start: bool = True
-    hold_statistics: bool = False
+    freeze_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         checks = {
@@ -129,7 +129,7 @@ class Method:
         return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Before a task's first step and its head's warm start: attach to the optimiser, remember the model."""
+        """Before a task's first step and its head's warm start: attach to the optimizer, remember the model."""
         return
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
@@ -145,5 +145,5 @@ class Method:
         return {}
 
     def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
-        """Take `state` back. Inside a task, `begin` was called just before, on the weights of now."""
+        """Take `state` back. Inside a task, `begin` was called just before, on the current weights."""
         return

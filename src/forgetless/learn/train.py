@@ -238,7 +238,7 @@ class _Run:
 
     def _set_modes(self) -> None:
         self.model.train()
-        if self.recipe.hold_statistics and self.model.knows_something:
+        if self.recipe.freeze_batchnorm and self.model.knows_something:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
@@ -262,7 +262,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def _restore(self) -> Optimizer | None:
-        """Continue from the checkpoint; gives the optimiser if it is inside a task."""
+        """Continue from the checkpoint; gives the optimizer if it is inside a task."""
         assert self.path is not None
         position, parts = checkpoints.read(self.path, self.config)
         try:

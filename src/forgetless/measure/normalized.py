@@ -19,7 +19,7 @@ from forgetless.model.restored import untouched
 _ENOUGH = 256  # samples
 
 
-def normalised(
+def normalized(
     importance: Importance,
     model: nn.Module,
     data: Any,
@@ -31,7 +31,7 @@ def normalised(
     """The importance with `Ω ← Ω · ΣΩ / (mean ‖F‖²)²`, the sum over all of its parameters.
 
     To first order `ΣΩ|Δ|` is no less than the mean change of ‖F‖², so `r = ΣΩ|Δ| / mean ‖F‖²` is that change relative
-    to ‖F‖² itself; and `r² ≤ ΣΩ · ΣΩΔ² / (mean ‖F‖²)²` (Cauchy and Schwarz). So a strength of λ on the normalised scale
+    to ‖F‖² itself; and `r² ≤ ΣΩ · ΣΩΔ² / (mean ‖F‖²)²` (Cauchy and Schwarz). So a strength of λ on the normalized scale
     asks at least `λ r²` of the loss for a relative change of r: a pure number, whatever the scale of the outputs and
     the unit of the weights, and nearly so over widths (docs/strength.md has the study). λ of the paper's scale, which
     stays the default, times `(mean ‖F‖²)² / ΣΩ` is λ of this one.
@@ -45,14 +45,14 @@ def normalised(
         samples: how many to take for the mean of ‖F‖², the first ones.
 
     Returns:
-        A new importance; the one given is not changed. Its estimator says that it is normalised, so that it does not
+        A new importance; the one given is not changed. Its estimator says that it is normalized, so that it does not
         merge with one that is not; consolidating several in one anchor is what it is for.
 
     Raises:
-        ForgetlessError: no data, an output that is 0 everywhere, an importance that is, or one normalised already.
+        ForgetlessError: no data, an output that is 0 everywhere, an importance that is, or one normalized already.
     """
-    if importance.estimator.endswith("normalised"):
-        raise ForgetlessError("the importance is normalised already.")
+    if importance.estimator.endswith("normalized"):
+        raise ForgetlessError("the importance is normalized already.")
     total = math.fsum(float(sums.sum(dtype=torch.float64)) for sums in importance.sums.values()) / importance.count
     if not total:
         raise ForgetlessError("the importance is 0 everywhere, so that it has no scale.")
@@ -61,7 +61,7 @@ def normalised(
         raise ForgetlessError("the model's output is 0 on all of the data, so that it has no scale.")
     scale = total / size**2
     sums = {name: sums * scale for name, sums in importance.sums.items()}
-    return dataclasses.replace(importance, sums=sums, estimator=f"{importance.estimator}, normalised", confidence=None)
+    return dataclasses.replace(importance, sums=sums, estimator=f"{importance.estimator}, normalized", confidence=None)
 
 
 def mean_squared_norm(

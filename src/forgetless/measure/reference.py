@@ -87,7 +87,7 @@ def fisher(
     return sums.importance(f"fisher, {labels} labels")
 
 
-def hebbian(model: nn.Module, data: Any, *, forward: Forward | None = None) -> Importance:
+def local_mas(model: nn.Module, data: Any, *, forward: Forward | None = None) -> Importance:
     """Local MAS by its definition: `Σ_n |∂‖F_l(y_ln; θ_l)‖² / ∂θ_l|`, every layer's input y held fixed.
 
     For networks built of modules alone: a layer is a module that owns parameters, with the batch norm that is called on
@@ -111,7 +111,7 @@ def hebbian(model: nn.Module, data: Any, *, forward: Forward | None = None) -> I
             for total, gradient in zip(totals, sums.gradients(values.square().sum()), strict=True):
                 total += gradient
         sums.add(total.abs() for total in totals)
-    return sums.importance("hebbian")
+    return sums.importance("local-mas")
 
 
 def path(
@@ -147,7 +147,7 @@ def path(
             total -= gradient * (now.detach() - then)
     moved = [(now.detach() - then).square() for now, then in zip(sums.parameters, start, strict=True)]
     sums.add(total.clamp(min=0) / (way + damping) for total, way in zip(work, moved, strict=True))
-    return sums.importance("path")
+    return sums.importance("path-integral")
 
 
 class _Sums:

@@ -34,7 +34,7 @@ class Ranks:
         rank: of this process among them.
         size: how many they are.
         sharded: whether the model's weights are spread over them (FSDP2), and not replicated (DDP).
-        shards: name → the parameter as the optimiser holds it, while it is followed.
+        shards: name → the parameter as the optimizer holds it, while it is followed.
     """
 
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None, sharded: bool) -> None:

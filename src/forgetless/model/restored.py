@@ -28,12 +28,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
     ]
     parameters = list(model.parameters())
     flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in parameters]
-    renormalised = [
+    renormalized = [
         module.weight
         for module in model.modules()
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
     ]
-    written = [buffer for _, _, buffer in buffers] + renormalised
+    written = [buffer for _, _, buffer in buffers] + renormalized
     copies = [(tensor, tensor.detach().clone(), tensor._version) for tensor in written]
     devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
     try:

@@ -17,7 +17,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.model.parameters import fingerprint, fingerprints, listing, named
 from forgetless.model.sharding import resharded
-from forgetless.protect.anchored_parameter import Hold, collapsed, whole
+from forgetless.protect.anchored_parameter import AnchoredParameter, collapsed, whole
 from forgetless.protect.batchnorm import Watch
 from forgetless.protect.optimizers.attachment import Attachment
 from forgetless.protect.optimizers.gradient import Gradient
@@ -52,9 +52,9 @@ class Anchor:
     """Holds a model to its weights, each as firmly as it matters.
 
     Eq. 3 of Memory Aware Synapses, `λ Σ Ω (θ − θ*)²` (no ½: its gradient is `2 λ Ω (θ − θ*)`), in one of two forms:
-    `attach` pulls after every step of an optimiser and cannot blow up; `penalty()` is a term of the loss. Both lead to
+    `attach` pulls after every step of an optimizer and cannot blow up; `penalty()` is a term of the loss. Both lead to
     the same weights, where `g + 2 λ Ω (θ − θ*) = 0` for the gradient g of the loss without it;
-    `forgetless.protect.optimizers.forms` says what an optimiser's own weight decay and clipping do to that.
+    `forgetless.protect.optimizers.forms` says what an optimizer's own weight decay and clipping do to that.
 
     Parameters without an importance are free: heads left out of the measurement, parameters added later, new rows and
     columns of one that has grown. Parameters that the model no longer has are skipped.
@@ -66,7 +66,7 @@ class Anchor:
         importance: Importance | None,
         strength: float | Dial = 1.0,
         *,
-        decay: float = 0.0,
+        l2sp: float = 0.0,
         compact: bool = False,
     ) -> None:
         """Anchor `model` at its present weights.
@@ -75,23 +75,23 @@ class Anchor:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
             strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what moves it while
-                training goes on: `forgetless.Agreement` or `forgetless.Budget`.
-            decay: w ≥ 0, a weight decay towards θ* in place of the optimiser's towards 0 (L2-SP, Li et al. 2018): every
+                training goes on: `forgetless.KeepAgreement` or `forgetless.DriftBudget`.
+            l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
                 anchored weight is also held by `w/2 Σ (θ − θ*)²`, whatever its importance and the strength.
             compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
 
         Memory: θ* and Ω, 2 × the anchored parameters in float32 (1.5 × if compact), however many tasks there are.
 
         Raises:
-            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength or decay that
+            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength or l2sp that
                 is negative or not finite.
         """
         self._model = model
         self._dial = strength if isinstance(strength, Dial) else None
         self._strength = _checked(strength.value if isinstance(strength, Dial) else strength)
-        self._decay = _checked(decay, "decay")
+        self._l2sp = _checked(l2sp, "l2sp coefficient")
         self._compact = compact
-        self._holds: dict[str, Hold] = {}
+        self._anchored: dict[str, AnchoredParameter] = {}
         self._attached: dict[Attachment, int] = {}  # → how many tasks had been consolidated then
         self._watchers: dict[Attachment, list[_Removable]] = {}
         self._tasks = 0
@@ -110,65 +110,65 @@ class Anchor:
         self._tell()
 
     @property
-    def decay(self) -> float:
+    def l2sp(self) -> float:
         """w, towards θ*. Setting it takes effect with the next step."""
-        return self._decay
+        return self._l2sp
 
-    @decay.setter
-    def decay(self, value: float) -> None:
-        self._decay = _checked(value, "decay")
+    @l2sp.setter
+    def l2sp(self, value: float) -> None:
+        self._l2sp = _checked(value, "l2sp coefficient")
         self._tell()
 
     def _tell(self) -> None:
         for attachment in self._attached:
             fine = attachment.caution() is None
-            attachment.strength, attachment.decay = self._strength, self._decay
+            attachment.strength, attachment.l2sp = self._strength, self._l2sp
             if fine and (caution := attachment.caution()):
                 warnings.warn(caution, stacklevel=3)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """θ* by parameter name."""
-        return {name: hold.weights for name, hold in self._holds.items()}
+        return {name: anchored.weights for name, anchored in self._anchored.items()}
 
     @property
     def importance(self) -> dict[str, Tensor]:
         """Ω by parameter name, summed over the tasks so far."""
-        return {name: hold.importance for name, hold in self._holds.items()}
+        return {name: anchored.importance for name, anchored in self._anchored.items()}
 
     def penalty(self) -> Tensor:
         """`λ Σ Ω (θ − θ*)² + w/2 Σ (θ − θ*)²`, a differentiable scalar for the loss; 0 with nothing to protect.
 
-        With a large λ the optimiser's step on it diverges, where the pull does not.
+        With a large λ the optimizer's step on it diverges, where the pull does not.
 
         Raises:
-            ForgetlessError: the anchor is attached to an optimiser, and would protect twice.
+            ForgetlessError: the anchor is attached to an optimizer, and would protect twice.
         """
         if self._attached:
             raise ForgetlessError(
-                "penalty() would protect twice: the anchor is attached to an optimiser; call detach() first."
+                "penalty() would protect twice: the anchor is attached to an optimizer; call detach() first."
             )
         present = self._present()
         self._in_loss = True
         first = next(self._model.parameters(), None)
         total = torch.zeros((), device=None if first is None else first.device)
-        for parameter, hold in present.items():
-            total = total + self._strength * hold.distance(parameter).to(total.device)
-            if self._decay:
-                total = total + self._decay / 2 * hold.distance(parameter, alike=True).to(total.device)
+        for parameter, anchored in present.items():
+            total = total + self._strength * anchored.distance(parameter).to(total.device)
+            if self._l2sp:
+                total = total + self._l2sp / 2 * anchored.distance(parameter, alike=True).to(total.device)
         return total
 
     def attach(self, optimizer: Optimizer, how: str = "pull") -> Anchor:
         """Protect the weights in every step of `optimizer`.
 
         Names are resolved now. The hook works on when nobody refers to the anchor any more, and after `consolidate`;
-        an optimiser attached to after that takes the parameters it holds over from the earlier one.
+        an optimizer attached to after that takes the parameters it holds over from the earlier one.
 
         Args:
             optimizer: holds at least one of the anchored parameters; a wrapper without hooks of its own, as
                 Accelerate's, stands for the one inside.
-            how: "pull" moves the weights back after the step, in the closed form that fits the optimiser
-                (`forgetless.protect.optimizers.forms`): finite at every strength, for an optimiser not known there as well, of
+            how: "pull" moves the weights back after the step, in the closed form that fits the optimizer
+                (`forgetless.protect.optimizers.forms`): finite at every strength, for an optimizer not known there as well, of
                 which a warning says what its form means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before the
                 step, as the loss form would, after clipping; it warns where that must diverge. They end at the same
                 weights, but for clipping and decoupled weight decay.
@@ -177,7 +177,7 @@ class Anchor:
             The anchor.
 
         Raises:
-            ForgetlessError: attached already, used in the loss already, an optimiser that holds none of the anchored
+            ForgetlessError: attached already, used in the loss already, an optimizer that holds none of the anchored
                 parameters, or one that cannot be followed (LBFGS). Nothing is attached then.
         """
         if how not in _HOW:
@@ -194,18 +194,18 @@ class Anchor:
         owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         if owned.isdisjoint(present or set(self._model.parameters())):
             raise ForgetlessError(
-                "the optimiser holds none of the anchored parameters "
-                f"({listing(self._holds or _named(self._model))}); "
+                "the optimizer holds none of the anchored parameters "
+                f"({listing(self._anchored or _named(self._model))}); "
                 "make it from the parameters of the anchored model."
             )
         rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
         for rival in rivals:
             if self._attached[rival] == self._tasks:
                 raise ForgetlessError(
-                    f"the anchor is attached already to an optimiser ({type(rival.optimizer).__name__}) with these "
+                    f"the anchor is attached already to an optimizer ({type(rival.optimizer).__name__}) with these "
                     "parameters; call detach() first."
                 )
-        attachment = _HOW[how](optimizer, present, self._strength, self._decay)
+        attachment = _HOW[how](optimizer, present, self._strength, self._l2sp)
         for rival in rivals:
             self._release(rival)
         self._attached[attachment] = self._tasks
@@ -215,7 +215,7 @@ class Anchor:
         return self
 
     def detach(self) -> None:
-        """Let the optimisers go; afterwards either form may be used. Without an attachment it changes nothing."""
+        """Let the optimizers go; afterwards either form may be used. Without an attachment it changes nothing."""
         for attachment in list(self._attached):
             self._release(attachment)
         self._in_loss = False
@@ -255,15 +255,15 @@ class Anchor:
         merged = type(self)(self._model, None, self._strength, compact=self._compact)
         for other in others:
             refuse_mismatch(other.weights, self.weights, "the other anchor", "this one")
-        for name in self._holds:
+        for name in self._anchored:
             parts = [
-                (anchor.strength / self._strength, anchor.decay / 2 / self._strength, anchor._holds[name])
+                (anchor.strength / self._strength, anchor.l2sp / 2 / self._strength, anchor._anchored[name])
                 for anchor in (self, *others)
             ]
-            merged._holds[name] = collapsed(parts)
+            merged._anchored[name] = collapsed(parts)
         return merged
 
-    def holds(self) -> dict[nn.Parameter, Hold]:
+    def anchored(self) -> dict[nn.Parameter, AnchoredParameter]:
         """The anchored parameters that the model has now, each with its θ* and Ω."""
         return self._present()
 
@@ -271,27 +271,27 @@ class Anchor:
         """How far the weights have moved where it matters: `Σ Ω (θ − θ*)²`, without λ."""
         layers: dict[str, float] = {}
         with torch.no_grad():
-            for parameter, hold in self._present().items():
-                layer = _layer(hold.name)
-                layers[layer] = layers.get(layer, 0.0) + float(hold.distance(parameter))
+            for parameter, anchored in self._present().items():
+                layer = _layer(anchored.name)
+                layers[layer] = layers.get(layer, 0.0) + float(anchored.distance(parameter))
         return PerLayer(math.fsum(layers.values()), layers)
 
-    def held(self) -> PerLayer:
+    def frozen_fraction(self) -> PerLayer:
         """The share of the anchored weights that the pull effectively stops: s > 1, back by more than half a step.
 
-        Taken at the optimiser's present learning rate and state. Near 1 hardly anything new can be learned; a
+        Taken at the optimizer's present learning rate and state. Near 1 hardly anything new can be learned; a
         smaller strength leaves more room.
 
         Raises:
-            ForgetlessError: the anchor pulls on no optimiser, so that there is no s.
+            ForgetlessError: the anchor pulls on no optimizer, so that there is no s.
         """
         pulls = [attachment for attachment in self._attached if isinstance(attachment, Pull)]
         if not pulls:
-            raise ForgetlessError("held() is about the pull on an optimiser: attach() the anchor first.")
+            raise ForgetlessError("frozen_fraction() is about the pull on an optimizer: attach() the anchor first.")
         stopped: dict[str, int] = {}
         sizes: dict[str, int] = {}
         for pull in pulls:
-            for name, (part, size) in pull.held().items():
+            for name, (part, size) in pull.frozen().items():
                 layer = _layer(name)
                 stopped[layer] = stopped.get(layer, 0) + part
                 sizes[layer] = sizes.get(layer, 0) + size
@@ -299,10 +299,10 @@ class Anchor:
         return PerLayer(whole, {layer: stopped[layer] / max(sizes[layer], 1) for layer in sizes})
 
     def state_dict(self) -> dict[str, Tensor]:
-        """λ, w, θ* and Ω as `strength`, `decay`, `weights.NAME` and `importance.NAME`; views, not copies."""
+        """λ, w, θ* and Ω as `strength`, `l2sp`, `weights.NAME` and `importance.NAME`; views, not copies."""
         return {
             "strength": torch.tensor(self._strength, dtype=torch.float64),
-            "decay": torch.tensor(self._decay, dtype=torch.float64),
+            "l2sp": torch.tensor(self._l2sp, dtype=torch.float64),
             **{f"weights.{name}": tensor for name, tensor in self.weights.items()},
             **{f"importance.{name}": tensor for name, tensor in self.importance.items()},
         }
@@ -315,16 +315,16 @@ class Anchor:
         Raises:
             ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
         """
-        strength, decay, holds = _parsed(state)
+        strength, l2sp, anchored_parameters = _parsed(state)
         named = _named(self._model)
-        strangers = [name for name in holds if name not in named]
+        strangers = [name for name in anchored_parameters if name not in named]
         if strangers:
             raise ForgetlessError(f"the anchor does not fit the model: it has {listing(strangers)} besides.")
-        for name, hold in holds.items():
-            holds[name] = hold.sharded_like(named[name])
-            holds[name].common(named[name])
-        self._holds = holds
-        self._strength, self._decay = strength, decay
+        for name, anchored in anchored_parameters.items():
+            anchored_parameters[name] = anchored.sharded_like(named[name])
+            anchored_parameters[name].common(named[name])
+        self._anchored = anchored_parameters
+        self._strength, self._l2sp = strength, l2sp
         self._tell()
         self._refresh()
 
@@ -334,7 +334,7 @@ class Anchor:
         Where the model is sharded every process must call it, and the file is that of the whole model.
         """
         named = _named(self._model)
-        present = {name: named[name] for name in self._holds if name in named}
+        present = {name: named[name] for name in self._anchored if name in named}
         header = {
             "strength": self._strength,
             "shapes": {name: list(parameter.shape) for name, parameter in present.items()},
@@ -375,7 +375,7 @@ class Anchor:
             raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
         _refuse_stranger(importance.sums, "the importance", self._model)
         named = _named(self._model)
-        kept = [name for name in {**self._holds, **importance.sums} if name in named]
+        kept = [name for name in {**self._anchored, **importance.sums} if name in named]
         for name in kept:
             if not bool(torch.isfinite(named[name]).all()):
                 raise ForgetlessError(f"{name!r} holds NaN or Inf: weights like that cannot be held to.")
@@ -390,15 +390,17 @@ class Anchor:
             )
         for name in kept:
             mean = importance.sums[name] / importance.count if name in importance.sums else None
-            earlier = self._holds.get(name)
-            self._holds[name] = Hold.at(name, named[name], mean, earlier, gamma=gamma, compact=self._compact)
+            earlier = self._anchored.get(name)
+            self._anchored[name] = AnchoredParameter.at(
+                name, named[name], mean, earlier, gamma=gamma, compact=self._compact
+            )
         self._tasks += 1
         self._in_loss = False
         self._refresh()
 
     def _watched(self, optimizer: Optimizer) -> list[_Removable]:
         """What looks on after each step: whether statistics drift, and the dial."""
-        watchers: list[_Removable] = [Watch(self._model, optimizer)] if self._holds else []
+        watchers: list[_Removable] = [Watch(self._model, optimizer)] if self._anchored else []
         if (dial := self._dial) is not None:
             dial.begin(self._model, optimizer)
             watchers.append(optimizer.register_step_post_hook(lambda *_: dial.stepped(self)))
@@ -415,17 +417,17 @@ class Anchor:
     def _refresh(self) -> None:
         present = self._present()
         for attachment in self._attached:
-            attachment.holds = present
+            attachment.anchored_parameters = present
 
-    def _present(self) -> dict[nn.Parameter, Hold]:
+    def _present(self) -> dict[nn.Parameter, AnchoredParameter]:
         """The holds of the parameters that the model has now, on their devices."""
         named = _named(self._model)
         present = {}
-        for name in self._holds:
+        for name in self._anchored:
             if name in named:
-                self._holds[name] = self._holds[name].to(named[name].device)
-                self._holds[name].common(named[name])
-                present[named[name]] = self._holds[name]
+                self._anchored[name] = self._anchored[name].to(named[name].device)
+                self._anchored[name].common(named[name])
+                present[named[name]] = self._anchored[name]
         return present
 
 
@@ -465,10 +467,10 @@ def _changed(hashes: Mapping[str, str], model: nn.Module) -> str:
     return f"{listing(names)} differ{'s' if len(names) == 1 else ''}" if names else ""
 
 
-def _parsed(state: Mapping[str, Tensor]) -> tuple[float, float, dict[str, Hold]]:
+def _parsed(state: Mapping[str, Tensor]) -> tuple[float, float, dict[str, AnchoredParameter]]:
     if "strength" not in state:
         raise ForgetlessError("the anchor's state lacks its 'strength'.")
-    parts: dict[str, dict[str, Tensor]] = {"strength": {}, "decay": {}, "weights": {}, "importance": {}}
+    parts: dict[str, dict[str, Tensor]] = {"strength": {}, "l2sp": {}, "weights": {}, "importance": {}}
     for key, tensor in state.items():
         kind, _, name = key.partition(".")
         if kind not in parts:
@@ -481,6 +483,6 @@ def _parsed(state: Mapping[str, Tensor]) -> tuple[float, float, dict[str, Hold]]
             raise ForgetlessError(f"the anchor's state holds NaN or Inf for {name!r}.")
         if bool((importance[name] < 0).any()):
             raise ForgetlessError(f"the anchor's state holds a negative importance for {name!r}.")
-    holds = {name: Hold(name, weights[name], importance[name]) for name in weights}
-    decay = float(state.get("decay", 0.0))  # files of before there was one
-    return _checked(float(state["strength"])), _checked(decay, "decay"), holds
+    anchored_parameters = {name: AnchoredParameter(name, weights[name], importance[name]) for name in weights}
+    l2sp = float(state.get("l2sp", 0.0))
+    return _checked(float(state["strength"])), _checked(l2sp, "l2sp coefficient"), anchored_parameters

@@ -1,4 +1,4 @@
-"""`Hold`: one parameter's anchor, and what of it meets the parameter today."""
+"""`AnchoredParameter`: one parameter's anchor, and what of it meets the parameter today."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Index = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Hold:
+class AnchoredParameter:
     """θ* and Ω of one parameter, in the shape that it had when it was anchored.
 
     The parameter may have grown or shrunk on any axis since: what they have in common begins at index 0 of every axis,
@@ -41,11 +41,11 @@ class Hold:
         name: str,
         parameter: Tensor,
         importance: Tensor | None,
-        earlier: Hold | None,
+        earlier: AnchoredParameter | None,
         *,
         gamma: float = 1.0,
         compact: bool,
-    ) -> Hold:
+    ) -> AnchoredParameter:
         """Hold to the present value of `parameter`, by `importance` and `gamma` times that of an `earlier` hold.
 
         Args:
@@ -66,13 +66,13 @@ class Hold:
             total += _sharded_like(importance, parameter).to(total)
         return cls(name, weights, total.bfloat16() if compact else total)
 
-    def to(self, device: torch.device) -> Hold:
+    def to(self, device: torch.device) -> AnchoredParameter:
         """The same hold on `device`; itself where it is there already."""
         if self.weights.device == device and self.importance.device == device:
             return self
         return replace(self, weights=self.weights.to(device), importance=self.importance.to(device))
 
-    def sharded_like(self, parameter: Tensor) -> Hold:
+    def sharded_like(self, parameter: Tensor) -> AnchoredParameter:
         """A whole hold cut into shards as `parameter` is."""
         weights, importance = (_sharded_like(tensor, parameter) for tensor in (self.weights, self.importance))
         return replace(self, weights=weights, importance=importance)
@@ -151,21 +151,21 @@ def _sharding(tensor: Tensor) -> tuple[Any, ...] | None:
     return None if mesh is None else (mesh, getattr(tensor, "placements", None))
 
 
-def collapsed(holds: Sequence[tuple[float, float, Hold]]) -> Hold:
+def collapsed(anchored_parameters: Sequence[tuple[float, float, AnchoredParameter]]) -> AnchoredParameter:
     """One hold for several: `Σ_k (λ_k Ω_k + u_k)(θ − θ_k)² = O (θ − a)² + constant`, for every θ.
 
     `O = Σ_k (λ_k Ω_k + u_k)` and `a = Σ_k (λ_k Ω_k + u_k) θ_k / O`; where O is 0, a is the first θ_k.
 
     Args:
-        holds: the (λ_k, u_k, hold) of one parameter, all of one shape.
+        anchored_parameters: the (λ_k, u_k, hold) of one parameter, all of one shape.
     """
-    first = holds[0][2]
+    first = anchored_parameters[0][2]
     total = torch.zeros_like(first.weights)
     shift = torch.zeros_like(first.weights)
-    for strength, alike, hold in holds:
-        weighed = strength * hold.importance.to(total) + alike
+    for strength, alike, anchored in anchored_parameters:
+        weighed = strength * anchored.importance.to(total) + alike
         total += weighed
-        shift += weighed * (hold.weights.to(total) - first.weights)
+        shift += weighed * (anchored.weights.to(total) - first.weights)
     place = first.weights + torch.where(total > 0, shift / total, 0.0)
     return replace(first, weights=place, importance=total.to(first.importance.dtype))
 

@@ -1,7 +1,7 @@
 """Batch-norm statistics: knowledge that is no parameter, drifts while a network is trained, and is forgotten too.
 
-In training mode a batch-norm layer normalises by the batch at hand and moves its running mean and variance towards it.
-No optimiser steps on them, so no anchor holds them: after fine-tuning, the old inputs meet the new data's statistics.
+In training mode a batch-norm layer normalizes by the batch at hand and moves its running mean and variance towards it.
+No optimizer steps on them, so no anchor holds them: after fine-tuning, the old inputs meet the new data's statistics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.model.parameters import canonical, listing, unwrapped
 
 
-class HeldStatistics:
+class FrozenBatchNorm:
     """Layers whose running statistics stand still until `release()`, or the end of a `with` block.
 
     Attributes:
@@ -42,17 +42,17 @@ class HeldStatistics:
         for layer in self._layers if handles else ():
             layer.train(self._model.training)
 
-    def __enter__(self) -> HeldStatistics:
+    def __enter__(self) -> FrozenBatchNorm:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
 
 
-def hold_statistics(model: nn.Module) -> HeldStatistics:
+def freeze_batchnorm(model: nn.Module) -> FrozenBatchNorm:
     """Keep the running statistics of every batch-norm layer as they are, whatever mode the network is put in.
 
-    The layers normalise by their running mean and variance, as in eval mode, also after `model.train()`; their scale
+    The layers normalize by their running mean and variance, as in eval mode, also after `model.train()`; their scale
     and shift still learn. Instance norm with running statistics is held as well; layers without any are left alone.
 
     Args:
@@ -69,7 +69,7 @@ def hold_statistics(model: nn.Module) -> HeldStatistics:
         raise ForgetlessError(
             f"{type(unwrapped(model)).__name__} has no layer with running statistics, so there is nothing to hold."
         )
-    return HeldStatistics(model, layers)
+    return FrozenBatchNorm(model, layers)
 
 
 def with_statistics(model: nn.Module) -> dict[str, _NormBase]:
@@ -87,20 +87,20 @@ def _in_eval_mode(layer: nn.Module, inputs: Any) -> None:
 
 
 class Watch:
-    """Warns once, after an optimiser's step, if running statistics are moving while weights are being held."""
+    """Warns once, after an optimizer's step, if running statistics are moving while weights are being held."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self._layers = with_statistics(model)
         self._handle: RemovableHandle | None = optimizer.register_step_post_hook(self) if self._layers else None
 
     def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Called by the optimiser when its step is done."""
+        """Called by the optimizer when its step is done."""
         moving = [name for name, layer in self._layers.items() if layer.training and layer.momentum != 0]
         if moving:
-            self._layers = {}  # once; a hook may not remove itself while the optimiser calls its hooks
+            self._layers = {}  # once; a hook may not remove itself while the optimizer calls its hooks
             warnings.warn(
                 f"the running statistics of {listing(moving, most=2)} are moving, and an anchor does not hold them: "
-                "what the network knew is forgotten through them too; call forgetless.hold_statistics(model).",
+                "what the network knew is forgotten through them too; call forgetless.freeze_batchnorm(model).",
                 stacklevel=3,
             )
 

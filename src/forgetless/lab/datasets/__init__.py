@@ -20,7 +20,7 @@ from forgetless.lab.datasets.reading.entry import Entry
 from forgetless.model.parameters import listing
 
 #: The paper's eight, in its order, two that later work splits into tasks, and small ones.
-CATALOGUE: dict[str, Entry] = {
+CATALOG: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         flowers102.ENTRY,
@@ -39,11 +39,11 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The set of that name in the catalogue.
+    """The set of that name in the catalog.
 
     Raises:
         ForgetlessError: there is none.
     """
-    if name not in CATALOGUE:
-        raise ForgetlessError(f"there is no picture set {name!r}; there are {listing(CATALOGUE, most=99)}.")
-    return CATALOGUE[name]
+    if name not in CATALOG:
+        raise ForgetlessError(f"there is no picture set {name!r}; there are {listing(CATALOG, most=99)}.")
+    return CATALOG[name]

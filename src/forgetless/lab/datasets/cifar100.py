@@ -40,7 +40,7 @@ ENTRY = Entry(
     100,
     50000,
     10000,
-    "no licence is stated; used for research",
+    "no license is stated; used for research",
     f"{_URL}cifar.html",
     read,
     (

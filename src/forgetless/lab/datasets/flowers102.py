@@ -42,7 +42,7 @@ ENTRY = Entry(
     _CLASSES,
     2040,
     6149,
-    "no licence is stated; used for research",
+    "no license is stated; used for research",
     _URL,
     read,
     (

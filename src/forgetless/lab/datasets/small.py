@@ -6,10 +6,10 @@ from forgetless.lab.datasets.reading.entry import Entry
 from forgetless.lab.datasets.reading.folder import read
 
 
-def _entry(name: str, title: str, classes: int, train: int, test: int, licence: str, page: str, listing: str) -> Entry:
+def _entry(name: str, title: str, classes: int, train: int, test: int, license: str, page: str, listing: str) -> Entry:
     layout = f"{name}/ with train.parquet and test.parquet (a column of pictures, one of labels)"
     otherwise = f"this selection is not distributed, and eight-tasks takes any picture set in a folder {name}/ instead"
-    given = (name, title, name, layout, classes, train, test, licence, page, read)
+    given = (name, title, name, layout, classes, train, test, license, page, read)
     return Entry(*given, otherwise=otherwise, listing=listing)
 
 

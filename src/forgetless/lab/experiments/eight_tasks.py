@@ -19,8 +19,8 @@ from forgetless.learn.task import Recipe
 TASKS = ("flowers", "scenes", "birds", "cars", "groceries", "actions", "letters", "digits")
 #: All of the paper's figure, the ceiling and the floor.
 METHODS = ("finetune", "joint", "frozen", "lwf", "ebll", "imm-mean", "imm-mode", "ewc", "si", "local-mas", "mas")
-#: A frozen trunk keeps about 83 % of what fine-tuning learns here, so that the survey's 20 % would accept every λ.
-DROP, FACTOR, TRIES = 0.05, 0.25, 4
+#: A frozen backbone keeps about 83 % of what fine-tuning learns here, so that the survey's 20 % would accept every λ.
+DROP, FACTOR, TRIALS = 0.05, 0.25, 4
 
 
 def experiment(
@@ -41,7 +41,7 @@ def experiment(
 ) -> Experiment | Suite:
     """Flowers, scenes, birds, cars, groceries, actions, letters, digits, learned by a network that knows ImageNet.
 
-    Strengths are found by stability decay on the second task with seed 0, in at most four tries, for every method
+    Strengths are found by stability decay on the second task with seed 0, in at most four trials, for every method
     alike. Pictures are decoded once; batch-norm statistics are held.
 
     Args:
@@ -83,10 +83,10 @@ def experiment(
         "eight-tasks",
         list(tasks.values()),
         start,
-        Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", hold_statistics=True),
+        Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", freeze_batchnorm=True),
         {"network": network, "size": size, "limit": limit, "omega": omega},
         ["--data", "DATA", *flags, *(word for name, value in words.items() for word in (f"--{name}", str(value)))],
-        tuning=Tuning(drop=drop, factor=FACTOR, most=TRIES, rise=rise),
+        tuning=Tuning(drop=drop, factor=FACTOR, most=TRIALS, rise=rise),
         methods=METHODS if omega == "train" else ("mas", "local-mas"),
         create=functools.partial(measuring.create, omega),
     )

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.datasets import CATALOGUE
+from forgetless.lab.datasets import CATALOG
 from forgetless.lab.datasets.reading.pictures import halves
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts import omega as measuring
@@ -17,7 +17,7 @@ from forgetless.lab.running.tuning import Tuning
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe, Task
 
-#: Task → its set in the catalogue, in the paper's order.
+#: Task → its set in the catalog, in the paper's order.
 TASKS = {
     "flowers": "flowers102",
     "scenes": "indoor67",
@@ -98,7 +98,7 @@ def load(root: Path, names: tuple[str, ...], *, cache: Path | None = None, skip_
     Raises:
         ForgetlessError: as `experiment` of the data.
     """
-    entries = {name: CATALOGUE[TASKS[name]] for name in names}
+    entries = {name: CATALOG[TASKS[name]] for name in names}
     missing = [entry for entry in entries.values() if not entry.path(root).is_dir()]
     if missing:
         said = "; ".join(f"{entry.title} ({entry.folder}/): {entry.obtain(root)}" for entry in missing)

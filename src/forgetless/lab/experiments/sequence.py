@@ -28,7 +28,7 @@ def experiment(
 ) -> Experiment:
     """Learn the picture sets in the folders `tasks`, one after the other.
 
-    The defaults are a regime in which fine-tuning learns clearly more than a frozen trunk, so that there is something
+    The defaults are a regime in which fine-tuning learns clearly more than a frozen backbone, so that there is something
     to protect. Every picture is decoded once; batch-norm statistics are held.
 
     Args:
@@ -48,7 +48,7 @@ def experiment(
     names = [Path(folder).resolve().name for folder in tasks]
     if not names or len(set(names)) < len(names):
         raise ForgetlessError(f"a sequence needs task folders of different names, not {listing(names)}.")
-    recipe = Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", hold_statistics=True)
+    recipe = Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", freeze_batchnorm=True)
     pretrained(network)  # refuse it before reading pictures
     return Experiment(
         "sequence",

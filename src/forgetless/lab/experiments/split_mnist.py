@@ -127,7 +127,7 @@ def stream(data: str) -> list[Task]:
 
 
 class Padded(nn.Module):
-    """Pixels 0 … 255 `[N, 784]`, padded to 32 × 32 and standardised, as in their code: `[N, 1024]`."""
+    """Pixels 0 … 255 `[N, 784]`, padded to 32 × 32 and standardized, as in their code: `[N, 1024]`."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         """`(x / 255 − 0.1) / 0.2752`."""

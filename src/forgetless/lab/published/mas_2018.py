@@ -11,7 +11,7 @@ PAIRS = ("birds-scenes", "scenes-birds", "flowers-birds", "flowers-scenes")
 TITLES = {
     "finetune": "FineTune",
     "joint": "joint training (not in the paper's table)",
-    "frozen": "frozen trunk (not in the paper)",
+    "frozen": "frozen backbone (not in the paper)",
     "lwf": "LwF",
     "ebll": "EBLL",
     "imm-mean": "IMM, mean",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from forgetless.lab.results import Estimate, Summary, percent, summarise
+from forgetless.lab.results import Estimate, Summary, percent, summarize
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
-    summary = summarise(results)
+    summary = summarize(results)
     return "\n".join(_lines(summary)) + "\n"
 
 

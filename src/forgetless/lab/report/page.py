@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless import files
-from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, summarise
+from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, summarize
 
 # A panel's drawing area, in the SVG's own units.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34.0, 272.0, 12.0, 138.0
@@ -28,7 +28,7 @@ def page(results: Mapping[str, Any], path: str | Path) -> None:
     # Here, for loading a template engine is no price to pay for `import forgetless`.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    summary = summarise(results)
+    summary = summarize(results)
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, percent, summarise
+from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, percent, summarize
 
 _WIDTH = 80  # what a terminal shows without wrapping, and what rich assumes of a pipe
 _NAME = 24  # longer task names are cut
@@ -25,7 +25,7 @@ def table(results: Mapping[str, Any]) -> Group:
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
-    summary = summarise(results)
+    summary = summarize(results)
     name = min(_NAME, max(len("forgetting"), *map(len, summary.tasks)))
     columns = [_column(method) for method in summary.methods]
     width = 3 + max(len(line) for column in columns for cell in column for line in cell.plain.splitlines())
@@ -55,7 +55,7 @@ def _column(method: MethodSummary) -> list[Text]:
     pairs = zip(method.learned, method.now, strict=True)
     return [
         Text.assemble((method.label, "bold"), ("\nlearned → now", "dim")),
-        *(_pair(learned, now, _colour(learned, now)) for learned, now in pairs),
+        *(_pair(learned, now, _color(learned, now)) for learned, now in pairs),
         _pair(method.average_learned, method.average, "bold"),
         Text(percent(method.forgetting), "bold"),
     ]
@@ -66,7 +66,7 @@ def _pair(learned: Estimate | None, now: Estimate | None, style: str) -> Text:
     return Text.assemble((f"{before} → ", "dim"), (f"{percent(now):>5}", style))
 
 
-def _colour(learned: Estimate | None, now: Estimate | None) -> str:
+def _color(learned: Estimate | None, now: Estimate | None) -> str:
     if learned is None or now is None:
         return ""
     lost = learned.mean - now.mean

@@ -30,7 +30,7 @@ from forgetless.learn import methods
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.train import Method, Progress, Recipe, Task, derive, learn, permutation
 from forgetless.model.parameters import listing
-from forgetless.protect.strength.stability import Try
+from forgetless.protect.strength.stability_decay import Trial
 
 _T = TypeVar("_T")
 AUTO = "auto"  # a strength found for every task by stability decay
@@ -259,7 +259,7 @@ def learn_job(
     method = _method(experiment, job.method, strength)
     if strength is None and experiment.tuning is not None and method.strength is not None:
         parts = (experiment.network, experiment.tasks, experiment.recipe)
-        tried = _tells_tries(tell, experiment.tasks)
+        tried = _tells_trials(tell, experiment.tasks)
         found_strength = experiment.tuning.strength(method, *parts, folder / "strengths", tried)
         method = _method(experiment, job.method, found_strength)
     order = order_of(job.order, len(experiment.tasks))
@@ -296,21 +296,21 @@ def _searched(
         (experiment.recipe.lr,),
         seed=job.seed,
         folder=folder / "searches" / job.stem,
-        on_try=_tells_tries(tell, tasks),
+        on_trial=_tells_trials(tell, tasks),
     )
     return {
         "strength": float(decided[-1]) if decided[-1] is not None else method.strength,
         "strengths": [None if each is None else float(each) for each in decided],
-        "tries": sum(len(each.tries) for each in decided if each is not None),
+        "trials": sum(len(each.trials) for each in decided if each is not None),
         "accuracy": accuracy,
         "seconds": {"search and train": round(time.perf_counter() - start, 3)},
     }
 
 
-def _tells_tries(tell: Tell, tasks: Sequence[Task]) -> Callable[[int, Try], None]:
-    """What reports the tries of a search as progress of the task that they are for."""
+def _tells_trials(tell: Tell, tasks: Sequence[Task]) -> Callable[[int, Trial], None]:
+    """What reports the trials of a search as progress of the task that they are for."""
 
-    def tried(position: int, each: Try) -> None:
+    def tried(position: int, each: Trial) -> None:
         name = f"{tasks[position].name}: λ = {each.strength:g} gave {each.accuracy:.1%}"
         tell(Progress(position + 1, len(tasks), name, "search", 0, 0, 1, math.nan))
 

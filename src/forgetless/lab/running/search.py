@@ -16,7 +16,7 @@ from forgetless.learn.heads import MultiHead
 from forgetless.learn.metrics import Matrix
 from forgetless.learn.task import Method, Recipe, Task
 from forgetless.learn.train import accuracy, derive, learn
-from forgetless.protect.strength.stability import Decided, Try, stability_decay
+from forgetless.protect.strength.stability_decay import Decided, Trial, stability_decay
 
 _TRAINED = 0.85  # of a task's training samples; the rest says how well it was learned
 #: λ to begin at, by method (De Lange et al. 2021); the others begin at the survey's value for MAS.
@@ -42,7 +42,7 @@ def search(
     most: int = 10,
     rise: bool = False,
     path: str | Path | None = None,
-    on_try: Callable[[Try], None] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
 ) -> Decided:
     """Find the strength for the next task of a stream from that task's training samples alone.
 
@@ -56,14 +56,14 @@ def search(
         method: one that takes a strength, with all that it keeps of earlier tasks.
         recipe: how the task will be learned.
         rates: the learning rates to choose from.
-        seed: decides the split and the tries.
+        seed: decides the split and the trials.
         start: the strength of the first try; None for the survey's.
         drop: see `forgetless.stability_decay`, as for `factor` and `most`.
         factor: of a strength that lost more than `drop`.
         most: the most strengths to try.
         rise: look above a first strength that is accepted, too.
-        path: a JSON file of tries, to go on after; see `forgetless.stability_decay`.
-        on_try: called with each new try.
+        path: a JSON file of trials, to go on after; see `forgetless.stability_decay`.
+        on_trial: called with each new try.
 
     Raises:
         ForgetlessError: a method without a strength, a task too small to split, and all of `stability_decay`'s.
@@ -87,7 +87,7 @@ def search(
     if start is None:
         start = next((STARTS[part] for part in method.name.split("+") if part in STARTS), STARTS["mas"])
     return stability_decay(
-        train, float, rates, start=start, drop=drop, factor=factor, most=most, rise=rise, path=path, on_try=on_try
+        train, float, rates, start=start, drop=drop, factor=factor, most=most, rise=rise, path=path, on_trial=on_trial
     )
 
 
@@ -125,9 +125,9 @@ def learn_stream(
     *,
     seed: int,
     folder: str | Path | None = None,
-    on_try: Callable[[int, Try], None] | None = None,
+    on_trial: Callable[[int, Trial], None] | None = None,
 ) -> tuple[Matrix, list[Decided | None]]:
-    """Learn the tasks in order, each at the rate and strength found for it; the tries are kept in `folder`.
+    """Learn the tasks in order, each at the rate and strength found for it; the trials are kept in `folder`.
 
     A task that a network without knowledge begins with has nothing to protect and is not searched for. `on_try` is
     called with the position of a task, from 0, and each new try for it.
@@ -140,9 +140,9 @@ def learn_stream(
     for row, task in enumerate(tasks):
         found = None
         if row:
-            path = None if folder is None else Path(folder) / f"{row + 1}-tries.json"
-            tried = None if on_try is None else functools.partial(on_try, row)
-            found = search(model, task, method, recipe, rates, seed=seed, path=path, on_try=tried)
+            path = None if folder is None else Path(folder) / f"{row + 1}-trials.json"
+            tried = None if on_trial is None else functools.partial(on_trial, row)
+            found = search(model, task, method, recipe, rates, seed=seed, path=path, on_trial=tried)
             strengthen(method, float(found))
         decided.append(found)
         own = recipe if found is None else dataclasses.replace(recipe, lr=found.rate)

@@ -19,7 +19,7 @@ from forgetless.lab.running.search import search
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Method, Recipe, Task
 from forgetless.learn.train import learn
-from forgetless.protect.strength.stability import Try, refuse
+from forgetless.protect.strength.stability_decay import Trial, refuse
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Tuning:
         tasks: Sequence[Task],
         recipe: Recipe,
         folder: Path,
-        on_try: Callable[[int, Try], None] | None = None,
+        on_trial: Callable[[int, Trial], None] | None = None,
     ) -> float | None:
         """The strength for the method; None for one that takes none.
 
@@ -66,11 +66,11 @@ class Tuning:
             network: seed → the network at the start.
             tasks: the stream.
             recipe: how each task is learned.
-            folder: where the tries are kept, in a file named after the method; what is there is not tried again.
-            on_try: called with the position of the task, from 0, and each new try.
+            folder: where the trials are kept, in a file named after the method; what is there is not tried again.
+            on_trial: called with the position of the task, from 0, and each new try.
 
         Raises:
-            ForgetlessError: the tries there are of another search, and all of `search`'s.
+            ForgetlessError: the trials there are of another search, and all of `search`'s.
         """
         if method.strength is None:
             return None
@@ -95,7 +95,7 @@ class Tuning:
             most=self.most,
             rise=self.rise,
             path=folder / f"{method.name}.json",
-            on_try=None if on_try is None else functools.partial(on_try, 1),
+            on_trial=None if on_trial is None else functools.partial(on_trial, 1),
         )
         files.write_json(known, {"strength": float(found), "accepted": found.accepted, **self._settings})
         return float(found)

@@ -18,9 +18,9 @@ from forgetless.protect.anchor import Anchor
 
 @dataclass
 class Anchored(Method):
-    """Learn a task under `λ Σ Ω (θ − θ*)²`, then add the task's Ω and move θ* to the weights of now.
+    """Learn a task under `λ Σ Ω (θ − θ*)²`, then add the task's Ω and move θ* to the current weights.
 
-    The penalty is not in the loss: its closed-form pull follows the optimiser's step, so that a large λ cannot make it
+    The penalty is not in the loss: its closed-form pull follows the optimizer's step, so that a large λ cannot make it
     diverge. Memory: θ* and Ω, however many tasks there are. A head of a single task is not protected, for it is trained
     no more; one that tasks share is, like everything else.
 
@@ -43,7 +43,7 @@ class Anchored(Method):
         anchor.attach(optimizer, self.how)
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Measure the task's Ω, add it, and move θ* to the weights of now."""
+        """Measure the task's Ω, add it, and move θ* to the current weights."""
         anchor = self.anchor(model)
         anchor.detach()
         anchor.consolidate(self.measure(model, task))

@@ -38,7 +38,7 @@ class Distilled(Method):
     _hook: RemovableHandle | None = field(default=None, init=False, repr=False)
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Copy the network as it is, if it has learned a task, and listen to the trunk."""
+        """Copy the network as it is, if it has learned a task, and listen to the backbone."""
         if not self.strength or model.tasks < 2:
             return
         self._teacher = copy.deepcopy(model).eval().requires_grad_(False)
@@ -50,7 +50,7 @@ class Distilled(Method):
                 key: model.first(task.name) if model.heads[key] is new else width for key, width in self._widths.items()
             }
         self._times = 1 if model.scenario == "task" else model.tasks - 1
-        self._hook = model.trunk.register_forward_hook(self._listen)
+        self._hook = model.backbone.register_forward_hook(self._listen)
 
     def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
         """How far the old answers have moved, from the features of the pass that gave `logits`."""
@@ -59,15 +59,15 @@ class Distilled(Method):
         features, self._features = self._features, None
         assert features is not None
         with torch.no_grad():
-            remembered = self._teacher.trunk(inputs)
+            remembered = self._teacher.backbone(inputs)
         return self.strength * self.distance(features, remembered)
 
     def distance(self, features: Tensor, remembered: Tensor) -> Tensor:
         """How far the answers to a batch are from what they were, over all old tasks.
 
         Args:
-            features: of the trunk now, `[N, features]`.
-            remembered: of the trunk before the task, `[N, features]`.
+            features: of the backbone now, `[N, features]`.
+            remembered: of the backbone before the task, `[N, features]`.
         """
         assert self._teacher is not None
         assert self._model is not None
@@ -97,7 +97,7 @@ class Distilled(Method):
             taken = {k.removeprefix("before."): v for k, v in tensors.items() if k.startswith("before.")}
             self._teacher.load_state_dict(taken)
 
-    def _listen(self, trunk: object, inputs: object, features: Tensor) -> None:
+    def _listen(self, backbone: object, inputs: object, features: Tensor) -> None:
         # The first pass of a step is the loop's own; what a memory recalls comes after it.
         if self._features is None and torch.is_grad_enabled():
             self._features = features

@@ -96,9 +96,9 @@ _KINDS = ("inputs", "labels", "logits")
 
 
 def recall(model: MultiHead, drawn: list[Drawn]) -> list[tuple[Tensor, Tensor]]:
-    """Logits `[n, classes]` and labels `[n]` of each task's samples, after one pass of all through the trunk."""
+    """Logits `[n, classes]` and labels `[n]` of each task's samples, after one pass of all through the backbone."""
     device = next(model.parameters()).device
-    features = model.trunk(torch.cat([each.inputs for each in drawn]).to(device))
+    features = model.backbone(torch.cat([each.inputs for each in drawn]).to(device))
     shares = torch.split(features, [len(each.labels) for each in drawn])
     return [
         (model.head(each.task)(share), each.labels.to(device) + model.first(each.task))

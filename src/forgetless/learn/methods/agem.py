@@ -24,7 +24,7 @@ class AGEM(Replaying):
     """`g ← g − (gᵀr / rᵀr) r` where `gᵀr < 0`: g the step's gradient, r that of the loss on a batch from memory.
 
     Over all parameters together, r on as many samples as the step. Needs old samples and their labels. Memory: `memory`
-    samples. What an optimiser with momentum does with g is not bound to lower the old loss, here as in the paper.
+    samples. What an optimizer with momentum does with g is not bound to lower the old loss, here as in the paper.
 
     What differs from the paper: the memory is filled when a task ends, with equal random shares (see `er`); where the
     recipe clips, g is clipped before.

@@ -100,10 +100,10 @@ class EBLL(Distilled):
 
 @torch.no_grad()
 def _features(model: MultiHead, inputs: Tensor) -> Tensor:
-    """What the trunk gives in eval mode, `[N, features]`."""
+    """What the backbone gives in eval mode, `[N, features]`."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    features = torch.cat([model.trunk(batch.to(device)) for batch in torch.split(inputs, _BATCH)])
+    features = torch.cat([model.backbone(batch.to(device)) for batch in torch.split(inputs, _BATCH)])
     model.train(training)
     return features

@@ -60,7 +60,7 @@ class EWC(Anchored):
         return information(model, task, self.classes)
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Measure the task's F, and add an anchor at the weights of now to those there are."""
+        """Measure the task's F, and add an anchor at the current weights to those there are."""
         earlier = self.anchor(model)
         earlier.detach()
         if not self.strength:
@@ -100,7 +100,7 @@ class OnlineEWC(Anchored):
         return information(model, task, self.classes)
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Let the tasks so far fade, add F, and move θ* to the weights of now."""
+        """Let the tasks so far fade, add F, and move θ* to the current weights."""
         anchor = self.anchor(model)
         anchor.detach()
         anchor.consolidate(self.measure(model, task), self.gamma)

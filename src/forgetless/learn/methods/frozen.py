@@ -1,4 +1,4 @@
-"""Frozen trunk: train heads only. It forgets nothing, and sees each task through what it knew before."""
+"""Frozen backbone: train heads only. It forgets nothing, and sees each task through what it knew before."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from forgetless.learn.task import Method, Task
 
 
 class Frozen(Method):
-    """The trunk stays as it is once it knows something; each task trains its own head.
+    """The backbone stays as it is once it knows something; each task trains its own head.
 
-    A pretrained trunk is frozen from the start, one from scratch after the first task. Freezing is whole: no gradient,
+    A pretrained backbone is frozen from the start, one from scratch after the first task. Freezing is whole: no gradient,
     no weight decay, batch-norm statistics and dropout as in eval mode, so R[i][j] = R[j][j] exactly.
     """
 
     name: ClassVar[str] = "frozen"
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Freeze the trunk if it knows something."""
+        """Freeze the backbone if it knows something."""
         if model.knows_something:
             model.freeze()
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Let the trunk go."""
+        """Let the backbone go."""
         model.freeze(False)

@@ -22,7 +22,7 @@ class L2SP(Anchored):
     """Ω = 1: `λ Σ (θ − θ⁰)²` over what tasks share, θ⁰ the weights at the start of the task. What importance must beat.
 
     What differs from the paper: it writes `α/2 Σ (θ − θ⁰)²`, so that `λ = α/2`, and decays the new head as well; here
-    weight decay is the recipe's. A pretrained trunk is held from the first task on, one from scratch from the second.
+    weight decay is the recipe's. A pretrained backbone is held from the first task on, one from scratch from the second.
 
     Attributes:
         strength: λ; not tuned. The paper searches α between 0.001 and 1 for each data set.
@@ -35,7 +35,7 @@ class L2SP(Anchored):
     new_rows: bool = False
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Anchor a trunk that knows something to the weights of now, and attach."""
+        """Anchor a backbone that knows something to the current weights, and attach."""
         held = alike(model, task, self.name, new_rows=self.new_rows) if model.knows_something else None
         self._anchor = Anchor(model, held, self.strength)
         super().begin(model, task, optimizer)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Task
-from forgetless.measure.estimators.local_mas import hebbian
+from forgetless.measure.estimators.local_mas import local_mas
 from forgetless.measure.importance import Importance
 
 
@@ -34,7 +34,7 @@ class LocalMAS(Anchored):
 
     def measure(self, model: MultiHead, task: Task) -> Importance:
         """The local Ω on the task's training inputs."""
-        return hebbian(
+        return local_mas(
             model,
             task.train[0],
             forward=lambda network, inputs: network(inputs, task.name),

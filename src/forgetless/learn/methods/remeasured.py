@@ -1,4 +1,4 @@
-"""MAS measured anew: Ω of all tasks so far on the network as it is now, from unlabelled samples of each.
+"""MAS measured anew: Ω of all tasks so far on the network as it is now, from unlabeled samples of each.
 
 Aljundi, Babiloni, Elhoseiny, Rohrbach, Tuytelaars, "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018,
 arXiv 1711.09601; the protocol of the authors' demonstration.
@@ -55,7 +55,7 @@ class RemeasuredMAS(Anchored):
         return Importance(sums, 1, self.name)
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Keep samples of the task, measure all tasks anew, and hold to the weights of now."""
+        """Keep samples of the task, measure all tasks anew, and hold to the current weights."""
         self.anchor(model).detach()
         inputs = task.train[0]
         chosen = torch.randperm(len(inputs))[: self.memory or len(inputs)].sort().values

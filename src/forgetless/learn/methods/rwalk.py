@@ -110,7 +110,7 @@ class RWalk(Anchored):
         )
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Hold to the weights of now, by the Ω of all tasks so far."""
+        """Hold to the current weights, by the Ω of all tasks so far."""
         self.anchor(model).detach()
         self._anchor = Anchor(model, self.measure(model, task), self.strength)
 

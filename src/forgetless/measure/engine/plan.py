@@ -3,7 +3,7 @@
 Two samples go through the network once as a batch, under the `Tape`, and once one at a time. A parameter whose numbers
 agree is measured in batches; one that disagrees (its sample axis is missing, folded or second) or that some operation
 without a rule consumes is measured one sample at a time. A network whose output for a sample depends on the sample's
-neighbours has no per-sample gradient: it is refused, by the name of the module that couples them.
+neighbors has no per-sample gradient: it is refused, by the name of the module that couples them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def single_sums(
 
 @contextlib.contextmanager
 def _unhooked(parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, nothing that waits for the gradients of the parameters is called, such as an optimiser in a hook."""
+    """Inside, nothing that waits for the gradients of the parameters is called, such as an optimizer in a hook."""
     found = [getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in parameters.values()]
     waiting = [(hooks, dict(hooks)) for hooks in found if hooks]
     try:

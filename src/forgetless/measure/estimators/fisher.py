@@ -50,7 +50,7 @@ def fisher(
 
     Args:
         model: a trained classifier.
-        data: as for `forgetless.mas`; unlabelled, except for "empirical".
+        data: as for `forgetless.mas`; unlabeled, except for "empirical".
         labels: "sampled" is the true Fisher information by one draw a sample, at the price of one backward pass;
             "expected" is its exact expectation, at the price of as many passes as there are classes (times positions);
             "empirical" takes the labels of the data: the second of a tuple, or "labels" of a dict; −100 leaves a

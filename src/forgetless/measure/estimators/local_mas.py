@@ -26,7 +26,7 @@ from forgetless.model.parameters import unwrapped
 from forgetless.model.sharding import is_sharded, resharded
 
 
-def hebbian(
+def local_mas(
     model: nn.Module,
     data: Any,
     *,
@@ -38,7 +38,7 @@ def hebbian(
     until: Until = None,
     progress: bool = True,
 ) -> Importance:
-    """Measure the local importance of every parameter on unlabelled data (l-MAS), modulus per sample.
+    """Measure the local importance of every parameter on unlabeled data (l-MAS), modulus per sample.
 
         Ω = 1/N Σ_n |∂‖F_l(y_ln; θ_l)‖² / ∂θ_l|,  y_ln the input of layer l, held fixed
 
@@ -88,7 +88,7 @@ def hebbian(
         model,
         data,
         Quantity(scalars),
-        "hebbian",
+        "local-mas",
         into=into,
         exclude=exclude,
         batch_size=batch_size,

@@ -31,7 +31,7 @@ def mas(
     until: Until = None,
     progress: bool = True,
 ) -> Importance:
-    """Measure the importance of every parameter on unlabelled data (Eq. 2, squared-norm form, modulus per sample).
+    """Measure the importance of every parameter on unlabeled data (Eq. 2, squared-norm form, modulus per sample).
 
         Ω = 1/N Σ_n |∂‖F(x_n; θ)‖² / ∂θ|                 form="norm"
         Ω = 1/N Σ_n √(Σ_o (∂F_o(x_n; θ) / ∂θ)²)          form="vector"
@@ -40,7 +40,7 @@ def mas(
 
     Args:
         model: a trained network.
-        data: unlabelled samples like those whose skill is to be kept: a tensor, a tuple (inputs first) or a dict is one
+        data: unlabeled samples like those whose skill is to be kept: a tensor, a tuple (inputs first) or a dict is one
             batch; a `Dataset` is batched here; any other iterable yields batches. Labels are ignored.
         form: "norm" asks for the gradient of `‖F‖²`, one backward pass; "vector" for the gradients of every output o,
             the length of whose vector it takes: for studies, since a sample costs as much as there are outputs.

@@ -20,7 +20,7 @@ from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.model.parameters import fingerprints, trainable, unwrapped
 
 
-class Path:
+class PathIntegral:
     """The path integral of training: how much of the loss's descent each parameter's way accounts for.
 
         ω = −Σ_steps g · Δθ,  Ω = max(ω, 0) / ((θ_end − θ_start)² + ξ)
@@ -33,7 +33,7 @@ class Path:
     Nothing is measured afterwards: Ω is a by-product of training, of the learning rate and the order of batches too. It
     cannot be had of a network trained elsewhere; `forgetless.mas` can.
 
-        path = forgetless.Path(model).attach(optimizer)
+        path = forgetless.PathIntegral(model).attach(optimizer)
         train(model, optimizer)
         anchor.consolidate(path.importance())
 
@@ -41,7 +41,7 @@ class Path:
         model: the network that will be trained.
         damping: ξ, which bounds Ω where a weight hardly moved; 0.1 as in the code of Hsu et al. 2018.
         gradient: "loss" as above, at the price of a copy of the gradient in each backward pass; "step" takes the
-            gradient as the optimiser is given it: clipped, freed of a `GradScaler`'s factor, averaged over ranks. Take
+            gradient as the optimizer is given it: clipped, freed of a `GradScaler`'s factor, averaged over ranks. Take
             "step" with a `GradScaler`, with `DistributedDataParallel` and with FSDP.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
 
@@ -79,11 +79,11 @@ class Path:
         """Begin a new path here and now (a new task, say); hooks stay."""
         self._ways = {name: _Way.begin(parameter) for name, parameter in self._parameters.items()}
 
-    def attach(self, optimizer: Optimizer) -> Path:
-        """Follow every `step` of this optimiser from now on. Returns the path.
+    def attach(self, optimizer: Optimizer) -> PathIntegral:
+        """Follow every `step` of this optimizer from now on. Returns the path.
 
         Raises:
-            ForgetlessError: the path is attached already, or the optimiser holds none of the parameters.
+            ForgetlessError: the path is attached already, or the optimizer holds none of the parameters.
         """
         if self._handles:
             raise ForgetlessError("this path is attached already; detach() it first.")
@@ -119,7 +119,7 @@ class Path:
             sums[name] = way.work.clamp(min=0) / (moved.square() + self.damping)
             if not bool(torch.isfinite(sums[name]).all()):
                 raise ForgetlessError(f"the path of {name!r} holds NaN or Inf: training has diverged there.")
-        return Importance(sums, 1, "path", fingerprints(self._parameters))
+        return Importance(sums, 1, "path-integral", fingerprints(self._parameters))
 
     def state(self) -> dict[str, Tensor]:
         """All that is needed to go on in another process, to the same bits: "work.NAME", "start.NAME" and so on."""

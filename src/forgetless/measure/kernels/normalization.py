@@ -21,7 +21,7 @@ _PIECE = 1 << 18  # elements of `d x̂` at a time: they stay in a core's cache, 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a norm normalises with, `x̂ = (x − μ) / σ`; both broadcast against x.
+    """What a norm normalizes with, `x̂ = (x − μ) / σ`; both broadcast against x.
 
     Attributes:
         mean: μ; None where nothing is subtracted.
@@ -163,7 +163,7 @@ def instance_norm(
 
 
 def _trailing(samples: Samples, input: Tensor, kept: int) -> Reduce | None:
-    """How `[N, …, *shape]`, the last `kept` axes being normalised, is summed to `[N, *shape]`; None where it cannot."""
+    """How `[N, …, *shape]`, the last `kept` axes being normalized, is summed to `[N, *shape]`; None where it cannot."""
     if samples.axis >= input.dim() - kept or not samples.fit(input):
         return None
     return lambda samples, values: samples.rows(widened(values), kept).sum(1)

@@ -1,4 +1,4 @@
-"""`Meter`: how much of its old use a network has forgotten so far; stops training, or goes back, at too much."""
+"""`ForgettingMeter`: how much of its old use a network has forgotten so far; stops training, or goes back, at too much."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from forgetless.protect.forgetting.probes import Probes, Reading, pooled
 _log = logging.getLogger("forgetless")
 
 
-class Stopped(Exception):
+class ForgettingLimitReached(Exception):
     """Raised out of `optimizer.step()`, when that is done, by a meter that stops training; `with meter:` ends there."""
 
 
@@ -33,7 +33,7 @@ class Mark:
     """A line of the meter's history.
 
     Attributes:
-        step: the optimiser's steps since the meter was attached.
+        step: the optimizer's steps since the meter was attached.
         agreement: the share of answers that are the same as at the beginning.
         kl: `KL(p_old ‖ p_now)` in nats, or None.
         accuracy: the share of right answers; None without labels.
@@ -45,10 +45,10 @@ class Mark:
     accuracy: float | None
 
 
-class Meter:
+class ForgettingMeter:
     """Tells during training how far the answers on a few samples of the old use are from those at the beginning.
 
-        meter = forgetless.Meter(model, probes, stop_below=0.95, roll_back=True)
+        meter = forgetless.ForgettingMeter(model, probes, stop_below=0.95, roll_back=True)
         with meter.attach(optimizer):
             train(…)                      # any loop; left when the answers agree on less than 95 % of the probes
         print(meter.stopped or "done", meter.history)
@@ -76,7 +76,7 @@ class Meter:
         every: int | None = None,
         on_reading: Callable[[Mark], None] | None = None,
     ) -> None:
-        """Take the model's answers of now as those to be kept.
+        """Take the model's current answers as those to be kept.
 
         Args:
             model: the network, as it is to be remembered; asked in eval mode and left as found.
@@ -108,7 +108,7 @@ class Meter:
             raise ForgetlessError(f"every must be a number of steps of 1 or more, not {every!r}.")
         self._model, self._every, self._tell = model, every, on_reading
         self._stop_below, self._return_below, self._keeps = stop_below, returning, roll_back is not False
-        self._probes = Probes(model, probes, output=output, forward=forward, labelled=None)
+        self._probes = Probes(model, probes, output=output, forward=forward, labeled=None)
         self._latest = self._probes.read(model)
         self._turn = 0
         self._pace: Pace | None = None
@@ -121,8 +121,8 @@ class Meter:
         if self._keeps:
             self._keep()
 
-    def attach(self, optimizer: Optimizer) -> Meter:
-        """Read after steps of `optimizer` from now on. A stop is raised out of its `step()` as `Stopped`.
+    def attach(self, optimizer: Optimizer) -> ForgettingMeter:
+        """Read after steps of `optimizer` from now on. A stop is raised out of its `step()` as `ForgettingLimitReached`.
 
         Raises:
             ForgetlessError: attached already.
@@ -136,7 +136,7 @@ class Meter:
         return self
 
     def detach(self) -> None:
-        """Let the optimiser go. Without an attachment it changes nothing."""
+        """Let the optimizer go. Without an attachment it changes nothing."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
@@ -146,7 +146,7 @@ class Meter:
     def step(self) -> bool:
         """Count a step, and read if one is due: for loops that do not attach. Whether training is to go on.
 
-        Never raises `Stopped`; `while meter.step(): …` and `if not meter.step(): break` are what it is for.
+        Never raises `ForgettingLimitReached`; `while meter.step(): …` and `if not meter.step(): break` are what it is for.
         """
         pace = self._pace or self._start()
         if pace.stepped():
@@ -167,12 +167,12 @@ class Meter:
         """What reading has cost so far: its seconds ÷ the seconds of training without it."""
         return 0.0 if self._pace is None else self._pace.cost
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> ForgettingMeter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
         self.detach()
-        return isinstance(error, Stopped) and self.stopped is not None and str(error) == self.stopped
+        return isinstance(error, ForgettingLimitReached) and self.stopped is not None and str(error) == self.stopped
 
     def _start(self) -> Pace:
         self._pace = Pace(self._model, self._every, self._probes.rows, rounds=2 if self._keeps else 1)
@@ -181,7 +181,7 @@ class Meter:
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self.step():
-            raise Stopped(self.stopped)
+            raise ForgettingLimitReached(self.stopped)
 
     def _read(self, step: int) -> None:
         number = self._turn % self._probes.pieces

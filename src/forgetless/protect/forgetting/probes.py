@@ -57,7 +57,7 @@ class Probes:
         *,
         output: Select = None,
         forward: Forward | None = None,
-        labelled: bool | None = False,
+        labeled: bool | None = False,
         rows: int | None = None,
         whose: str = "the probes",
     ) -> None:
@@ -69,7 +69,7 @@ class Probes:
                 yields batches. At most 1,024 samples are kept, the first ones.
             output: which tensors are the answers; see `forgetless.mas`.
             forward: (model, batch) → output, where `model(inputs)` is not the way.
-            labelled: whether the batches hold labels, one a sample, to tell right answers by; None to look.
+            labeled: whether the batches hold labels, one a sample, to tell right answers by; None to look.
             rows: samples that pass through the network at once; 32 by default.
             whose: what a complaint calls them.
 
@@ -82,9 +82,9 @@ class Probes:
         self._batches = list(_batches(samples, whose))
         if not self._batches:
             raise ForgetlessError(f"{whose} hold no samples, so no answers can be compared.")
-        if labelled is None:
-            labelled = all(map(_is_labelled, self._batches))
-        self._labels = [batches.labels(batch) for batch in self._batches] if labelled else None
+        if labeled is None:
+            labeled = all(map(_is_labeled, self._batches))
+        self._labels = [batches.labels(batch) for batch in self._batches] if labeled else None
         self.split(rows or 32)
         self.retake(model)
 
@@ -106,7 +106,7 @@ class Probes:
         ]
 
     def retake(self, model: nn.Module) -> None:
-        """Let the model's answers of now be the old ones.
+        """Let the model's current answers be the old ones.
 
         Raises:
             ForgetlessError: samples that the model cannot take, or an answer that is NaN or Inf; the old ones stay.
@@ -128,7 +128,7 @@ class Probes:
 
     @torch.no_grad()
     def read(self, model: nn.Module, numbers: Sequence[int] | None = None) -> list[Reading]:
-        """The answers of now against the old ones, one reading for each of the pieces `numbers` (all by default).
+        """The current answers against the old ones, one reading for each of the pieces `numbers` (all by default).
 
         The network answers in eval mode and is left as found.
 
@@ -223,7 +223,7 @@ def asked(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _is_labelled(batch: Any) -> bool:
+def _is_labeled(batch: Any) -> bool:
     try:
         labels = batches.labels(batch)
     except ForgetlessError:

@@ -1,1 +1,1 @@
-"""How an anchor acts on an optimiser: one file per way, each an `Attachment`; `forms` says how far optimisers move."""
+"""How an anchor acts on an optimizer: one file per way, each an `Attachment`; `forms` says how far optimizers move."""

@@ -1,4 +1,4 @@
-"""What ties an anchor to an optimiser: a hook on its step, and the parameters that both of them hold."""
+"""What ties an anchor to an optimizer: a hook on its step, and the parameters that both of them hold."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.protect.anchored_parameter import Hold
+from forgetless.protect.anchored_parameter import AnchoredParameter
 from forgetless.protect.optimizers.forms import Group
 
-Holds = Mapping[nn.Parameter, Hold]
+Holds = Mapping[nn.Parameter, AnchoredParameter]
 
 
 class Attachment:
-    """A hook on one optimiser; `Pull` and `Gradient` say what it does.
+    """A hook on one optimizer; `Pull` and `Gradient` say what it does.
 
     Attributes:
-        optimizer: the optimiser.
+        optimizer: the optimizer.
         holds: parameter → its anchor; parameters that are not in it move freely.
         strength: λ.
-        decay: w, towards θ*.
+        l2sp: w, towards θ*.
     """
 
-    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
-        self.optimizer, self.holds, self.strength, self.decay = optimizer, holds, strength, decay
+    def __init__(self, optimizer: Optimizer, anchored_parameters: Holds, strength: float, l2sp: float = 0.0) -> None:
+        self.optimizer, self.anchored_parameters, self.strength, self.l2sp = (
+            optimizer,
+            anchored_parameters,
+            strength,
+            l2sp,
+        )
         self._handle = self._hook()
 
     def _hook(self) -> RemovableHandle:
@@ -36,7 +41,7 @@ class Attachment:
         raise NotImplementedError
 
     def remove(self) -> None:
-        """Take the hook out of the optimiser."""
+        """Take the hook out of the optimizer."""
         self._handle.remove()
 
     def shares(self, optimizer: Optimizer) -> bool:
@@ -46,12 +51,12 @@ class Attachment:
         ours = {parameter for parameter, _, _ in self.owned()}
         return any(parameter in ours for group in optimizer.param_groups for parameter in group["params"])
 
-    def owned(self) -> Iterator[tuple[nn.Parameter, Hold, Group]]:
-        """The anchored parameters that the optimiser trains, each with its group.
+    def owned(self) -> Iterator[tuple[nn.Parameter, AnchoredParameter, Group]]:
+        """The anchored parameters that the optimizer trains, each with its group.
 
         Looked up anew each time: groups are added, and replaced by `load_state_dict`.
         """
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter in self.holds and parameter.requires_grad:
-                    yield parameter, self.holds[parameter], group
+                if parameter in self.anchored_parameters and parameter.requires_grad:
+                    yield parameter, self.anchored_parameters[parameter], group

@@ -1,23 +1,23 @@
-"""How far each optimiser moves under a steady gradient: what the pull has to balance.
+"""How far each optimizer moves under a steady gradient: what the pull has to balance.
 
-The pull moves anchored weights after the optimiser's step, `θ ← (θ + s θ*) / (1 + s)`. If a step moves θ by
+The pull moves anchored weights after the optimizer's step, `θ ← (θ + s θ*) / (1 + s)`. If a step moves θ by
 `−r g / D` under a steady gradient g, then `s = 2 λ Ω r / D` makes the two balance where
 
     g + 2 λ Ω (θ − θ*) = 0,
 
-the stationary point of the penalised loss `L + λ Σ Ω (θ−θ*)²`, whatever the strength. Any other s finds another
+the stationary point of the penalized loss `L + λ Σ Ω (θ−θ*)²`, whatever the strength. Any other s finds another
 point: the textbook `s = 2 η λ Ω` is too weak by 1/(1−μ) under momentum.
 
-`FORMS` holds one function for each family of torch's optimisers. It gets the parameter's group and its state and
-returns r and D. Three things that come with the optimiser bear on the end that is reached:
+`FORMS` holds one function for each family of torch's optimizers. It gets the parameter's group and its state and
+returns r and D. Three things that come with the optimizer bear on the end that is reached:
 
-- Weight decay that is added to the gradient is part of g, as it is in the penalised loss.
+- Weight decay that is added to the gradient is part of g, as it is in the penalized loss.
 - Decoupled weight decay w (AdamW; NAdam and RAdam with `decoupled_weight_decay`) is not: the end solves
   `g + 2 λ Ω (θ − θ*) + w (η/r) D θ = 0`. The loss form's end is of the same kind with a D of its own, for there D is
   made of the penalty's gradient as well.
 - Clipping scales the loss's gradient by some c ≤ 1 and not the pull: the end solves `c g + 2 λ Ω (θ − θ*) = 0`, which
   is the optimum for the strength λ/c, nearer to θ* than asked for. c = 1 where the loss's gradient stays below the
-  limit; at the penalised optimum it is `2 λ Ω (θ* − θ)`, not 0.
+  limit; at the penalized optimum it is `2 λ Ω (θ* − θ)`, not 0.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def sgd(group: Group, state: State) -> Response:
 def adam(group: Group, state: State) -> Response:
     """Adam and AdamW, amsgrad included: `s = 2 η λ Ω / (√v̂ + ε)`.
 
-    Reaches the penalised optimum as η decays to 0; at a constant η Adam itself stays 1e-4 to 1e-3 away. AdamW's
+    Reaches the penalized optimum as η decays to 0; at a constant η Adam itself stays 1e-4 to 1e-3 away. AdamW's
     decoupled decay w moves the end to `g + 2 λ Ω (θ−θ*) + w (√v̂ + ε) θ = 0`.
     """
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
@@ -122,7 +122,7 @@ def adamax(group: Group, state: State) -> Response:
 
 
 def rmsprop(group: Group, state: State) -> Response:
-    """RMSprop: `s = 2 η λ Ω / ((1−μ)(√v + ε))`; when centred, v is the variance."""
+    """RMSprop: `s = 2 η λ Ω / ((1−μ)(√v + ε))`; when centered, v is the variance."""
     mean = state["grad_avg"] if group["centered"] else None
     return Response(group["lr"] / (1 - group["momentum"]), state["square_avg"], mean, epsilon=group["eps"])
 
@@ -140,10 +140,10 @@ def sparse_adam(group: Group, state: State) -> Response:
 
 
 def decoupled(group: Group, state: State) -> Response:
-    """Any other optimiser: `s = 2 η λ Ω`, the way decoupled weight decay works.
+    """Any other optimizer: `s = 2 η λ Ω`, the way decoupled weight decay works.
 
     Finite and stable too, but the balance is between its own step u, whatever that is, and the penalty:
-    `u / η = 2 λ Ω (θ − θ*)`, which is not the optimum of the penalised loss.
+    `u / η = 2 λ Ω (θ − θ*)`, which is not the optimum of the penalized loss.
     """
     return Response(group["lr"])
 

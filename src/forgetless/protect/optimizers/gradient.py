@@ -1,9 +1,9 @@
-"""The loss form without a term in the loss: `(2 λ Ω + w)(θ − θ*)` is added to the gradients before an optimiser's step.
+"""The loss form without a term in the loss: `(2 λ Ω + w)(θ − θ*)` is added to the gradients before an optimizer's step.
 
-It is the gradient of Eq. 3 (and of a decay w towards θ*), with every optimiser. Unlike `penalty()` it comes after
-clipping, and accumulation and loss scaling make no difference to it. Unlike the pull it diverges where the optimiser's
+It is the gradient of Eq. 3 (and of a decay w towards θ*), with every optimizer. Unlike `penalty()` it comes after
+clipping, and accumulation and loss scaling make no difference to it. Unlike the pull it diverges where the optimizer's
 step is too long for the strength: with SGD (heavy ball) from `2 λ Ω ≥ 2 (1+μ) / (η (1−dampening))` on, with Nesterov's
-momentum from `2 λ Ω ≥ 2 (1+μ) / (η (1+2μ))` on. The adaptive optimisers have no such bound.
+momentum from `2 λ Ω ≥ 2 (1+μ) / (η (1+2μ))` on. The adaptive optimizers have no such bound.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Gradient(Attachment):
-    """Adds the penalty's gradient to those of one optimiser's anchored parameters, before each of its steps."""
+    """Adds the penalty's gradient to those of one optimizer's anchored parameters, before each of its steps."""
 
-    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, anchored_parameters: Holds, strength: float, l2sp: float = 0.0) -> None:
         """Hook into `optimizer`.
 
         Raises:
-            ForgetlessError: an optimiser that evaluates the loss more than once in a step, or one that takes sparse
+            ForgetlessError: an optimizer that evaluates the loss more than once in a step, or one that takes sparse
                 gradients only.
         """
         self._form = form_of(optimizer)
@@ -38,19 +38,19 @@ class Gradient(Attachment):
                 "SparseAdam takes sparse gradients only and the penalty's is dense: "
                 "attach(optimizer, how='pull') instead."
             )
-        super().__init__(optimizer, holds, strength, decay)
+        super().__init__(optimizer, anchored_parameters, strength, l2sp)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_pre_hook(self)
 
     def caution(self) -> str | None:
-        """That SGD must diverge, if it must; the adaptive optimisers divide by the gradient and have no such bound."""
+        """That SGD must diverge, if it must; the adaptive optimizers divide by the gradient and have no such bound."""
         if self._form is not sgd or not self.strength:
             return None
         bounds = [
-            max(0.0, stable_up_to(group) - group["weight_decay"] - self.decay) / (2 * largest)
-            for _, hold, group in self.owned()
-            if (largest := float(local(hold.importance).max()) if local(hold.importance).numel() else 0.0)
+            max(0.0, stable_up_to(group) - group["weight_decay"] - self.l2sp) / (2 * largest)
+            for _, anchored, group in self.owned()
+            if (largest := float(local(anchored.importance).max()) if local(anchored.importance).numel() else 0.0)
         ]
         if not bounds or self.strength < min(bounds):
             return None
@@ -60,7 +60,7 @@ class Gradient(Attachment):
         )
 
     def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
-        """Add the penalty's gradient; called by the optimiser before its step.
+        """Add the penalty's gradient; called by the optimizer before its step.
 
         A closure computes the gradients inside the step, so it is wrapped rather than preceded.
         """
@@ -79,18 +79,18 @@ class Gradient(Attachment):
 
     @torch.no_grad()
     def _add(self) -> None:
-        # A fused optimiser under GradScaler divides by the scale inside its step.
+        # A fused optimizer under GradScaler divides by the scale inside its step.
         scale = getattr(self.optimizer, "grad_scale", None)
-        for parameter, hold, group in self.owned():
+        for parameter, anchored, group in self.owned():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             elif parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_dense()
             sign = -1 if group.get("maximize") else 1
-            weights, target, importance, gradient = hold.meet(parameter.detach(), parameter.grad)
+            weights, target, importance, gradient = anchored.meet(parameter.detach(), parameter.grad)
             for part in pieces(tuple(weights.shape), weights.device):
                 moved = weights[part] - target[part]
-                factor = importance[part].to(moved.dtype, copy=True).mul_(2 * self.strength).add_(self.decay)
+                factor = importance[part].to(moved.dtype, copy=True).mul_(2 * self.strength).add_(self.l2sp)
                 moved.mul_(factor).mul_(sign if scale is None else sign * scale.to(moved))
                 gradient[part].add_(moved)
 

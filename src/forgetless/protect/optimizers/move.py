@@ -2,7 +2,7 @@
 
     s = r (2 λ Ω + w) / D
 
-with r and D from the optimiser's form, the strength λ and the decay w towards θ*.
+with r and D from the optimizer's form, the strength λ and the decay w towards θ*.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Move:
         target: θ*.
         importance: Ω.
         strength: λ.
-        decay: w.
+        l2sp: w.
         response: r and D.
     """
 
@@ -37,7 +37,7 @@ class Move:
     target: Tensor
     importance: Tensor
     strength: float
-    decay: float
+    l2sp: float
     response: Response
 
     @property
@@ -48,7 +48,7 @@ class Move:
     @property
     def alike(self) -> float | Tensor:
         """`w r`, what every weight has besides."""
-        return _limited(self.decay * self.response.rate)
+        return _limited(self.l2sp * self.response.rate)
 
     def operands(self) -> Iterator[Tensor]:
         """All tensors of the weights' shape."""
@@ -59,7 +59,7 @@ class Move:
         """Move the weights, in torch's operations; temporaries are the size of a piece.
 
         Args:
-            skipped: 1 where the optimiser's step did nothing, so that nothing may move; asked for on its device.
+            skipped: 1 where the optimizer's step did nothing, so that nothing may move; asked for on its device.
         """
         for part, share in self.shares():
             weights, target = self.weights[part], self.target[part]
@@ -75,7 +75,7 @@ class Move:
         dtype = self.target.dtype
         for part in pieces(tuple(self.weights.shape), self.weights.device):
             firm = self.importance[part].to(dtype) * self.by_importance
-            if self.decay:
+            if self.l2sp:
                 firm.add_(self.alike)
             firm.clamp_(max=_FIRMEST)
             divisor = self.response.divisor(part)

@@ -71,7 +71,7 @@ typedef struct {
 static void work(void *argument) {
     Job *job = argument;
     if (FETCH_ADD(&job->next_worker) >= job->workers) return;
-    /* From the last to the first: what the optimiser has just written is still in the caches. */
+    /* From the last to the first: what the optimizer has just written is still in the caches. */
     const Tensor *t = job->tensors + job->length - 1;
     for (size taken; (taken = FETCH_ADD(&job->next_chunk)) < job->chunks;) {
         size c = job->chunks - 1 - taken;

@@ -1,11 +1,11 @@
-"""The pull: after every step of an optimiser, its anchored weights go part of the way back, in closed form.
+"""The pull: after every step of an optimizer, its anchored weights go part of the way back, in closed form.
 
     θ ← (θ + s θ*) / (1 + s),   s = r (2 λ Ω + w) / D
 
 is finite for every strength λ, decay w towards θ* and learning rate; `forgetless.protect.optimizers.forms` has the r and D of
-each optimiser. It neither reads nor writes gradients, so accumulation, loss scaling and the number of processes make no
-difference. Training ends at the optimum of the penalised loss, `g + (2 λ Ω + w)(θ − θ*) = 0`: with SGD at any constant
-rate, with the adaptive optimisers as their rate decays to 0 (at a constant one they stay 1e-4 to 1e-3 away, in the loss
+each optimizer. It neither reads nor writes gradients, so accumulation, loss scaling and the number of processes make no
+difference. Training ends at the optimum of the penalized loss, `g + (2 λ Ω + w)(θ − θ*) = 0`: with SGD at any constant
+rate, with the adaptive optimizers as their rate decays to 0 (at a constant one they stay 1e-4 to 1e-3 away, in the loss
 form too). Decoupled weight decay and clipping move that end; `forms` says where to.
 """
 
@@ -34,13 +34,13 @@ _log = logging.getLogger("forgetless")
 
 
 class Pull(Attachment):
-    """Moves the anchored parameters of one optimiser after each of its steps."""
+    """Moves the anchored parameters of one optimizer after each of its steps."""
 
-    def __init__(self, optimizer: Optimizer, holds: Holds, strength: float, decay: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, anchored_parameters: Holds, strength: float, l2sp: float = 0.0) -> None:
         """Hook into `optimizer`.
 
         Raises:
-            ForgetlessError: an optimiser that no pull can follow, or settings that allow none.
+            ForgetlessError: an optimizer that no pull can follow, or settings that allow none.
         """
         self._form = form_of(optimizer)
         self._steps, self._report_at, self._warned = 0, _EARLY, False
@@ -61,32 +61,32 @@ class Pull(Attachment):
                     "the pull cannot be differentiated through, as differentiable=True asks; "
                     "add anchor.penalty() to the loss instead."
                 )
-        super().__init__(optimizer, holds, strength, decay)
+        super().__init__(optimizer, anchored_parameters, strength, l2sp)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_post_hook(self)
 
     def caution(self) -> str | None:
-        """That the form is not the optimiser's own, if it is not."""
+        """That the form is not the optimizer's own, if it is not."""
         if self._form is not decoupled:
             return None
         name = type(self.optimizer).__name__
         return (
             f"how {name} scales gradients is not known here, so the pull is s = 2·lr·strength·Ω: "
             "it holds the weights at every strength, but its balance with the gradients is not the optimum of the "
-            "penalised loss; attach(optimizer, how='gradient') seeks that, and may diverge."
+            "penalized loss; attach(optimizer, how='gradient') seeks that, and may diverge."
         )
 
     @torch.no_grad()
     def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Move every anchored parameter of the optimiser, which calls this when its step is done."""
-        # Under GradScaler a fused optimiser runs its step and skips inside it; nothing may move then.
+        """Move every anchored parameter of the optimizer, which calls this when its step is done."""
+        # Under GradScaler a fused optimizer runs its step and skips inside it; nothing may move then.
         skipped = getattr(optimizer, "found_inf", None)
         if skipped is not None and skipped.device.type == "cpu":
             if skipped.item():
                 return
             skipped = None
-        if self.strength or self.decay:
+        if self.strength or self.l2sp:
             moves = [move for _, _, move in self._moves() if move is not None]
             for move in moves if skipped is not None else native.pull(moves):
                 move.apply(skipped)
@@ -96,10 +96,10 @@ class Pull(Attachment):
             self._report()
 
     @torch.no_grad()
-    def held(self) -> dict[str, tuple[int, int]]:
+    def frozen(self) -> dict[str, tuple[int, int]]:
         """Per anchored parameter, how many of its weights have s > 1 now, and how many there are.
 
-        A parameter that the optimiser has not stepped yet counts as free. Of sharded ones, this process's shards count.
+        A parameter that the optimizer has not stepped yet counts as free. Of sharded ones, this process's shards count.
         """
         counts = {}
         for name, size, move in self._moves():
@@ -109,26 +109,26 @@ class Pull(Attachment):
 
     def _moves(self) -> Iterator[tuple[str, int, Move | None]]:
         """Name, size and move of every anchored parameter; None for one that was never stepped: there is no D yet."""
-        for parameter, hold, group in self.owned():
+        for parameter, anchored, group in self.owned():
             state = self.optimizer.state.get(parameter, {})
             move = None
             if state or self._form in (sgd, decoupled):
                 response = self._form(group, state)
                 others = [each for each in (response.second, response.mean) if each is not None]
-                weights, target, importance, *others = hold.meet(parameter.detach(), *others)
+                weights, target, importance, *others = anchored.meet(parameter.detach(), *others)
                 if others:
                     response = response._replace(second=others[0], mean=others[1] if others[1:] else None)
-                move = Move(weights, target, importance, self.strength, self.decay, response)
-            yield hold.name, local(parameter).numel(), move
+                move = Move(weights, target, importance, self.strength, self.l2sp, response)
+            yield anchored.name, local(parameter).numel(), move
 
     def _report(self) -> None:
-        counts = self.held().values()
+        counts = self.frozen().values()
         share = sum(stopped for stopped, _ in counts) / max(1, sum(size for _, size in counts))
         _log.info("after %d steps the pull holds %.0f %% of the anchored weights", self._steps, 100 * share)
         if share > _MUCH and not self._warned:
             self._warned = True
             warnings.warn(
                 f"the pull holds {100 * share:.0f} % of the anchored weights (s > 1): at strength "
-                f"{self.strength:g} they can hardly learn anything; anchor.held() shows the layers.",
+                f"{self.strength:g} they can hardly learn anything; anchor.frozen_fraction() shows the layers.",
                 stacklevel=2,
             )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from forgetless.protect.anchored_parameter import Hold, pieces
+from forgetless.protect.anchored_parameter import AnchoredParameter, pieces
 
 log = logging.getLogger("forgetless")
 
@@ -21,17 +21,17 @@ class Anchored(Protocol):
 
     strength: float
 
-    def holds(self) -> Mapping[nn.Parameter, Hold]:
+    def anchored(self) -> Mapping[nn.Parameter, AnchoredParameter]:
         """The anchored parameters that the model has now, each with its θ* and Ω."""
 
-    def held(self) -> float:
+    def frozen_fraction(self) -> float:
         """The share of the anchored weights that the pull stops."""
 
 
 class Dial:
     """A strength that chooses itself: `Anchor(model, importance, strength=dial)`.
 
-    An anchor calls `remember` whenever θ* is set, `begin` when it is attached to an optimiser, `stepped` after each of
+    An anchor calls `remember` whenever θ* is set, `begin` when it is attached to an optimizer, `stepped` after each of
     that one's steps, when the pull has acted, and `end` when it is detached. A dial serves one anchor.
 
     Attributes:
@@ -41,7 +41,7 @@ class Dial:
     value: float = 1.0
 
     def remember(self, model: nn.Module) -> None:
-        """Take note of the model, whose weights of now are to be held; refuse it before anything is changed."""
+        """Take note of the model, whose current weights are to be held; refuse it before anything is changed."""
 
     def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Training begins."""
@@ -55,25 +55,25 @@ class Dial:
 
 
 @torch.no_grad()
-def shrink(holds: Mapping[nn.Parameter, Hold], share: float) -> None:
+def shrink(anchored_parameters: Mapping[nn.Parameter, AnchoredParameter], share: float) -> None:
     """Go back towards θ*: `θ ← θ* + share (θ − θ*)`, for what is anchored of every parameter."""
-    for parameter, hold in holds.items():
-        weights, target, _ = hold.meet(parameter)
+    for parameter, anchored in anchored_parameters.items():
+        weights, target, _ = anchored.meet(parameter)
         for part in pieces(tuple(weights.shape), weights.device):
             wide = target[part]
             weights[part] = wide.lerp(weights[part].to(wide.dtype), share).to(weights.dtype)
 
 
 @torch.no_grad()
-def bound(holds: Mapping[nn.Parameter, Hold]) -> float:
+def bound(anchored_parameters: Mapping[nn.Parameter, AnchoredParameter]) -> float:
     """`Σ Ω |θ − θ*|`: to first order, no less than the mean change of ‖F‖²."""
     total = 0.0
-    for parameter, hold in holds.items():
-        if hasattr(hold.weights, "full_tensor"):  # shards: each process adds up its own
-            moved = (hold.importance * (parameter - hold.weights).abs()).sum()
+    for parameter, anchored in anchored_parameters.items():
+        if hasattr(anchored.weights, "full_tensor"):  # shards: each process adds up its own
+            moved = (anchored.importance * (parameter - anchored.weights).abs()).sum()
             total += float(moved.full_tensor())  # type: ignore[attr-defined]
             continue
-        weights, target, importance = hold.meet(parameter)
+        weights, target, importance = anchored.meet(parameter)
         for part in pieces(tuple(weights.shape), weights.device):
             moved = (weights[part] - target[part]).abs_()
             total += float(torch.dot(moved.flatten(), importance[part].to(moved.dtype).flatten()))
@@ -81,8 +81,8 @@ def bound(holds: Mapping[nn.Parameter, Hold]) -> float:
 
 
 def plasticity(anchor: Anchored) -> float | None:
-    """`1 − anchor.held()`: the share of the anchored weights that can still move; None where nothing pulls."""
+    """`1 − anchor.frozen_fraction()`: the share of the anchored weights that can still move; None where nothing pulls."""
     try:
-        return 1 - float(anchor.held())
+        return 1 - float(anchor.frozen_fraction())
     except ValueError:
         return None

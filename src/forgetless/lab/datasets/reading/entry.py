@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture set in the catalogue.
+    """A picture set in the catalog.
 
     Attributes:
         name: what it is called on the command line.
@@ -42,7 +42,7 @@ class Entry:
         classes: how many there are.
         train: how many training pictures there are; None where that is not published.
         test: the same for the test pictures.
-        licence: what its authors allow, as far as known.
+        license: what its authors allow, as far as known.
         page: where it is described.
         read: the set's folder → its training and test pictures, not decoded.
         sources: what to download; empty where the host allows no direct download.
@@ -57,7 +57,7 @@ class Entry:
     classes: int
     train: int | None
     test: int | None
-    licence: str
+    license: str
     page: str
     read: Callable[[Path], Parts]
     sources: tuple[Source, ...] = ()

@@ -32,7 +32,7 @@ Picture = bytes | Path | Crop | Tensor
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labelled pictures that are not decoded yet.
+    """Labeled pictures that are not decoded yet.
 
     Attributes:
         classes: the names of the classes; label c is `classes[c]`.

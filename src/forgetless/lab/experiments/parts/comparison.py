@@ -74,7 +74,7 @@ def quantile(probability: float, freedom: int) -> float:
 
 
 def _below(t: float, freedom: int) -> float:
-    """P(T ≤ t), t ≥ 0: `1 − ½ I_x(ν/2, ½)` with `x = ν/(ν + t²)`, I the regularised incomplete beta function."""
+    """P(T ≤ t), t ≥ 0: `1 − ½ I_x(ν/2, ½)` with `x = ν/(ν + t²)`, I the regularized incomplete beta function."""
     return 1 - _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
 
 

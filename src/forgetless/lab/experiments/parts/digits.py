@@ -19,7 +19,7 @@ _FILES = {"train": "train", "test": "t10k"}
 Part = tuple[Tensor, Tensor]
 
 
-class Standardised(nn.Module):
+class Standardized(nn.Module):
     """Pixels 0 … 255 of any shape to `(x / 255 − 0.1307) / 0.3081`, MNIST's mean and standard deviation."""
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def perceptron(hidden: int, seed: int, scenario: str = "task") -> MultiHead:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         layers = [nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
-    return MultiHead(nn.Sequential(Standardised(), *layers), hidden, scenario=scenario)
+    return MultiHead(nn.Sequential(Standardized(), *layers), hidden, scenario=scenario)
 
 
 def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:

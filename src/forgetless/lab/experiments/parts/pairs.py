@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from forgetless.lab.published.mas_2018 import MEASURED_ON, PAIRS, TITLES, TWO_TASKS
-from forgetless.lab.results import summarise
+from forgetless.lab.results import summarize
 from forgetless.lab.running.run import Experiment, Suite
 from forgetless.learn.task import Task
 
@@ -57,7 +57,7 @@ def cell(results: Mapping[str, Any] | None, method: str) -> Cell | None:
     """What a pair's results say of a method, in percent, means over seeds; None where there is no run."""
     if not results or not results["runs"]:
         return None
-    for found in summarise(results).methods:
+    for found in summarize(results).methods:
         if found.method == method and found.now[0] and found.learned[0] and found.now[1]:
             kept, was, new = (100 * each.mean for each in (found.now[0], found.learned[0], found.now[1]))
             return kept, kept - was, new

@@ -28,10 +28,10 @@ def split(
     skip_bad: bool = False,
     cache: Path | None = None,
 ) -> list[Task]:
-    """The tasks of a set in the catalogue, or of any picture set in a folder.
+    """The tasks of a set in the catalog, or of any picture set in a folder.
 
     Args:
-        name: of the set in the catalogue.
+        name: of the set in the catalog.
         data: the root of all sets; or a picture set's own folder (`forgetless.lab.datasets.reading.folder`), for a slice of the
             experiment where the set itself is not there.
         classes: how many each task has; classes left over at the end are left out.
@@ -69,7 +69,7 @@ def split(
 
 
 def _parts(parts: Parts, chosen: list[int]) -> Parts:
-    """The pictures of the chosen classes, labelled in their order."""
+    """The pictures of the chosen classes, labeled in their order."""
     one, other = (_only(part, chosen) for part in parts)
     return one, other
 

@@ -1,0 +1,305 @@
+"""Every optimizer's form against what the optimizer does, and the points where it balances the gradient."""
+
+from __future__ import annotations
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn, optim
+
+from forgetless.errors import ForgetlessError
+from forgetless.measure.importance import Importance
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.optimizers import forms
+
+
+@pytest.fixture
+def unchecked():
+    """Without the tests' own checks of annotations: thousands of steps are taken here."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+STRENGTHS = 10.0 ** torch.arange(-6, 9, dtype=torch.float64)
+SIZE = 6
+
+STEADY = [
+    (optim.SGD, {}),
+    (optim.SGD, {"dampening": 0.3}),
+    (optim.SGD, {"momentum": 0.9}),
+    (optim.SGD, {"momentum": 0.8, "dampening": 0.3}),
+    (optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    (optim.SGD, {"momentum": 0.9, "maximize": True}),
+    (optim.Adam, {}),
+    (optim.Adam, {"amsgrad": True}),
+    (optim.Adam, {"betas": (0.5, 0.9), "eps": 1e-3}),
+    (optim.AdamW, {"weight_decay": 0.0}),
+    (optim.NAdam, {}),
+    (optim.NAdam, {"momentum_decay": 0.1, "decoupled_weight_decay": True}),
+    (optim.RAdam, {}),
+    (optim.RAdam, {"betas": (0.9, 0.95), "decoupled_weight_decay": True}),
+    (optim.Adamax, {"eps": 1e-3}),
+    (optim.RMSprop, {}),
+    (optim.RMSprop, {"momentum": 0.8, "alpha": 0.8}),
+    (optim.RMSprop, {"centered": True, "alpha": 0.9}),
+    (optim.Adagrad, {}),
+    (optim.Adagrad, {"lr_decay": 0.01, "initial_accumulator_value": 0.5}),
+]
+
+
+def named(cases: list[tuple[type, dict[str, object]]]) -> list[object]:
+    return [
+        pytest.param(cls, options, id=f"{cls.__name__}-{'-'.join(f'{k}={v}' for k, v in options.items())}")
+        for cls, options in cases
+    ]
+
+
+def step_under(
+    optimizer: optim.Optimizer, parameter: nn.Parameter, gradient: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """The last of `steps` moves under a steady gradient, and what the form says it should be."""
+    for _ in range(steps):
+        before = parameter.detach().clone()
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    sign = 1 if optimizer.param_groups[0].get("maximize") else -1
+    return parameter.detach() - before, sign * answer(optimizer, parameter) * gradient
+
+
+def answer(optimizer: optim.Optimizer, parameter: nn.Parameter) -> float | Tensor:
+    """r / D."""
+    response = forms.form_of(optimizer)(optimizer.param_groups[0], optimizer.state[parameter])
+    divisor = response.divisor()
+    return response.rate if divisor is None else response.rate / divisor
+
+
+@pytest.mark.parametrize("implementation", [{"foreach": False}, {"foreach": True}])
+@pytest.mark.parametrize(("cls", "options"), named(STEADY))
+def test_the_form_is_the_optimizers_response_to_a_steady_gradient(cls, options, implementation):
+    gradient = torch.tensor([2.0, -0.3, 1e-4, -5e2], dtype=torch.float64)
+    for steps in (120, 200):  # momentum has filled up; bias corrections are still felt
+        parameter = nn.Parameter(torch.zeros(4, dtype=torch.float64))
+        optimizer = cls([parameter], lr=0.01, **options, **implementation)
+        if options.get("centered"):  # a truly steady gradient has no variance to divide by
+            parameter.grad = 3 * gradient
+            optimizer.step()
+            steps = 25
+        moved, expected = step_under(optimizer, parameter, gradient, steps)
+        torch.testing.assert_close(moved, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("cls", [optim.Adam, optim.NAdam, optim.RAdam, optim.Adamax, optim.Adagrad])
+@given(steps=st.integers(1, 12), beta2=st.floats(0.5, 0.999), lr=st.floats(1e-5, 1.0))
+@settings(max_examples=25, deadline=None)
+def test_without_momentum_buffers_the_form_is_exact_at_every_step(cls, steps, beta2, lr):
+    parameter = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    options = {} if cls is optim.Adagrad else {"betas": (0.9, beta2)}
+    optimizer = cls([parameter], lr=lr, **options)
+    gradient = torch.tensor([1.0, -20.0, 0.03], dtype=torch.float64)
+    moved, expected = step_under(optimizer, parameter, gradient, steps)
+    torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-14)  # NAdam keeps its products in float32
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.Adagrad])
+def test_fused_implementations_have_the_same_response(cls):
+    parameter = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    options = {"momentum": 0.9} if cls is optim.SGD else {"weight_decay": 0.0}
+    optimizer = cls([parameter], lr=0.01, fused=True, **options)
+    moved, expected = step_under(optimizer, parameter, torch.tensor([1.0, -20.0, 0.03]).double(), 200)
+    torch.testing.assert_close(moved, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9, 40])
+@pytest.mark.parametrize("cls", [optim.Adam, optim.NAdam, optim.RAdam, optim.Adagrad])
+def test_counts_kept_on_a_device_give_the_same_numbers(cls, steps, monkeypatch):
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = cls([parameter], lr=0.01)
+    _, expected = step_under(optimizer, parameter, torch.tensor([1.0, -20.0, 0.03]), steps)
+    monkeypatch.setattr(forms, "_number", lambda value: value)  # as it does for a tensor on a device
+    response = forms.form_of(optimizer)(optimizer.param_groups[0], optimizer.state[parameter])
+    assert isinstance(response.rate, Tensor) or isinstance(response.scale, Tensor)
+    found = -answer(optimizer, parameter) * torch.tensor([1.0, -20.0, 0.03])
+    # In float32, where 1 − β₂ᵗ and RAdam's differences cancel; torch's own capturable step rounds the same way.
+    torch.testing.assert_close(found, expected, rtol=5e-3, atol=0)
+
+
+class Quadratic(nn.Module):
+    """½ (θ−c)ᵀ H (θ−c) in every row, H dense; the rows are anchored at `start` with Ω times one strength each."""
+
+    def __init__(self, free: bool) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        root = torch.randn(SIZE, SIZE, generator=generator, dtype=torch.float64)
+        self.curvature = root @ root.T / SIZE + 0.5 * torch.eye(SIZE, dtype=torch.float64)
+        self.centre = torch.randn(SIZE, generator=generator, dtype=torch.float64)
+        self.start = torch.randn(SIZE, generator=generator, dtype=torch.float64)
+        self.omega = 0.2 + torch.rand(SIZE, generator=generator, dtype=torch.float64)
+        if free:
+            self.omega[0] = 0
+        self.rows = nn.Parameter(self.start.expand(len(STRENGTHS), SIZE).clone())
+
+    def gradient(self) -> Tensor:
+        return (self.rows.detach() - self.centre) @ self.curvature
+
+    def optimum(self, decay: float) -> Tensor:
+        """Of ½ (θ−c)ᵀ H (θ−c) + ½ decay θ² + λ Σ Ω (θ−θ*)², solved directly."""
+        solved = []
+        for strength in STRENGTHS:
+            pull = 2 * strength * self.omega
+            matrix = self.curvature + torch.diag(pull + decay)
+            solved.append(torch.linalg.solve(matrix, self.curvature @ self.centre + pull * self.start))
+        return torch.stack(solved)
+
+    def settle(self, optimizer: optim.Optimizer, steps: int, decades: float, noise: float = 0.0) -> None:
+        """Train with the pull; the learning rate is constant at first and then falls by `decades`."""
+        importance = Importance({"rows": STRENGTHS[:, None] * self.omega}, 1.0)
+        Anchor(self, importance, 1.0).attach(optimizer)
+        group = optimizer.param_groups[0]
+        lr, sign = group["lr"], -1 if group["maximize"] else 1
+        for step in range(steps):
+            group["lr"] = lr * 10 ** (-decades * max(0.0, step / steps - 0.3) / 0.7)
+            self.rows.grad = sign * (self.gradient() + noise * (-1) ** step)
+            optimizer.step()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "dampening": 0.3},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.9, "weight_decay": 0.1},
+        {"momentum": 0.9, "maximize": True},
+    ],
+    ids=str,
+)
+def test_sgd_ends_at_the_penalized_optimum_for_every_strength(options):
+    problem = Quadratic(free=True)
+    problem.settle(optim.SGD(problem.parameters(), lr=0.1, **options), 1500, decades=0)
+    gap = (problem.rows.detach() - problem.optimum(options.get("weight_decay", 0.0))).abs().max()
+    assert gap < 1e-10
+
+
+ADAPTIVE = [
+    (optim.Adam, {"betas": (0.8, 0.99)}),
+    (optim.Adam, {"betas": (0.8, 0.99), "amsgrad": True}),
+    (optim.Adam, {"betas": (0.8, 0.99), "weight_decay": 0.1}),
+    (optim.Adam, {"betas": (0.8, 0.99), "maximize": True}),
+    (optim.AdamW, {"betas": (0.8, 0.99), "weight_decay": 0.0}),
+    (optim.NAdam, {"betas": (0.8, 0.99)}),
+    (optim.NAdam, {"betas": (0.8, 0.99), "weight_decay": 0.1}),
+    (optim.RAdam, {"betas": (0.8, 0.99)}),
+    (optim.Adamax, {"betas": (0.8, 0.99)}),
+    (optim.RMSprop, {"alpha": 0.99}),
+    (optim.RMSprop, {"alpha": 0.9, "momentum": 0.9}),
+    (optim.RMSprop, {"alpha": 0.9, "centered": True}),
+    (optim.Adagrad, {}),
+    (optim.Adagrad, {"lr_decay": 1e-4}),
+]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("cls", "options"), named(ADAPTIVE))
+def test_adaptive_optimizers_end_at_the_penalized_optimum_as_the_rate_falls(cls, options):
+    problem = Quadratic(free=False)
+    lr = 0.5 if cls is optim.Adagrad else 0.1 * (1 - options.get("momentum", 0.0))
+    optimizer = cls(problem.parameters(), lr=lr, **options)
+    # Centered RMSprop divides by the gradient's variance, so it needs some.
+    steps, decades = 2000 if cls is optim.RMSprop else 1200, 0 if cls is optim.Adagrad else 8
+    problem.settle(optimizer, steps, decades, noise=0.1 if "centered" in options else 0.0)
+    gap = (problem.rows.detach() - problem.optimum(options.get("weight_decay", 0.0))).abs().max()
+    assert gap < 1e-8
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    named(
+        [
+            (optim.AdamW, {}),
+            (optim.AdamW, {"amsgrad": True}),
+            # Its momentum goes on rising for as long as momentum_decay says, and the end moves with it.
+            (optim.NAdam, {"decoupled_weight_decay": True, "momentum_decay": 1.0}),
+            (optim.RAdam, {"decoupled_weight_decay": True}),
+        ]
+    ),
+)
+def test_decoupled_decay_ends_where_the_docstring_says(cls, options):
+    problem, decay = Quadratic(free=False), 0.1
+    optimizer = cls(problem.parameters(), lr=0.1, weight_decay=decay, betas=(0.8, 0.9), **options)
+    problem.settle(optimizer, 2400 if cls is optim.NAdam else 1200, decades=8)
+    # w (η/r) D: what one unit of decay weighs against one of gradient
+    weighed = decay * optimizer.param_groups[0]["lr"] / answer(optimizer, problem.rows)
+    theta, pull = problem.rows.detach(), 2 * STRENGTHS[:, None] * problem.omega
+    left = problem.gradient() + pull * (theta - problem.start) + weighed * theta
+    assert (left / (1 + pull)).abs().max() < 1e-8
+    assert (theta - problem.optimum(0.0)).abs().max() > 1e-2  # so it is not the penalized optimum
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("limit", [0.5, 20.0])
+def test_clipping_ends_at_the_optimum_for_a_larger_strength(limit):
+    """One row, so that its norm is what is clipped: `c g + 2 λ Ω (θ − θ*) = 0`, and how far that is off."""
+    problem = Quadratic(free=False)
+    strength = torch.tensor(1.0, dtype=torch.float64)
+    theta = nn.Parameter(problem.start.clone())
+    problem.rows = theta
+    optimizer = optim.SGD([theta], lr=0.1, momentum=0.9)
+    Anchor(problem, Importance({"rows": problem.omega}, 1.0), float(strength)).attach(optimizer)
+    for _ in range(1500):
+        theta.grad = problem.gradient()
+        norm = nn.utils.clip_grad_norm_([theta], limit)
+        optimizer.step()
+    share = min(1.0, limit / float(norm))
+
+    def optimum(strength: float) -> Tensor:
+        pull = 2 * strength * problem.omega
+        matrix = problem.curvature + torch.diag(pull)
+        return torch.linalg.solve(matrix, problem.curvature @ problem.centre + pull * problem.start)
+
+    torch.testing.assert_close(theta.detach(), optimum(float(strength) / share), rtol=0, atol=1e-5)
+    off = (theta.detach() - optimum(float(strength))).norm() / (problem.start - optimum(float(strength))).norm()
+    if limit == 20.0:  # more than the loss's gradient has there: nothing is clipped, nothing is off
+        assert share == 1
+        assert off < 1e-8
+    else:
+        assert share < 0.6
+        assert 0.2 < off < 0.9  # a good part of the way that the penalized optimum lies from θ*
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("cls", "options"), [(optim.SGD, {"momentum": 0.9}), (optim.Adam, {"betas": (0.8, 0.99)})])
+def test_the_textbook_pull_would_end_elsewhere(cls, options, monkeypatch):
+    """The fault that these tests are there to catch: s = 2ηλΩ for everybody."""
+    monkeypatch.setitem(forms.FORMS, cls, lambda group, state: forms.Response(group["lr"]))
+    problem = Quadratic(free=False)
+    problem.settle(cls(problem.parameters(), lr=0.1, **options), 1200, decades=0 if cls is optim.SGD else 8)
+    assert (problem.rows.detach() - problem.optimum(0.0)).abs().max() > 0.1
+
+
+def test_a_subclass_that_keeps_the_step_is_known_and_one_that_changes_it_is_not():
+    class Renamed(optim.AdamW):
+        pass
+
+    class Changed(optim.AdamW):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    parameters = [nn.Parameter(torch.zeros(1))]
+    assert forms.form_of(Renamed(parameters)) is forms.adam
+    assert forms.form_of(Changed(parameters)) is forms.decoupled
+    assert forms.form_of(optim.Adafactor(parameters)) is forms.decoupled
+
+
+def test_lbfgs_is_pointed_to_the_loss():
+    with pytest.raises(
+        ForgetlessError,
+        match=r"^LBFGS compares losses inside its step, so the penalty must be in them: "
+        r"add anchor\.penalty\(\) to the loss in its closure instead\.$",
+    ):
+        forms.form_of(optim.LBFGS([nn.Parameter(torch.zeros(1))]))

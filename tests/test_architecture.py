@@ -1,0 +1,328 @@
+"""The architecture: who may import whom, what importing costs, what there is to use. Change the tables on purpose."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import forgetless
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "forgetless"
+
+# A folder's floor is its first level below src/forgetless. Floors use those below them, never those above.
+FLOORS = {
+    "errors": "",
+    "model": "errors",
+    "files": "model errors",
+    "measure": "files model errors",
+    "protect": "measure files model errors",
+    "learn": "protect measure files model errors",
+    "lab": "learn protect measure files model errors forgetless",
+    "cli": "lab learn protect measure files model errors forgetless",
+    # the package itself: public names, and `python -m forgetless`
+    "forgetless": "learn protect measure errors",
+    "__main__": "cli",
+}
+# Inside a floor: what each file or folder may use of its own floor.
+INSIDE = {
+    "model": {
+        "shapes": "",
+        "parameters": "",
+        "sharding": "",
+        "batches": "",
+        "outputs": "batches shapes",
+        "ranks": "batches parameters sharding",
+        "restored": "sharding",
+    },
+    "measure": {
+        "confidence": "",
+        "importance": "confidence",
+        "reference": "importance",
+        "kernels": "",
+        "engine": "kernels confidence",
+        "draws": "",
+        "measurement": "engine importance",
+        "estimators": "measurement engine kernels importance draws",
+        "normalized": "importance",
+        "verify": "estimators engine importance",
+    },
+    "protect": {
+        "anchored_parameter": "",
+        "batchnorm": "",
+        "optimizers": "anchored_parameter",
+        "forgetting": "",
+        "strength": "forgetting batchnorm anchored_parameter",
+        "anchor": "optimizers strength batchnorm anchored_parameter",
+    },
+    "learn": {
+        "metrics": "",
+        "heads": "",
+        "interrupts": "",
+        "checkpoint": "",
+        "task": "heads",
+        "families": "task heads",
+        "methods": "families task heads",
+        "train": "task heads checkpoint interrupts metrics",
+    },
+    "lab": {
+        "published": "",
+        "results": "",
+        "report": "results",
+        "datasets": "",
+        "networks": "",
+        "running": "datasets results report",
+        "experiments": "running networks datasets results published report",
+    },
+    "cli": {"parts": "", "data": "", "measure": "parts", "report": "", "run": "", "verify": "parts"},
+}
+# Third parties stay at the edge; torch may be used everywhere.
+THIRD_PARTIES = {
+    "safetensors": "files cli.parts",
+    "numpy": "measure.draws measure.kernels lab cli.parts",
+    "rich": "measure.engine lab.report cli",
+    "typer": "cli",
+    "jinja2": "lab.report",
+    "scipy": "lab",
+    "torchvision": "cli.parts lab",
+    "PIL": "lab.datasets",
+    "pyarrow": "lab.datasets",
+    "mlxtend": "lab.experiments",
+    "jaxtyping": "model.shapes",
+}
+# Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
+OPEN_LISTS = (
+    "measure.kernels",
+    "measure.estimators",
+    "learn.methods",
+    "lab.datasets",
+    "lab.networks",
+    "lab.experiments",
+    "cli",
+)
+NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
+COMPILED = {"forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull"}
+NOT_LOADED = {"torchvision", "transformers", "lightning", "avalanche", "accelerate", "matplotlib", "plotly"}
+
+
+def module_name(path: Path) -> str:
+    """`forgetless.files` for `src/forgetless/files.py`; a package has the name of its folder."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def floor(module: str) -> str:
+    """`measure` for `forgetless.measure.engine.tape`; `forgetless` for the package itself."""
+    return [*module.split("."), "forgetless"][1]
+
+
+def room(module: str) -> str:
+    """`measure.engine` for `forgetless.measure.engine.tape`; `errors` for `forgetless.errors`."""
+    return ".".join(module.split(".")[1:3]) or "forgetless"
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """What a module imports, now or later: modules of the house by their full name, others by their first."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are written from the root"
+            named = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {each if each in MODULES else str(node.module) for each in named - COMPILED}
+    return frozenset(each if each in MODULES else each.split(".")[0] for each in found) - {module}
+
+
+def house(module: str) -> set[str]:
+    return {each for each in imports(module) if each in MODULES}
+
+
+def complaints_about_arrows() -> list[str]:
+    def fine(module: str, used: str) -> bool:
+        upper, lower = floor(module), floor(used)
+        if upper != lower:
+            return lower in FLOORS.get(upper, "").split()
+        mine, other = (room(each).partition(".")[2] for each in (module, used))
+        return mine == other or not mine or other in INSIDE.get(upper, {}).get(mine, "").split()
+
+    return [
+        f"{module} imports {used}: let {room(module)!r} use {room(used)!r} in the tables, or do without"
+        for module in MODULES
+        for used in sorted(house(module))
+        if not fine(module, used)
+    ]
+
+
+def member_of(module: str) -> str | None:
+    """The open list that a module is a member of."""
+    folder, _, name = module.removeprefix("forgetless.").rpartition(".")
+    return folder if folder in OPEN_LISTS and name and not MODULES[module].name.startswith("__") else None
+
+
+def complaints_about_siblings() -> list[str]:
+    return [
+        f"{module} imports its sibling {used}"
+        for module in filter(member_of, MODULES)
+        for used in sorted(house(module))
+        if member_of(used) == member_of(module)
+    ]
+
+
+def complaints_about_third_parties() -> list[str]:
+    own = {"forgetless", "torch", "__future__", *sys.stdlib_module_names}
+
+    def fine(module: str, used: str) -> bool:
+        inside = module.removeprefix("forgetless.") + "."
+        return any(inside.startswith(f"{place}.") for place in THIRD_PARTIES.get(used, "").split())
+
+    return [
+        f"{module} imports {used}: it belongs to {THIRD_PARTIES.get(used, 'nobody')}"
+        for module in MODULES
+        for used in sorted(imports(module) - own - MODULES.keys())
+        if not fine(module, used)
+    ]
+
+
+def test_every_floor_and_room_is_in_the_tables() -> None:
+    assert {floor(module) for module in MODULES} == FLOORS.keys()
+    for name, inside in INSIDE.items():
+        assert {room(m).partition(".")[2] for m in MODULES if floor(m) == name} - {""} == inside.keys(), name
+
+
+def test_the_tables_go_down() -> None:
+    for table in (FLOORS, *INSIDE.values()):
+        assert {used for allowed in table.values() for used in allowed.split()} <= table.keys()
+        TopologicalSorter({name: allowed.split() for name, allowed in table.items() if name != "lab"}).prepare()
+
+
+def test_the_top_of_the_tree_is_short() -> None:
+    assert len([path for path in SOURCE.iterdir() if path.name != "__pycache__"]) <= 14
+
+
+def test_arrows() -> None:
+    assert complaints_about_arrows() == []
+
+
+def test_members_of_an_open_list_do_not_know_each_other() -> None:
+    assert complaints_about_siblings() == []
+
+
+def test_third_parties_stay_at_the_edge() -> None:
+    assert complaints_about_third_parties() == []
+
+
+def test_no_circle() -> None:
+    try:
+        TopologicalSorter({module: house(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_the_reference_shares_no_code_with_what_it_checks() -> None:
+    reached, open_ends = set(), {"forgetless.measure.reference"}
+    while open_ends:
+        module = open_ends.pop()
+        reached.add(module)
+        open_ends |= house(module) - reached - {"forgetless"}
+    rooms = {"measure.kernels", "measure.engine", "measure.estimators", "measure.measurement"}
+    assert {room(module) for module in reached}.isdisjoint(rooms)
+
+
+def test_only_the_command_line_knows_the_experiments() -> None:
+    users = {room(module) for module in MODULES for used in house(module) if room(used) == "lab.experiments"}
+    assert users <= {"cli.parts", "cli.run", "lab.experiments"}
+
+
+def test_every_folder_says_by_its_name_what_it_holds() -> None:
+    assert NO_ROOM_IS_CALLED.isdisjoint(part for module in MODULES for part in module.split("."))
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "complaints", "said"),
+    [
+        (
+            "learn.metrics",
+            "from forgetless.lab.results import check",
+            complaints_about_arrows,
+            "forgetless.lab.results",
+        ),
+        ("measure.importance", "def f():\n    import forgetless.protect.anchor", complaints_about_arrows, "anchor"),
+        ("model.batches", "from forgetless import files", complaints_about_arrows, "imports forgetless.files"),
+        (
+            "measure.kernels.linear",
+            "import forgetless.measure.engine.tape",
+            complaints_about_arrows,
+            "'measure.engine'",
+        ),
+        (
+            "learn.methods.mas",
+            "import forgetless.learn.methods.si",
+            complaints_about_siblings,
+            "forgetless.learn.methods.si",
+        ),
+        ("learn.metrics", "import numpy.linalg as la", complaints_about_third_parties, "imports numpy: it belongs to"),
+        ("learn.metrics", "from pandas import DataFrame", complaints_about_third_parties, "it belongs to nobody"),
+    ],
+)
+def test_these_tests_see_an_arrow_that_is_wrong(
+    module: str, line: str, complaints: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(complaints)
+    (tmp_path / "planted.py").write_text(line + "\n")
+    monkeypatch.setitem(MODULES, f"forgetless.{module}", tmp_path / "planted.py")
+    imports.cache_clear()
+    try:
+        assert any(f"forgetless.{module} imports" in each and said in each for each in complaints())
+    finally:
+        imports.cache_clear()
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that are loaded in a new process after `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+USE_EVERYTHING = "import forgetless\nfor name in forgetless.__all__: getattr(forgetless, name)"
+
+
+def test_the_library_costs_little_more_than_torch() -> None:
+    torch, everything = loaded_by("import torch"), loaded_by(USE_EVERYTHING)
+    assert len(everything - torch) <= 0.2 * len(torch)
+    foreign = {module.split(".")[0] for module in everything - torch} - set(sys.stdlib_module_names)
+    assert {name for name in foreign if not name.startswith("_")} <= {"forgetless", "numpy", "safetensors", "torch"}
+
+
+def test_the_library_loads_no_framework() -> None:
+    loaded = {module.split(".")[0] for module in loaded_by(USE_EVERYTHING)}
+    assert loaded.isdisjoint(NOT_LOADED | {"typer", "rich", "jinja2"})
+
+
+def test_the_command_line_answers_before_torch_is_loaded() -> None:
+    loaded = loaded_by("import forgetless.cli")
+    assert {module.split(".")[0] for module in loaded}.isdisjoint({"torch", "numpy", "jinja2"})
+    assert "forgetless.lab.experiments" not in loaded
+
+
+def test_every_public_name_is_documented() -> None:
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in forgetless.__all__:
+        assert getattr(forgetless, name).__doc__, name
+        assert f"forgetless.{name}" in told, f"README.md does not mention forgetless.{name}"
