@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from forgetless.measure.estimators.mas import mas as mas
     from forgetless.measure.estimators.path_integral import PathIntegral as PathIntegral
     from forgetless.measure.importance import Importance as Importance
+    from forgetless.measure.measurement import Measurement as Measurement
     from forgetless.measure.normalized import normalized as normalized
     from forgetless.protect.anchor import Anchor as Anchor
     from forgetless.protect.batchnorm import freeze_batchnorm as freeze_batchnorm
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 # Public names are loaded at their first use, so that the command line answers before torch is there.
 _HOMES = {
+    "Measurement": "forgetless.measure.measurement",
     "KeepAgreement": "forgetless.protect.strength.keep_agreement",
     "Anchor": "forgetless.protect.anchor",
     "DriftBudget": "forgetless.protect.strength.drift_budget",
@@ -48,6 +50,7 @@ __all__ = [
     "ForgettingMeter",
     "Importance",
     "KeepAgreement",
+    "Measurement",
     "PathIntegral",
     "fisher",
     "freeze_batchnorm",

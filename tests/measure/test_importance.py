@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -117,39 +116,30 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     confidence.add(made(1).sums, 3)
     confidence.add(made(2).sums, 2)
     found = made(weights={"a.weight": "0123"}, unused=("b",), confidence=confidence)
-    found.save(tmp_path / "i")
-    for path in (tmp_path / "i", tmp_path / "i" / "importance.safetensors"):
-        loaded = Importance.load(path)
-        assert same(loaded, found)
-        assert (loaded.estimator, loaded.weights, loaded.unused) == (found.estimator, found.weights, found.unused)
-        assert loaded.error() == found.error()
-        assert loaded.overlap(0.3) == found.overlap(0.3)
-    for_people = json.loads((tmp_path / "i" / "importance_config.json").read_text())
-    assert for_people["shapes"] == {"a.weight": [2, 3], "b": []}
-    assert (for_people["estimator"], for_people["count"]) == ("mas", 3)
-
-
-def test_the_file_for_people_is_not_needed(tmp_path: Path) -> None:
-    made().save(tmp_path)
-    (tmp_path / "importance_config.json").unlink()
-    assert same(Importance.load(tmp_path), made())
+    found.save(tmp_path / "i.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["i.safetensors"]
+    loaded = Importance.load(tmp_path / "i.safetensors")
+    assert same(loaded, found)
+    assert (loaded.estimator, loaded.weights, loaded.unused) == (found.estimator, found.weights, found.unused)
+    assert loaded.error() == found.error()
+    assert loaded.overlap(0.3) == found.overlap(0.3)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ForgetlessError, match=r"importance\.safetensors does not exist; name a file of that kind"):
-        Importance.load(tmp_path)
+    with pytest.raises(ForgetlessError, match=r"i\.safetensors does not exist; name a file of that kind"):
+        Importance.load(tmp_path / "i.safetensors")
 
 
 def test_saving_fails_whole(tmp_path: Path) -> None:
-    made(1).save(tmp_path)
+    made(1).save(tmp_path / "i.safetensors")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(TypeError):
-        made(2, weights={"a.weight": object()}).save(tmp_path)
+        made(2, weights={"a.weight": object()}).save(tmp_path / "i.safetensors")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_without_until_it_does_not_know_how_sure_it_is() -> None:
+def test_without_until_there_is_no_standard_error() -> None:
     for ask in (made().error, made().overlap):
         with pytest.raises(ForgetlessError) as raised:
             ask()
-        assert str(raised.value) == "this importance does not know how sure it is; measure it with until=."
+        assert str(raised.value) == "this importance has no standard error: measure it with until=."

@@ -58,7 +58,7 @@ def test_hebbs_rule() -> None:
 
 
 def test_a_network_beyond_the_witness_of_local_mas() -> None:
-    with pytest.raises(ForgetlessError, match="MultiheadAttention owns parameters and modules: beyond this witness"):
+    with pytest.raises(ForgetlessError, match="MultiheadAttention owns parameters and modules: beyond this reference"):
         reference.local_mas(nn.MultiheadAttention(4, 2), torch.randn(3, 4))
 
 

@@ -27,7 +27,7 @@ def measure(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to save the importance in.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to save the importance in.", show_default=False)],
     weights: Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default=False)] = None,
     output: Annotated[
         str | None,
@@ -48,8 +48,8 @@ def measure(
     """
     import forgetless
 
-    if (out / "importance.safetensors").exists():
-        raise ForgetlessError(f"{out} holds an importance already; choose another --out.")
+    if out.exists():
+        raise ForgetlessError(f"{out} exists already; choose another --out.")
     network = load_model(model, weights)
     samples = load_data(data, size, limit)
     normalize = model.partition(":")[0] == TORCHVISION and data.is_dir()

@@ -17,8 +17,6 @@ from forgetless.measure.confidence import Confidence
 from forgetless.model import sharding
 from forgetless.model.parameters import listing, trainable, unwrapped
 
-_FILE, _CONFIG = "importance.safetensors", "importance_config.json"
-
 
 @dataclass(frozen=True)
 class Importance:
@@ -78,7 +76,7 @@ class Importance:
 
     def _sure(self) -> Confidence:
         if self.confidence is None:
-            raise ForgetlessError("this importance does not know how sure it is; measure it with until=.")
+            raise ForgetlessError("this importance has no standard error: measure it with until=.")
         return self.confidence
 
     def merge(self, *others: Importance) -> Importance:
@@ -135,10 +133,12 @@ class Importance:
         return replace(self, sums=placed(self.sums), confidence=confidence)
 
     def save(self, path: str | Path) -> None:
-        """Write `importance.safetensors` and, for people, `importance_config.json` into the folder `path`.
+        """Write the file `path` (safetensors), whole or not at all; its header holds all that is not a tensor.
 
-        Everything needed is in the first file, which is written whole or not at all. Where the sums are sharded every
-        rank must call it: the first one writes them whole.
+        Where the sums are sharded every rank must call it: the first one writes them whole.
+
+        Raises:
+            ForgetlessError: the file cannot be written.
         """
         header: dict[str, Any] = {
             "estimator": self.estimator,
@@ -150,20 +150,15 @@ class Importance:
         if self.confidence is not None:
             header["confidence"], halves = self.confidence.state()
             tensors = {**tensors, **halves}
-        files.write_tensors(Path(path) / _FILE, tensors, "importance", header)
-        shapes = {name: list(total.shape) for name, total in self.sums.items()}
-        if sharding.writes(self.sums):
-            files.write_json(Path(path) / _CONFIG, {**header, "shapes": shapes})
+        files.write_tensors(path, tensors, "importance", header)
 
     @classmethod
     def load(cls, path: str | Path) -> Importance:
-        """Read what `save` wrote; `path` is the folder or the safetensors file itself.
+        """Read what `save` wrote.
 
         Raises:
             ForgetlessError: the file is missing, cut, damaged or holds something else.
         """
-        path = Path(path)
-        path = path / _FILE if path.is_dir() else path
         tensors, header = files.read_tensors(path, "importance")
         estimator, count = header.get("estimator"), header.get("count")
         weights, unused = header.get("weights"), header.get("unused")

@@ -1,103 +1,71 @@
-"""From a sweep to an `Importance`: what every estimator in `measure/` does with its quantity."""
+"""`Measurement`: an importance that grows batch by batch and keeps what it has learned about the network."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.measure.engine.lockstep import sweep_together
-from forgetless.measure.engine.refusals import refuse_devices
-from forgetless.measure.engine.sweep import Quantity, Sums, sweep
-from forgetless.measure.importance import Importance, refuse_mismatch
-from forgetless.model.parameters import fingerprints, trainable, unwrapped
-from forgetless.model.ranks import ranks_of
-from forgetless.model.sharding import resharded
-
-Until = float | Callable[[Importance], bool] | None
+from forgetless.measure.accumulator import Accumulator, Until
+from forgetless.measure.estimators import ESTIMATORS
+from forgetless.measure.importance import Importance
+from forgetless.model.network import Network
+from forgetless.model.parameters import listing
 
 
-def measure(
-    model: nn.Module,
-    dataset: Any,
-    quantity: Quantity,
-    estimator: str,
-    *,
-    into: Importance | None,
-    exclude: str | Iterable[str],
-    batch_size: int | None,
-    until: Until,
-    progress: bool,
-) -> Importance:
-    """Sweep the data and pool with `into`.
+class Measurement(Accumulator):
+    """Measures batches as they come, from a stream or between the steps of a training.
 
-    Args:
-        model: any module.
-        dataset: see `forgetless.model.batches`.
-        quantity: what is summed over samples.
-        estimator: what the result says it is.
-        into: an earlier measurement to pool with; unchanged.
-        exclude: names, module names or patterns of parameters to leave out.
-        batch_size: samples at a time.
-        until: stop early: a relative standard error that no parameter exceeds, or a callable that says when.
-        progress: show a progress bar on a terminal.
+        measurement = forgetless.Measurement(model, estimator="mas")
+        for batch in stream:
+            measurement.add(batch)
+        importance = measurement.importance()
 
-    Raises:
-        ForgetlessError: `into` is of another network or estimator, or cannot tell how sure it is; all of `sweep`'s.
+    The first batch costs what `forgetless.mas` costs at its start; later ones cost about as much as one forward and
+    backward pass (docs/performance.md). Batches of another form (other keys, dtypes or numbers of axes) are planned for
+    anew. Modes and weights that have changed since the last batch are noticed: the network is measured in eval mode,
+    and weights that have moved are said once, since the importance then pools samples of different networks.
+
+    After every `add` the model is as it was found. As a context manager the model stays in the state in which it is
+    measured (eval mode, gradients of its own put aside) until the end of the block, which saves putting it back after
+    every batch:
+
+        with forgetless.Measurement(model) as measurement:
+            for batch in stream:
+                measurement.add(batch)
+        importance = measurement.importance()
     """
-    _refuse(until)
-    refuse_devices(model)
-    ranks = ranks_of(model)
-    parameters = trainable(resharded(unwrapped(model)), exclude)
-    if ranks is not None:
-        ranks.refuse_difference((estimator, list(parameters), until is None), "what is asked for")
-        ranks.refuse_difference(None if into is None else (into.estimator, into.count, sorted(into.sums)), "into=")
-        into = None if into is None else into.sharded_like(parameters)
-    if into is not None:
-        if into.estimator != estimator:
-            raise ForgetlessError(f"an importance by {into.estimator!r} cannot be merged with one by {estimator!r}.")
-        refuse_mismatch(into.sums, parameters, "the importance given as into=", "the model")
-        if until is not None and into.confidence is None:
-            raise ForgetlessError(
-                "into= does not know how sure it is, so until= cannot be; measure it with until= too."
-            )
 
-    def pooled(found: Sums) -> Importance:
-        fresh = Importance(found.sums, found.count, estimator, weights, found.unused, found.confidence)
-        return fresh if into is None else into.merge(fresh)
+    def __init__(
+        self,
+        model: nn.Module,
+        estimator: str = "mas",
+        *,
+        into: Importance | None = None,
+        exclude: str | Iterable[str] = (),
+        batch_size: int | None = None,
+        until: Until = None,
+        **options: Any,
+    ) -> None:
+        """Nothing is measured before the first `add`.
 
-    weights = fingerprints(parameters)
-    found = (sweep if ranks is None else partial(sweep_together, ranks))(
-        model,
-        dataset,
-        quantity,
-        until=None if until is None else lambda sums: _reached(pooled(sums), until),
-        exclude=exclude,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    importance = pooled(found)
-    if until is not None and not _reached(importance, until):
-        warnings.warn(
-            f"the data ended after {importance.count:,.0f} samples, before until= was reached: the relative standard "
-            f"error is {max(importance.error().values()):.1%} in the least certain parameter; go on with into=.",
-            stacklevel=3,
-        )
-    return importance
+        Args:
+            model: a trained network.
+            estimator: "mas", "local-mas" or "fisher".
+            into: an earlier measurement of the same network to pool with; it is left unchanged.
+            exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+            batch_size: samples at a time, for memory; it never changes the numbers.
+            until: when `enough` is True; see `forgetless.mas`.
+            options: the estimator's own, as its function takes them: `output`, `forward`, `form`, `labels`, `seed`.
 
-
-def _refuse(until: Until) -> None:
-    if until is not None and not callable(until) and not (isinstance(until, (int, float)) and 0 < until < 1):
-        raise ForgetlessError(
-            f"until must be a relative error between 0 and 1 or a callable that takes the importance, not {until!r}."
-        )
-
-
-def _reached(importance: Importance, until: Until) -> bool:
-    if callable(until):
-        return bool(until(importance))
-    return until is not None and max(importance.error().values()) <= until
+        Raises:
+            ForgetlessError: an estimator or option that does not exist, nothing to measure, or `into` of another
+                network.
+        """
+        if estimator not in ESTIMATORS:
+            raise ForgetlessError(f"estimator must be one of {listing(ESTIMATORS)}, not {estimator!r}.")
+        network = Network.of(model, exclude)
+        made = ESTIMATORS[estimator](network, **options)
+        super().__init__(network, made, into=into, batch_size=batch_size, until=until)

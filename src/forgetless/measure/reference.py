@@ -1,4 +1,4 @@
-"""The slow witness: every quantity again, one sample at a time, by plain autograd and nothing else.
+"""The reference implementation: every quantity again, one sample at a time, by plain autograd and nothing else.
 
 Shares no code with the kernels, the engine or the estimators. Use it to check a fast result, or to read what a quantity
 is. The model must be in eval mode already, and sums are in the parameters' dtype.
@@ -92,7 +92,7 @@ def local_mas(model: nn.Module, data: Any, *, forward: Forward | None = None) ->
 
     For networks built of modules alone: a layer is a module that owns parameters, with the batch norm that is called on
     its very result, and with the ReLU called on that; dropout and what only reshapes in between is passed over. A
-    network that uses parameters or ReLUs in other ways is beyond this witness.
+    network that uses parameters or ReLUs in other ways is beyond this reference.
     """
     sums = _Sums(model, ())
     for sample in _samples(data):
@@ -231,7 +231,7 @@ def _calls(model: nn.Module, sample: Any, forward: Forward | None) -> list[_Call
 
             handles.append(module.register_forward_hook(hook))
         elif any(True for _ in module.parameters(recurse=False)):
-            raise ForgetlessError(f"{type(module).__name__} owns parameters and modules: beyond this witness.")
+            raise ForgetlessError(f"{type(module).__name__} owns parameters and modules: beyond this reference.")
     try:
         with torch.no_grad():
             inputs = batches.inputs(sample)

@@ -85,6 +85,15 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(item)
 
 
+def form(batch: Any) -> Any:
+    """What batches of one kind have in common: their containers, keys, dtypes and numbers of axes; not their sizes."""
+    if isinstance(batch, Tensor):
+        return batch.dtype, batch.dim()
+    if isinstance(batch, Mapping):
+        return tuple((key, form(value)) for key, value in batch.items())
+    return tuple(map(form, batch)) if isinstance(batch, (tuple, list)) else type(batch)
+
+
 def of(data: Any, batch_size: int | None) -> Iterable[Any]:
     """The batches of `data`.
 

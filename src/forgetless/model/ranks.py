@@ -246,12 +246,6 @@ def ranks_of(model: nn.Module) -> Ranks | None:
     return None if outer is None else Ranks(inner, outer.process_group, sharded=False)
 
 
-def place_of(model: nn.Module) -> tuple[int, int]:
-    """Which of the processes that share `model` this one is, and how many they are: 0 of 1 where it has it alone."""
-    ranks = ranks_of(model)
-    return (0, 1) if ranks is None else (ranks.rank, ranks.size)
-
-
 def _gathered_parameters(model: nn.Module, modules: list[Any]) -> dict[str, Tensor]:
     """Every sharded parameter as its module's operations meet it; one module is gathered at a time."""
     shards = dict(model.named_parameters())

@@ -271,7 +271,7 @@ def test_an_importance_of_another_model_or_estimator() -> None:
     local_mas = forgetless.local_mas(nn.Linear(4, 4), data, progress=False)
     with pytest.raises(ForgetlessError, match="an importance by 'hebbian' cannot be merged with one by 'mas'"):
         forgetless.mas(nn.Linear(4, 4), data, into=local_mas, progress=False)
-    with pytest.raises(ForgetlessError, match=r"into= does not know how sure it is, so until= cannot be"):
+    with pytest.raises(ForgetlessError, match=r"until= needs an into= that was itself measured with until="):
         forgetless.mas(nn.Linear(4, 3), data, into=other, until=0.5, progress=False)
 
 

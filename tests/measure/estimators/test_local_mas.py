@@ -157,5 +157,5 @@ def test_pools_over_any_split_and_not_with_mas() -> None:
     model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double(), torch.randn(7, 4).double()
     parts = measured(model, x[3:], into=measured(model, x[:3]))
     assert worst(parts, measured(model, x)) < 1e-12
-    with pytest.raises(forgetless.ForgetlessError, match="'mas' cannot be merged with one by 'hebbian'"):
+    with pytest.raises(forgetless.ForgetlessError, match="'mas' cannot be merged with one by 'local-mas'"):
         measured(model, x, into=forgetless.mas(model, x, progress=False))

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.distance import distance
+from forgetless.measure.engine.target import Target
 from forgetless.model import batches
-from forgetless.model.parameters import canonical
-
-Scalars = Callable[[nn.Module, Any], Tensor]  # (model, batch) → one scalar per sample, [N]
 
 WAY_OUT = (
     "so no sample has an importance of its own; give it running statistics (batch norm), switch its randomness off, or "
@@ -22,46 +20,28 @@ WAY_OUT = (
 )
 
 
-def refuse_devices(model: nn.Module) -> None:
-    """Refuse a model whose tensors are on several devices, or have no values.
-
-    Raises:
-        ForgetlessError: naming a tensor of each device.
-    """
-    found: dict[torch.device, str] = {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found.setdefault(tensor.device, canonical(name))
-    if len(found) > 1:
-        listed = ", ".join(f"{name!r} on {device}" for device, name in found.items())
-        raise ForgetlessError(f"the model is on several devices: {listed}; move it to one (model.to(device)).")
-    for device, name in found.items():
-        if device.type == "meta":
-            raise ForgetlessError(f"{name!r} is on the meta device and has no values; load the model's weights first.")
-
-
-def unfit(model: nn.Module, pair: Any, scalars: Scalars, error: Exception) -> str | None:
+def unfit(target: Target, pair: Any, error: Exception) -> str | None:
     """Why the model cannot compute two samples, or one alone; `None` if it can, so that the error is none of its own.
 
     Args:
-        model: in eval mode.
+        target: what is measured, of a model in eval mode.
         pair: two samples.
-        scalars: (model, batch) → a scalar per sample.
         error: what was raised when they were tried.
     """
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in batches.tensors(pair))
-    if not _runs(model, pair, scalars):
-        return f"{type(model).__name__} does not take the first batch (inputs of shape {shapes}): {reason}."
-    if _runs(model, batches.rows(pair, 0, 1), scalars):
+    if not _runs(target, pair):
+        return f"{type(target.module).__name__} does not take the first batch (inputs of shape {shapes}): {reason}."
+    if _runs(target, batches.rows(pair, 0, 1)):
         return None
-    for name, module in model.named_modules():
+    for name, module in target.module.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             where = f"{name!r} ({type(module).__name__})"
             return f"what {where} computes for a sample depends on the other samples of its batch, {WAY_OUT}"
-    return f"{type(model).__name__} takes two samples and not one alone ({reason}), {WAY_OUT}"
+    return f"{type(target.module).__name__} takes two samples and not one alone ({reason}), {WAY_OUT}"
 
 
-def coupling(model: nn.Module, pair: Any, scalars: Scalars, tolerance: float) -> str:
+def coupling(target: Target, pair: Any, tolerance: float) -> str:
     """The sentence that names the first module in which the samples of a batch influence each other."""
     traces: list[list[tuple[str, nn.Module, Tensor | None, Tensor | None]]] = [[], []]
     for trace, batch in zip(traces, (pair, batches.rows(pair, 0, 1)), strict=True):
@@ -69,20 +49,20 @@ def coupling(model: nn.Module, pair: Any, scalars: Scalars, tolerance: float) ->
         def note(name: str, module: nn.Module, given: Any, result: Any, trace: list[Any] = trace) -> None:
             trace.append((name, module, _first(given), _first(result)))
 
-        _visit(model, batch, scalars, note)
+        _visit(target, batch, note)
     for (name, module, given, result), (_, _, given_alone, result_alone) in zip(*traces, strict=False):
         if _same(given, given_alone, tolerance) and not _same(result, result_alone, tolerance):
             where = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
             break
     else:
-        where = type(model).__name__
+        where = type(target.module).__name__
     return (
         f"what {where} computes for a sample depends on the other samples of its batch or on chance, even in eval "
         f"mode, {WAY_OUT}"
     )
 
 
-def overflow(model: nn.Module, batch: Any, scalars: Scalars) -> str:
+def overflow(target: Target, batch: Any) -> str:
     """The sentence that names the first module whose output is NaN or Inf."""
     found: list[str] = []
 
@@ -91,17 +71,19 @@ def overflow(model: nn.Module, batch: Any, scalars: Scalars) -> str:
         if not found and not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
             found.append(f"the output of {name!r} ({type(module).__name__})" if name else "the output")
 
-    _visit(model, batch, scalars, look)
+    _visit(target, batch, look)
     where = found[0] if found else "the squared norm of the output"
     return f"{where} is NaN or Inf for these inputs; in float16 use bfloat16 or float32, else check their scale."
 
 
-def _visit(model: nn.Module, batch: Any, scalars: Scalars, seen: Callable[[str, nn.Module, Any, Any], None]) -> None:
+def _visit(target: Target, batch: Any, seen: Callable[[str, nn.Module, Any, Any], None]) -> None:
     """Run the model, and call `seen` with every module's name, itself, its inputs and its output, as they are made."""
-    handles = [module.register_forward_hook(functools.partial(seen, name)) for name, module in model.named_modules()]
+    handles = [
+        module.register_forward_hook(functools.partial(seen, name)) for name, module in target.module.named_modules()
+    ]
     try:
         with torch.no_grad():
-            scalars(model, batch)
+            target.values(batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -121,10 +103,10 @@ def _same(together: Tensor | None, alone: Tensor | None, tolerance: float) -> bo
     return distance(first, alone) <= tolerance
 
 
-def _runs(model: nn.Module, batch: Any, scalars: Scalars) -> bool:
+def _runs(target: Target, batch: Any) -> bool:
     try:
         with torch.no_grad():
-            scalars(model, batch)
+            target.values(batch)
     except ForgetlessError:
         raise
     except Exception:

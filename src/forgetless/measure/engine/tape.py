@@ -81,6 +81,10 @@ class Tape(TorchFunctionMode):
         for tensor in batches.tensors(batch):
             mark_of_samples(tensor)
 
+    def order(self) -> list[str]:
+        """The names of the parameters that were used, in the order of their first use."""
+        return list(self._slots)
+
     def close(self) -> None:
         """Let go of the graph: it holds the tape, which holds it, so that neither would ever be freed."""
         for held in (self._slots, self._derived, self._used):

@@ -6,7 +6,7 @@ Kunstner, Balles, Hennig, "Limitations of the empirical Fisher approximation", N
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure import draws
-from forgetless.measure.engine.sweep import Quantity
+from forgetless.measure.accumulator import Estimator, Until, measure
+from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
-from forgetless.measure.measurement import Until, measure
 from forgetless.model import batches
+from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
-from forgetless.model.ranks import place_of
 
 Labels = Literal["sampled", "expected", "empirical"]
 IGNORED = -100  # the label of a position that has none, as in torch's cross entropy
@@ -72,6 +72,24 @@ def fisher(
         ForgetlessError: logits of another shape, labels that are missing, no class indices or out of range (named
             sample), and all that `forgetless.mas` refuses.
     """
+    network = Network.of(model, exclude)
+    made = estimator(network, labels=labels, seed=seed, output=output, forward=forward)
+    return measure(network, data, made, into=into, batch_size=batch_size, until=until, progress=progress)
+
+
+def estimator(
+    network: Network,
+    *,
+    labels: Labels = "sampled",
+    seed: int = 0,
+    output: Select = None,
+    forward: Forward | None = None,
+) -> Estimator:
+    """What `fisher` sums over samples.
+
+    Raises:
+        ForgetlessError: another reading of the labels.
+    """
     if labels not in ("sampled", "expected", "empirical"):
         raise ForgetlessError(f'labels must be "sampled", "expected" or "empirical", not {labels!r}.')
     function = Output(output, forward)
@@ -89,27 +107,13 @@ def fisher(
         log_p = log_probabilities(function, model, batch["samples"])
         return _chosen(log_p, checked(batch["targets"], log_p, batch["numbers"]))
 
-    def marked() -> Iterator[dict[str, Any]]:
-        rank, size = place_of(model)
-        start = rank if into is None else rank + round(into.count)
-        for batch in batches.of(data, batch_size):
-            numbers = torch.arange(start, start + size * batches.size(batch), size)
-            rows = {"samples": batch, "numbers": numbers}
-            yield rows | {"targets": given_labels(batch)} if labels == "empirical" else rows
-            start += size * len(numbers)
+    def rows(batch: Any, numbers: Tensor) -> dict[str, Any]:
+        marked = {"samples": batch, "numbers": numbers}
+        return marked | {"targets": given_labels(batch)} if labels == "empirical" else marked
 
     scalars = {"sampled": sampled, "expected": expected, "empirical": empirical}[labels]
-    return measure(
-        model,
-        data if labels == "expected" else marked(),
-        Quantity(scalars, power=2, several=labels == "expected"),
-        f"fisher, {labels} labels",
-        into=into,
-        exclude=exclude,
-        batch_size=batch_size,
-        until=until,
-        progress=progress,
-    )
+    quantity = Quantity(scalars, power=2, several=labels == "expected")
+    return Estimator(f"fisher, {labels} labels", quantity, None if labels == "expected" else rows)
 
 
 def log_probabilities(function: Output, model: nn.Module, batch: Any) -> Tensor:

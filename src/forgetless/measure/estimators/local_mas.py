@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from forgetless.errors import ForgetlessError
+from forgetless.measure.accumulator import Estimator, Until, measure
 from forgetless.measure.engine.derived import SHAPED_LIKE
-from forgetless.measure.engine.sweep import Quantity
 from forgetless.measure.engine.tape import body_of
+from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
 from forgetless.measure.kernels import mark_of_samples, of_samples
-from forgetless.measure.measurement import Until, measure
 from forgetless.model import batches
+from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
-from forgetless.model.parameters import unwrapped
-from forgetless.model.sharding import is_sharded, resharded
 
 
 def local_mas(
@@ -70,7 +69,18 @@ def local_mas(
     Raises:
         ForgetlessError: all that `forgetless.mas` refuses, and a model sharded by `fully_shard`.
     """
-    if any(is_sharded(parameter) for parameter in resharded(unwrapped(model)).parameters()):
+    network = Network.of(model, exclude)
+    made = estimator(network, output=output, forward=forward)
+    return measure(network, data, made, into=into, batch_size=batch_size, until=until, progress=progress)
+
+
+def estimator(network: Network, *, output: Select = None, forward: Forward | None = None) -> Estimator:
+    """What `local_mas` sums over samples.
+
+    Raises:
+        ForgetlessError: a model sharded by `fully_shard`.
+    """
+    if network.ranks is not None and network.ranks.sharded:
         raise ForgetlessError(
             "local MAS cannot follow a model that fully_shard has sharded: no gradient passes between its layers, by "
             "which FSDP knows when to gather their weights; measure with forgetless.mas, which can, or on one process."
@@ -84,17 +94,7 @@ def local_mas(
         # The value of the network's own output, and the gradient of what the layers add up to.
         return norms if total is None else norms + total / len(norms)
 
-    return measure(
-        model,
-        data,
-        Quantity(scalars),
-        "local-mas",
-        into=into,
-        exclude=exclude,
-        batch_size=batch_size,
-        until=until,
-        progress=progress,
-    )
+    return Estimator("local-mas", Quantity(scalars))
 
 
 class Layers(TorchFunctionMode):

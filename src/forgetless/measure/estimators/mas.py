@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.measure.engine.sweep import Quantity
+from forgetless.measure.accumulator import Estimator, Until, measure
+from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
-from forgetless.measure.measurement import Until, measure
+from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
 
@@ -62,22 +63,30 @@ def mas(
         ForgetlessError: nothing to measure, no data, NaN or Inf (named), an output that is not a float tensor with a
             row per sample, samples that influence each other (named module), or `into` of another network.
     """
+    network = Network.of(model, exclude)
+    made = estimator(network, form=form, output=output, forward=forward)
+    return measure(network, data, made, into=into, batch_size=batch_size, until=until, progress=progress)
+
+
+def estimator(
+    network: Network,
+    *,
+    form: Literal["norm", "vector"] = "norm",
+    output: Select = None,
+    forward: Forward | None = None,
+) -> Estimator:
+    """What `mas` sums over samples.
+
+    Raises:
+        ForgetlessError: another form.
+    """
     if form not in ("norm", "vector"):
         raise ForgetlessError(f'form must be "norm" or "vector", not {form!r}.')
     function = Output(output, forward)
+    if form == "norm":
+        return Estimator("mas", Quantity(function.squared_norms))
 
     def outputs(model: nn.Module, batch: Any) -> Tensor:
         return torch.cat([tensor.flatten(1) for tensor in function.tensors(model, batch)], 1)
 
-    vector = form == "vector"
-    return measure(
-        model,
-        data,
-        Quantity(outputs, power=2, several=True, root=True) if vector else Quantity(function.squared_norms),
-        "mas, vector form" if vector else "mas",
-        into=into,
-        exclude=exclude,
-        batch_size=batch_size,
-        until=until,
-        progress=progress,
-    )
+    return Estimator("mas, vector form", Quantity(outputs, power=2, several=True, root=True))

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.plan import plan
-from forgetless.measure.engine.refusals import refuse_devices
 from forgetless.measure.engine.tape import Tape
+from forgetless.measure.engine.target import Target
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.measure.verify.kinks import on_a_kink, without
 from forgetless.model import batches
+from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
-from forgetless.model.parameters import trainable, unwrapped
 from forgetless.model.restored import in_float64, only, untouched
 
-Witness = Callable[..., Importance]
+Reference = Callable[..., Importance]
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class Verification:
 def verify(
     model: nn.Module,
     batch: Any,
-    witness: Witness,
+    reference: Reference,
     *,
     output: Select = None,
     forward: Forward | None = None,
     exclude: str | Iterable[str] = (),
 ) -> Verification:
-    """Measure a batch by `forgetless.mas` and by a witness, and compare.
+    """Measure a batch by `forgetless.mas` and by a reference implementation, and compare.
 
     Args:
         model: any module; left as found.
         batch: at least two samples.
-        witness: `forgetless.reference.mas`, or another that takes the same.
+        reference: `forgetless.reference.mas`, or another that takes the same.
         output: as for `forgetless.mas`.
         forward: as for `forgetless.mas`.
         exclude: as for `forgetless.mas`.
@@ -90,29 +90,29 @@ def verify(
         ForgetlessError: fewer than two samples, a network that insists on its own dtype, and all that
             `forgetless.mas` refuses.
     """
-    model, options = unwrapped(model), {"output": output, "forward": forward, "exclude": exclude}
+    network, options = Network.of(model, exclude), {"output": output, "forward": forward, "exclude": exclude}
+    model, parameters = network.module, network.parameters
     if batches.size(batch) < 2:
         raise ForgetlessError("verifying needs at least two samples, for one is exact whatever the rules are.")
-    refuse_devices(model)
-    found, expected = _pair(model, batch, witness, options)
+    found, expected = _pair(model, batch, reference, options)
     with in_float64(model) as widened:
         try:
-            exact = _pair(model, batches.mapped(batch, widened), witness, options)
+            exact = _pair(model, batches.mapped(batch, widened), reference, options)
         except ForgetlessError as error:
             if not isinstance(error.__cause__, RuntimeError):
                 raise
             raise ForgetlessError(f"{type(model).__name__} cannot compute in float64: {error.__cause__}.") from error
-    function, parameters = Output(output, forward), trainable(model, exclude)
+    function = Output(output, forward)
     dtype = next(iter(parameters.values())).dtype
     with untouched(model):
         kinked = on_a_kink(lambda piece: function.tensors(model, piece), batch)
-        decided = plan(model, parameters, batch, function.squared_norms, 1)
-        timed = _Timed(decided.batched, batch, 1, lambda name, total: None, decided.axes)
+        decided = plan(Target(model, parameters, function.squared_norms), batch)
+        timed = _Timed(decided.batched.parameters, batch, 1, lambda name, total: None, decided.axes)
         for _ in range(3):
-            _pass(model, decided.batched, function, batch, timed)
+            _pass(model, decided.batched.parameters, function, batch, timed)
         plain = min(_pass(model, parameters, function, batch, None) for _ in range(3))
     if kinked and len(kinked) < batches.size(batch):
-        found, expected = _pair(model, without(batch, kinked), witness, options)
+        found, expected = _pair(model, without(batch, kinked), reference, options)
     own: dict[str, float] = {} if len(kinked) == batches.size(batch) else _errors(found, expected)
     wide, samples = _errors(*exact), batches.size(batch)
     rows = []
@@ -185,11 +185,11 @@ def _quiet(model: nn.Module, batch: Any, options: dict[str, Any]) -> Importance:
         return mas(model, batch, progress=False, **options)
 
 
-def _pair(model: nn.Module, batch: Any, witness: Witness, options: dict[str, Any]) -> tuple[Importance, Importance]:
-    """As measured and as witnessed."""
+def _pair(model: nn.Module, batch: Any, reference: Reference, options: dict[str, Any]) -> tuple[Importance, Importance]:
+    """As measured, and by the reference implementation."""
     found = _quiet(model, batch, options)
     with untouched(model):
-        return found, witness(model, batch, **options)
+        return found, reference(model, batch, **options)
 
 
 def _errors(found: Importance, expected: Importance) -> dict[str, float]:

@@ -1,0 +1,306 @@
+"""`Accumulator`: from batches to an `Importance`. What `Measurement` and every estimator's function are built on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forgetless.errors import ForgetlessError
+from forgetless.measure.engine.group import group_of
+from forgetless.measure.engine.lockstep import Lockstep
+from forgetless.measure.engine.progress import shown
+from forgetless.measure.engine.sweep import Sums, Sweep
+from forgetless.measure.engine.target import Quantity
+from forgetless.measure.engine.whole import Whole
+from forgetless.measure.importance import Importance, refuse_mismatch
+from forgetless.model import batches
+from forgetless.model.network import Network
+from forgetless.model.parameters import fingerprints, listing
+from forgetless.model.restored import untouched
+
+Until = float | Callable[[Importance], bool] | None
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """What is measured.
+
+    Attributes:
+        name: what the importance says it was measured by.
+        quantity: what is summed over samples.
+        rows: (batch, the samples' numbers in the data `[N]`) → what the quantity's scalars take; None for the batch
+            itself.
+    """
+
+    name: str
+    quantity: Quantity
+    rows: Callable[[Any, Tensor], Any] | None = None
+
+
+class Accumulator:
+    """A measurement under way.
+
+    What is learned about the network on the first batch (which parameters may be measured in batches, how many samples
+    fit the memory) is kept for the later ones. Between batches the model is as it was found, unless the accumulator is
+    used as a context manager: then it is put into the state in which it is measured (eval mode, no gradients) once, and
+    put back in the end.
+
+    Args:
+        network: the model, resolved.
+        estimator: what is measured.
+        into: an earlier measurement to pool with; unchanged.
+        batch_size: samples at a time; None for what fits the memory.
+        until: a relative standard error, or a callable that takes the importance; see `forgetless.mas`.
+
+    Attributes:
+        enough: whether `until` is reached.
+
+    Raises:
+        ForgetlessError: settings out of range, or `into` of another network or estimator, or without what `until`
+            needs.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        estimator: Estimator,
+        *,
+        into: Importance | None = None,
+        batch_size: int | None = None,
+        until: Until = None,
+    ) -> None:
+        _refuse(until)
+        self.network, self.estimator, self.until = network, estimator, until
+        self._group = group_of(network.ranks)
+        self._into = self._checked(into)
+        self._batch_size = batch_size
+        self._sweep: Sweep | None = None
+        self._open = contextlib.ExitStack()
+        self._inside = self._mixed = False
+        self._versions: tuple[int, ...] = ()
+        self._weights: dict[str, str] = {}
+        self._next = 0  # the number of the next sample of this process
+
+    @property
+    def enough(self) -> bool:
+        """Whether `until` is reached."""
+        return self._sweep is not None and self._sweep.enough
+
+    @property
+    def count(self) -> int:
+        """How many samples this process has measured, those of `into` aside."""
+        return 0 if self._sweep is None else self._sweep.count
+
+    def __enter__(self) -> Accumulator:
+        if self._inside:
+            raise ForgetlessError("this measurement is entered already.")
+        self._open.enter_context(self._opened())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._open.__exit__(kind, error, at)
+
+    def add(self, batch: Any) -> int:
+        """Measure a batch; gives how many samples it had.
+
+        Args:
+            batch: a tensor, a tuple (inputs first) or a dict of tensors; of several processes every one adds its own,
+                or None where it has none.
+
+        Raises:
+            ForgetlessError: NaN or Inf, samples that influence each other, an output that is not a float tensor with a
+                row per sample, or parameters that are no longer the ones being measured.
+        """
+        with self._opened() as sweep:
+            return sweep.add(self._numbered(batch))
+
+    def importance(self) -> Importance:
+        """What was found so far, over all processes, pooled with `into`; later batches do not change it.
+
+        Raises:
+            ForgetlessError: no sample was measured, no parameter takes part in the output, or gradients overflowed.
+        """
+        found = self.latest()
+        sums = {name: total.clone() for name, total in found.sums.items()}
+        confidence = found.confidence
+        if confidence is not None:
+            half = {name: total.clone() for name, total in confidence.half.items()}
+            confidence = dataclasses.replace(confidence, squares=dict(confidence.squares), half=half)
+        return dataclasses.replace(found, sums=sums, confidence=confidence)
+
+    def latest(self) -> Importance:
+        """`importance()` without a copy: it changes with the next batch."""
+        with self._opened() as sweep:
+            return self._pooled(sweep.result())
+
+    def dealt(self, data: Iterable[Any]) -> Iterator[Any]:
+        """This process's batches, in step with the other processes."""
+        return self._group.dealt(data)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that speaks to the user."""
+        return self._group.first
+
+    def _checked(self, into: Importance | None) -> Importance | None:
+        ranks, parameters = self.network.ranks, self.network.parameters
+        if ranks is not None:
+            ranks.refuse_difference((self.estimator.name, list(parameters), self.until is None), "what is asked for")
+            ranks.refuse_difference(None if into is None else (into.estimator, into.count, sorted(into.sums)), "into=")
+        if into is None:
+            return None
+        into = into if ranks is None else into.sharded_like(parameters)
+        if into.estimator != self.estimator.name:
+            raise ForgetlessError(
+                f"an importance by {into.estimator!r} cannot be merged with one by {self.estimator.name!r}."
+            )
+        refuse_mismatch(into.sums, parameters, "the importance given as into=", "the model")
+        if self.until is not None and into.confidence is None:
+            raise ForgetlessError("until= needs an into= that was itself measured with until=.")
+        return into
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Sweep]:
+        """Inside, the model is as it is measured, and the sweep is there."""
+        if self._inside:
+            assert self._sweep is not None
+            self._notice()
+            yield self._sweep
+            return
+        ranks, module = self.network.ranks, self.network.module
+        jointly = contextlib.nullcontext() if ranks is None else ranks.jointly()
+        with jointly, untouched(module), self.network.followed() as parameters:
+            if self._sweep is None:
+                self._sweep = self._begun(parameters)
+            self._notice()
+            self._inside = True
+            try:
+                yield self._sweep
+            finally:
+                self._inside = False
+
+    def _begun(self, parameters: dict[str, Tensor]) -> Sweep:
+        network, quantity, ranks = self.network, self.estimator.quantity, self.network.ranks
+        planned = self._batch_size != 1
+        passes = (
+            Lockstep(network, ranks, parameters, quantity, planned=planned)
+            if ranks is not None and ranks.sharded
+            else Whole(network, parameters, quantity, planned=planned, warns=self.first)
+        )
+        asked = None if self.until is None else lambda sums: self._reached(self._pooled(sums))
+        return Sweep(passes, quantity, self._group, batch_size=self._batch_size, until=asked)
+
+    def _notice(self) -> None:
+        """What may have changed since the last batch: modes, weights, and which parameters are trainable."""
+        module = self.network.module
+        for each in module.modules():
+            if each.training:
+                module.eval()
+                break
+        versions = tuple(parameter._version for parameter in self.network.parameters.values())
+        if versions == self._versions:
+            return
+        gone = [name for name, parameter in self.network.parameters.items() if not parameter.requires_grad]
+        if gone:
+            raise ForgetlessError(
+                f"{listing(gone)} can no longer be trained (requires_grad is False), so this measurement cannot go on; "
+                "begin a new one."
+            )
+        _refuse_non_finite_weights(module)
+        weights = fingerprints(self.network.parameters)
+        if self._weights and weights != self._weights and self.count and not self._mixed:
+            self._mixed = True
+            changed = [name for name, value in weights.items() if value != self._weights[name]]
+            warnings.warn(
+                f"the weights have changed since the first batch ({listing(changed)}): this importance pools samples "
+                "that were measured at different weights.",
+                stacklevel=5,
+            )
+        self._weights, self._versions = weights, versions
+
+    def _numbered(self, batch: Any) -> Any:
+        rows = self.estimator.rows
+        if rows is None or batch is None:
+            return batch
+        ranks = self.network.ranks
+        rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
+        start = rank + (0 if self._into is None else round(self._into.count)) + self._next
+        samples = batches.size(batch)
+        self._next += size * samples
+        return rows(batch, torch.arange(start, start + size * samples, size))
+
+    def _pooled(self, found: Sums) -> Importance:
+        name, weights = self.estimator.name, self._weights
+        fresh = Importance(found.sums, found.count, name, weights, found.unused, found.confidence)
+        return fresh if self._into is None else self._into.merge(fresh)
+
+    def _reached(self, found: Importance) -> bool:
+        if callable(self.until):
+            return bool(self.until(found))
+        return self.until is not None and max(found.error().values()) <= self.until
+
+
+def measure(
+    network: Network,
+    data: Any,
+    estimator: Estimator,
+    *,
+    into: Importance | None,
+    batch_size: int | None,
+    until: Until,
+    progress: bool,
+) -> Importance:
+    """Measure all of `data`, or until it is enough: what every estimator's public function does.
+
+    Args:
+        network: the model, resolved.
+        data: see `forgetless.model.batches`.
+        estimator: what is measured.
+        into: as for `Accumulator`, like `batch_size` and `until`.
+        batch_size: samples at a time.
+        until: when to stop early.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ForgetlessError: all of `Accumulator`'s.
+    """
+    accumulator = Accumulator(network, estimator, into=into, batch_size=batch_size, until=until)
+    with accumulator, shown(progress and accumulator.first) as advance:
+        for batch in accumulator.dealt(batches.of(data, batch_size)):
+            advance(accumulator.add(batch))
+            if accumulator.enough:
+                break
+        importance = accumulator.latest()
+    if until is not None and not accumulator._reached(importance):
+        warnings.warn(
+            f"the data ended after {importance.count:,.0f} samples, before until= was reached: the relative standard "
+            f"error is {max(importance.error().values()):.1%} in the least certain parameter; go on with into=.",
+            stacklevel=3,
+        )
+    return importance
+
+
+def _refuse(until: Until) -> None:
+    if until is not None and not callable(until) and not (isinstance(until, (int, float)) and 0 < until < 1):
+        raise ForgetlessError(
+            f"until must be a relative error between 0 and 1 or a callable that takes the importance, not {until!r}."
+        )
+
+
+def _refuse_non_finite_weights(module: nn.Module) -> None:
+    parameters = dict(module.named_parameters())
+    for name, tensor in {**parameters, **dict(module.named_buffers())}.items():
+        if not tensor.is_floating_point() or batches.finite(tensor):
+            continue
+        if name in parameters or bool(torch.isnan(tensor).any()):  # a float mask buffer may hold -inf on purpose
+            raise ForgetlessError(
+                f"the weights of {name!r} hold NaN or Inf; the network is broken there, so load a sound checkpoint."
+            )

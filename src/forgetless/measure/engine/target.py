@@ -1,0 +1,54 @@
+"""`Target`: what is differentiated by what. One object from the door down to the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+Scalars = Callable[[nn.Module, Any], Tensor]  # (module, batch) → one scalar per sample, [N]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is summed over samples: `Σ_n |g_n|^power`, g_n the gradient of sample n's scalar.
+
+    Attributes:
+        scalars: (module, batch) → `[N]`, the scalar of each sample whose gradient is measured.
+        power: 1 for `|g|`, 2 for `g²`.
+        several: the scalars are `[N, K]`, and the powers of each one's gradient add up: `Σ_n Σ_k |g_nk|^power`.
+        root: the square root of each sample's sum is added instead: `Σ_n √(Σ_k |g_nk|^power)`.
+    """
+
+    scalars: Scalars
+    power: int = 1
+    several: bool = False
+    root: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scalar per sample of a module, and the parameters by which it is differentiated.
+
+    Attributes:
+        module: the network; in eval mode while it is measured.
+        parameters: name → parameter, as the network's operations meet it.
+        scalars: (module, batch) → one scalar per sample, `[N]`.
+        power: of the modulus: 1 or 2.
+    """
+
+    module: nn.Module
+    parameters: Mapping[str, Tensor]
+    scalars: Scalars
+    power: int = 1
+
+    def only(self, names: Iterable[str]) -> Target:
+        """The same by some of the parameters."""
+        wanted = set(names)
+        return replace(self, parameters={name: p for name, p in self.parameters.items() if name in wanted})
+
+    def values(self, batch: Any) -> Tensor:
+        """The scalars of a batch, `[N]`, with their graph."""
+        return self.scalars(self.module, batch)

@@ -1,0 +1,148 @@
+"""`Whole`: the passes of a process that holds all weights."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError
+from forgetless.measure.engine.copies import Copies
+from forgetless.measure.engine.passes import accumulate, batched_sums, single_sums
+from forgetless.measure.engine.plan import Plan, plan
+from forgetless.measure.engine.refusals import coupling, overflow, unfit
+from forgetless.measure.engine.target import Quantity, Target
+from forgetless.model import batches
+from forgetless.model.network import Network
+from forgetless.model.parameters import listing
+
+_ACTIVATIONS = 300 << 20  # bytes of activations that a batch of ours may hold
+_LARGEST = 512  # samples; beyond that a batch gains little and holds more
+_LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
+
+
+class Whole:
+    """How the batches of one process are measured, and what was learned of the network on the first of them.
+
+    Args:
+        network: the model.
+        parameters: its measured parameters, as operations meet them.
+        quantity: what is summed.
+        planned: False measures every sample on its own.
+        warns: whether this process tells the user what is slow.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        parameters: Mapping[str, Tensor],
+        quantity: Quantity,
+        *,
+        planned: bool = True,
+        warns: bool = True,
+    ) -> None:
+        self.copies = Copies(quantity.scalars) if quantity.several else None
+        scalars = quantity.scalars if self.copies is None else self.copies.scalar
+        self.target = Target(network.module, parameters, scalars, quantity.power)
+        self.plan: Plan | None = None
+        self._planned, self._warns = planned, warns
+        self._compared = False
+        self._form: Any = None  # of the batch that was planned with
+
+    def prepare(self, batch: Any) -> int:
+        """Plan on the first two samples of the first batch, and again where a batch has another form."""
+        if batch is None:
+            return 1
+        scalars, pair = (1, batch) if self.copies is None else self.copies.look(self.target.module, batch)
+        if self._planned and batches.size(pair) > 1 and (self.plan is None or batches.form(batch) != self._form):
+            self.plan, self._form, self._compared = self._tried(pair), batches.form(batch), False
+            self._warn(self.plan)
+        return scalars
+
+    def _tried(self, pair: Any) -> Plan:
+        try:
+            return plan(self.target, pair)
+        except (ForgetlessError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            why = unfit(self.target, batches.rows(pair, 0, 2), error)
+            if why is None:
+                raise
+            raise ForgetlessError(why) from error
+
+    def rows(self, rows: int, compared: bool) -> int:
+        """As many as fit the memory, in equal pieces: a short last one would cost as a whole one."""
+        if self.plan is None:
+            return 1
+        fitting = int(_ACTIVATIONS / max(1.0, self.plan.sample_bytes))
+        largest = _LARGEST_COMPARED if compared else _LARGEST
+        return math.ceil(rows / max(1, math.ceil(rows / max(1, min(largest, fitting))))) or 1
+
+    def pieces(self, part: Any, scalars: int, rows: int, count: int) -> Iterator[Any]:
+        """The part itself, or its rows where a sample has several scalars."""
+        if part is None:
+            return iter(())
+        return iter([part]) if self.copies is None else self.copies.pieces(part, scalars, rows)
+
+    def measure(self, piece: Any, size: int, found: dict[str, Tensor]) -> None:
+        """In batches where the plan says so, one sample at a time where not."""
+        if self.plan is None:  # a batch of one, before any two samples were seen: exact as it is
+            self._alone(self.target, piece, found)
+            return
+        if self.plan.batched.parameters:
+            _, values, tape = batched_sums(self.plan.batched, piece, self.plan.axes, found)
+            if any(name in self.plan.batched.parameters for name in tape.unruled):
+                self._demote(tape.unruled)
+                return self.measure(piece, size, found)
+            self._refuse_non_finite(values, piece)
+            self._compare(piece, values)
+        if self.plan.single.parameters:
+            self._alone(self.plan.single, piece, found)
+        return None
+
+    def _alone(self, target: Target, piece: Any, found: dict[str, Tensor]) -> None:
+        sums, values = single_sums(target, piece)
+        self._refuse_non_finite(values, piece)
+        accumulate(found, sums)
+
+    def rooted(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """In place."""
+        return {name: total.sqrt_() for name, total in found.items()}
+
+    def _refuse_non_finite(self, values: Tensor, piece: Any) -> None:
+        if not bool(torch.isfinite(values).all()):
+            raise ForgetlessError(overflow(self.target, piece))
+
+    def _compare(self, batch: Any, values: Tensor) -> None:
+        """Once, for the first samples of a batch that is more than the two which were tried: are they as alone?"""
+        if self._compared or len(values) <= 2:
+            return
+        self._compared = True
+        with torch.no_grad():
+            alone = torch.cat([self.target.values(batches.rows(batch, n, n + 1)) for n in (0, 1)])
+        tolerance = 5e-2 if values.element_size() < 4 else 1e-3
+        if float((values[:2] - alone).abs().max()) > tolerance * float(alone.abs().max()):
+            raise ForgetlessError(coupling(self.target, batch, tolerance))
+
+    def _demote(self, unruled: dict[str, str]) -> None:
+        """A later batch took another path than the first two samples did: measure what it lost one by one."""
+        assert self.plan is not None
+        self.plan = self.plan.demoted(self.target, {name: f"no rule for {op}" for name, op in unruled.items()})
+        self._warn(self.plan)
+
+    def _warn(self, found: Plan) -> None:
+        single = found.single.parameters
+        if not single or not self._warns:
+            return
+        together, alone = found.sample_seconds
+        reasons = "; ".join(sorted(set(found.why.values())))
+        warnings.warn(
+            f"{len(single)} of {len(self.target.parameters)} parameters are measured one sample at a time: "
+            f"{listing(single)} ({reasons}). The numbers are exact, but a sample costs about "
+            f"{1000 * (together + alone):.3g} ms instead of {1000 * together:.3g} ms.",
+            stacklevel=6,
+        )
