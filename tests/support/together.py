@@ -377,8 +377,8 @@ def kept(rank: int, how: str, folder: str) -> list[bool]:
     mine = SHARES["even"](rank, samples)
     whole = forgetless.mas(model, mine, progress=False)
     part = forgetless.mas(model, mine[:1], until=0.9, progress=False)
-    part.save(folder / "i.safetensors")
-    loaded = Importance.load(folder / "i.safetensors")
+    part.save(f"{folder}/i.safetensors")
+    loaded = Importance.load(f"{folder}/i.safetensors")
     rest = forgetless.mas(model, mine[1:], into=loaded, progress=False)
     alone = forgetless.mas(network("residual"), torch.cat([samples[0::2][:4], samples[1::2][:4]]), progress=False)
     return [

@@ -69,7 +69,7 @@ def test_equals_its_definition(name: str, clipped: bool) -> None:
     expected = defined(OPTIMIZERS[name], batches(), clipped)
     found = path.importance()
     assert worst(found, expected) < 1e-12
-    assert found.estimator == "path"
+    assert found.estimator == "path-integral"
     assert found.count == 1
     assert worst(path.importance(), expected) < 1e-12  # asking changes nothing
 
