@@ -164,8 +164,8 @@ def test_a_pass_stops_when_its_top_is_sure() -> None:
 
 def test_goes_on_from_its_file(tmp_path: Path) -> None:
     rough = measured(endless(), until=0.3)
-    rough.save(tmp_path)
-    fine = measured(endless(4), until=0.1, into=Importance.load(tmp_path))
+    rough.save(tmp_path / "i.safetensors")
+    fine = measured(endless(4), until=0.1, into=Importance.load(tmp_path / "i.safetensors"))
     assert fine.count > rough.count
     assert max(fine.error().values()) <= 0.1
     assert max(fine.error().values()) < max(rough.error().values())

@@ -140,6 +140,8 @@ class Lockstep(Whole):
             tape,
         ):
             values = self.target.values(batch)
+            if values.requires_grad:
+                tape.unruled = {**tape.escaped(values), **tape.unruled}
             order = zlib.crc32("\n".join(tape.order()).encode())
             table = self.ranks.agree(lost(), order, _bad(values), values.requires_grad)
             missing, orders, bad, required = table.unbind(1)

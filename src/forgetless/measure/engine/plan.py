@@ -91,7 +91,7 @@ def plan(target: Target, batch: Any) -> Plan:
     tolerance = _AGREE.get(together.dtype, _AGREE_HALF)
     if distance(together, apart) > tolerance:
         raise ForgetlessError(coupling(squares, pair, tolerance))
-    why = {name: f"no rule for {operation}" for name, operation in tape.unruled.items()}
+    why = dict(tape.unruled)
     doubtful = [name for name in squares.parameters if name not in why and differs[name]]
     if doubtful:
         why |= _disagreements(squares.only(doubtful), pair, axes, largest)

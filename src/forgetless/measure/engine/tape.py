@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from forgetless.measure.engine import provenance
 from forgetless.measure.engine.derived import REARRANGING, SHAPED_LIKE, Derived, root_term
 from forgetless.measure.kernels import (
     ELEMENTWISE,
@@ -54,7 +56,7 @@ class Tape(TorchFunctionMode):
         into: name → what this pass adds to, in place; such a tensor is then what is deposited.
 
     Attributes:
-        unruled: name → the operation that no rule serves. Such a parameter's deposits mean nothing.
+        unruled: name → why no rule serves it. Such a parameter's deposits mean nothing.
         met: the shape of the input wherever parameters met the samples: (their names, shape) in order.
     """
 
@@ -78,12 +80,34 @@ class Tape(TorchFunctionMode):
         self._derived = {id(p): Derived(p, {name: p}, rearranged=True) for name, p in parameters.items()}
         self._slots: dict[str, Tensor] = {}
         self._used: dict[str, list[Derived]] = {}
+        self._ragged = False  # whether rows were met that are not in the order of the batch
         for tensor in batches.tensors(batch):
             mark_of_samples(tensor)
+            provenance.begin(tensor, self._count)
 
     def order(self) -> list[str]:
         """The names of the parameters that were used, in the order of their first use."""
         return list(self._slots)
+
+    def escaped(self, values: Tensor) -> dict[str, str]:
+        """Tracked parameters that `values` depend on other than through their slots: a use that no rule has seen.
+
+        Walks the autograd graph, so that writing in place, `out=` and what else returns no tensor are found as well.
+        """
+        names = {id(root): name for use in self._derived.values() for name, root in use.roots.items()}
+        found: dict[str, str] = {}
+        seen: set[Any] = set()
+        open_ends = [values.grad_fn]
+        while open_ends:
+            node = open_ends.pop()
+            if node is None or node in seen or type(node).__name__ == "_SlotBackward":
+                continue
+            seen.add(node)
+            variable = getattr(node, "variable", None)
+            if variable is not None and id(variable) in names:
+                found[names[id(variable)]] = "it is used by an operation that cannot be followed"
+            open_ends.extend(each for each, _ in node.next_functions)
+        return found
 
     def close(self) -> None:
         """Let go of the graph: it holds the tape, which holds it, so that neither would ever be freed."""
@@ -108,14 +132,29 @@ class Tape(TorchFunctionMode):
         for tensor in tensors:  # the mark is lost on a copy, such as the input of a checkpointed block
             if tensor.requires_grad and id(tensor) not in self._derived:
                 mark_of_samples(tensor)
+                if provenance.rows_of(tensor) is None:
+                    provenance.note(tensor, provenance.lost("a copy") if self._ragged else provenance.ANYWHERE)
         sampled = any(of_samples(tensor) for tensor in tensors)
         if found and (not sampled or (func in SHAPED_LIKE and id(args[0]) in self._derived)):
             return self._derive(func, found, args, kwargs)
         result = self._meet(func, found, args, kwargs) if found else func(*args, **kwargs)
         if sampled:
-            for tensor in batches.tensors(result):
-                mark_of_samples(tensor)
+            self._mark(func, args, kwargs, result)
         return result
+
+    def _mark(self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        """Say that results were computed from the batch, and which of their rows are whose."""
+        results = [args[0]] if func is Tensor.__setitem__ else list(batches.tensors(result))
+        given = {id(tensor) for tensor in batches.tensors((args, kwargs))}
+        # What an operation inside this one has said already is not said again, but of what was written in place.
+        fresh = [each for each in results if provenance.rows_of(each) is None or id(each) in given]
+        if not fresh:
+            return
+        provenance.follow(func, args, kwargs, result, self._count)
+        for tensor in fresh:
+            mark_of_samples(tensor)
+            rows = provenance.rows_of(tensor)
+            self._ragged = self._ragged or (rows is not None and (rows.mapped or rows.lost is not None))
 
     def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation on parameters alone."""
@@ -136,22 +175,66 @@ class Tape(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         names = tuple(dict.fromkeys(name for item in found for name in item.roots))
-        samples = Samples(self._count, *self._axes.get(names[0], (0, False)))
+        if func is Tensor.__setitem__ and self._write(args, names):
+            return None
+        met = max((t for t in batches.tensors((args, kwargs)) if of_samples(t)), key=lambda tensor: tensor.dim())
         if func in RULES:
+            met = next(tensor for tensor in batches.tensors((args, kwargs)) if of_samples(tensor))
+        samples, ended = self._samples(names, met)
+        if samples is not None and func in RULES:
             call = RULES[func](samples, *args, **kwargs)
-            shape = next(tensor.shape for tensor in batches.tensors((args, kwargs)) if of_samples(tensor))
-            self.met.append((names, shape))
+            self.met.append((names, met.shape))
             if call is not None and of_samples(call.input):
-                return self._use(call)
-        if func in ELEMENTWISE or func in JOINING:
-            args, served = self._spread(func, samples, names, args)
+                return self._use(call if samples.of is None else _padded(call, samples))
+        if samples is not None and (func in ELEMENTWISE or func in JOINING):
+            args, served = self._spread(func, samples, names, args, met)
             if served:
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        if any(tensor.requires_grad for tensor in batches.tensors(result)):
+        if any(tensor.requires_grad for tensor in batches.tensors((result, args))):
             for name in names:
-                self.unruled.setdefault(name, getattr(func, "__name__", str(func)))
+                self.unruled.setdefault(name, ended or f"no rule for {provenance.name_of(func)}")
         return result
+
+    def _samples(self, names: tuple[str, ...], met: Tensor) -> tuple[Samples | None, str]:
+        """Where the samples are in `met`, which meets these parameters; None and the reason where that is not known."""
+        rows = provenance.rows_of(met)
+        if rows is not None and rows.lost is not None:
+            return None, f"which rows belong to which sample is not known after {rows.lost}"
+        if rows is None or rows.of is None:
+            return Samples(self._count, *self._axes.get(names[0], (0, False))), ""
+        if rows.axis is None or bool((rows.of < 0).any()):
+            return None, "some of its rows belong to no sample"
+        return Samples(self._count, rows.axis, of=rows.of), ""
+
+    def _write(self, args: tuple[Any, ...], names: tuple[str, ...]) -> bool:
+        """`target[index] = parameter`: the parameter is spread to the rows that are written. Whether that can be."""
+        target, index, value = args
+        use = self._derived.get(id(value))
+        if use is None or not of_samples(target):
+            return False
+        place = target.detach()
+        provenance.note(place, provenance.rows_of(target) or provenance.ANYWHERE)
+        chosen = place[index]
+        provenance.follow(Tensor.__getitem__, (place, index), {}, chosen, self._count)
+        samples, _ = self._samples(names, chosen)
+        rows = provenance.rows_of(chosen)
+        if samples is None or rows is None or rows.axis is None:
+            return False
+        if rows.of is None:
+            samples = Samples(self._count, rows.axis)
+        wide = spread(value.detach(), chosen.dim(), chosen.shape[samples.axis], samples)
+        if wide is None:
+            return False
+        copies = _Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
+        mark_of_samples(copies)
+        provenance.note(copies, rows)
+        target[index] = copies
+        return True
+
+    def _settler(self, use: Derived, samples: Samples) -> Callable[[Tensor], None]:
+        """What makes the gradient of a parameter's spread copies into its term."""
+        return lambda gradient: use.terms.append(spread_term(gradient, use.value, samples))
 
     def _use(self, call: Call) -> Tensor:
         uses = [self._derived.get(id(parameter)) for parameter in call.parameters]
@@ -161,12 +244,10 @@ class Tape(TorchFunctionMode):
         return _Use.apply(call, ledgers, values, call.input, *slots)  # type: ignore[no-any-return]
 
     def _spread(
-        self, func: Callable[..., Any], samples: Samples, names: tuple[str, ...], args: tuple[Any, ...]
+        self, func: Callable[..., Any], samples: Samples, names: tuple[str, ...], args: tuple[Any, ...], largest: Tensor
     ) -> tuple[tuple[Any, ...], bool]:
         """The arguments with every derived tensor spread to one virtual copy per row, if each can be."""
-        others = [tensor for tensor in batches.tensors(args) if of_samples(tensor)]
         ranks = [tensor.dim() for tensor in batches.tensors(args)]
-        largest = max(others, key=lambda tensor: tensor.dim())
         self.met.append((names, largest.shape))
         if largest.dim() <= samples.axis or largest.dim() < max(ranks):
             return args, False
@@ -179,11 +260,7 @@ class Tape(TorchFunctionMode):
             wide = spread(tensor.detach(), largest.dim(), rows, samples)
             if wide is None or (func in JOINING and wide.shape != tensor.shape):
                 return args, False
-
-            def settle(gradient: Tensor, use: Derived = use) -> None:
-                use.terms.append(spread_term(gradient, use.value, samples))
-
-            spreads[id(tensor)] = _Spread.apply(wide, settle, *self._hang([use]))
+            spreads[id(tensor)] = _Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
         return batches.mapped(args, lambda tensor: spreads.get(id(tensor), tensor)), True
 
     def _hang(self, uses: Sequence[Derived]) -> list[Tensor]:
@@ -207,6 +284,15 @@ class Tape(TorchFunctionMode):
         for use in self._used.pop(name):
             if not any(use in uses for uses in self._used.values()):
                 use.terms.clear()
+
+
+def _padded(call: Call, samples: Samples) -> Call:
+    """The call, its terms given as many rows for every sample."""
+
+    def padding(term: Callable[[Tensor, Tensor], Term]) -> Callable[[Tensor, Tensor], Term]:
+        return lambda d, x: term(samples.padded(d, 0), samples.padded(x))
+
+    return replace(call, terms=tuple(map(padding, call.terms)))
 
 
 class _Slot(torch.autograd.Function):

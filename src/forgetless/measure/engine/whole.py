@@ -131,7 +131,7 @@ class Whole:
     def _demote(self, unruled: dict[str, str]) -> None:
         """A later batch took another path than the first two samples did: measure what it lost one by one."""
         assert self.plan is not None
-        self.plan = self.plan.demoted(self.target, {name: f"no rule for {op}" for name, op in unruled.items()})
+        self.plan = self.plan.demoted(self.target, unruled)
         self._warn(self.plan)
 
     def _warn(self, found: Plan) -> None:

@@ -32,19 +32,21 @@ def spread(value: Tensor, rank: int, rows: int, samples: Samples) -> Tensor | No
     `None` where the row axis of the result is not a whole number of rows per sample, or the value has rows of another
     number there.
     """
-    if rows % samples.count or value.dim() > rank:
+    if (samples.of is None and rows % samples.count) or value.dim() > rank:
         return None
     aligned = value.view([1] * (rank - value.dim()) + list(value.shape))
-    if aligned.shape[samples.axis] not in (1, rows):
+    if aligned.shape[samples.axis] != 1 and (samples.of is not None or aligned.shape[samples.axis] != rows):
         return None
     return aligned.expand([rows if axis == samples.axis else -1 for axis in range(rank)])
 
 
 def spread_term(gradient: Tensor, value: Tensor, samples: Samples) -> Term:
     """The term of `value` from the gradient of its spread."""
+    gradient = gradient if samples.of is None else samples.padded(gradient, 0)
     before = gradient.dim() - value.dim()
     own = samples.axis - before
-    if own >= 0 and value.shape[own] == gradient.shape[samples.axis] and not samples.inner:
+    rows = own >= 0 and samples.of is None and value.shape[own] == gradient.shape[samples.axis]
+    if rows and not samples.inner:
         return Rows(widened(gradient).reshape(value.shape), own, samples.count)
     front = Samples(samples.count, 0, samples.inner)
     per_row = front.rows(widened(gradient).movedim(samples.axis, 0), gradient.dim() - 1)

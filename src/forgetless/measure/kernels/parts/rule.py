@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from forgetless.measure.kernels.parts.terms import Term
@@ -24,15 +25,42 @@ class Samples:
         count: N.
         axis: the axis that holds them (batch-second attention and RNNs: 1).
         inner: where the axis is folded, N·k long, whether the sample index runs fastest (k·N) or slowest (N·k).
+        of: the sample of each row along the axis, `[R]`, where samples have different numbers of rows, or come in
+            another order; None where each has as many, in order. A rule need not know: what its terms are given has
+            been `padded`.
     """
 
     count: int
     axis: int = 0
     inner: bool = False
+    of: Tensor | None = None
 
     def fit(self, values: Tensor) -> bool:
-        """Whether the axis is there and holds a whole number of rows per sample."""
-        return values.dim() > self.axis and values.shape[self.axis] % self.count == 0
+        """Whether the axis is there and holds the samples."""
+        if values.dim() <= self.axis:
+            return False
+        rows = values.shape[self.axis]
+        return (self.of is not None and rows == len(self.of)) or rows % self.count == 0
+
+    def padded(self, values: Tensor, fill: float | None = None) -> Tensor:
+        """`values` with as many rows for every sample, in the samples' order: rows that are missing are `fill`.
+
+        Without `fill` they repeat the first row: for inputs, where any row will do that gets no gradient.
+        """
+        assert self.of is not None
+        of = self.of.to(values.device)
+        counts = torch.bincount(of, minlength=self.count)
+        most = max(1, int(counts.max()))
+        fill = 0 if fill is None and not len(of) else fill
+        order = torch.argsort(of, stable=True)
+        place = torch.arange(len(of), device=of.device) - (counts.cumsum(0) - counts)[of[order]]
+        missing = 0 if fill is None else len(of)
+        take = torch.full((self.count * most,), missing, device=of.device)
+        take[of[order] * most + place] = order
+        if fill is not None:
+            row = values.new_full([1 if axis == self.axis else n for axis, n in enumerate(values.shape)], fill)
+            values = torch.cat([values, row], self.axis)
+        return values.index_select(self.axis, take)
 
     def lead(self, values: Tensor) -> bool:
         """Whether samples are the first axis, perhaps folded with positions inside."""

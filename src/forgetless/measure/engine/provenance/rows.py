@@ -1,0 +1,91 @@
+"""`Rows`: which axis of a tensor holds the samples, and which sample each of its entries belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_NAME = "_forgetless_rows"  # the attribute of a tensor that was computed from the batch
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What is known of a tensor that was computed from a batch of N samples.
+
+    Attributes:
+        axis: the axis that holds samples; None if it is not known, or the tensor has none.
+        of: the sample of each entry along `axis`, `[R]`; −1 for an entry that belongs to none. None says that entries
+            come in the order of the batch, as many for each sample (*regular*), as the check of two samples has found.
+        lost: the operation after which it is no longer known which rows are whose; None where it is.
+    """
+
+    axis: int | None = None
+    of: Tensor | None = None
+    lost: str | None = None
+
+    @property
+    def mapped(self) -> bool:
+        """Whether rows carry their sample's number."""
+        return self.of is not None
+
+    def at(self, axis: int | None) -> Rows:
+        """The same along another axis."""
+        return self if axis == self.axis else Rows(axis, self.of, self.lost)
+
+    def numbers(self, length: int, samples: int) -> Tensor | None:
+        """The sample of each of `length` entries; None if that is not known."""
+        if self.of is not None:
+            return self.of
+        if self.lost is not None or self.axis is None or length % samples:
+            return None
+        return torch.arange(samples).repeat_interleave(length // samples)
+
+
+REGULAR = Rows(0)
+ANYWHERE = Rows(None)  # regular, along an axis that is not known
+
+
+def lost(operation: str) -> Rows:
+    """Which rows are whose is no longer known after this operation."""
+    return Rows(None, None, operation)
+
+
+def simplified(axis: int, of: Tensor, samples: int) -> Rows:
+    """Rows with the samples' numbers `of`; regular where they are in the batch's order, as many for each.
+
+    Entries of no sample (−1) are filled in where only one order is possible.
+    """
+    length = len(of)
+    if samples and length and length % samples == 0:
+        order = torch.arange(samples).repeat_interleave(length // samples)
+        if bool(((of == order) | (of < 0)).all()) and bool((of >= 0).any()):
+            return Rows(axis)
+    return Rows(axis, of)
+
+
+def rows_of(tensor: Any) -> Rows | None:
+    """What is known of a tensor; None if it was not computed from the batch."""
+    return getattr(tensor, _NAME, None)
+
+
+def note(tensor: Tensor, rows: Rows) -> None:
+    """Say what is known of a tensor."""
+    setattr(tensor, _NAME, rows)
+
+
+def begin(tensor: Tensor, samples: int) -> None:
+    """A tensor of the batch itself: its rows are the samples, or it belongs to the batch as a whole."""
+    whole = tensor.dim() > 0 and tensor.shape[0] == samples
+    note(tensor, REGULAR if whole else ANYWHERE)
+
+
+def same(some: Rows, other: Rows) -> bool:
+    """Whether two tensors have the same sample at every entry of the axis."""
+    if some is other:
+        return True
+    if some.of is None or other.of is None:
+        return some.of is other.of
+    return some.of is other.of or torch.equal(some.of, other.of)
