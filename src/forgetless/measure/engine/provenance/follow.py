@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forgetless.measure.engine.provenance import routing, shapes
-from forgetless.measure.engine.provenance.rows import ANYWHERE, Rows, lost, note, rows_of, same, simplified
+from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, note, rows_of, same, simplified
 from forgetless.model import batches
 
 
@@ -18,6 +18,10 @@ def follow(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
     """Note what is known of the results of `func(*args, **kwargs)`, at least one of whose arguments is of samples."""
     name = name_of(func)
     results = list(batches.tensors(result))
+    if samples == 1:  # all rows are that sample's
+        for tensor in results:
+            note(tensor, ANYWHERE)
+        return
     if name in _WRITING:
         if args and isinstance(args[0], Tensor):
             note(args[0], _written(name, args, kwargs, samples))
@@ -38,6 +42,8 @@ def _followed(
 ) -> list[Rows]:
     x = args[0] if args and isinstance(args[0], Tensor) else None
     rows = rows_of(x)
+    if name in _CONSTANT:
+        return [BLANK] * len(results)
     if name in _JOINING:
         return [_joined(name, args, kwargs, samples)] * len(results)
     if x is not None and rows is not None and name in _ONE:
@@ -88,6 +94,7 @@ def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples:
     index = args[2] if len(args) > 2 else kwargs.get("index")
     source = args[3] if len(args) > 3 else kwargs.get("source", kwargs.get("src"))
     before = rows_of(target)
+    before = None if before is BLANK else before
     if not isinstance(dim, int) or not isinstance(index, Tensor) or not isinstance(source, Tensor):
         return before if before is not None and not isinstance(source, Tensor) else lost(name)
     if before is not None and before.axis is not None and dim % target.dim() != before.axis:
@@ -230,22 +237,27 @@ _ONE: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), _pack),
 }
 _JOINING = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
+_CONSTANT = frozenset(
+    {
+        *("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"),
+        *("new_tensor", "new_empty_strided", "rand_like", "randn_like", "randint_like"),
+    }
+)
 _WRITING = frozenset(
     {
         *("__setitem__", "index_put_", "index_put", "index_add_", "index_add", "index_copy_", "index_copy"),
         *("scatter_", "scatter", "scatter_add_", "scatter_add", "scatter_reduce_", "scatter_reduce", "index_reduce_"),
     }
 )
-_BROADCASTING = frozenset(
-    (
-        "add sub mul div true_divide multiply subtract divide rsub pow where lerp addcmul addcdiv maximum minimum atan2 "
-        "fmod remainder floor_divide eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or "
-        "bitwise_xor masked_fill masked_fill_ __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ "
-        "__rtruediv__ __pow__ __rpow__ __and__ __or__ __xor__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __iadd__ "
-        "__isub__ __imul__ __itruediv__ add_ sub_ mul_ div_ copy_ expand_as hypot heaviside xlogy logaddexp clamp "
-        "clamp_min clamp_max"
-    ).split()
+_BROADCASTING_NAMES = (
+    "add sub mul div true_divide multiply subtract divide rsub pow where lerp addcmul addcdiv maximum "
+    "minimum atan2 fmod remainder floor_divide eq ne lt le gt ge logical_and logical_or logical_xor "
+    "bitwise_and bitwise_or bitwise_xor masked_fill masked_fill_ __add__ __radd__ __sub__ __rsub__ "
+    "__mul__ __rmul__ __truediv__ __rtruediv__ __pow__ __rpow__ __and__ __or__ __xor__ __eq__ __ne__ "
+    "__lt__ __le__ __gt__ __ge__ __iadd__ __isub__ __imul__ __itruediv__ add_ sub_ mul_ div_ copy_ "
+    "expand_as hypot heaviside xlogy logaddexp clamp clamp_min clamp_max "
 )
+_BROADCASTING = frozenset(_BROADCASTING_NAMES.split())
 
 
 @cache
@@ -258,13 +270,13 @@ def name_of(func: Callable[..., Any]) -> str:
 
 @cache
 def _known_names() -> frozenset[str]:
-    return frozenset(getattr(func, "__name__", "") for func in torch.overrides.get_testing_overrides()) | {
-        "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
-    }  # fmt: skip
+    places = (torch, Tensor, torch.nn.functional, torch._C._nn, torch.special, torch.fft, torch.linalg, torch._VF)
+    return frozenset(name for place in places for name in dir(place)) | {"fn"}  # what F.max_pool2d and its like are called
 
 
 @cache
 def _is_known(func: Callable[..., Any], name: str) -> bool:
     """Whether it is one of torch's own operations, which treat samples alike; others may do anything with them."""
-    getter = getattr(func, "__name__", "") == "__get__"
-    return getter or name in _known_names()
+    if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return str(func).startswith("aten")
+    return getattr(func, "__name__", "") == "__get__" or name in _known_names()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import ANYWHERE, REGULAR, Rows, lost, rows_of, simplified
+from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, REGULAR, Rows, lost, rows_of, simplified
 
 Rule = Callable[..., Any]
 
@@ -128,8 +128,8 @@ def written(target: Tensor, index: Any, source: Tensor | None, samples: int) -> 
     A target of constants belongs to the samples that are written into it; into rows of samples only their own may be
     written.
     """
-    before, given = rows_of(target), rows_of(source) if source is not None else None
-    if given is None:
+    before, given = _owned(target), rows_of(source) if source is not None else None
+    if given is None or given is BLANK:
         return REGULAR if before is None else before  # constants are anybody's
     assert source is not None
     if given.lost is not None or (before is not None and before.lost is not None):
@@ -156,7 +156,7 @@ def written(target: Tensor, index: Any, source: Tensor | None, samples: int) -> 
 
 def added(target: Tensor, index: Tensor, source: Tensor, samples: int) -> Rows:
     """`index_add(0, index, source)`, and the like along the first axis: every row may only get rows of its sample."""
-    before, given = rows_of(target), rows_of(source)
+    before, given = _owned(target), rows_of(source)
     if given is None or given.lost is not None:
         return given or before or ANYWHERE
     numbers = given.numbers(source.shape[0], samples) if given.axis == 0 else None
@@ -167,6 +167,12 @@ def added(target: Tensor, index: Tensor, source: Tensor, samples: int) -> Rows:
         return _filled(target, places, numbers, samples)
     own = before.numbers(target.shape[0], samples) if before.axis == 0 else None
     return before if own is not None and bool((own[places] == numbers).all()) else lost("index_add")
+
+
+def _owned(target: Tensor) -> Rows | None:
+    """What is known of a tensor that is written to; None for constants."""
+    rows = rows_of(target)
+    return None if rows is BLANK else rows
 
 
 def _filled(target: Tensor, index: Any, numbers: Tensor, samples: int) -> Rows:

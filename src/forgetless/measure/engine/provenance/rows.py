@@ -46,6 +46,7 @@ class Rows:
 
 REGULAR = Rows(0)
 ANYWHERE = Rows(None)  # regular, along an axis that is not known
+BLANK = Rows(None)  # constants in a shape that was taken from samples: anybody's, until rows are written into them
 
 
 def lost(operation: str) -> Rows:
