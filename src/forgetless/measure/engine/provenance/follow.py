@@ -271,7 +271,7 @@ def name_of(func: Callable[..., Any]) -> str:
 @cache
 def _known_names() -> frozenset[str]:
     places = (torch, Tensor, torch.nn.functional, torch._C._nn, torch.special, torch.fft, torch.linalg, torch._VF)
-    return frozenset(name for place in places for name in dir(place)) | {"fn"}  # what F.max_pool2d and its like are called
+    return frozenset(name for place in places for name in dir(place)) | {"fn"}  # "fn": F.max_pool2d and its like
 
 
 @cache
