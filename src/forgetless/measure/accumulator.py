@@ -59,6 +59,7 @@ class Accumulator:
         into: an earlier measurement to pool with; unchanged.
         batch_size: samples at a time; None for what fits the memory.
         until: a relative standard error, or a callable that takes the importance; see `forgetless.mas`.
+        prove: whether samples are measured alone as well now and then; see `forgetless.mas`.
 
     Attributes:
         enough: whether `until` is reached.
@@ -76,12 +77,13 @@ class Accumulator:
         into: Importance | None = None,
         batch_size: int | None = None,
         until: Until = None,
+        prove: bool = True,
     ) -> None:
         _refuse(until)
         self.network, self.estimator, self.until = network, estimator, until
         self._group = group_of(network.ranks)
         self._into = self._checked(into)
-        self._batch_size = batch_size
+        self._batch_size, self._prove = batch_size, prove
         self._sweep: Sweep | None = None
         self._open = contextlib.ExitStack()
         self._inside = self._mixed = False
@@ -193,7 +195,7 @@ class Accumulator:
         passes = (
             Lockstep(network, ranks, parameters, quantity, planned=planned)
             if ranks is not None and ranks.sharded
-            else Whole(network, parameters, quantity, planned=planned, warns=self.first)
+            else Whole(network, parameters, quantity, planned=planned, warns=self.first, prove=self._prove)
         )
         asked = None if self.until is None else lambda sums: self._reached(self._pooled(sums))
         return Sweep(passes, quantity, self._group, batch_size=self._batch_size, until=asked)
@@ -256,6 +258,7 @@ def measure(
     into: Importance | None,
     batch_size: int | None,
     until: Until,
+    prove: bool,
     progress: bool,
 ) -> Importance:
     """Measure all of `data`, or until it is enough: what every estimator's public function does.
@@ -267,12 +270,13 @@ def measure(
         into: as for `Accumulator`, like `batch_size` and `until`.
         batch_size: samples at a time.
         until: when to stop early.
+        prove: as for `Accumulator`.
         progress: show a progress bar on a terminal.
 
     Raises:
         ForgetlessError: all of `Accumulator`'s.
     """
-    accumulator = Accumulator(network, estimator, into=into, batch_size=batch_size, until=until)
+    accumulator = Accumulator(network, estimator, into=into, batch_size=batch_size, until=until, prove=prove)
     with accumulator, shown(progress and accumulator.first) as advance:
         for batch in accumulator.dealt(batches.of(data, batch_size)):
             advance(accumulator.add(batch))

@@ -47,6 +47,7 @@ class Measurement(Accumulator):
         exclude: str | Iterable[str] = (),
         batch_size: int | None = None,
         until: Until = None,
+        prove: bool = True,
         **options: Any,
     ) -> None:
         """Nothing is measured before the first `add`.
@@ -58,6 +59,7 @@ class Measurement(Accumulator):
             exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
             batch_size: samples at a time, for memory; it never changes the numbers.
             until: when `enough` is True; see `forgetless.mas`.
+            prove: whether samples are measured alone as well now and then; see `forgetless.mas`.
             options: the estimator's own, as its function takes them: `output`, `forward`, `form`, `labels`, `seed`.
 
         Raises:
@@ -68,4 +70,4 @@ class Measurement(Accumulator):
             raise ForgetlessError(f"estimator must be one of {listing(ESTIMATORS)}, not {estimator!r}.")
         network = Network.of(model, exclude)
         made = ESTIMATORS[estimator](network, **options)
-        super().__init__(network, made, into=into, batch_size=batch_size, until=until)
+        super().__init__(network, made, into=into, batch_size=batch_size, until=until, prove=prove)

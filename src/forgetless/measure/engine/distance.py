@@ -1,10 +1,11 @@
-"""How far what was computed fast is from what was computed one sample at a time."""
+"""How far what was computed fast is from what was computed one sample at a time; a gradient in a few numbers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+_PROBED = 62  # elements of a gradient that its sketch has
 _COMPARED = 1 << 20  # elements at a time: copies of a whole parameter would be the peak of a pass
 
 
@@ -16,3 +17,11 @@ def distance(found: Tensor, expected: Tensor) -> float:
     scale = max(float(right.abs().max()) for _, right in pieces)
     gap = max(float((left - right).abs().max()) for left, right in pieces)
     return gap if scale == 0 else gap / scale
+
+
+def sketch(gradient: Tensor) -> Tensor:
+    """A gradient in 64 numbers: `Σ|g|`, `Σg`, and elements spread evenly over it; float64."""
+    flat = gradient.detach().reshape(-1)
+    step = max(1, -(-flat.numel() // _PROBED))
+    sums = torch.stack([flat.abs().sum(dtype=torch.float64), flat.sum(dtype=torch.float64)])
+    return torch.cat([sums, flat[::step].double()])

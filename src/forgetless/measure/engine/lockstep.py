@@ -47,7 +47,7 @@ class Lockstep(Whole):
         *,
         planned: bool = True,
     ) -> None:
-        super().__init__(network, parameters, quantity, planned=planned, warns=ranks.rank == 0)
+        super().__init__(network, parameters, quantity, planned=planned, warns=ranks.rank == 0, prove=False)
         self.ranks, self.root = ranks, quantity.root
         self.device = next(iter(parameters.values())).device
         self.spare: Any = None  # a batch of one that a rank runs, at weight zero, when it has none of its own

@@ -18,19 +18,24 @@ from forgetless.model.restored import only
 
 
 def batched_sums(
-    target: Target, batch: Any, axes: Mapping[str, Axis] | None = None, into: dict[str, Tensor] | None = None
+    target: Target,
+    batch: Any,
+    axes: Mapping[str, Axis] | None = None,
+    into: dict[str, Tensor] | None = None,
+    watched: int | None = None,
 ) -> tuple[dict[str, Tensor], Tensor, Tape]:
     """`Σ_n |∂s_n/∂θ|^power` of a batch in one backward pass: sums by name (only of what took part), s, and the tape.
 
     The sums are added to `into` in place, where given: float32 or wider, and with no copy of the parameters' size. It
-    stays as it is where an operation without a rule was met, or a scalar is NaN or Inf.
+    stays as it is where an operation without a rule was met, or a scalar is NaN or Inf. Of a sample that is `watched`
+    the tape keeps a sketch of the gradients.
     """
     sums: dict[str, Tensor] = {} if into is None else into
 
     def deposit(name: str, total: Tensor) -> None:
         sums[name] = total if total is sums.get(name) else _own(total)
 
-    tape = Tape(target.parameters, batch, target.power, deposit, axes, into)
+    tape = Tape(target.parameters, batch, target.power, deposit, axes, into, watched)
     return sums, taped(tape, target, batch, strict=into is not None), tape
 
 
@@ -78,6 +83,18 @@ def single_sums(target: Target, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
                     if gradient is not None:
                         add(name, gradient.clone())  # it may be another parameter's too
     return sums, torch.cat(values)
+
+
+def alone(target: Target, sample: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """The gradients of a batch of one by name, of what took part, and its scalar `[1]`."""
+    parameters = list(target.parameters.values())
+    with only(parameters, target.module), unhooked(parameters):
+        value = target.values(sample)
+        if not value.requires_grad:
+            return {}, value.detach()
+        gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+    named = zip(target.parameters, gradients, strict=True)
+    return {name: g.to_dense() if g.is_sparse else g for name, g in named if g is not None}, value.detach()
 
 
 def accumulate(into: dict[str, Tensor], sums: Mapping[str, Tensor]) -> None:

@@ -26,8 +26,8 @@ from forgetless.measure.engine.target import Target
 from forgetless.model import batches
 from forgetless.model.restored import in_float64, only
 
-_AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the parameter's largest; a kink may flip in float32
-_AGREE_HALF = 5e-2
+AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the parameter's largest; a kink may flip in float32
+AGREE_HALF = 5e-2
 _ROUNDING = torch.finfo(torch.float64).eps ** 2
 
 
@@ -88,7 +88,7 @@ def plan(target: Target, batch: Any) -> Plan:
     with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
         together = taped(tape, squares, pair, strict=False)
     end = time.perf_counter()
-    tolerance = _AGREE.get(together.dtype, _AGREE_HALF)
+    tolerance = AGREE.get(together.dtype, AGREE_HALF)
     if distance(together, apart) > tolerance:
         raise ForgetlessError(coupling(squares, pair, tolerance))
     why = dict(tape.unruled)
@@ -146,7 +146,7 @@ def _differs(found: Tensor | None, expected: Tensor | None, largest: float) -> b
         return other is not None and bool((other != 0).any())
     if found.dtype == torch.float64 and max(float(found.max()), float(expected.max())) < _ROUNDING * largest:
         return False
-    return distance(found, expected) > _AGREE.get(found.dtype, _AGREE_HALF)
+    return distance(found, expected) > AGREE.get(found.dtype, AGREE_HALF)
 
 
 def _disagreements(target: Target, pair: Any, axes: dict[str, Axis], largest: float) -> dict[str, str]:

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from forgetless.measure.engine import provenance
 from forgetless.measure.engine.derived import REARRANGING, SHAPED_LIKE, Derived, root_term
+from forgetless.measure.engine.distance import sketch
 from forgetless.measure.kernels import (
     ELEMENTWISE,
     JOINING,
@@ -54,9 +55,11 @@ class Tape(TorchFunctionMode):
         axes: name → where the samples are in the input of the operations that use it, if not in the first axis: the
             axis, and whether it is folded with the sample index running fastest.
         into: name → what this pass adds to, in place; such a tensor is then what is deposited.
+        watched: a sample whose gradients are kept as sketches.
 
     Attributes:
         unruled: name → why no rule serves it. Such a parameter's deposits mean nothing.
+        sketches: name → `sketch` of the watched sample's gradient.
         met: the shape of the input wherever parameters met the samples: (their names, shape) in order.
     """
 
@@ -68,8 +71,11 @@ class Tape(TorchFunctionMode):
         deposit: Deposit,
         axes: Mapping[str, Axis] | None = None,
         into: Mapping[str, Tensor] | None = None,
+        watched: int | None = None,
     ) -> None:
         super().__init__()
+        self.sketches: dict[str, Tensor] = {}
+        self._watched = watched
         self.unruled: dict[str, str] = {}
         self.met: list[tuple[tuple[str, ...], torch.Size]] = []
         self._count = batches.size(batch)
@@ -279,6 +285,8 @@ class Tape(TorchFunctionMode):
     def _settle(self, name: str, root: Tensor) -> None:
         """All uses of a parameter have handed over their terms."""
         term = root_term(root, self._used[name])
+        if term is not None and self._watched is not None:
+            self.sketches[name] = sketch(term.sample(self._watched))
         if term is not None:
             self._deposit(name, term.modulus_sum(self._power, self._into.get(name)))
         for use in self._used.pop(name):

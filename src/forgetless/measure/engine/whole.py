@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.copies import Copies
 from forgetless.measure.engine.passes import accumulate, batched_sums, single_sums
-from forgetless.measure.engine.plan import Plan, plan
+from forgetless.measure.engine.plan import AGREE, AGREE_HALF, Plan, plan
+from forgetless.measure.engine.proof import Proof
 from forgetless.measure.engine.refusals import coupling, overflow, unfit
 from forgetless.measure.engine.target import Quantity, Target
 from forgetless.model import batches
@@ -34,6 +36,7 @@ class Whole:
         quantity: what is summed.
         planned: False measures every sample on its own.
         warns: whether this process tells the user what is slow.
+        prove: whether samples are measured alone as well now and then (`proof`).
     """
 
     def __init__(
@@ -44,13 +47,15 @@ class Whole:
         *,
         planned: bool = True,
         warns: bool = True,
+        prove: bool = True,
     ) -> None:
         self.copies = Copies(quantity.scalars) if quantity.several else None
         scalars = quantity.scalars if self.copies is None else self.copies.scalar
         self.target = Target(network.module, parameters, scalars, quantity.power)
         self.plan: Plan | None = None
         self._planned, self._warns = planned, warns
-        self._compared = False
+        self._proof = Proof() if prove else None
+        self._measured = 0  # samples, in batches
         self._form: Any = None  # of the batch that was planned with
 
     def prepare(self, batch: Any) -> int:
@@ -59,7 +64,7 @@ class Whole:
             return 1
         scalars, pair = (1, batch) if self.copies is None else self.copies.look(self.target.module, batch)
         if self._planned and batches.size(pair) > 1 and (self.plan is None or batches.form(batch) != self._form):
-            self.plan, self._form, self._compared = self._tried(pair), batches.form(batch), False
+            self.plan, self._form = self._tried(pair), batches.form(batch)
             self._warn(self.plan)
         return scalars
 
@@ -93,16 +98,43 @@ class Whole:
         if self.plan is None:  # a batch of one, before any two samples were seen: exact as it is
             self._alone(self.target, piece, found)
             return
-        if self.plan.batched.parameters:
-            _, values, tape = batched_sums(self.plan.batched, piece, self.plan.axes, found)
-            if any(name in self.plan.batched.parameters for name in tape.unruled):
-                self._demote(tape.unruled)
-                return self.measure(piece, size, found)
-            self._refuse_non_finite(values, piece)
-            self._compare(piece, values)
+        if self.plan.batched.parameters and not self._together(self.plan, piece, found):
+            return self.measure(piece, size, found)  # by another plan
         if self.plan.single.parameters:
             self._alone(self.plan.single, piece, found)
         return None
+
+    def _together(self, decided: Plan, piece: Any, found: dict[str, Tensor]) -> bool:
+        """Add the sums of what is measured in batches; False, and another plan, where that turns out not to hold."""
+        chosen = None if self._proof is None else self._proof.chosen(batches.size(piece))
+        start = time.perf_counter()
+        sums = found if chosen is None else {}  # what is to be proven is added only then
+        _, values, tape = batched_sums(decided.batched, piece, decided.axes, sums, chosen)
+        if self._proof is not None:
+            self._proof.took(time.perf_counter() - start)
+        if any(name in decided.batched.parameters for name in tape.unruled):
+            self._demote(tape.unruled)
+            return False
+        self._refuse_non_finite(values, piece)
+        if chosen is None or self._proof is None:
+            self._measured += len(values)
+            return True
+        value = values[chosen : chosen + 1]
+        wrong, coupled = self._proof.disagreeing(decided.batched, piece, chosen, tape.sketches, value, decided.axes)
+        if coupled:
+            raise ForgetlessError(coupling(self.target, piece, AGREE.get(values.dtype, AGREE_HALF)))
+        if wrong:
+            self._demote(dict.fromkeys(wrong, "a sample of a later batch came out differently alone"))
+            if self._measured and self._warns:
+                warnings.warn(
+                    f"before that, {self._measured} samples were measured in batches and may be wrong for these "
+                    "parameters; begin the measurement again with batch_size=1 to be sure.",
+                    stacklevel=6,
+                )
+            return False
+        accumulate(found, sums)
+        self._measured += len(values)
+        return True
 
     def _alone(self, target: Target, piece: Any, found: dict[str, Tensor]) -> None:
         sums, values = single_sums(target, piece)
@@ -116,17 +148,6 @@ class Whole:
     def _refuse_non_finite(self, values: Tensor, piece: Any) -> None:
         if not bool(torch.isfinite(values).all()):
             raise ForgetlessError(overflow(self.target, piece))
-
-    def _compare(self, batch: Any, values: Tensor) -> None:
-        """Once, for the first samples of a batch that is more than the two which were tried: are they as alone?"""
-        if self._compared or len(values) <= 2:
-            return
-        self._compared = True
-        with torch.no_grad():
-            alone = torch.cat([self.target.values(batches.rows(batch, n, n + 1)) for n in (0, 1)])
-        tolerance = 5e-2 if values.element_size() < 4 else 1e-3
-        if float((values[:2] - alone).abs().max()) > tolerance * float(alone.abs().max()):
-            raise ForgetlessError(coupling(self.target, batch, tolerance))
 
     def _demote(self, unruled: dict[str, str]) -> None:
         """A later batch took another path than the first two samples did: measure what it lost one by one."""

@@ -37,6 +37,7 @@ def fisher(
     exclude: str | Iterable[str] = (),
     batch_size: int | None = None,
     until: Until = None,
+    prove: bool = True,
     progress: bool = True,
 ) -> Importance:
     """Measure the diagonal Fisher information of a classifier, exact per sample.
@@ -63,6 +64,7 @@ def fisher(
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
         batch_size: samples at a time, for memory; it never changes the numbers.
         until: stop early; see `forgetless.mas`.
+        prove: check samples against themselves alone; see `forgetless.mas`.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -74,7 +76,7 @@ def fisher(
     """
     network = Network.of(model, exclude)
     made = estimator(network, labels=labels, seed=seed, output=output, forward=forward)
-    return measure(network, data, made, into=into, batch_size=batch_size, until=until, progress=progress)
+    return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
 def estimator(

@@ -35,6 +35,7 @@ def local_mas(
     exclude: str | Iterable[str] = (),
     batch_size: int | None = None,
     until: Until = None,
+    prove: bool = True,
     progress: bool = True,
 ) -> Importance:
     """Measure the local importance of every parameter on unlabeled data (l-MAS), modulus per sample.
@@ -61,6 +62,7 @@ def local_mas(
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
         batch_size: samples at a time, for memory; it never changes the numbers.
         until: stop early; see `forgetless.mas`.
+        prove: check samples against themselves alone; see `forgetless.mas`.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -71,7 +73,7 @@ def local_mas(
     """
     network = Network.of(model, exclude)
     made = estimator(network, output=output, forward=forward)
-    return measure(network, data, made, into=into, batch_size=batch_size, until=until, progress=progress)
+    return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
 def estimator(network: Network, *, output: Select = None, forward: Forward | None = None) -> Estimator:
