@@ -231,7 +231,7 @@ CASES: dict[str, Case] = {
         {},
         r"'weight' is on the meta device and has no values",
     ),
-    "a batch size of zero": (lambda: nn.Linear(4, 4), x(), {"batch_size": 0}, "batch_size must be at least 1, not 0"),
+    "a batch size of zero": (lambda: nn.Linear(4, 4), x(), {"batch_size": 0}, "batch_size must be a whole number of 1 or more, not 0"),
     "a relative error out of range": (lambda: nn.Linear(4, 4), x(), {"until": 1.5}, "until must be a relative error"),
     "a model that does not take the data": (
         lambda: nn.Linear(4, 4),
@@ -269,7 +269,7 @@ def test_an_importance_of_another_model_or_estimator() -> None:
     with pytest.raises(ForgetlessError, match=r"it lacks 'weight', 'bias', has 'head\.weight' besides"):
         forgetless.mas(nn.Linear(4, 4), data, into=named, progress=False)
     local_mas = forgetless.local_mas(nn.Linear(4, 4), data, progress=False)
-    with pytest.raises(ForgetlessError, match="an importance by 'hebbian' cannot be merged with one by 'mas'"):
+    with pytest.raises(ForgetlessError, match="an importance by 'local-mas' cannot be merged with one by 'mas'"):
         forgetless.mas(nn.Linear(4, 4), data, into=local_mas, progress=False)
     with pytest.raises(ForgetlessError, match=r"until= needs an into= that was itself measured with until="):
         forgetless.mas(nn.Linear(4, 3), data, into=other, until=0.5, progress=False)
