@@ -9,19 +9,32 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
-from importlib.resources import files
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
-PACKAGE = files("forgetless")
+PACKAGE = Path(str(importlib.util.find_spec("forgetless").origin)).parent
 #: Read while the library runs.
 DATA = ("py.typed", "lab/report/page.html", "lab/report/page.css")
-COMPILED = ("forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull")
+COMPILED = ("measure/kernels/parts/_modulus", "protect/optimizers/_pull")
+
+
+
+def loads(name: str) -> bool:
+    """Whether the extension module is there and Python can load it; no other module is imported."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = PACKAGE / f"{name}{suffix}"
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
+            return spec is not None and importlib.util.module_from_spec(spec) is not None
+    return False
+
 
 version = importlib.metadata.version("forgetless")
 said = subprocess.run(["forgetless", "--version"], capture_output=True, text=True, check=True).stdout.strip()
 faults = [] if said == version else [f"forgetless --version says {said}, and {version} is installed"]
-faults += [f"{name} is missing" for name in DATA if not PACKAGE.joinpath(name).is_file()]
+faults += [f"{name} is missing" for name in DATA if not (PACKAGE / name).is_file()]
 if "--compiled" in sys.argv[1:]:
-    faults += [f"{name} was not compiled" for name in COMPILED if importlib.util.find_spec(name) is None]
+    faults += [f"{name} is not compiled or does not load" for name in COMPILED if not loads(name)]
 if faults:
     sys.exit("check_install: " + "; ".join(faults))
 print(f"forgetless {version} is whole")
