@@ -18,7 +18,6 @@ DATA = ("py.typed", "lab/report/page.html", "lab/report/page.css")
 COMPILED = ("measure/kernels/parts/_modulus", "protect/optimizers/_pull")
 
 
-
 def loads(name: str) -> bool:
     """Whether the extension module is there and Python can load it; no other module is imported."""
     for suffix in EXTENSION_SUFFIXES:
