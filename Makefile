@@ -1,5 +1,5 @@
 # Everything happens inside this clone: packages in .venv, caches in .cache, results in runs.
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint pages clean
 
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export TMPDIR := $(CURDIR)/.cache/tmp
@@ -14,6 +14,7 @@ help:
 	@echo "make demo   learn five tasks with and without protection; about 3 minutes after the packages are there"
 	@echo "make test   check style, types and tests"
 	@echo "make lint   check style and types only"
+	@echo "make pages  make the pages that come from committed runs anew"
 	@echo "make clean  remove packages and caches, keep runs/"
 
 demo:
@@ -29,6 +30,10 @@ lint:
 # One thread per process: the tests are many small ones, and two processes share the cores.
 test: lint
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 -o cache_dir=.cache/pytest
+
+pages:
+	@scripts/setup.sh dev
+	scripts/pages.sh
 
 clean:
 	rm -rf .venv .cache build dist src/*.egg-info

@@ -45,7 +45,7 @@ OPTIMIZERS = [
     (optim.AdamW, {"fused": True, "maximize": True}),
     (optim.RMSprop, {"momentum": 0.5}),
     (optim.Adafactor, {}),
-    (optim.Muon, {}),
+    *([(optim.Muon, {})] if hasattr(optim, "Muon") else []),  # since torch 2.9
 ]
 
 
@@ -55,7 +55,7 @@ def test_it_trains_as_the_penalty_in_the_loss_does(cls, options, closures):
     ends = []
     for how in ("gradient", "loss"):
         model = Net()
-        if cls is optim.Muon:  # which takes matrices only
+        if cls.__name__ == "Muon":  # which takes matrices only
             for layer in (model.first, model.last):
                 layer.bias.requires_grad_(False)
         parameters = [p for p in model.parameters() if p.requires_grad]
