@@ -209,7 +209,9 @@ class Tape(TorchFunctionMode):
             return None, f"which rows belong to which sample is not known after {rows.lost}"
         if rows is None or rows.of is None:
             return Samples(self._count, *self._axes.get(names[0], (0, False))), ""
-        if rows.axis is None or bool((rows.of < 0).any()):
+        if rows.axis is None:  # one sample's, without an axis for it
+            return None, ""
+        if bool((rows.of < 0).any()):
             return None, "some of its rows belong to no sample"
         return Samples(self._count, rows.axis, of=rows.of), ""
 
