@@ -186,7 +186,7 @@ CASES: dict[str, Case] = {
         "NaN or Inf: batch 1, sample 2",
     ),
     "an activation that is NaN": (
-        by(lambda m, x: m.root(m.lin(x) - 9), root=By(lambda m, x: m.lin(x).sqrt())),
+        by(lambda m, x: m.root(m.lin(x) - 9), root=By(lambda m, x: (-1 - m.lin(x).square()).sqrt())),
         x(),
         {},
         r"the output of 'root' \(By\) is NaN or Inf for these inputs",
