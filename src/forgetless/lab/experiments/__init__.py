@@ -18,7 +18,7 @@ from forgetless.lab.experiments import (
     split_mnist,
     split_tiny_imagenet,
 )
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.model.parameters import listing
 
 EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {

@@ -10,7 +10,7 @@ import functools
 import math
 
 from forgetless.lab.experiments.parts import digits
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.task import Recipe, Task
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 0))

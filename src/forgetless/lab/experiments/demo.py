@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe, Task
 

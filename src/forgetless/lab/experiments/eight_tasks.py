@@ -10,7 +10,7 @@ from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts import omega as measuring
 from forgetless.lab.experiments.parts import pairs as two_tasks
 from forgetless.lab.networks.pretrained import pretrained
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe

@@ -12,7 +12,7 @@ import torch
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import comparison, digits
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe, Task
 from forgetless.learn.train import derive, permutation

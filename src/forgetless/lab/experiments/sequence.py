@@ -9,7 +9,7 @@ from pathlib import Path
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe
 from forgetless.model.parameters import listing

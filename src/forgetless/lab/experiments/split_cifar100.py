@@ -14,7 +14,7 @@ from typing import Any
 from forgetless.lab.experiments.parts import comparison
 from forgetless.lab.experiments.parts.splitting import split
 from forgetless.lab.networks.scratch import wide_resnet
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.learn.task import Recipe
 
 CLASSES, SIZE = 20, 32

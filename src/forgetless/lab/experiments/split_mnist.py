@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import comparison, digits
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.learn.heads import SCENARIOS, MultiHead
 from forgetless.learn.task import Recipe, Task
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from forgetless.lab.published.mas_2018 import MEASURED_ON, PAIRS, TITLES, TWO_TASKS
 from forgetless.lab.results import summarize
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.learn.task import Task
 
 TASKS = ("flowers", "scenes", "birds")

@@ -1,32 +1,22 @@
-"""What runs found: the content of `results.json`, checked, and summed up over seeds.
-
-    {"experiment": name, "tasks": [names], "environment": {…},
-     "runs": [{"method", "seed", "strength", "accuracy": [[R rows]], "seconds": {…}}]}
-
-`accuracy` is the matrix R: row i holds the accuracy (0 … 1) on every task after learning task i, `null` where it is
-unknown (a task that has no head yet). A run that learned the tasks in another order than `tasks` names it in `learned`;
-its rows and columns follow that order.
-"""
+"""Results summed up by method: means and standard deviations over seeds and orders."""
 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.lab.results.content import check
 from forgetless.learn import metrics
 
 #: What the two ends of the scale are, for readers who meet the methods for the first time.
 MEANING = {
-    "finetune": "learns on without protection, so it forgets",
-    "frozen": "holds the backbone still and trains new heads only, so it cannot forget",
-    "mas": "protects the weights that matter and learns with the rest",
+    "finetune": "trains on without protection, so it forgets",
+    "frozen": "freezes the backbone and trains new heads only, so it cannot forget",
+    "mas": "protects the weights that matter and trains the rest",
 }
 
 
@@ -38,20 +28,20 @@ class Estimate:
     sd: float | None = None
 
     def percent(self) -> str:
-        """The estimate for people: `"61.3"` or `"61.3 ± 2.1"`, in percent."""
+        """The estimate as text, in percent: `"61.3"` or `"61.3 ± 2.1"`."""
         # Adding 0.0 turns a rounded -0.0 into 0.0.
         text = f"{round(100 * self.mean, 1) + 0.0:.1f}"
         return text if self.sd is None else f"{text} ± {100 * self.sd:.1f}"
 
 
 def percent(estimate: Estimate | None) -> str:
-    """The estimate for people, a dash for an unknown one."""
+    """The estimate as text, in percent; a dash for an unknown one."""
     return "–" if estimate is None else estimate.percent()
 
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over all its runs. Quantities no run knows are `None`.
+    """One method over all its runs. A quantity that is unknown for a run is `None`.
 
     Attributes:
         method: its name.
@@ -59,7 +49,7 @@ class MethodSummary:
         strengths: the different λ its runs used, `None` left out.
         matrix: R over runs, T × T; row and column i are the task that was learned i-th.
         learned: each task's accuracy when it was learned, in the order of `Summary.tasks`.
-        now: what is left of each task after the last one, in the same order.
+        now: each task's accuracy after the last one, in the same order.
         so_far: after each task, the mean accuracy over the tasks learned so far.
         average_learned: the mean of `learned` over the tasks.
         average: the mean of `now` over the tasks (ACC).
@@ -113,72 +103,6 @@ class Summary:
         counts = sorted({len(method.seeds) for method in self.methods})
         number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         return f"{number} {'seed' if self.places == self.tasks else 'run'}{'s' * (counts != [1])}"
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """Read and check a `results.json`; `path` is the file or the run directory that holds it.
-
-    Raises:
-        ForgetlessError: the file is missing, damaged or not the results of an experiment.
-    """
-    path = Path(path)
-    path = path / "results.json" if path.is_dir() else path
-    content = files.read_json(path)
-    try:
-        check(content)
-    except ForgetlessError as error:
-        raise ForgetlessError(f"{path} does not hold results: {error}") from error
-    return content  # type: ignore[no-any-return]
-
-
-def check(results: Any) -> None:
-    """Refuse anything that is not the content of a `results.json`.
-
-    Raises:
-        ForgetlessError: naming the field that is missing or wrong.
-    """
-    fields = {"experiment": str, "tasks": list, "runs": list, "environment": dict}
-    if not isinstance(results, Mapping):
-        raise ForgetlessError("the whole is not a JSON object.")
-    for name, kind in fields.items():
-        if not isinstance(results.get(name), kind):
-            raise ForgetlessError(f"the field {name!r} is missing or not a {kind.__name__}.")
-    tasks = results["tasks"]
-    if not tasks or not all(isinstance(task, str) for task in tasks):
-        raise ForgetlessError("'tasks' is not a list of one or more names.")
-    for number, run in enumerate(results["runs"]):
-        _check_run(run, tasks, f"run {number}")
-
-
-def _check_run(run: Any, names: list[str], where: str) -> None:
-    if not isinstance(run, Mapping) or not isinstance(run.get("method"), str):
-        raise ForgetlessError(f"{where} names no method.")
-    if not _is_integer(run.get("seed")):
-        raise ForgetlessError(f"{where} has no integer seed.")
-    if run.get("strength") is not None and not _is_number(run["strength"]):
-        raise ForgetlessError(f"{where} has a strength that is neither a number nor null.")
-    seconds = run.get("seconds", {})
-    if not isinstance(seconds, Mapping) or not all(map(_is_number, seconds.values())):
-        raise ForgetlessError(f"{where} has 'seconds' that are not numbers by name.")
-    learned = run.get("learned", names)
-    if not isinstance(learned, list) or sorted(learned, key=str) != sorted(names):
-        raise ForgetlessError(f"{where} has a 'learned' that is no order of the tasks.")
-    rows, tasks = run.get("accuracy"), len(names)
-    if not isinstance(rows, list) or len(rows) != tasks:
-        raise ForgetlessError(f"{where} has no accuracy matrix of {tasks} rows, one per task.")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != tasks:
-            raise ForgetlessError(f"{where} has an accuracy row that is not {tasks} entries long.")
-        if not all(entry is None or (_is_number(entry) and 0 <= entry <= 1) for entry in row):
-            raise ForgetlessError(f"{where} has an accuracy that is neither null nor between 0 and 1.")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def summarize(results: Mapping[str, Any]) -> Summary:

@@ -1,8 +1,8 @@
-"""Jobs shared out among the processes that torchrun started, on one machine or on several with one file system.
+"""Jobs shared among the processes that torchrun started, on one machine or on several with one file system.
 
 Every process takes the next job when it has done one; they never wait for each other inside a job. The first process
-plans, keeps the run directory and gathers what the others find; it learns of them through the store that torchrun's
-processes meet at.
+leads: it plans, keeps the run directory and gathers what the others find, through the store that torchrun's processes
+share.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import torch
 from torch.distributed.rendezvous import rendezvous
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.parallel import PAUSE, Job, Work, now_and_then, take_gpu
+from forgetless.lab.running.jobs import PAUSE, Found, Job, Work, now_and_then, take_gpu
 from forgetless.learn.train import Progress
 
 _PATIENCE = timedelta(days=1)  # for a plan: the first process may have pictures to decode
 
 
-class Team:
+class Torchrun:
     """The processes that torchrun started.
 
     Args:
-        store: where they meet.
+        store: shared by all of them.
         rank: of this process; 0 is the first.
         size: how many they are.
     """
 
     def __init__(self, store: Any, rank: int, size: int) -> None:
-        self.store, self.rank, self.size = store, rank, size
+        self.store, self.rank, self.size, self.leads = store, rank, size, rank == 0
         self._looked = 0.0
 
     @classmethod
-    def join(cls) -> Team | None:
-        """The team that the environment tells of, and a GPU of its own for this process; None if it is on its own.
+    def join(cls) -> Torchrun | None:
+        """The processes that the environment variables describe, with a GPU for this one; None without torchrun.
 
         Raises:
-            ForgetlessError: the environment tells of several processes, and not where they meet.
+            ForgetlessError: WORLD_SIZE says several processes, and they cannot meet.
         """
         size = os.environ.get("WORLD_SIZE", "1")
         if size == "1":
@@ -57,18 +58,18 @@ class Team:
         take_gpu(int(os.environ.get("LOCAL_RANK", rank)))
         return cls(store, rank, count)
 
-    def done(
+    @property
+    def threads(self) -> int:
+        """As many as torch uses in each process."""
+        return torch.get_num_threads()
+
+    def run(
         self, works: Mapping[str, Work], jobs: Sequence[Job], tell: Callable[[Job, Progress], None]
-    ) -> Iterator[tuple[Job, dict[str, Any]]]:
-        """Do the jobs together; for the first process. Yields each with what it found.
+    ) -> Iterator[tuple[Job, Found]]:
+        """See `Runner.run`.
 
-        What others have found is yielded between this process's own jobs. Lost on the way, it is not lost: the job's
-        checkpoint holds it.
-
-        Args:
-            works: folder → what does its jobs.
-            jobs: in the order in which to begin them.
-            tell: called here with a job and its progress, whoever does it.
+        What others have found is yielded between this process's own jobs. A result that is not reported, because a
+        process ended, is recovered from the job's checkpoint by the next `--resume`.
         """
         self.store.set("jobs", json.dumps([dataclasses.astuple(job) for job in jobs]))
         left = set(range(len(jobs)))
@@ -88,7 +89,7 @@ class Team:
             time.sleep(PAUSE)
 
     def serve(self, works: Mapping[str, Work]) -> None:
-        """Do jobs until there are none left; for every other process."""
+        """See `Runner.serve`."""
         self.store.wait(["jobs"], _PATIENCE)
         jobs = [Job(*each) for each in json.loads(self.store.get("jobs"))]
         for number in self._numbers(len(jobs)):
@@ -106,15 +107,15 @@ class Team:
         while (number := self.store.add("begun", 1) - 1) < jobs:
             yield number
 
-    def _found(self, jobs: Sequence[Job], left: set[int]) -> Iterator[tuple[Job, dict[str, Any]]]:
-        """What others have found since; takes it from `left`."""
+    def _found(self, jobs: Sequence[Job], left: set[int]) -> Iterator[tuple[Job, Found]]:
+        """What others have found since the last call; removes it from `left`."""
         for number in sorted(left):
             if self.store.check([f"found {number}"]):
                 left.discard(number)
                 yield jobs[number], json.loads(self.store.get(f"found {number}"))
 
     def _look(self, tell: Callable[[Job, Progress], None]) -> None:
-        """Tell where the others are."""
+        """Pass on the progress of the others."""
         if time.monotonic() - self._looked < PAUSE:
             return
         for rank in range(1, self.size):
