@@ -1,6 +1,6 @@
-"""Hsu, Liu, Ramasamy, Kira, "Re-evaluating Continual Learning Scenarios: A Categorization and Case for Strong Baselines".
+"""Hsu, Liu, Ramasamy, Kira, "Re-evaluating Continual Learning Scenarios", 2018, arXiv 1810.12488.
 
-2018, arXiv 1810.12488. What the paper leaves open is taken from the authors' public code. Rows have our names of the
+What the paper leaves open is taken from the authors' public code. Rows have our names of the
 methods; accuracies are in percent.
 """
 

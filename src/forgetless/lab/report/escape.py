@@ -9,5 +9,5 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|#~&!@$]|:(?=//)|(?<=[wW]{3})\.|(?<![^\W_])_|
 
 
 def escaped(text: str) -> str:
-    """`text` for a line or a table cell of Markdown, shown letter by letter: no table, tag, link or code comes of it."""
+    """`text` for a line or a table cell of Markdown, shown as it is: it makes no cell, tag, link or code."""
     return _SPECIAL.sub(lambda found: "\\" + found.group(), text)

@@ -85,8 +85,8 @@ def _collected(
             dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
             if dead:
                 raise ForgetlessError(
-                    f"a worker process ended with exit code {dead[0].exitcode} (out of memory?); finished runs are kept: "
-                    "continue with --resume."
+                    f"a worker process ended with exit code {dead[0].exitcode} (out of memory?); finished runs are "
+                    "kept: continue with --resume."
                 ) from None
             continue
         if kind == "progress":

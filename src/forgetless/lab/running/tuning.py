@@ -53,7 +53,7 @@ class Tuning:
             network: seed → the network at the start.
             tasks: the stream.
             recipe: how each task is learned.
-            folder: where the trials are kept, in a file named after the method; those that are in it are not made again.
+            folder: where the trials are kept, in a file named after the method; those in it are not repeated.
             on_trial: called with the position of the task, from 0, and each new trial.
 
         Raises:
