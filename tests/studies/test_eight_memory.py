@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.task import Recipe
 from streams import network as small
 from streams import stream

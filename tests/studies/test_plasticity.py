@@ -12,7 +12,7 @@ import torch
 
 from forgetless import KeepAgreement
 from forgetless.lab import results
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.methods.mas import MAS
 from forgetless.learn.metrics import forgetting_mas
 from forgetless.learn.task import Recipe

@@ -10,7 +10,7 @@ from forgetless.lab.experiments.authors_demo import AuthorsDemo
 from forgetless.lab.experiments.demo import Demo
 from forgetless.lab.experiments.eight_tasks import EightTasks
 from forgetless.lab.experiments.mas_2018 import MAS2018
-from forgetless.lab.experiments.parts.settings import Settings
+from forgetless.lab.experiments.parts.settings import Settings, with_paths
 from forgetless.lab.experiments.permuted_mnist import PermutedMNIST
 from forgetless.lab.experiments.sequence import PictureSequence
 from forgetless.lab.experiments.split_cifar100 import SplitCIFAR100
@@ -48,4 +48,4 @@ def create(name: str, **options: Any) -> Settings:
         raise ForgetlessError(f"the experiment {name!r} has no option {listing(unknown)}; it has {listing(known)}.")
     if missing:
         raise ForgetlessError(f"the experiment {name!r} needs {listing(missing)}.")
-    return EXPERIMENTS[name](**options)
+    return EXPERIMENTS[name](**with_paths(EXPERIMENTS[name], options))

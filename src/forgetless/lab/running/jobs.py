@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -47,6 +47,7 @@ Found = dict[str, Any]  # a run's entry in `results.json`
 Work = Callable[[Job, Tell], Found]
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Something that does jobs.
 

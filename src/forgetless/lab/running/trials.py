@@ -60,7 +60,7 @@ class Trials:
         if held != self._settings or not isinstance(rows, list):
             differing = [key for key in {**held, **self._settings} if held.get(key) != self._settings.get(key)]
             raise ForgetlessError(
-                f"{path} holds another search ({', '.join(differing) or 'no trials'} differ); remove it, or choose "
+                f"{path} holds another search (different: {', '.join(differing) or 'no trials'}); remove it, or choose "
                 "another --out."
             )
         return {(float(rate), float(strength)): float(accuracy) for rate, strength, accuracy in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,11 +58,8 @@ class Settings(ABC):
     NAME: ClassVar[str]
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
         for each in dataclasses.fields(self):
-            value = _converted(getattr(self, each.name), hints[each.name])
-            object.__setattr__(self, each.name, value)
-            if value is not None:
+            if (value := getattr(self, each.name)) is not None:
                 _refuse(each, value)
 
     @abstractmethod
@@ -103,13 +100,16 @@ def option_name(each: dataclasses.Field[Any]) -> str:
     return "--" + (each.metadata["option"] or each.name).replace("_", "-")
 
 
-def _converted(value: Any, kind: Any) -> Any:
-    """Paths may be given as text."""
-    if value is None:
-        return None
-    if kind in (Path, Path | None):
-        return Path(value)
-    return tuple(map(Path, value)) if kind == tuple[Path, ...] else value
+def with_paths(kind: type[Settings], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with a path wherever the settings have one; it may be given as text, and several in any sequence."""
+    hints = typing.get_type_hints(kind)
+
+    def converted(value: Any, hint: Any) -> Any:
+        if value is not None and hint in (Path, Path | None):
+            return Path(value)
+        return tuple(map(Path, value)) if hint == tuple[Path, ...] else value
+
+    return {name: converted(value, hints[name]) for name, value in options.items()}
 
 
 def _refuse(each: dataclasses.Field[Any], value: Any) -> None:

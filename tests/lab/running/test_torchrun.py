@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from forgetless.errors import ForgetlessError
-from forgetless.lab.running.run import Experiment, run, run_all
-from forgetless.lab.running.team import Team
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.run import run
+from forgetless.lab.running.torchrun import Torchrun
 from forgetless.learn.task import Recipe
 from streams import network, stream
 
@@ -21,21 +21,21 @@ NAMES = ["finetune", "mas"]
 SCRIPT = """
 import dataclasses, json, os, sys
 sys.path[:0] = {path!r}
-import test_team
+import test_torchrun
 from forgetless.lab.running.run import run_all
-from forgetless.lab.running.team import Team
+from forgetless.lab.running.torchrun import Torchrun
 
-team = Team.join()
+group = Torchrun.join()
 seen = set()
-recipe = dataclasses.replace(test_team.EXPERIMENT.recipe, lr={lr!r})
-experiment = dataclasses.replace(test_team.EXPERIMENT, recipe=recipe)
+recipe = dataclasses.replace(test_torchrun.EXPERIMENT.recipe, lr={lr!r})
+experiment = dataclasses.replace(test_torchrun.EXPERIMENT, recipe=recipe)
 found = run_all(
-    {{"": experiment}}, test_team.NAMES, [1, 2, 3], {out!r}, team=team,
+    {{"": experiment}}, test_torchrun.NAMES, [1, 2, 3], {out!r}, runner=group,
     on_progress=lambda job, progress: seen.add(job.stem),
 )
-if team.rank == 0:
+if group.rank == 0:
     assert len(found[""]["runs"]) == 6
-    print(json.dumps({{"seen": sorted(seen), "begun": team.store.add("begun", 0)}}))
+    print(json.dumps({{"seen": sorted(seen), "begun": group.store.add("begun", 0)}}))
 else:
     assert found == {{}} and not seen
 """
@@ -71,12 +71,10 @@ def test_what_a_run_raises_ends_all_of_them(tmp_path: Path) -> None:
     assert "lower lr (now 1e+30) or set clip" in ended.stderr
 
 
-def test_a_process_of_a_team_does_one_run_at_a_time(tmp_path: Path) -> None:
-    with pytest.raises(ForgetlessError, match=r"^torchrun started 4 processes, which do a run each: leave out --proc"):
-        run_all({"": EXPERIMENT}, NAMES, [1], tmp_path / "out", processes=2, team=Team(None, 0, 4))
-    assert not (tmp_path / "out").exists()
-
-
-def test_on_its_own_a_process_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_there_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert Team.join() is None
+    assert Torchrun.join() is None
+
+
+def test_the_first_process_leads() -> None:
+    assert [Torchrun(None, rank, 2).leads for rank in range(2)] == [True, False]

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import math
-import statistics
-from typing import Any
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.experiments.parts.comparison import paired, quantile, table, verdict
+from forgetless.lab.results.paired import _students_t, has_intervals, paired
 
 
 @pytest.mark.parametrize(
@@ -26,7 +25,7 @@ from forgetless.lab.experiments.parts.comparison import paired, quantile, table,
     ],
 )
 def test_students_t(probability: float, freedom: int, expected: float) -> None:
-    assert quantile(probability, freedom) == pytest.approx(expected, abs=1e-4)
+    assert _students_t(probability, freedom) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_paired_difference_by_hand() -> None:
@@ -56,25 +55,9 @@ def test_what_cannot_be_compared() -> None:
     assert math.isnan(alone.effect)
 
 
-@pytest.mark.parametrize(("mean", "expected"), [(98.0, "within"), (99.6, "above"), (97.9, "**below**")])
-def test_verdicts(mean: float, expected: str) -> None:
-    assert verdict([mean - 1, mean + 1], (98.75, 0.8)) == expected
-
-
-def run(method: str, seed: int, end: float, strength: float | None = None) -> dict[str, Any]:
-    return {"method": method, "seed": seed, "strength": strength, "accuracy": [[1.0, None], [end, 1.0]]}
-
-
-def test_the_table_has_published_and_ours_side_by_side() -> None:
-    runs = [run("mas", 0, 0.9, 1.0), run("mas", 1, 0.8, 1.0), run("finetune", 0, 0.5), run("finetune", 1, 0.6)]
-    text = table({"task": {"runs": runs}, "class": {"runs": []}}, {"task": {"finetune": (80.0, 3.0), "joint": (99, 1)}})
-    lines = text.splitlines()
-    assert lines[0].startswith("**task-incremental**")
-    assert len(lines) == 6
-    # the differences are 20 and 10 percent, of the means over two tasks
-    half = 12.7062 * statistics.stdev([20.0, 10.0]) / math.sqrt(2)
-    assert lines[4] == (
-        "| finetune | – | 80.00 ± 3.00 | 77.50 ± 3.54 | 2 | within | 45.00 ± 7.07 "
-        f"| +15.00 [{15 - half:+.2f}, {15 + half:+.2f}] | {15 / statistics.stdev([20.0, 10.0]):.1f} |"
-    )
-    assert lines[5].startswith("| mas | 1 | – | 92.50 ± 3.54 | 2 | – | 15.00 ± 7.07 | – | – |")
+def test_without_scipy_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    with pytest.raises(ForgetlessError) as caught:
+        paired({1: 3.0, 2: 4.0}, {1: 2.0, 2: 2.0})
+    assert str(caught.value) == "confidence intervals need scipy: pip install 'forgetless[vision]'."
+    assert has_intervals()  # it is installed where the tests run

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import statistics
 from pathlib import Path
@@ -124,7 +123,7 @@ def test_percent(estimate: Estimate, text: str) -> None:
 
 
 def test_read_takes_the_file_or_its_folder(content: Content, tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps(content))
+    results.write(tmp_path / "results.json", content)
     assert results.read(tmp_path) == results.read(tmp_path / "results.json") == content
 
 

@@ -15,8 +15,11 @@ import torch
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
-from forgetless.lab.running.parallel import Job, take_gpu
-from forgetless.lab.running.run import Experiment, order_of, run
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.jobs import Job, take_gpu
+from forgetless.lab.running.processes import Processes
+from forgetless.lab.running.run import run
+from forgetless.lab.running.work import order_of
 from forgetless.learn.task import Recipe
 from forgetless.learn.train import Progress
 from streams import dying, network, stream
@@ -43,7 +46,7 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
         NAMES,
         [1, 2],
         tmp_path / "out",
-        processes=2,
+        runner=Processes(2),
         on_plan=jobs.extend,
         on_progress=on_progress,
         **options,
@@ -58,9 +61,9 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
 
 
 def test_the_last_run_left_to_several_processes_is_done_in_one_of_them_too(tmp_path: Path) -> None:
-    """In this one it would have all the threads, and end with other bits than in one go."""
+    """In this process it would have all the threads, and end with other bits."""
     with pytest.raises(ForgetlessError, match="ended with exit code 7"):
-        run(dataclasses.replace(EXPERIMENT, network=dying), ["finetune"], [1], tmp_path, processes=2)
+        run(dataclasses.replace(EXPERIMENT, network=dying), ["finetune"], [1], tmp_path, runner=Processes(2))
 
 
 def test_an_order_is_decided_by_its_number_alone(tmp_path: Path) -> None:
@@ -81,17 +84,16 @@ def test_an_order_is_decided_by_its_number_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_a_run_raises_is_raised_here_and_others_are_kept(processes: int, tmp_path: Path) -> None:
+    runner = Processes(processes) if processes > 1 else None
     diverging = dataclasses.replace(EXPERIMENT, recipe=dataclasses.replace(EXPERIMENT.recipe, lr=1e30))
     with pytest.raises(ForgetlessError, match="lower lr"):
-        run(diverging, NAMES, [1], tmp_path / "out", processes=processes)
+        run(diverging, NAMES, [1], tmp_path / "out", runner=runner)
 
 
 def test_a_process_that_dies_is_noticed(tmp_path: Path) -> None:
     lethal = dataclasses.replace(EXPERIMENT, network=dying)
-    with pytest.raises(
-        ForgetlessError, match=r"^a process that did the work ended with exit code 7 \(out of memory\?\)"
-    ):
-        run(lethal, NAMES, [1], tmp_path / "out", processes=2)
+    with pytest.raises(ForgetlessError, match=r"^a worker process ended with exit code 7 \(out of memory\?\)"):
+        run(lethal, NAMES, [1], tmp_path / "out", runner=Processes(2))
 
 
 def test_what_cannot_be_sent_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_what_cannot_be_sent_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         ForgetlessError, match=r"^this experiment cannot run in several processes \(.*\); use --processes 1\.$"
     ):
-        run(local, NAMES, [1], tmp_path / "out", processes=2)
+        run(local, NAMES, [1], tmp_path / "out", runner=Processes(2))
 
 
 def test_ctrl_c_saves_every_run_and_resumes_to_the_same_result(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_ctrl_c_saves_every_run_and_resumes_to_the_same_result(tmp_path: Path) -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(slow, NAMES, [1, 2], tmp_path / "out", processes=2, on_progress=press)
+        run(slow, NAMES, [1, 2], tmp_path / "out", runner=Processes(2), on_progress=press)
     left = [path for path in (tmp_path / "out" / "checkpoints").iterdir() if path.suffix == ".safetensors"]
     assert left
     found = run(slow, NAMES, [1, 2], tmp_path / "out", resume=True)
@@ -124,7 +126,9 @@ def test_nobody_works_on_when_the_parent_is_killed(tmp_path: Path) -> None:
 import sys, os, signal, dataclasses
 sys.path[:0] = {[str(Path(__file__).parents[2] / "support"), str(Path(__file__).parent), *sys.path]!r}
 from streams import network, stream
-from forgetless.lab.running.run import Experiment, run
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.run import run
+from forgetless.lab.running.processes import Processes
 from forgetless.learn.task import Recipe
 def die(job, progress):
     if progress.step >= 2:
@@ -133,7 +137,7 @@ def die(job, progress):
         os.kill(os.getpid(), signal.SIGKILL)
 if __name__ == "__main__":
     experiment = Experiment("small", stream(3), network, Recipe(0.1, 100000, 24))
-    run(experiment, ["finetune", "mas"], [1], {str(tmp_path / "out")!r}, processes=2, on_progress=die)
+    run(experiment, ["finetune", "mas"], [1], {str(tmp_path / "out")!r}, runner=Processes(2), on_progress=die)
 """
     (tmp_path / "script.py").write_text(script)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "support")}
@@ -154,10 +158,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("option", "value"), [("orders", 0), ("processes", 0)])
-def test_numbers_that_make_no_sense(option: str, value: int, tmp_path: Path) -> None:
-    with pytest.raises(ForgetlessError, match=r"^orders and processes must be at least 1, not "):
-        run(EXPERIMENT, NAMES, [1], tmp_path / "out", **{option: value})
+def test_numbers_that_make_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(ForgetlessError, match=r"^orders must be at least 1, not 0\.$"):
+        run(EXPERIMENT, NAMES, [1], tmp_path / "out", orders=0)
+    with pytest.raises(ForgetlessError, match=r"^processes must be at least 1, not 0\.$"):
+        Processes(0)
 
 
 def test_a_strength_found_for_every_task(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_a_strength_found_for_every_task(tmp_path: Path) -> None:
     assert all(each > 0 for each in protected["strengths"][1:])
     assert protected["strength"] == protected["strengths"][-1]
     assert protected["trials"] >= 4
-    again = run(EXPERIMENT, ["mas"], [1], tmp_path / "again", strength="auto", processes=1)
+    again = run(EXPERIMENT, ["mas"], [1], tmp_path / "again", strength="auto")
     assert again["runs"][0]["accuracy"] == protected["accuracy"]
     with pytest.raises(ForgetlessError, match=r"^the strength must be a number or 'auto', not 'much'\.$"):
         run(EXPERIMENT, ["mas"], [1], tmp_path / "x", strength="much")
@@ -179,9 +184,9 @@ def test_settings_of_an_experiment(tmp_path: Path) -> None:
     experiment = dataclasses.replace(EXPERIMENT, methods=["mas", "er"], settings=settings)
     found = run(experiment, None, [1], tmp_path / "out")
     assert [(each["method"], each["strength"]) for each in found["runs"]] == [("mas", 0.25), ("er", 1.0)]
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["settings"] == settings
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["methods"] == settings
     other = dataclasses.replace(experiment, settings={**settings, "er": {"memory": 6}})
-    with pytest.raises(ForgetlessError, match=r"settings\.er\.memory is 12 there and 6 here"):
+    with pytest.raises(ForgetlessError, match=r"methods\.er\.memory is 12 there and 6 here"):
         run(other, None, [1], tmp_path / "out")
 
 
