@@ -43,9 +43,9 @@ def holder(tmp_path: Path) -> Any:
     yield process
     process.kill()
     process.wait()
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        stream.close()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def test_a_second_process_is_refused_in_a_sentence(holder: Any, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class SplitCIFAR100(Settings):
     tasks: int = setting(5, help="How many tasks.", least=1)
     limit: int | None = images.limit_setting(None)
     epochs: int = setting(160, help="Passes over each task.", least=1)
-    depth: int = setting(28, help="Layers of the network: 10, 16, 22, 28, …", least=10)
+    depth: int = setting(28, help="Layers of the network: 10, 16, 22, 28 and so on.", least=10)
     skip_bad: bool = images.skip_setting()
     cache: Path = images.cache_setting()
 

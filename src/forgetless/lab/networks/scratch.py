@@ -1,6 +1,6 @@
 """Convolutional networks of the benchmarks that start from scratch, each a backbone: pictures → features.
 
-A backbone takes uint8 RGB `[N, 3, H, W]` as pictures are decoded. Its random augmentation in training draws from torch's
+A backbone takes uint8 RGB `[N, 3, H, W]` as pictures are decoded. Random augmentation in training draws from torch's
 global generator, which the loop seeds before each step.
 """
 
