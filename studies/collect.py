@@ -3,8 +3,8 @@
     python -m studies.collect runs/squeezenet eight-tasks/squeezenet
     python -m studies.collect runs/split-mnist split-mnist/published --data "MNIST, all 60,000 digits."
 
-The file is `results/NAME.json`; of a run of several experiments `results/NAME-PART.json` each, or `results/NAME/PART.json`
-where NAME ends with a slash. PART is the experiment's folder in the run directory.
+It writes `results/NAME.json`; for a run of several experiments, `results/NAME-PART.json` each, or
+`results/NAME/PART.json` if NAME ends with a slash. PART is the experiment's folder in the run directory.
 """
 
 from __future__ import annotations

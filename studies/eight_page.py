@@ -2,7 +2,7 @@
 
     python -m studies.eight_page
 
-It writes `docs/eight-tasks.md`, its figures, and the block "eight tasks" of README.md from `results/eight-tasks/*.json`,
+It writes `docs/eight-tasks.md`, its figures and the block "eight tasks" of README.md from `results/eight-tasks/*.json`,
 which `python -m studies.collect` makes of runs of `forgetless run eight-tasks` (with `--pairs`, `--omega`, `--network`,
 `--strength`, `--rise`, `--orders`): what each is, its config says. What has not been run is named as missing.
 """
@@ -48,11 +48,11 @@ figures and the table in the README from the runs in [`results/eight-tasks`](../
 *paper* are printed in Aljundi et al., ECCV 2018.
 
 **What differs from the paper.** The paper uses AlexNet and pictures of 224 pixels; here SqueezeNet 1.1 (or
-EfficientNet-Lite0) learns from pictures of {size} pixels, at most {limit} of a task, for {epochs} epochs. Scenes, birds,
-actions and digits are other, smaller sets; groceries replace aircraft. The paper's MAS has λ = 1; here strengths are found
-by stability decay on the second task for every method alike. The penalty acts as a proximal step after the optimizer's
-(the pull), and Ω is exact per sample. Levels of accuracy therefore cannot be compared with the paper's; how much each method
-forgets, and what that costs in accuracy on new tasks, can.
+EfficientNet-Lite0) learns from pictures of {size} pixels, at most {limit} of a task, for {epochs} epochs. Scenes,
+birds, actions and digits are other, smaller sets; groceries replace aircraft. The paper's MAS has λ = 1; here strengths
+are found by stability decay on the second task for every method alike. The penalty acts as a proximal step after the
+optimizer's (the pull), and Ω is exact per sample. Levels of accuracy therefore cannot be compared with the paper's; how
+much each method forgets, and what that costs in accuracy on new tasks, can.
 """
 
 
@@ -128,9 +128,9 @@ def _hindsight(found: Sequence[Found], methods: Sequence[MethodSummary]) -> Iter
     better = _in_hindsight(found, methods)
     if better:
         yield (
-            f"- With a λ chosen by test accuracy ([below](#how-much-λ-matters)): {', '.join(better)}. MAS leads them here "
-            "because of the search: its first strength suits MAS, and for them it is too weak, and was accepted "
-            "([a search that may rise](#the-same-search-allowed-to-rise))."
+            f"- With a λ chosen by test accuracy ([below](#how-much-λ-matters)): {', '.join(better)}. MAS leads them "
+            "here because of the search: its first strength suits MAS; for them it is too weak, and was accepted ("
+            "[a search that may rise](#the-same-search-allowed-to-rise))."
         )
 
 
@@ -156,7 +156,7 @@ def _rising(found: Sequence[Found]) -> Iterator[str]:
     config, searched = runs[0].config, summarize(runs[0].results).methods
     yield (
         "A search that only goes down accepts a first strength that is too weak. With `--rise` it looks above a first "
-        f"strength that is accepted, too: in the same {config['tuning']['search']['most']} trials, for every method alike."
+        f"strength that is accepted, too: in {config['tuning']['search']['most']} trials, for every method alike."
     )
     yield ""
     unsearched = () if main is None else (each for each in summarize(main.results).methods if not each.strengths)
@@ -175,7 +175,7 @@ def _easily_learned(methods: Sequence[MethodSummary]) -> Iterator[str]:
     if floor and free:
         yield (
             f"- What limits the search: it uses the second task alone, on which a frozen backbone reaches "
-            f"{floor.percent()} % and fine-tuning {free.percent()} %. The better a task is learned with a frozen backbone, "
+            f"{floor.percent()} % and fine-tuning {free.percent()} %. The better a frozen backbone learns a task, "
             "the fewer strengths it refuses, and the less it says about tasks that need the backbone to change."
         )
 
@@ -248,9 +248,9 @@ def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
     if not curves:
         return
     yield (
-        "The search starts at the strength of De Lange et al. 2021 and only goes down, so it may accept one that protects "
-        "hardly anything. These are the results of other strengths too; the best of them is chosen by test accuracy. "
-        "`python -m studies.eight_page` draws:"
+        "The search starts at the strength of De Lange et al. 2021 and only goes down, so it may accept one that "
+        "protects hardly anything. These are the results of other strengths too; the best of them is chosen by test "
+        "accuracy. `python -m studies.eight_page` draws:"
     )
     yield ""
     yield "![Accuracy over λ](figures/eight-tasks-strength.svg)"

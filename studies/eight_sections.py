@@ -31,8 +31,8 @@ def keeping(study: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"| {each.label} | {' | '.join(map(percent, shown))} |"
     yield ""
     yield (
-        "The share of weights that the pull freezes (s > 1: it undoes more than half of a step), in percent, before the "
-        "second task and before the last; of a block, the mean over its layers."
+        "The share of weights that the pull freezes (s > 1: it undoes more than half of a step), in percent, before "
+        "the second task and before the last; of a block, the mean over its layers."
     )
     yield ""
     yield f"| | {' | '.join(each.label for each in summary.methods)} |"
@@ -50,10 +50,10 @@ def keeping(study: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
 
 
-def _blocks(held: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over seeds and the layers of each block of the backbone ("backbone.fire2.squeeze1x1" is one of fire2's)."""
+def _blocks(frozen: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean over seeds and the layers of each block of the backbone ("backbone.fire2.squeeze1x1": of fire2)."""
     shares: dict[str, list[float]] = {}
-    for layers in held:
+    for layers in frozen:
         for name, share in layers.items():
             shares.setdefault(name.removeprefix("backbone.").partition(".")[0], []).append(share)
     return {block: statistics.fmean(each) for block, each in shares.items()}

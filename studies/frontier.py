@@ -1,11 +1,11 @@
 """Frontier curves: what protecting an old task costs a new one, over the strength λ, for several kinds of protection.
 
-    python -m studies.frontier --data DATA   # runs what is missing in runs/frontier, then writes results, figures, tables
-    python -m studies.frontier               # draws the figures and the tables of docs/strength.md from results/
+    python -m studies.frontier --data DATA   # runs what is missing in runs/frontier, and writes results/
+    python -m studies.frontier               # makes the figures and the tables of docs/strength.md from results/
 
 A network pretrained on ImageNet learns an old task; then, once for every kind of protection and λ, it learns a new one
-from there. Each such run is a *point*: the accuracy on both tasks, and how far the weights moved, which needs no data of
-the old task. Points are files; a run that was stopped continues after them. Test samples decide nothing.
+from there. Each such run is a *point*: the accuracy on both tasks, and how far the weights moved, which needs no data
+of the old task. Points are files; a run that was stopped continues after them. Test samples decide nothing.
 """
 
 from __future__ import annotations
@@ -319,9 +319,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.frontier", description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to run nothing")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/frontier"), help="the run directory; its points are kept"
-    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"), help="the run directory; points are kept")
     parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
     parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the tables")
     parser.add_argument("--seed", type=int, default=0)

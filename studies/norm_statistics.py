@@ -5,8 +5,8 @@
 
 EfficientNet-Lite0, pretrained on ImageNet, learns an old task and then a new one: by fine-tuning and under MAS, with
 batch-norm statistics that change and with frozen ones. Where they changed, the old task is tested again after its own
-statistics were put back beside the new weights: the accuracy that this restores had been lost with them. λ is the middle
-of the frontier's grid.
+statistics were put back beside the new weights: the accuracy that this restores had been lost with them. λ is the
+middle of the frontier's grid.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, rec
         exclude="heads",
         progress=False,
     )
-    for name, (strength, held) in RUNS.items():
+    for name, (strength, frozen) in RUNS.items():
         own = copy.deepcopy(model)
         anchor = Anchor(own, None) if strength is None else Anchor(own, importance, strength)
         learn(
             own,
             [new],
             GivenAnchor(anchor),
-            dataclasses.replace(recipe, freeze_batchnorm=held),
+            dataclasses.replace(recipe, freeze_batchnorm=frozen),
             seed=derive(seed, new.name),
         )
         result = {"old": accuracy(own, old, BATCH), "new": accuracy(own, new, BATCH)}

@@ -4,8 +4,8 @@
 
 The eight tasks under MAS, under two other ways to combine the Ω of several tasks, and with the strength controlled by a
 target for the old answers. The file is that of any results (`forgetless report` shows it), a method for each variant;
-"frozen fraction" is the share of every layer's weights that the pull freezes, before each task. Nothing is chosen by test
-accuracy.
+"frozen fraction" is the share of every layer's weights that the pull freezes, before each task. Nothing is chosen by
+test accuracy.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.measure.importance import Importance
 
+OUT = Path("results/plasticity/eight-tasks.json")
 _PROBES = 100  # pictures of a task to ask about
 
 
@@ -46,8 +47,8 @@ class Studied(MAS):
             next, a quarter after the one that follows.
         alike: whether every task's Ω is scaled to the sum of the first one's, so that no task outweighs the others
             because its outputs are larger.
-        target: the share of answers that `KeepAgreement` keeps while a task is learned, on pictures of each task before,
-            under its own head; λ then only begins at `strength`. None for a λ that stays.
+        target: the share of answers that `KeepAgreement` keeps while a task is learned, on pictures of each earlier
+            task under its own head; λ then only starts at `strength`. None for a constant λ.
         probes: task → pictures of it to ask about; 100 of its training pictures for a task that is not there.
         frozen: before each task, layer → the share of its weights that the pull freezes (`Anchor.frozen_fraction`).
     """

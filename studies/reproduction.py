@@ -2,7 +2,7 @@
 
     python -m studies.reproduction
 
-It writes the page and the block "split MNIST" of README.md from `results/`, where `python -m studies.collect` copies runs:
+It writes the page and the block "split MNIST" of README.md from `results/`, to which `studies.collect` copies runs:
 
     results/split-mnist/{published,auto}-{task,domain,class}.json   the table of Hsu et al., with their λ and with ours
     results/split-mnist/{orders,ten-thousand,fashion}-*.json        in other orders, on fewer digits, on clothes
@@ -65,8 +65,8 @@ def _size(content: Mapping[str, Any]) -> str:
     if epochs == 4:
         return f"{data} As many pictures and as many steps ({steps} a task) as in the published table."
     return (
-        f"{data} Steps are matched, not epochs: {epochs} epochs are as many as 4 of the published table ({steps} a task). "
-        "Fewer pictures are seen more often: effects that need many different pictures cannot be checked."
+        f"{data} Steps are matched, not epochs: {epochs} epochs are as many as 4 in the published table ({steps} a "
+        "task). Fewer pictures are seen more often: effects that need many different pictures cannot be checked."
     )
 
 
@@ -91,7 +91,8 @@ def _pace(found: Mapping[str, Any]) -> Iterator[str]:
             return
         seconds += [statistics.fmean(each) for each in own]
     minutes = 10 * sum(seconds) / 2 / 60
-    yield f"At that speed the published table, {len(seconds)} rows of 10 runs, takes {minutes:.0f} minutes on 2 cores.\n"
+    size = f"{len(seconds)} rows of 10 runs"
+    yield f"At that speed, the published table, {size}, takes {minutes:.0f} minutes on 2 cores.\n"
 
 
 def _misses(found: Mapping[str, Any]) -> Iterator[str]:
@@ -129,7 +130,7 @@ def _demo(folder: Path) -> Iterator[str]:
     if found is None:
         yield "Not run yet.\n"
         return
-    yield f"{found['data']} The published run is one, at its best epoch by the test digits; ours are at the last epoch.\n"
+    yield f"{found['data']} The published run is one, at its best epoch by test accuracy; ours end at the last.\n"
     yield "| method | published, % | ours | published forgetting | ours | runs |"
     yield "|---|---|---|---|---|---|"
     for name, own in accuracies(found).items():
