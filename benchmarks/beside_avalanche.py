@@ -26,7 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.lab.experiments import demo
-from forgetless.lab.experiments.parts import comparison, digits
+from forgetless.lab.experiments.parts import digits
+from forgetless.lab.report.comparison import spread
+from forgetless.lab.results.paired import paired
 from forgetless.learn import metrics
 from forgetless.learn.families.emulation import emulate
 from forgetless.learn.heads import MultiHead
@@ -147,8 +149,8 @@ def table(found: dict[str, Any]) -> str:
         sides = found["runs"][name]
         average = [[100 * metrics.average_accuracy(matrix) for matrix in side] for side in sides]
         lost = [[100 * metrics.forgetting_mas(matrix) for matrix in side] for side in sides]
-        gap = comparison.paired(dict(enumerate(average[0])), dict(enumerate(average[1])))
-        cells = [comparison.spread(side) for side in average]
+        gap = paired(dict(enumerate(average[0])), dict(enumerate(average[1])))
+        cells = [spread(side) for side in average]
         cells.append(f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]")
         cells += [*(f"{statistics.fmean(side):.2f}" for side in lost), str(len(sides[0]))]
         lines.append(f"| `{name}` / `{strategy}` | " + " | ".join(cells) + " |")
@@ -190,7 +192,7 @@ def main() -> None:
         named = ((name, own), (strategy, settings))
         runs[name] = [[side(*what, tasks, seed) for seed in SEEDS] for side, what in zip(sides, named, strict=True)]
         means = [[100 * metrics.average_accuracy(matrix) for matrix in side] for side in runs[name]]
-        print(name, [comparison.spread(each) for each in means], file=sys.stderr, flush=True)
+        print(name, [spread(each) for each in means], file=sys.stderr, flush=True)
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

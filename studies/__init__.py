@@ -1,1 +1,4 @@
-"""What is made of experiments: pages, figures, and studies of their own, each `python -m forgetless.studies.NAME`."""
+"""Studies of their own, and the pages, tables and figures made of committed runs: each `python -m studies.NAME`.
+
+Commands run from the repository's root. They read `results/`, and write `docs/` and the tables of README.md.
+"""

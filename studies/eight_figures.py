@@ -28,7 +28,7 @@ _COLOURS = {
 
 
 def sequence(summary: Summary, path: Path) -> None:
-    """Figure 5: the mean over the tasks so far after each task, and what is left of every task, and on average."""
+    """Figure 5: the mean over the tasks so far, after each task; every task's accuracy after the last one."""
     pyplot = pyplot_module()
     figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9, 7))
     places = range(len(summary.tasks))

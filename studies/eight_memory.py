@@ -1,6 +1,6 @@
-"""What every method keeps from one task to the next, in bytes, measured on the networks of the eight tasks.
+"""How many bytes every method keeps from one task to the next, measured on the networks of the eight tasks.
 
-python -m studies.eight_memory --data DATA --out RUNS/memory.json
+python -m studies.eight_memory --data DATA
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments import eight_tasks
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.results.sealed import write_sealed
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.task import Task
 from forgetless.learn.train import Progress, learn
 
@@ -59,17 +59,17 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.eight_memory")
     parser.add_argument("--data", type=Path, required=True, help="the folder with the picture sets")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--out", type=Path, default=Path("results/memory/eight-tasks.json"), help="the file to write")
     options = parser.parse_args(words)
     try:
-        experiment = eight_tasks.experiment(options.data)
+        experiment = eight_tasks.EightTasks(data=options.data).build()
     except ForgetlessError as error:
         parser.exit(2, f"forgetless: {error}\n")
     assert isinstance(experiment, Experiment)
     found = {name: kept(experiment, name) for name in METHODS}
     tasks = [task.name for task in experiment.tasks]
     held = {"tasks": tasks, "network": network(experiment), "bytes": {**found, "joint": samples(experiment)}}
-    files.write_json(options.out, held)
+    write_sealed(options.out, held)
 
 
 if __name__ == "__main__":

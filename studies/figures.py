@@ -1,4 +1,4 @@
-"""Pictures and tables of what studies of the strength found. Needs matplotlib: `pip install 'forgetless[figures]'`."""
+"""Figures and tables of the frontier curves. Figures need matplotlib: `pip install 'forgetless[figures]'`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SINGLE = {
     "fine-tuning": ("#000000", "x"),
     "frozen backbone": ("#000000", "+"),
     "stability decay": ("#e69f00", "*"),
-    "Agreement(0.95)": ("#e69f00", "P"),
-    "Budget(mean ‖F‖²)": ("#e69f00", "X"),
+    "KeepAgreement(0.95)": ("#e69f00", "P"),
+    "DriftBudget(mean ‖F‖²)": ("#e69f00", "X"),
 }
 #: What predicts forgetting, and whether it needs samples of the old use.
 PREDICTORS = {
@@ -106,18 +106,11 @@ def overall(points: Points, key: str) -> float:
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's rank correlation; ties share their mean rank. NaN if one of the two is constant."""
-    a, b = _ranks(first), _ranks(second)
-    middle = (len(a) + 1) / 2
-    above = math.fsum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
-    spread = math.sqrt(math.fsum((x - middle) ** 2 for x in a) * math.fsum((y - middle) ** 2 for y in b))
-    return above / spread if spread else math.nan
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    order = sorted(values)
-    first = {value: position for position, value in reversed(list(enumerate(order, 1)))}
-    last = dict(zip(order, range(1, len(order) + 1), strict=True))
-    return [(first[value] + last[value]) / 2 for value in values]
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        return math.nan
+    return float(spearmanr(first, second).statistic)
 
 
 def table(points: Points) -> str:
@@ -142,23 +135,8 @@ def _order(point: Mapping[str, Any]) -> tuple[int, float]:
     return names.index(point["curve"]), point.get("strength") or 0.0
 
 
-def inserted(page: Path, name: str, text: str) -> None:
-    """Replace what stands between `<!-- name -->` and `<!-- end of name -->` of a page.
-
-    Raises:
-        ForgetlessError: there is no such page, or no such place in it.
-    """
-    if not page.is_file():
-        raise ForgetlessError(f"{page} is no file; name the page that takes {name!r}.")
-    before, mark, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
-    _, end, after = rest.partition(f"<!-- end of {name} -->")
-    if not mark or not end:
-        raise ForgetlessError(f"{page} has no place for {name!r}.")
-    files.write_text(page, f"{before}{mark}{text}\n{end}{after}")
-
-
 def pyplot_module() -> Any:
-    """`matplotlib.pyplot`, set so that it needs no screen and the same picture has the same bytes.
+    """`matplotlib.pyplot`, set so that it needs no display and the same figure has the same bytes.
 
     Raises:
         ForgetlessError: matplotlib is not installed.
@@ -169,6 +147,7 @@ def pyplot_module() -> Any:
         raise ForgetlessError("figures need matplotlib: pip install 'forgetless[figures]'.") from error
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "forgetless"
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: a quarter of the size, and it can be searched
     from matplotlib import pyplot
 
     return pyplot

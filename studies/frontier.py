@@ -1,11 +1,11 @@
 """Frontier curves: what protecting an old task costs a new one, over the strength λ, for several kinds of protection.
 
-    python -m studies.frontier --data FOLDER --out runs/frontier
+    python -m studies.frontier --data DATA   # runs what is missing in runs/frontier, and writes results/
+    python -m studies.frontier               # makes the figures and the tables of docs/strength.md from results/
 
-A network that knows ImageNet learns an old task; then, once for every protection and λ, it learns a new one from there.
-Each such run is a *point*: the accuracy on both tasks, and what was known of the change without any data of the old
-task. Points are files; a run that was stopped goes on where it was. Settings were fixed beforehand; no test sample
-decides anything.
+A network pretrained on ImageNet learns an old task; then, once for every kind of protection and λ, it learns a new one
+from there. Each such run is a *point*: the accuracy on both tasks, and how far the weights moved, which needs no data
+of the old task. Points are files; a run that was stopped continues after them. Test samples decide nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from forgetless import Anchor, DriftBudget, Importance, KeepAgreement, files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
+from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.running.search import search_split
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods.frozen import Frozen
@@ -36,15 +37,15 @@ from forgetless.measure.estimators.mas import mas
 from forgetless.measure.normalized import mean_squared_norm
 from forgetless.model.parameters import fingerprints, trainable
 from forgetless.protect.strength.stability_decay import stability_decay
-from studies import figures
-from studies.held import Held
+from studies import blocks, figures
+from studies.given_anchor import GivenAnchor
 
 #: (old task, new task); every set is the old one once and the new one once.
 PAIRS = (("scenes", "letters"), ("letters", "actions"), ("actions", "scenes"))
-#: So that fine-tuning forgets and all points take about half an hour on one core. Changed once, after two fine-tuning
-#: runs at rates of 2e-3 and 6e-3 that forgot little; their accuracy on the old task's test pictures had been printed
-#: too, so the regime (not any strength in it) was chosen knowing how much fine-tuning forgets.
+#: So that fine-tuning forgets and all points take about half an hour on one core. The rate was chosen after two
+#: fine-tuning runs at 2e-3 and 6e-3 that forgot little on the old task's test pictures; no strength was.
 RECIPE = Recipe(8e-3, 10, 16, clip=5.0, schedule="cosine", freeze_batchnorm=True)
+OUT = Path("results/frontier/three-pairs.json")
 SIZE, LIMIT, TESTED, PROBES, MEASURED, BATCH = 64, 300, 450, 200, 300, 50
 
 
@@ -104,7 +105,7 @@ def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Reci
         model.load_state_dict(tensors)
         before = float(header["before"])
     else:
-        before = _rate(learn(model, [first], Held(Anchor(model, None)), recipe, seed=seed).accuracy[0][0])
+        before = _rate(learn(model, [first], GivenAnchor(Anchor(model, None)), recipe, seed=seed).accuracy[0][0])
         files.write_tensors(path, model.state_dict(), "scene", {"before": before})
     omegas = {}
     for name, measure in OMEGAS.items():
@@ -163,14 +164,18 @@ def points(
         def run() -> dict[str, Any]:
             model = copy.deepcopy(scene.model)
             anchor = Anchor(model, scene.omegas[kind.omega], strength)
-            return {"curve": curve, "strength": strength, **trained(scene, model, Held(anchor, kind.how), seed, recipe)}
+            return {
+                "curve": curve,
+                "strength": strength,
+                **trained(scene, model, GivenAnchor(anchor, kind.how), seed, recipe),
+            }
 
         return run
 
     def bare(curve: str) -> Callable[[], dict[str, Any]]:
         def run() -> dict[str, Any]:
             model = copy.deepcopy(scene.model)
-            method = Frozen() if curve == "frozen backbone" else Held(Anchor(model, None))
+            method = Frozen() if curve == "frozen backbone" else GivenAnchor(Anchor(model, None))
             return {"curve": curve, "strength": None, **trained(scene, model, method, seed, recipe)}
 
         return run
@@ -180,13 +185,13 @@ def points(
 
         def train(rate: float, strength: float) -> float:
             model = copy.deepcopy(scene.model)
-            method = Held(Anchor(model, scene.omegas["exact"], strength))
+            method = GivenAnchor(Anchor(model, scene.omegas["exact"], strength))
             outcome = learn(model, [split], method, dataclasses.replace(recipe, lr=rate), seed=seed)
             return _rate(outcome.accuracy[0][0])
 
-        found = stability_decay(train, float, [recipe.lr], path=cache / "stability decay" / "tries.json")
+        found = stability_decay(train, float, [recipe.lr], path=cache / "stability decay" / "trials.json")
         model = copy.deepcopy(scene.model)
-        method = Held(Anchor(model, scene.omegas["exact"], found))
+        method = GivenAnchor(Anchor(model, scene.omegas["exact"], found))
         trials = [dataclasses.asdict(each) for each in found.trials]
         about = {"curve": "stability decay", "strength": float(found), "trials": trials}
         return {**about, **trained(scene, model, method, seed, recipe)}
@@ -195,7 +200,7 @@ def points(
         def run() -> dict[str, Any]:
             model = copy.deepcopy(scene.model)
             anchor = Anchor(model, scene.omegas["exact"], dial)
-            found = trained(scene, model, Held(anchor), seed, recipe, dial.settle)
+            found = trained(scene, model, GivenAnchor(anchor), seed, recipe, dial.settle)
             history = [dataclasses.asdict(each) for each in dial.history]
             return {"curve": curve, "strength": anchor.strength, "history": history, **found}
 
@@ -208,8 +213,8 @@ def points(
     for curve, kind in CURVES.items():
         for strength in kind.strengths:
             yield f"{curve}, {strength:g}", held(curve, strength)
-    yield "Agreement", dialled("Agreement(0.95)", KeepAgreement(0.95, pictures, forward=_through(scene.old)))
-    yield "Budget", dialled("Budget(mean ‖F‖²)", DriftBudget(size))
+    yield "KeepAgreement", dialled("KeepAgreement(0.95)", KeepAgreement(0.95, pictures, forward=_through(scene.old)))
+    yield "DriftBudget", dialled("DriftBudget(mean ‖F‖²)", DriftBudget(size))
     yield "stability decay", searched
 
 
@@ -221,7 +226,7 @@ def trained(
     recipe: Recipe,
     settle: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Learn the new task; what came of it, or how it failed. `settle` is called before the tasks are tested."""
+    """Learn the new task; the accuracies, or how it failed. `settle` is called before the tasks are tested."""
     try:
         learn(model, [scene.new], method, recipe, seed=seed)
     except ForgetlessError as error:
@@ -313,30 +318,30 @@ def collect(out: Path) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.frontier", description=__doc__)
-    parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to draw what is there")
-    parser.add_argument("--out", type=Path, required=True, help="the run directory; points in it are kept")
-    parser.add_argument("--page", type=Path, help="a Markdown page that takes the tables; figures go beside it")
+    parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to run nothing")
+    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"), help="the run directory; points are kept")
+    parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
+    parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the tables")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pair", type=int, action="append", help="only that one of the pairs, 1, 2 or 3; repeatable")
     options = parser.parse_args(words)
     pairs = PAIRS if options.pair is None else [PAIRS[number - 1] for number in options.pair]
     if options.data is not None:
-        run(options.data, options.out, options.seed, pairs)
-        files.write_json(options.out / "frontier.json", collect(options.out))
-    if options.page is not None:
-        drawn(files.read_json(options.out / "frontier.json")["points"], options.page)
+        run(options.data, options.runs, options.seed, pairs)
+        write_sealed(options.out, collect(options.runs))
+    drawn(read_sealed(options.out)["points"], options.page)
 
 
 def drawn(points: figures.Points, page: Path) -> None:
     """Draw the figures beside a page, and put the tables into it."""
     figures.frontier(points, page.parent / "figures" / "strength-frontier.svg")
     figures.prediction(points, page.parent / "figures" / "strength-prediction.svg")
-    figures.inserted(page, "frontier", figures.table(points))
+    blocks.inserted(page, "frontier", figures.table(points))
     lines = [f"| rank correlation with forgetting | {' | '.join(points)} | all |", "|---" * (len(points) + 2) + "|"]
     for key, name in figures.PREDICTORS.items():
         cells = [*figures.correlations(points, key).values(), figures.overall(points, key)]
         lines.append(f"| {name.replace('|', chr(92) + '|')} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
-    figures.inserted(page, "prediction", "\n".join(lines))
+    blocks.inserted(page, "prediction", "\n".join(lines))
 
 
 if __name__ == "__main__":

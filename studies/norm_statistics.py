@@ -1,11 +1,12 @@
-"""How much of what a network with batch norm forgets is its statistics, and not its weights.
+"""How much forgetting of a network with batch norm comes from its statistics, and not from its weights.
 
-    python -m studies.norm_statistics --data FOLDER --out FILE.json --page docs/strength.md
+    python -m studies.norm_statistics --data DATA   # runs what is missing, and writes the table of docs/strength.md
+    python -m studies.norm_statistics               # writes the table only
 
-EfficientNet-Lite0, which knows ImageNet, learns an old task and then a new one: by fine-tuning and under MAS, with
-statistics that move and with held ones. Where they moved, the old task is tested once more after its own statistics
-were put back beside the new weights: what that alone brings back had been lost with them. Nothing was chosen by what
-came out; λ is the middle of the frontier's grid.
+EfficientNet-Lite0, pretrained on ImageNet, learns an old task and then a new one: by fine-tuning and under MAS, with
+batch-norm statistics that change and with frozen ones. Where they changed, the old task is tested again after its own
+statistics were put back beside the new weights: the accuracy that this restores had been lost with them. λ is the
+middle of the frontier's grid.
 """
 
 from __future__ import annotations
@@ -21,33 +22,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from forgetless import Anchor, files
+from forgetless import Anchor
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
+from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe, Task
 from forgetless.learn.train import accuracy, derive, learn
 from forgetless.measure.estimators.mas import mas
-from studies import figures
-from studies.held import Held
+from studies import blocks
+from studies.given_anchor import GivenAnchor
 
 PAIRS = (("scenes", "letters"), ("letters", "actions"))
 SEEDS = (0, 1)
+OUT = Path("results/norm-statistics/efficientnet-lite0.json")
 SIZE, LIMIT, TESTED, MEASURED, BATCH, STRENGTH = 64, 300, 450, 100, 50, 0.1
 RECIPE = Recipe(3e-3, 6, 16, clip=5.0, schedule="cosine")
-#: What is done: the strength of MAS, and whether statistics are held.
+#: What is run: the strength of MAS, and whether batch norm is frozen.
 RUNS: dict[str, tuple[float | None, bool]] = {
     "fine-tuning": (None, False),
-    "fine-tuning, statistics held": (None, True),
+    "fine-tuning, batch norm frozen": (None, True),
     f"MAS, λ = {STRENGTH:g}": (STRENGTH, False),
-    f"MAS, λ = {STRENGTH:g}, statistics held": (STRENGTH, True),
+    f"MAS, λ = {STRENGTH:g}, batch norm frozen": (STRENGTH, True),
 }
 
 
 def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, recipe: Recipe = RECIPE) -> dict[str, Any]:
     """All runs of a pair with one seed: accuracy on both tasks, and on the old one with its statistics put back."""
     model = network()
-    learn(model, [old], Held(Anchor(model, None)), dataclasses.replace(recipe, freeze_batchnorm=True), seed=seed)
+    learn(model, [old], GivenAnchor(Anchor(model, None)), dataclasses.replace(recipe, freeze_batchnorm=True), seed=seed)
     before = model.state_dict()
     found: dict[str, Any] = {"before": accuracy(model, old, BATCH), "seed": seed, "runs": {}}
     importance = mas(
@@ -57,10 +60,16 @@ def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, rec
         exclude="heads",
         progress=False,
     )
-    for name, (strength, held) in RUNS.items():
+    for name, (strength, frozen) in RUNS.items():
         own = copy.deepcopy(model)
         anchor = Anchor(own, None) if strength is None else Anchor(own, importance, strength)
-        learn(own, [new], Held(anchor), dataclasses.replace(recipe, freeze_batchnorm=held), seed=derive(seed, new.name))
+        learn(
+            own,
+            [new],
+            GivenAnchor(anchor),
+            dataclasses.replace(recipe, freeze_batchnorm=frozen),
+            seed=derive(seed, new.name),
+        )
         result = {"old": accuracy(own, old, BATCH), "new": accuracy(own, new, BATCH)}
         put_back(own, before)
         result["put back"] = accuracy(own, old, BATCH)
@@ -103,22 +112,21 @@ def explained(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
 def main(words: Sequence[str] | None = None) -> None:
     """The command; what `--out` holds already is kept."""
     parser = argparse.ArgumentParser(prog="python -m studies.norm_statistics", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with the picture sets by name")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--page", type=Path, help="a Markdown page that takes the table")
+    parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to run nothing")
+    parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
+    parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the table")
     options = parser.parse_args(words)
-    found: dict[str, list[dict[str, Any]]] = files.read_json(options.out) if options.out.exists() else {}
-    for seed in SEEDS:
+    found: dict[str, list[dict[str, Any]]] = read_sealed(options.out) if options.out.exists() else {}
+    for seed in SEEDS if options.data is not None else ():
         for old, new in PAIRS:
             done = found.setdefault(f"{old} → {new}", [])
             if all(each["seed"] != seed for each in done):
                 loaded = (images.load(options.data / name, size=SIZE, limit=LIMIT) for name in (old, new))
                 tasks = [images.with_tests(task, TESTED) for task in loaded]
                 done.append(study(tasks[0], tasks[1], lambda: pretrained("efficientnet-lite0"), seed))
-                files.write_json(options.out, found)
+                write_sealed(options.out, found)
                 print(f"{old} → {new}, seed {seed}: {done[-1]['runs']}")
-    if options.page is not None:
-        figures.inserted(options.page, "norm statistics", table(found))
+    blocks.inserted(options.page, "norm statistics", table(found))
 
 
 if __name__ == "__main__":

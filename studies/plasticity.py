@@ -1,11 +1,11 @@
-"""What MAS's hold on the old tasks costs the new ones, and what would lower the price.
+"""What protecting old tasks with MAS costs new ones, and what lowers that cost.
 
-    python -m studies.plasticity --data DATA --out RUNS/plasticity.json
+    python -m studies.plasticity --data DATA
 
-The eight tasks under MAS as it is, under two changes of how the Ω of several tasks become one, and with the strength
-left to a target for the old answers. The file is that of any results (`forgetless report` shows it), a method for each
-variant; `held` says what share of every layer's weights the pull would stop before each task. Nothing is chosen by what
-comes out.
+The eight tasks under MAS, under two other ways to combine the Ω of several tasks, and with the strength controlled by a
+target for the old answers. The file is that of any results (`forgetless report` shows it), a method for each variant;
+"frozen fraction" is the share of every layer's weights that the pull freezes, before each task. Nothing is chosen by
+test accuracy.
 """
 
 from __future__ import annotations
@@ -21,34 +21,36 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless import Anchor, KeepAgreement, files
+from forgetless import Anchor, KeepAgreement
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
 from forgetless.lab.datasets.reading.pictures import stratified
 from forgetless.lab.experiments import eight_tasks
-from forgetless.lab.running.run import Experiment, environment
+from forgetless.lab.running.environment import environment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods.mas import MAS
 from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.measure.importance import Importance
 
+OUT = Path("results/plasticity/eight-tasks.json")
 _PROBES = 100  # pictures of a task to ask about
 
 
 @dataclass
 class Studied(MAS):
-    """MAS that notes what it holds, and may let the Ω of several tasks become one, or λ be found, in another way.
+    """MAS that notes what it freezes, and may combine the Ω of several tasks, or find λ, in another way.
 
     Attributes:
         gamma: what is kept of the old tasks' Ω when one is added; the paper's 1. With 1/2 a task counts half after the
             next, a quarter after the one that follows.
         alike: whether every task's Ω is scaled to the sum of the first one's, so that no task outweighs the others
             because its outputs are larger.
-        target: the share of answers that `KeepAgreement` keeps while a task is learned, on pictures of each task before,
-            under its own head; λ then only begins at `strength`. None for a λ that stays.
+        target: the share of answers that `KeepAgreement` keeps while a task is learned, on pictures of each earlier
+            task under its own head; λ then only starts at `strength`. None for a constant λ.
         probes: task → pictures of it to ask about; 100 of its training pictures for a task that is not there.
-        held: before each task, layer → the share of its weights that the pull stops (`Anchor.held`).
+        frozen: before each task, layer → the share of its weights that the pull freezes (`Anchor.frozen_fraction`).
     """
 
     name: ClassVar[str] = "mas-studied"
@@ -56,7 +58,7 @@ class Studied(MAS):
     alike: bool = False
     target: float | None = None
     probes: Mapping[str, Tensor] = field(default_factory=dict)
-    held: list[dict[str, float]] = field(default_factory=list, init=False)
+    frozen: list[dict[str, float]] = field(default_factory=list, init=False)
     _sum: float | None = field(default=None, init=False, repr=False)
     _old: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -75,15 +77,15 @@ class Studied(MAS):
         return Importance(scaled, found.count, found.estimator)
 
     def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Attach, and note what is held."""
+        """Attach, and note what is frozen."""
         if self.target is not None and self._old:
             self._leave_to(self._agreement(self.target), model)
         super().begin(model, task, optimizer)
-        held = self.anchor(model).frozen_fraction()
-        self.held.append({**held.per_layer, "all": float(held)})
+        found = self.anchor(model).frozen_fraction()
+        self.frozen.append({**found.per_layer, "all": float(found)})
 
     def end(self, model: MultiHead, task: Task) -> None:
-        """Let go of a part of the old tasks' Ω, then add this one's."""
+        """Decay the old tasks' Ω, then add this one's."""
         anchor = self.anchor(model)
         anchor.detach()
         anchor.consolidate(self.measure(model, task), self.gamma)
@@ -104,7 +106,7 @@ class Studied(MAS):
         return KeepAgreement(target, batches, forward=answer, start=self.strength)
 
     def _leave_to(self, dial: KeepAgreement, model: MultiHead) -> None:
-        """Let the dial move the strength from here on, at the θ* and Ω that there are."""
+        """Let the dial set the strength from here on, at the current θ* and Ω."""
         held = self.anchor(model).state_dict()
         self._anchor = Anchor(model, None, dial)
         self._anchor.load_state_dict(held)
@@ -126,7 +128,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def study(experiment: Experiment, settings: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
-    """R, and what was held before each task. With `unseen`, 100 pictures of each task are not learned from."""
+    """R, and what was frozen before each task. With `unseen`, 100 pictures of each task are not learned from."""
     own, tasks = dict(settings), list(experiment.tasks)
     if own.pop("unseen", False):
         apart = [_apart(task) for task in tasks]
@@ -134,7 +136,7 @@ def study(experiment: Experiment, settings: Mapping[str, Any], seed: int = 0) ->
         own["probes"] = {task.name: probes for task, probes in apart}
     method = Studied(**own)
     outcome = learn(experiment.network(seed), tasks, method, experiment.recipe, seed=seed)
-    return {"accuracy": outcome.accuracy, "held": method.held}
+    return {"accuracy": outcome.accuracy, "frozen fraction": method.frozen}
 
 
 def _apart(task: Task) -> tuple[Task, Tensor]:
@@ -150,11 +152,13 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command; what `--out` holds already is kept."""
     parser = argparse.ArgumentParser(prog="python -m studies.plasticity", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder with the picture sets")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/plasticity/eight-tasks.json"), help="the file to write"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     options = parser.parse_args(words)
     try:
-        experiment = eight_tasks.experiment(options.data)
+        experiment = eight_tasks.EightTasks(data=options.data).build()
         assert isinstance(experiment, Experiment)
         found: dict[str, Any] = {
             "experiment": "plasticity",
@@ -171,7 +175,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for name, settings in VARIANTS.items():
             if (name, seed) not in done:
                 found["runs"].append({"method": name, "seed": seed, **study(experiment, settings, seed)})
-                files.write_json(options.out, found)
+                results.write(options.out, found)
                 print(f"{name}, seed {seed}: {found['runs'][-1]['accuracy'][-1]}")
 
 

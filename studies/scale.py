@@ -1,6 +1,7 @@
 """On which scale of Ω does one λ mean the same for networks of any width and outputs of any size?
 
-    python -m studies.scale --out docs/results/scale.json
+    python -m studies.scale --run   # measures, and writes the table of docs/strength.md
+    python -m studies.scale         # writes the table only
 
 An MLP learns the digits 0–4, then 5–9 through a head of its own, at many strengths. λ½ is the strength at which the
 old answers change half as much as under fine-tuning, by their KL divergence. A scale is good if λ½ on it is the same
@@ -20,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forgetless import Anchor, Importance, files
+from forgetless import Anchor, Importance
+from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.learn.train import derive, permutation
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.normalized import mean_squared_norm
+from studies import blocks
 
 WIDTHS, OUTPUTS, SEEDS = (32, 128, 512), (0.1, 1.0, 10.0), (0,)
 STRENGTHS = tuple(10 ** (power / 2) for power in range(-8, 1))
@@ -186,10 +189,13 @@ def table(found: Mapping[str, Any]) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.scale", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    found = run()
-    files.write_json(parser.parse_args(words).out, found)
-    print(table(found))
+    parser.add_argument("--run", action="store_true", help="measure anew; takes some minutes")
+    parser.add_argument("--out", type=Path, default=Path("results/scale/digits.json"), help="the file of results")
+    parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the table")
+    options = parser.parse_args(words)
+    if options.run:
+        write_sealed(options.out, run())
+    blocks.inserted(options.page, "scale", table(read_sealed(options.out)))
 
 
 if __name__ == "__main__":

@@ -77,13 +77,13 @@ INSIDE = {
     "lab": {
         "published": "",
         "results": "",
-        "report": "results",
+        "report": "results published",
         "datasets": "",
         "networks": "",
-        "running": "datasets results report",
+        "running": "datasets published results report",
         "experiments": "running networks datasets results published report",
     },
-    "cli": {"parts": "", "data": "", "measure": "parts", "report": "", "run": "", "verify": "parts"},
+    "cli": {"parts": "", "data": "", "measure": "parts", "report": "", "run": "parts", "verify": "parts"},
 }
 # Third parties stay at the edge; torch may be used everywhere.
 THIRD_PARTIES = {

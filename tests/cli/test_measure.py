@@ -84,7 +84,7 @@ def test_weights_and_keywords_from_safetensors(forgetless: Command) -> None:
 def test_an_importance_is_not_overwritten(forgetless: Command, refused: Refused) -> None:
     words = ("measure", "nets_of_the_test:made", "--data", "x.npy", "--out", "i")
     forgetless(*words)
-    refused("i holds an importance already; choose another --out.", *words)
+    refused("i exists already; choose another --out.", *words)
 
 
 @pytest.mark.parametrize(

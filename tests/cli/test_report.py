@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.conftest import Command
+from forgetless.lab import results
 
 RESULTS = {
     "experiment": "demo",
@@ -16,7 +17,7 @@ RESULTS = {
 
 def test_the_table_and_the_page_again(forgetless: Command) -> None:
     Path("r").mkdir()
-    Path("r/results.json").write_text(json.dumps(RESULTS))
+    results.write("r/results.json", RESULTS)
     done = forgetless("report", "r")
     assert done.exit_code == 0, done.stderr
     assert "90.0 →  80.0" in done.stdout
@@ -25,7 +26,7 @@ def test_the_table_and_the_page_again(forgetless: Command) -> None:
 
 
 def test_json(forgetless: Command) -> None:
-    Path("results.json").write_text(json.dumps(RESULTS))
+    results.write("results.json", RESULTS)
     assert json.loads(forgetless("report", "results.json", "--json").stdout) == RESULTS
 
 
@@ -41,11 +42,11 @@ def test_no_results(refused: Callable[..., None]) -> None:
         "report",
         "r",
     )
-    Path("r/results.json").write_text(json.dumps({**RESULTS, "runs": []}))
+    results.write("r/results.json", {**RESULTS, "runs": []})
     refused("these results hold no finished run yet; let `forgetless run` finish one.", "report", "r")
 
 
 def test_markdown_is_only_printed(forgetless: Command) -> None:
-    Path("results.json").write_text(json.dumps(RESULTS))
+    results.write("results.json", RESULTS)
     assert forgetless("report", "results.json", "--markdown").stdout.startswith("| task | mas, λ = 1 |\n")
     assert not Path("report.html").exists()

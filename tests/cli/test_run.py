@@ -4,18 +4,21 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from PIL import Image
 
 from cli.conftest import Command
-from forgetless.cli.run import _Lines
-from forgetless.lab import experiments
-from forgetless.lab.running.parallel import Job
-from forgetless.lab.running.run import Experiment
+from forgetless.cli.parts.progress import Lines
+from forgetless.lab import experiments, results
+from forgetless.lab.experiments.parts.settings import Settings
+from forgetless.lab.results.sealed import write_sealed
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.jobs import Job
 from forgetless.learn.task import Recipe
 from forgetless.learn.train import Progress
 from streams import network, stream
@@ -23,14 +26,19 @@ from streams import network, stream
 Refused = Callable[..., None]
 
 
-def small() -> Experiment:
+@dataclass(frozen=True, kw_only=True)
+class Small(Settings):
     """Three small tasks of clouds."""
-    return Experiment("small", stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=24))
+
+    NAME: ClassVar[str] = "small"
+
+    def build(self) -> Experiment:
+        return Experiment(self.NAME, stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=24))
 
 
 @pytest.fixture(autouse=True)
 def _a_small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(experiments.EXPERIMENTS, "small", small)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "small", Small)
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ def test_a_run_prints_a_table_and_where_its_files_are(forgetless: Command) -> No
 def test_json_on_stdout_is_the_results(forgetless: Command) -> None:
     done = forgetless("run", "small", "--out", "r", "--json", "--method", "finetune", "--seeds", "2", "--seed", "5")
     found = json.loads(done.stdout)
-    assert found == json.loads(Path("r/results.json").read_text())
+    assert found == results.read("r")
     assert [(run["method"], run["seed"]) for run in found["runs"]] == [("finetune", 5), ("finetune", 6)]
 
 
@@ -146,13 +154,13 @@ def test_an_output_directory_of_another_experiment(forgetless: Command, refused:
 def test_an_output_that_is_no_run_directory(refused: Refused) -> None:
     Path("r").mkdir()
     Path("r/thesis.txt").write_text("mine")
-    refused("r is not empty and no run directory; choose another --out.", "run", "small", "--out", "r")
+    refused("r is neither empty nor a run directory; choose another --out.", "run", "small", "--out", "r")
     refused("r/thesis.txt is a file; choose another --out.", "run", "small", "--out", "r/thesis.txt")
 
 
 def test_damaged_results(forgetless: Command, refused: Refused) -> None:
     forgetless("run", "small", "--out", "r", "--method", "finetune")
-    Path("r/results.json").write_text('{"experiment": "small"}')
+    write_sealed("r/results.json", {"experiment": "small"})
     sentence = "r/results.json does not hold results: the field 'tasks' is missing or not a list."
     refused(sentence, "run", "small", "--out", "r")
 
@@ -199,8 +207,8 @@ def test_several_processes_that_cannot_meet(refused: Refused, monkeypatch: pytes
     )
 
 
-def test_tries_of_a_search_are_a_line_each_and_no_task_done(capsys: pytest.CaptureFixture[str]) -> None:
-    job, watcher = Job("", "mas", 0, 0), _Lines()
+def test_trials_of_a_search_are_a_line_each_and_no_task_done(capsys: pytest.CaptureFixture[str]) -> None:
+    job, watcher = Job("", "mas", 0, 0), Lines()
     watcher.plan([job])
     for name in ("b: λ = 0 gave 90.0%", "b: λ = 3 gave 89.0%"):
         watcher.progress(job, Progress(2, 4, name, "search", 0, 0, 1, math.nan))

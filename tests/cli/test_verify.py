@@ -40,7 +40,7 @@ def _files(forgetless: Command) -> None:
 
 
 def test_prints_path_error_and_cost_of_every_parameter(forgetless: Command) -> None:
-    done = forgetless("verify", "--model", "nets_to_verify:Heads", "--shape", "3")
+    done = forgetless("verify", "nets_to_verify:Heads", "--shape", "3")
     assert done.exit_code == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "batch" in lines["lin.weight"]
@@ -53,7 +53,7 @@ def test_prints_path_error_and_cost_of_every_parameter(forgetless: Command) -> N
 
 
 def test_json(forgetless: Command) -> None:
-    done = forgetless("verify", "--model", "nets_to_verify:Heads", "--shape", "3", "--samples", "5", "--json")
+    done = forgetless("verify", "nets_to_verify:Heads", "--shape", "3", "--samples", "5", "--json")
     found = json.loads(done.stdout)
     assert found["exact"] is True
     assert found["samples"] == 5
@@ -75,7 +75,7 @@ def test_ends_with_1_where_an_error_is_above_the_tolerance(
         return right(self, power, into).mul_(1 + 1e-9)  # too little for the check of the first two samples
 
     monkeypatch.setattr(Outer, "modulus_sum", wrong)
-    done = forgetless("verify", "--model", "nets_to_verify:Heads", "--shape", "3")
+    done = forgetless("verify", "nets_to_verify:Heads", "--shape", "3")
     assert done.exit_code == 1
     assert done.stderr == "forgetless: 1 of 5 parameters are not exact.\n"
     assert done.stdout.endswith("not exact: lin.weight\n")
@@ -85,24 +85,22 @@ def test_files_of_samples(forgetless: Command) -> None:
     import numpy as np
 
     np.save("x.npy", np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32))
-    done = forgetless("verify", "--model", "nets_to_verify:Heads", "--data", "x.npy", "--json")
+    done = forgetless("verify", "nets_to_verify:Heads", "--data", "x.npy", "--json")
     assert json.loads(done.stdout)["samples"] == 4
 
 
 def test_refuses(refused: Refused) -> None:
-    refused(
-        "'resnet' names no model; write package.module:function or torchvision:NAME.", "verify", "--model", "resnet"
-    )
-    refused("nets_to_verify:number gives a int, not a torch.nn.Module.", "verify", "--model", "nets_to_verify:number")
+    refused("'resnet' names no model; write package.module:function or torchvision:NAME.", "verify", "resnet")
+    refused("nets_to_verify:number gives a int, not a torch.nn.Module.", "verify", "nets_to_verify:number")
     refused(
         "--shape '3,x' is no shape; write numbers with commas, as in 3,64,64.",
-        *("verify", "--model", "nets_to_verify:Heads", "--shape", "3,x"),
+        *("verify", "nets_to_verify:Heads", "--shape", "3,x"),
     )
     refused(
-        "--tolerance must be positive, not -1.0.",
-        *("verify", "--model", "nets_to_verify:Heads", "--shape", "3", "--tolerance", "-1"),
+        "--tolerance must be positive and finite, not -1.0.",
+        *("verify", "nets_to_verify:Heads", "--shape", "3", "--tolerance", "-1"),
     )
     refused(
         "InFloat cannot compute in float64: mat1 and mat2 must have the same dtype, but got Float and Double.",
-        *("verify", "--model", "nets_to_verify:infloat", "--shape", "3"),
+        *("verify", "nets_to_verify:infloat", "--shape", "3"),
     )

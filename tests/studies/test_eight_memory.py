@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.task import Recipe
 from streams import network as small
 from streams import stream
 from studies.eight_memory import METHODS, kept, network, samples
 from studies.eight_page import page
+from studies.eight_runs import Found
 
 EXPERIMENT = Experiment("small", stream(3), lambda seed: small(seed, pretrained=True), Recipe(0.1, 2, 24))
 
@@ -42,7 +43,6 @@ def test_the_page_shows_it() -> None:
 
 
 def page_lines(memory: dict[str, object]) -> list[str]:
-    from studies.eight_page import Found
-
-    config = {"limit": 1, "size": 1, "recipe": {"epochs": 1}, "network": "other", "pair": "a-b", "tasks": []}
+    options = {"limit": 1, "size": 1, "epochs": 1, "network": "other", "omega": "train", "rise": False}
+    config = {"options": options, "pair": "a-b"}
     return page([Found(config, {"runs": [], "tasks": []}, [])], memory).splitlines()

@@ -112,7 +112,7 @@ def test_how_far_a_network_moved(data: Path, tmp_path: Path) -> None:
 def test_a_run_that_diverges_is_a_point_that_says_so(data: Path, tmp_path: Path) -> None:
     scene = frontier.prepare(data, *PAIR, 1, tmp_path / "scene", recipe())
     model = frontier.copy.deepcopy(scene.model)
-    method = frontier.Held(Anchor(model, scene.omegas["ones"], 1e12), "gradient")
+    method = frontier.GivenAnchor(Anchor(model, scene.omegas["ones"], 1e12), "gradient")
     found = frontier.trained(scene, model, method, 0, recipe())
     assert list(found) == ["diverged"]
     assert frontier._brief(found) == "diverged"

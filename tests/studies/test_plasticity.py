@@ -12,7 +12,7 @@ import torch
 
 from forgetless import KeepAgreement
 from forgetless.lab import results
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.methods.mas import MAS
 from forgetless.learn.metrics import forgetting_mas
 from forgetless.learn.task import Recipe
@@ -65,11 +65,11 @@ def test_every_tasks_importance_is_of_the_first_ones_sum() -> None:
     assert sums == pytest.approx([sums[0]] * 3, rel=1e-5)
 
 
-def test_what_is_held_before_each_task_is_noted() -> None:
+def test_what_is_frozen_before_each_task_is_noted() -> None:
     found = study(EXPERIMENT, {"strength": 1e6})
-    assert len(found["held"]) == len(STREAM)
-    assert found["held"][0] == {"all": 0.0}
-    assert found["held"][2]["all"] > 0.5
+    assert len(found["frozen fraction"]) == len(STREAM)
+    assert found["frozen fraction"][0] == {"all": 0.0}
+    assert found["frozen fraction"][2]["all"] > 0.5
     assert found["accuracy"][-1][-1] is not None
     for settings in VARIANTS.values():
         Studied(**{name: value for name, value in settings.items() if name != "unseen"})
@@ -124,7 +124,7 @@ def test_what_is_there_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(plasticity, "VARIANTS", {"plain": {"strength": 1.0}, "halved": {"strength": 1.0, "gamma": 0.5}})
     monkeypatch.setattr(plasticity, "study", counted)
-    monkeypatch.setattr(plasticity.eight_tasks, "experiment", lambda data: EXPERIMENT)
+    monkeypatch.setattr(plasticity.eight_tasks.EightTasks, "build", lambda self: EXPERIMENT)
     out = tmp_path / "p.json"
     main(["--data", str(tmp_path), "--out", str(out), "--seeds", "1"])
     first = results.read(out)
@@ -134,7 +134,7 @@ def test_what_is_there_is_kept_and_the_rest_is_run(tmp_path: Path, monkeypatch: 
     assert found["runs"][:2] == first["runs"]
     plain, halved = results.summarize(found).methods
     assert (plain.label, plain.seeds, halved.label, halved.seeds) == ("plain", (0, 1), "halved", (0, 1))
-    assert found["runs"][0]["held"] != found["runs"][1]["held"]
+    assert found["runs"][0]["frozen fraction"] != found["runs"][1]["frozen fraction"]
 
 
 def test_a_folder_without_the_sets_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """The command line: `forgetless run`, `measure`, `verify`, `report` and `data`, a file each.
 
-Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
 was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
 inside the commands, so that `--help` and `--version` answer at once.
 """

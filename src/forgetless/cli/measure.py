@@ -8,37 +8,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.cli.parts.models import TORCHVISION, load_data, load_model
+from forgetless.cli.parts.models import (
+    SAMPLES,
+    Exclude,
+    Model,
+    Output,
+    Size,
+    Weights,
+    forward_for,
+    load_data,
+    load_model,
+)
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from forgetless.measure.importance import Importance
 
 
 def measure(
-    model: Annotated[str, typer.Argument(help="package.module:function that makes it, or torchvision:NAME.")],
+    model: Model,
     data: Annotated[
         Path,
-        typer.Option(
-            help="Unlabeled samples like those whose skill is to be kept: a picture set (its training pictures), a "
-            ".npy file, or a .safetensors file with one tensor or with the model's keywords.",
-            show_default=False,
-        ),
+        typer.Option(help=f"Unlabeled samples of what the network must keep doing: {SAMPLES}.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="The .safetensors file to save the importance in.", show_default=False)],
-    weights: Annotated[Path | None, typer.Option(help="Its weights, a .safetensors file.", show_default=False)] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(help="Which of its outputs to measure, by name. [default: the logits, or the only one]"),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Parameters to leave out: a name, a module or a pattern; repeat it.")
-    ] = None,
+    weights: Weights = None,
+    output: Output = None,
+    exclude: Exclude = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; never changes the numbers.")] = 64,
-    size: Annotated[int, typer.Option(min=1, help="Pixels per side of pictures.")] = 224,
-    limit: Annotated[int | None, typer.Option(min=1, help="The most pictures to measure on.")] = None,
+    size: Size = 224,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most pictures to measure on. [default: all]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Measure how much every parameter of a network matters to what it computes.
@@ -50,14 +49,11 @@ def measure(
 
     if out.exists():
         raise ForgetlessError(f"{out} exists already; choose another --out.")
-    network = load_model(model, weights)
-    samples = load_data(data, size, limit)
-    normalize = model.partition(":")[0] == TORCHVISION and data.is_dir()
     importance = forgetless.mas(
-        network,
-        samples,
+        load_model(model, weights),
+        load_data(data, size, limit),
         output=output,
-        forward=_normalized if normalize else None,
+        forward=forward_for(model, data),
         exclude=exclude or (),
         batch_size=batch_size,
     )
@@ -66,13 +62,6 @@ def measure(
         typer.echo(json.dumps({"out": str(out), **_facts(importance)}, indent=2))
     else:
         _show(importance, out)
-
-
-def _normalized(network: nn.Module, pictures: Tensor) -> Any:
-    """The output of a torchvision network for pictures of 0 … 255, by the means and deviations it was trained with."""
-    mean = pictures.new_tensor([123.675, 116.28, 103.53], dtype=next(network.parameters()).dtype).view(3, 1, 1)
-    std = pictures.new_tensor([58.395, 57.12, 57.375], dtype=mean.dtype).view(3, 1, 1)
-    return network((pictures - mean) / std)
 
 
 def _facts(importance: Importance) -> dict[str, Any]:

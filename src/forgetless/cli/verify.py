@@ -1,4 +1,4 @@
-"""`forgetless verify --model MODEL`: whether a network's importance is exact, parameter by parameter."""
+"""`forgetless verify MODEL`: whether a network's importance is exact, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.cli.parts.models import load_data, load_model
+from forgetless.cli.parts.models import (
+    SAMPLES,
+    Exclude,
+    Model,
+    Output,
+    Size,
+    Weights,
+    forward_for,
+    load_data,
+    load_model,
+)
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
@@ -18,34 +28,28 @@ if TYPE_CHECKING:
 
 
 def verify(
-    model: Annotated[
-        str, typer.Option(help="package.module:function that makes it, or torchvision:NAME.", show_default=False)
-    ],
-    weights: Annotated[
-        Path | None, typer.Option(help="Its weights, a .safetensors file. [default: as it is made]", show_default=False)
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Samples, as for `forgetless measure`. [default: random ones]", show_default=False),
-    ] = None,
+    model: Model,
+    data: Annotated[Path | None, typer.Option(help=f"Samples: {SAMPLES}. [default: random ones]")] = None,
+    weights: Weights = None,
+    output: Output = None,
+    exclude: Exclude = None,
+    size: Size = 224,
     shape: Annotated[str, typer.Option(help="The shape of a random sample.")] = "3,64,64",
     samples: Annotated[int, typer.Option(min=2, help="How many samples.")] = 4,
-    output: Annotated[
-        str | None, typer.Option(help="Which of its outputs, by name. [default: the logits, or the only one]")
-    ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="The largest error in float64, of a parameter's largest importance.")
+        float, typer.Option(help="The largest error in float64, relative to a parameter's largest importance.")
     ] = 1e-10,
     tolerance_own: Annotated[
-        float, typer.Option(help="The same in the model's own precision. [default: 2e-5, in half precision 0.05]")
-    ] = 0.0,
+        float | None,
+        typer.Option(help="The same in the model's own precision. [default: 2e-5, in half precision 0.05]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights and samples.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Compare the importance of every parameter with one-at-a-time passes: path taken, error, cost.
 
     Ends with exit code 1 if an error is above the tolerance. In float32 a sample with an activation within rounding of
-    a kink (a ReLU's 0) has no one right gradient: such samples are named, and compared in float64 alone.
+    a kink (a ReLU's 0) has no single right gradient: such samples are named, and compared in float64 alone.
     """
     import torch
 
@@ -53,14 +57,17 @@ def verify(
     from forgetless.measure.verify.verification import verify as verified
     from forgetless.model.batches import rows
 
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise ForgetlessError(f"--tolerance must be positive, not {tolerance}.")
+    for option, value in (("--tolerance", tolerance), ("--tolerance-own", tolerance_own)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ForgetlessError(f"{option} must be positive and finite, not {value}.")
     torch.manual_seed(seed)
     network = load_model(model, weights, random=True)
-    batch = torch.randn(samples, *_sizes(shape)) if data is None else rows(load_data(data, 64, samples), 0, samples)
-    found = verified(network, batch, reference.mas, output=output)
+    batch = torch.randn(samples, *_sizes(shape)) if data is None else rows(load_data(data, size, samples), 0, samples)
+    found = verified(
+        network, batch, reference.mas, output=output, forward=forward_for(model, data), exclude=exclude or ()
+    )
     half = found.dtype in (torch.float16, torch.bfloat16)
-    own = tolerance_own or (0.05 if half else 2e-5)
+    own = (0.05 if half else 2e-5) if tolerance_own is None else tolerance_own
     wrong = [row.name for row in found.rows if row.float64 > tolerance or (row.own is not None and row.own > own)]
     if as_json:
         typer.echo(json.dumps(_facts(model, found, wrong), indent=2))

@@ -11,7 +11,7 @@ from idx_files import written
 
 def test_five_pairs_with_the_steps_of_the_demonstration(tmp_path: Path) -> None:
     files = written(tmp_path)
-    experiment = authors_demo.experiment(data=str(tmp_path))
+    experiment = authors_demo.AuthorsDemo(data=tmp_path).build()
     assert [task.name for task in experiment.tasks] == ["1 and 2", "3 and 4", "5 and 6", "7 and 8", "9 and 0"]
     last = experiment.tasks[-1]
     mine = [n for n, digit in enumerate(files["train-labels"].tolist()) if digit in (9, 0)]

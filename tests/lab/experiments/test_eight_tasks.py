@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from PIL import Image
 from torch import nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.experiments import eight_tasks
+from forgetless.lab.experiments import create, eight_tasks
 from forgetless.lab.experiments.demo import Scale
-from forgetless.lab.experiments.eight_tasks import METHODS, TASKS, experiment
+from forgetless.lab.experiments.eight_tasks import METHODS, TASKS
 from forgetless.lab.published.mas_2018 import PAIRS, TITLES
-from forgetless.lab.running.run import Experiment, Suite, run
+from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.lab.running.run import run
+from forgetless.lab.running.search import Search
 from forgetless.learn.heads import MultiHead
 
 
@@ -23,6 +26,10 @@ def small(name: str) -> MultiHead:
     torch.manual_seed(0)
     backbone = nn.Sequential(Scale(), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return MultiHead(backbone, 4, pretrained=True)
+
+
+def experiment(data: Path, **options: Any) -> Experiment | Suite:
+    return create("eight-tasks", data=data, **options).build()
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_eight_tasks_in_the_papers_order_and_strengths_found_alike(data: Path, t
     assert tuple(found.methods) == METHODS
     assert set(METHODS) == set(TITLES)
     assert found.tuning is not None
-    assert (found.tuning.fixed, found.tuning.most, found.tuning.rise) == ({}, 4, False)
+    assert (found.tuning.fixed, found.tuning.search) == ({}, Search(drop=0.05, factor=0.25, most=4))
     runs = run(found, ["finetune", "mas"], [0], tmp_path / "r")["runs"]
     assert [each["strength"] is None for each in runs] == [True, False]
     assert len(list((tmp_path / "cache").iterdir())) == 8
@@ -58,7 +65,7 @@ def test_a_search_that_rises_is_asked_for_and_recorded(data: Path, tmp_path: Pat
     found = experiment(data, rise=rise, size=8, cache=str(tmp_path / "cache"))
     assert isinstance(found, Experiment)
     assert found.tuning is not None
-    assert found.tuning.rise is rise
+    assert found.tuning.search.rise is rise
     assert ("--rise" in found.arguments) is rise
 
 
@@ -82,7 +89,7 @@ def test_pairs_and_omega(data: Path, tmp_path: Path) -> None:
 
 def refusal(data: Path, **options: object) -> str:
     with pytest.raises(ForgetlessError) as caught:
-        experiment(data, **options)  # type: ignore[arg-type]
+        experiment(data, **options)
     return str(caught.value)
 
 
@@ -91,7 +98,7 @@ def test_bad_input(data: Path, tmp_path: Path) -> None:
     assert refusal(tmp_path / "x", cache=cache) == (
         f"{tmp_path}/x is no folder; --data takes the one that holds {', '.join(TASKS)}."
     )
-    assert refusal(data, network="alexnet") == "there is no network 'alexnet'."
+    assert refusal(data, network="alexnet") == "network must be 'squeezenet' or 'efficientnet-lite0', not 'alexnet'."
     assert refusal(data, omega="all") == "omega must be 'train', 'test' or 'both', not 'all'."
     shutil.rmtree(data / "birds")
     shutil.rmtree(data / "cars")

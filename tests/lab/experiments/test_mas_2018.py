@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ import layouts
 from forgetless.errors import ForgetlessError
 from forgetless.lab import datasets
 from forgetless.lab.experiments import create, mas_2018
-from forgetless.lab.experiments.mas_2018 import METHODS, TASKS, experiment, load
+from forgetless.lab.experiments.mas_2018 import METHODS, TASKS, load
 from forgetless.lab.networks import alexnet
 from forgetless.lab.published.mas_2018 import PAIRS
-from forgetless.lab.running.run import Experiment, Suite, run, run_all
+from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.lab.running.run import run, run_all
+from forgetless.lab.running.search import Search
 from forgetless.learn.train import Progress
 
 models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
@@ -31,6 +34,10 @@ TREES = {
     "chars74k": (52, 356, 60),
     "svhn": (10, 3, 2),
 }
+
+
+def experiment(data: Path, **options: Any) -> Experiment | Suite:
+    return create("mas-2018", data=data, **options).build()
 
 
 class Small(nn.Module):
@@ -70,7 +77,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_eight_tasks_are_the_papers_in_its_order(root: Path, weights: str, tmp_path: Path) -> None:
-    found = create("mas-2018", data=root, weights=weights, cache=str(tmp_path / "cache"))
+    found = experiment(root, weights=weights, cache=tmp_path / "cache")
     assert isinstance(found, Experiment)
     assert [task.name for task in found.tasks] == list(TASKS)
     for task in found.tasks:
@@ -82,7 +89,7 @@ def test_the_eight_tasks_are_the_papers_in_its_order(root: Path, weights: str, t
     assert (recipe.optimizer, recipe.momentum, recipe.batch_size, recipe.epochs) == ("sgd", 0.9, 200, 100)
     assert found.tuning is not None
     assert found.tuning.fixed == {"mas": 1.0, "local-mas": 1.0}
-    assert (found.tuning.drop, found.tuning.factor, found.tuning.most) == (0.2, 0.5, 10)
+    assert found.tuning.search == Search(drop=0.2, factor=0.5, most=10)
     assert tuple(found.methods) == METHODS
     assert len(list((tmp_path / "cache").iterdir())) == 8
 
@@ -123,7 +130,7 @@ def test_pairs_are_four_experiments_shown_as_table_2(root: Path, weights: str, t
 
 def refusal(data: Path, **options: object) -> str:
     with pytest.raises(ForgetlessError) as caught:
-        experiment(data, **options)  # type: ignore[arg-type]
+        experiment(data, **options)
     return str(caught.value)
 
 

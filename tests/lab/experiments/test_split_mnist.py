@@ -1,22 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from forgetless.errors import ForgetlessError
+from forgetless.lab import results
 from forgetless.lab.experiments import split_mnist
-from forgetless.lab.running.run import Suite, run_all
+from forgetless.lab.published.hsu_2018 import SPLIT_MNIST
+from forgetless.lab.running.experiment import Suite
+from forgetless.lab.running.run import run_all
 from idx_files import written
 
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     written(tmp_path / "data")
-    return split_mnist.experiment(data=str(tmp_path / "data"))
+    return split_mnist.SplitMNIST(data=tmp_path / "data").build()
 
 
 def test_five_pairs_in_three_scenarios(suite: Suite) -> None:
@@ -25,7 +27,7 @@ def test_five_pairs_in_three_scenarios(suite: Suite) -> None:
         assert [task.name for task in experiment.tasks] == ["0 and 1", "2 and 3", "4 and 5", "6 and 7", "8 and 9"]
         assert [task.train[1].tolist() for task in experiment.tasks] == [[0, 1, 0, 1]] * 5
         assert experiment.network(3).scenario == scenario
-        assert {*experiment.methods} == {*split_mnist.PUBLISHED[scenario], "mas-per-batch"}
+        assert {*experiment.methods} == {*SPLIT_MNIST[scenario], "mas-per-batch"}
 
 
 def test_steps_are_matched_whatever_the_number_of_pictures(suite: Suite) -> None:
@@ -50,7 +52,7 @@ def test_it_runs_and_prints_the_table(suite: Suite, tmp_path: Path) -> None:
     found = run_all(small, ["finetune", "mas-per-batch"], [0], tmp_path / "out")
     assert found.keys() == small.keys()
     for name in small:
-        assert json.loads((tmp_path / "out" / name / "results.json").read_text()) == found[name]
+        assert results.read(tmp_path / "out" / name) == found[name]
     text = suite.table(found)
     assert "| finetune | – | 93.46 ± 2.01 | " in text
     assert text.count("\n| mas-per-batch | ") == 3
@@ -59,4 +61,4 @@ def test_it_runs_and_prints_the_table(suite: Suite, tmp_path: Path) -> None:
 
 def test_a_scenario_that_is_not_there() -> None:
     with pytest.raises(ForgetlessError, match=r"^scenario must be 'task', 'domain', 'class' or 'all', not 'tasks'\.$"):
-        split_mnist.experiment(scenario="tasks")
+        split_mnist.SplitMNIST(scenario="tasks")

@@ -84,7 +84,7 @@ def test_says_the_same_as_the_results(results: Callable[..., Results], show: Sho
     refuses_the_network(shown)
     assert shown.within("h1") == ["demo"]
     text = " ".join(text for _, text in shown.texts)
-    assert "In the end frozen knows most: 90.0 % on average over all tasks" in re.sub(r"\s+", " ", text)
+    assert "Highest average accuracy after the last task: frozen , 90.0 %" in re.sub(r"\s+", " ", text)
     for word in ("finetune", "frozen", "mas, λ = 1", "zero or one", "two or three", "four or five"):
         assert word in text
     for number in ("70.0", "89.0", "30.0", "1.5", "2.14.1"):

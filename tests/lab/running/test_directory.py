@@ -22,7 +22,7 @@ def test_opening_writes_nothing_and_starting_does(tmp_path: Path) -> None:
     directory = opened(out)
     assert not directory.started
     assert list(tmp_path.iterdir()) == []
-    directory.start()
+    directory.start({})
     assert {path.name for path in out.iterdir()} == {"checkpoints", "config.json", "results.json"}
     assert json.loads((out / "config.json").read_text()) == json.loads(json.dumps(CONFIG))
     assert opened(out).started
@@ -32,7 +32,7 @@ def test_a_folder_that_is_no_run_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("…")
     with pytest.raises(ForgetlessError) as caught:
         opened(tmp_path)
-    assert str(caught.value) == f"{tmp_path} is not empty and no run directory; choose another --out."
+    assert str(caught.value) == f"{tmp_path} is neither empty nor a run directory; choose another --out."
     with pytest.raises(ForgetlessError) as caught:
         opened(tmp_path / "thesis.tex")
     assert str(caught.value) == f"{tmp_path / 'thesis.tex'} is a file; choose another --out."
@@ -42,7 +42,7 @@ def test_a_folder_that_is_no_run_directory_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "results.json"])
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00\xff"])
 def test_damaged_files_are_named_and_kept(tmp_path: Path, name: str, content: str) -> None:
-    opened(tmp_path).start()
+    opened(tmp_path).start({})
     (tmp_path / name).write_text(content)
     with pytest.raises(ForgetlessError, match=name if content != "[]" or name == "results.json" else "another"):
         opened(tmp_path)
@@ -52,4 +52,4 @@ def test_damaged_files_are_named_and_kept(tmp_path: Path, name: str, content: st
 def test_a_directory_that_cannot_be_made_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ForgetlessError, match=r"out cannot be written: Not a directory\."):
-        opened(tmp_path / "file" / "out").start()
+        opened(tmp_path / "file" / "out").start({})

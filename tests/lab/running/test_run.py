@@ -11,8 +11,10 @@ import torch
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
-from forgetless.lab.running.parallel import Job
-from forgetless.lab.running.run import Experiment, environment, run
+from forgetless.lab.running.environment import environment
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.jobs import Job
+from forgetless.lab.running.run import run
 from forgetless.learn.task import Recipe
 from forgetless.learn.train import Progress
 from streams import network, stream
@@ -46,8 +48,7 @@ def test_every_method_and_seed_is_run_once_and_written(tmp_path: Path) -> None:
     seen = []
     found = run(EXPERIMENT, NAMES, [1, 2], out, on_progress=lambda job, _: seen.append((job.method, job.seed)))
     assert list(accuracies(found)) == MATRICES == list(dict.fromkeys(seen))
-    assert found == json.loads((out / "results.json").read_text())
-    results.check(found)
+    assert found == results.read(out)
     assert set(found) == {"experiment", "tasks", "runs", "environment"}
     assert found["experiment"] == "small"
     assert found["tasks"] == [task.name for task in EXPERIMENT.tasks]

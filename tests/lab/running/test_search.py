@@ -10,7 +10,7 @@ import torch
 
 import streams
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.search import learn_stream, search, search_split
+from forgetless.lab.running.search import Search, learn_stream, search, search_split
 from forgetless.learn import methods
 from forgetless.learn.task import Recipe
 
@@ -46,24 +46,24 @@ def test_a_search_changes_nothing_and_never_sees_the_test_samples(name, tmp_path
     tasks = streams.stream(2, samples=96)
     blind = dataclasses.replace(tasks[1], test=(torch.full_like(tasks[1].test[0], torch.nan), tasks[1].test[1]))
     model, method = streams.network(), methods.create(name)
-    learn_stream(model, tasks[:1], method, RECIPE, [0.05], seed=0)
+    learn_stream(model, tasks[:1], method, RECIPE, Search(), seed=0)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, method.state()
     state = {key: tensor.clone() for key, tensor in state.items()}
     trials = []
-    found = search(model, blind, method, RECIPE, [0.02, 0.05], seed=0, path=tmp_path / "t.json", on_trial=trials.append)
+    found = search(model, blind, method, RECIPE, Search(), seed=0, path=tmp_path / "t.json", on_trial=trials.append)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     assert all(torch.equal(state[key], tensor) for key, tensor in method.state().items())
     assert method.strength == methods.create(name).strength
     assert list(found.trials) == trials
-    again = search(model, tasks[1], method, RECIPE, [0.02, 0.05], seed=0)
+    again = search(model, tasks[1], method, RECIPE, Search(), seed=0)
     assert (again, again.trials) == (found, found.trials)
 
 
 def test_a_stream_learns_every_task_at_what_was_decided_for_it(tmp_path):
     tasks = streams.stream(3, samples=96)
     method = methods.create("mas")
-    matrix, decided = learn_stream(streams.network(), tasks, method, RECIPE, [0.02, 0.05], seed=0, folder=tmp_path)
+    matrix, decided = learn_stream(streams.network(), tasks, method, RECIPE, Search(), seed=0, folder=tmp_path)
     assert decided[0] is None
     assert method.strength == decided[2]
     assert method._anchor.strength == decided[2]
@@ -74,7 +74,7 @@ def test_a_stream_learns_every_task_at_what_was_decided_for_it(tmp_path):
         [True, True, True],
     ]
     fresh = methods.create("mas")
-    again, _ = learn_stream(streams.network(), tasks, fresh, RECIPE, [0.02, 0.05], seed=0, folder=tmp_path)
+    again, _ = learn_stream(streams.network(), tasks, fresh, RECIPE, Search(), seed=0, folder=tmp_path)
     assert again == matrix
 
 
@@ -82,4 +82,4 @@ def test_a_method_without_a_strength_is_refused():
     with pytest.raises(
         ForgetlessError, match=r"^the method 'finetune' takes no strength, so none can be found for it\.$"
     ):
-        search(streams.network(), streams.stream(1)[0], methods.create("finetune"), RECIPE, [0.05], seed=0)
+        search(streams.network(), streams.stream(1)[0], methods.create("finetune"), RECIPE, Search(), seed=0)

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.run import Experiment, run
-from forgetless.lab.running.search import STARTS
+from forgetless.lab.published.de_lange_2021 import STARTS
+from forgetless.lab.results.sealed import read_sealed, write_sealed
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.run import run
+from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn import methods
 from forgetless.learn.heads import MultiHead
@@ -23,11 +26,11 @@ TASKS = stream(3)
 
 
 def test_a_strength_is_found_on_the_second_task_alone_and_kept(tmp_path: Path) -> None:
-    tuning = Tuning(drop=0.05, factor=0.25, most=3)
+    tuning = Tuning(Search(drop=0.05, factor=0.25, most=3))
     method = methods.create("mas")
     found = tuning.strength(method, network, TASKS[:2], RECIPE, tmp_path)
-    held = json.loads((tmp_path / "mas.json").read_text())
-    strengths = [each["strength"] for each in held["trials"]]
+    held = read_sealed(tmp_path / "mas.json")
+    strengths = [strength for _, strength, _ in held["trials (rate, strength, accuracy)"]]
     assert strengths == [0.0, 3.0, 0.75, 0.1875][: len(strengths)]
     assert found == strengths[-1]
     assert (held["drop"], held["factor"], held["most"]) == (0.05, 0.25, 3)
@@ -39,17 +42,17 @@ def test_a_strength_is_found_on_the_second_task_alone_and_kept(tmp_path: Path) -
     assert tuning.strength(method, fails, TASKS, RECIPE, tmp_path) == found
     other = tmp_path / "other"  # the third task plays no part
     assert tuning.strength(method, network, TASKS, RECIPE, other) == found
-    assert json.loads((other / "mas.json").read_text()) == held
+    assert read_sealed(other / "mas.json") == held
 
 
-@pytest.mark.parametrize("held", ["[]", "{}", '{"strength": "x"}'])
-def test_a_strength_that_is_damaged_or_of_another_search(tmp_path: Path, held: str) -> None:
+@pytest.mark.parametrize("held", [{}, {"strength": "x"}])
+def test_a_strength_that_is_damaged_or_of_another_search(tmp_path: Path, held: dict[str, Any]) -> None:
     path = tmp_path / "mas-found.json"
-    path.write_text(held)
+    write_sealed(path, held)
     with pytest.raises(ForgetlessError) as caught:
         Tuning().strength(methods.create("mas"), network, TASKS, RECIPE, tmp_path)
     assert str(caught.value) == f"{path} does not hold a strength that was found; remove it."
-    path.write_text('{"strength": 1, "rates": [], "seed": 1, "drop": 0.2, "factor": 0.5, "most": 10, "rise": false}')
+    write_sealed(path, {"strength": 1, "seed": 1, **dataclasses.asdict(Search())})
     with pytest.raises(ForgetlessError) as caught:
         Tuning().strength(methods.create("mas"), network, TASKS, RECIPE, tmp_path)
     assert str(caught.value) == f"{path} was found by another search; remove it, or choose another --out."
@@ -57,7 +60,7 @@ def test_a_strength_that_is_damaged_or_of_another_search(tmp_path: Path, held: s
 
 def test_a_search_that_rises_ends_no_lower_than_one_that_falls(tmp_path: Path) -> None:
     found = {
-        rise: Tuning(drop=0.9, factor=0.25, most=3, rise=rise).strength(
+        rise: Tuning(Search(drop=0.9, factor=0.25, most=3, rise=rise)).strength(
             methods.create("mas"), network, TASKS[:2], RECIPE, tmp_path / str(rise)
         )
         for rise in (False, True)
@@ -67,7 +70,7 @@ def test_a_search_that_rises_ends_no_lower_than_one_that_falls(tmp_path: Path) -
 
 
 def test_the_test_samples_play_no_part(tmp_path: Path) -> None:
-    tuning = Tuning(drop=0.05, factor=0.25, most=3)
+    tuning = Tuning(Search(drop=0.05, factor=0.25, most=3))
     blind = [dataclasses.replace(task, test=(torch.zeros_like(task.test[0]), task.test[1])) for task in TASKS]
     tuning.strength(methods.create("ewc"), network, TASKS, RECIPE, tmp_path / "a")
     tuning.strength(methods.create("ewc"), network, blind, RECIPE, tmp_path / "b")
@@ -81,7 +84,7 @@ def test_what_is_not_searched_for(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ForgetlessError) as caught:
         tuning.strength(methods.create("si"), network, TASKS[:1], RECIPE, tmp_path)
-    assert "a strength is found on the second task of a stream" in str(caught.value)
+    assert str(caught.value) == "tuning a strength needs at least two tasks; pass --strength."
 
 
 @pytest.mark.parametrize(
@@ -90,12 +93,12 @@ def test_what_is_not_searched_for(tmp_path: Path) -> None:
         ({"drop": 1.5}, "drop must be a share in [0, 1), not 1.5."),
         ({"factor": 1.0}, "factor must be between 0 and 1, not 1.0."),
         ({"most": 0}, "most must be 1 or more trials, not 0."),
-        ({"rates": (0.1, -0.1)}, "rates must be one or more learning rates above 0, not [0.1, -0.1]."),
+        ({"start": -1.0}, "start must be a finite strength above 0, not -1.0."),
     ],
 )
 def test_settings_of_no_search_are_refused_before_anything_runs(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ForgetlessError) as caught:
-        Tuning(**settings)
+        Search(**settings)
     assert str(caught.value) == sentence
 
 
@@ -104,22 +107,22 @@ def test_every_start_is_of_a_method_that_takes_a_strength() -> None:
 
 
 def test_a_run_uses_one_strength_for_every_seed_and_a_given_one_instead(tmp_path: Path) -> None:
-    experiment = Experiment("small", TASKS, network, RECIPE, tuning=Tuning(drop=0.05, factor=0.25, most=2))
+    experiment = Experiment("small", TASKS, network, RECIPE, tuning=Tuning(Search(drop=0.05, factor=0.25, most=2)))
     found = run(experiment, ["mas"], [0, 1], tmp_path / "r")["runs"]
     mas = [each["strength"] for each in found if each["method"] == "mas"]
     assert mas[0] == mas[1]
     assert mas[0] in (3.0, 0.75)
     assert {path.name for path in (tmp_path / "r" / "strengths").iterdir()} == {"mas.json", "mas-found.json"}
     config = json.loads((tmp_path / "r" / "config.json").read_text())
-    assert config["tuning"]["most"] == 2
+    assert config["tuning"]["search"]["most"] == 2
     given = run(experiment, ["mas"], [0], tmp_path / "g", strength=0.5)["runs"]
     assert given[0]["strength"] == 0.5
     assert not (tmp_path / "g" / "strengths").exists()
 
 
 @pytest.mark.parametrize("strength", [None, "auto"])
-def test_the_tries_of_a_search_are_told_as_progress_of_their_task(tmp_path: Path, strength: str | None) -> None:
-    tuning = Tuning(drop=0.05, factor=0.25, most=2)
+def test_the_trials_of_a_search_are_told_as_progress_of_their_task(tmp_path: Path, strength: str | None) -> None:
+    tuning = Tuning(Search(drop=0.05, factor=0.25, most=2))
     experiment = Experiment("small", TASKS, network, RECIPE, tuning=tuning)
     told: list[Progress] = []
     run(experiment, ["mas"], [0], tmp_path, strength=strength, on_progress=lambda job, progress: told.append(progress))

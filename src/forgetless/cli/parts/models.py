@@ -1,4 +1,4 @@
-"""What a command's MODEL and `--data` name: networks by the function that makes them, samples by their file."""
+"""MODEL, `--weights`, `--data` and `--output`, the same for every command: networks by the function that makes them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,35 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TORCHVISION = "torchvision"
+
+Model = Annotated[
+    str, typer.Argument(help="package.module:function that makes it, or torchvision:NAME.", show_default=False)
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Its weights, a .safetensors file. [default: as the function makes it]")
+]
+Output = Annotated[
+    str | None, typer.Option(help="Which of its outputs to measure, by name. [default: the logits, or the only one]")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Parameters to leave out: a name, a module or a pattern; repeat it.")
+]
+Size = Annotated[int, typer.Option(min=1, help="Pixels per side of pictures.")]
+#: What `--data` takes.
+SAMPLES = (
+    "a picture set (its training pictures), a .npy file, or a .safetensors file with one tensor or with the model's "
+    "keywords"
+)
 
 
 def load_model(name: str, weights: Path | None, random: bool = False) -> nn.Module:
@@ -90,6 +111,24 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         extra = f"the model has no {listing(sorted(unexpected))}" if unexpected else ""
         reasons = " and ".join(filter(None, (lacks, extra)))
         raise ForgetlessError(f"{path} holds the weights of another model: {reasons}.")
+
+
+def forward_for(model: str, data: Path | None) -> Any:
+    """What computes the outputs: for pictures and a torchvision network, with torchvision's scaling; else None.
+
+    Args:
+        model: MODEL.
+        data: `--data`.
+    """
+    pictures = data is not None and data.is_dir()
+    return _normalized if pictures and model.partition(":")[0] == TORCHVISION else None
+
+
+def _normalized(network: nn.Module, pictures: Tensor) -> Any:
+    """The output of a torchvision network for pictures of 0 … 255, by the means and deviations it was trained with."""
+    mean = pictures.new_tensor([123.675, 116.28, 103.53], dtype=next(network.parameters()).dtype).view(3, 1, 1)
+    std = pictures.new_tensor([58.395, 57.12, 57.375], dtype=mean.dtype).view(3, 1, 1)
+    return network((pictures - mean) / std)
 
 
 def load_data(path: Path, size: int, limit: int | None) -> Any:

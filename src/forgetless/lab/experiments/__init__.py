@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.experiments import (
-    authors_demo,
-    demo,
-    eight_tasks,
-    mas_2018,
-    permuted_mnist,
-    sequence,
-    split_cifar100,
-    split_mnist,
-    split_tiny_imagenet,
-)
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.experiments.authors_demo import AuthorsDemo
+from forgetless.lab.experiments.demo import Demo
+from forgetless.lab.experiments.eight_tasks import EightTasks
+from forgetless.lab.experiments.mas_2018 import MAS2018
+from forgetless.lab.experiments.parts.settings import Settings, with_paths
+from forgetless.lab.experiments.permuted_mnist import PermutedMNIST
+from forgetless.lab.experiments.sequence import PictureSequence
+from forgetless.lab.experiments.split_cifar100 import SplitCIFAR100
+from forgetless.lab.experiments.split_mnist import SplitMNIST
+from forgetless.lab.experiments.split_tiny_imagenet import SplitTinyImageNet
 from forgetless.model.parameters import listing
 
-EXPERIMENTS: dict[str, Callable[..., Experiment | Suite]] = {
-    "demo": demo.experiment,
-    "sequence": sequence.experiment,
-    "eight-tasks": eight_tasks.experiment,
-    "mas-2018": mas_2018.experiment,
-    "split-mnist": split_mnist.experiment,
-    "permuted-mnist": permuted_mnist.experiment,
-    "authors-demo": authors_demo.experiment,
-    "split-cifar100": split_cifar100.experiment,
-    "split-tiny-imagenet": split_tiny_imagenet.experiment,
-}
+_ALL: tuple[type[Settings], ...] = (
+    Demo,
+    PictureSequence,
+    EightTasks,
+    MAS2018,
+    SplitMNIST,
+    PermutedMNIST,
+    AuthorsDemo,
+    SplitCIFAR100,
+    SplitTinyImageNet,
+)
+EXPERIMENTS: dict[str, type[Settings]] = {kind.NAME: kind for kind in _ALL}
 
 
-def create(name: str, **options: Any) -> Experiment | Suite:
-    """The experiment of that name, with its data read and its options set; what is not given has its default.
+def create(name: str, **options: Any) -> Settings:
+    """The settings of the experiment of that name; what is not given has its default. `.build()` reads the data.
 
     Raises:
-        ForgetlessError: no experiment has that name, it has no such option, or it lacks one or its data.
+        ForgetlessError: no experiment has that name, it has no such option, needs one that is not given, or one has a
+            value that is not allowed.
     """
     if name not in EXPERIMENTS:
         raise ForgetlessError(f"there is no experiment {name!r}; there are {listing(EXPERIMENTS)}.")
-    known = inspect.signature(EXPERIMENTS[name]).parameters
+    known = {each.name: each for each in dataclasses.fields(EXPERIMENTS[name])}
     unknown = [option for option in options if option not in known]
-    missing = [each.name for each in known.values() if each.default is each.empty and each.name not in options]
+    missing = [key for key, each in known.items() if each.default is dataclasses.MISSING and key not in options]
     if unknown:
         raise ForgetlessError(f"the experiment {name!r} has no option {listing(unknown)}; it has {listing(known)}.")
     if missing:
         raise ForgetlessError(f"the experiment {name!r} needs {listing(missing)}.")
-    return EXPERIMENTS[name](**options)
+    return EXPERIMENTS[name](**with_paths(EXPERIMENTS[name], options))

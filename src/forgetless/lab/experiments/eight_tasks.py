@@ -3,94 +3,78 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts import omega as measuring
 from forgetless.lab.experiments.parts import pairs as two_tasks
+from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.networks.pretrained import pretrained
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Recipe
 
 #: In the paper's order; groceries in Aircraft's place, digits of Chars74K in SVHN's.
 TASKS = ("flowers", "scenes", "birds", "cars", "groceries", "actions", "letters", "digits")
-#: All of the paper's figure, the ceiling and the floor.
+#: All methods of the paper's figure, joint training and a frozen backbone.
 METHODS = ("finetune", "joint", "frozen", "lwf", "ebll", "imm-mean", "imm-mode", "ewc", "si", "local-mas", "mas")
-#: A frozen backbone keeps about 83 % of what fine-tuning learns here, so that the survey's 20 % would accept every λ.
+#: A frozen backbone reaches about 83 % of fine-tuning's accuracy here: a drop of the survey's 20 % accepts every λ.
 DROP, FACTOR, TRIALS = 0.05, 0.25, 4
 
 
-def experiment(
-    data: str | Path,
-    *,
-    pairs: bool = False,
-    omega: str = "train",
-    network: str = "squeezenet",
-    size: int = 64,
-    limit: int = 800,
-    epochs: int = 10,
-    lr: float = 2e-3,
-    batch_size: int = 32,
-    drop: float = DROP,
-    rise: bool = False,
-    skip_bad: bool = False,
-    cache: str = "runs/decoded",
-) -> Experiment | Suite:
-    """Flowers, scenes, birds, cars, groceries, actions, letters, digits, learned by a network that knows ImageNet.
+@dataclass(frozen=True, kw_only=True)
+class EightTasks(Settings):
+    """A network pretrained on ImageNet learns flowers, scenes, birds, cars, groceries, actions, letters and digits.
 
     Strengths are found by stability decay on the second task with seed 0, in at most four trials, for every method
-    alike. Pictures are decoded once; batch-norm statistics are held.
-
-    Args:
-        data: the folder that holds a picture set of each task's name.
-        pairs: the four two-task sequences of tables 2 and 3 instead of the eight tasks.
-        omega: "train", "test" or "both": what mas and local-mas measure Ω on.
-        network: "squeezenet" or "efficientnet-lite0".
-        size: pixels per side.
-        limit: the most training pictures of a task.
-        epochs: passes over each task.
-        lr: the learning rate at the start of each task; it falls to zero along a cosine.
-        batch_size: the most pictures in a step.
-        drop: the share of fine-tuning's accuracy that a strength may cost on the second task.
-        rise: look above a method's first strength too, where that is accepted; the survey only goes down.
-        skip_bad: leave out pictures that cannot be read, counted and named.
-        cache: the folder for decoded pictures.
-
-    Raises:
-        ForgetlessError: the folder lacks a set, a set cannot be read, or the network's weights are not installed.
+    alike. Pictures are decoded once; batch-norm statistics are frozen.
     """
-    start = functools.partial(_start, network)
-    start(0)  # refuse these before reading pictures
-    measuring.create(omega, "mas")
-    folders = sets(Path(data), two_tasks.TASKS if pairs else TASKS)
-    load = functools.partial(images.load, size=size, limit=limit, skip_bad=skip_bad, cache=Path(cache))
-    tasks = {folder.name: load(folder) for folder in folders}
-    words = {
-        "omega": omega,
-        "network": network,
-        "size": size,
-        "limit": limit,
-        "epochs": epochs,
-        "lr": lr,
-        "batch-size": batch_size,
-        "drop": drop,
-    }
-    flags = ["--pairs"] * pairs + ["--rise"] * rise + ["--skip-bad"] * skip_bad
-    one = Experiment(
-        "eight-tasks",
-        list(tasks.values()),
-        start,
-        Recipe(lr, epochs, batch_size, clip=5.0, schedule="cosine", freeze_batchnorm=True),
-        {"network": network, "size": size, "limit": limit, "omega": omega},
-        ["--data", "DATA", *flags, *(word for name, value in words.items() for word in (f"--{name}", str(value)))],
-        tuning=Tuning(drop=drop, factor=FACTOR, most=TRIALS, rise=rise),
-        methods=METHODS if omega == "train" else ("mas", "local-mas"),
-        create=functools.partial(measuring.create, omega),
-    )
-    return two_tasks.suite(one, tasks) if pairs else one
+
+    NAME: ClassVar[str] = "eight-tasks"
+    data: Path = setting(help="The folder that holds a picture set of each task's name.", place=True)
+    pairs: bool = two_tasks.pairs_setting()
+    omega: str = measuring.omega_setting()
+    network: str = images.network_setting()
+    size: int = images.size_setting()
+    limit: int = images.limit_setting(800)
+    epochs: int = setting(10, help="Passes over each task.", least=1)
+    lr: float = images.rate_setting()
+    batch_size: int = images.batch_setting(32)
+    drop: float = setting(DROP, help="The share of fine-tuning's accuracy that a strength may cost on the second task.")
+    rise: bool = setting(False, help="Look above a method's first strength too, where that one is accepted.")
+    skip_bad: bool = images.skip_setting()
+    cache: Path = images.cache_setting()
+
+    def build(self) -> Experiment | Suite:
+        """The experiment.
+
+        Raises:
+            ForgetlessError: the folder lacks a set, a set cannot be read, or the network's weights are not installed.
+        """
+        start = functools.partial(_start, self.network)
+        start(0)  # refuse it before reading pictures
+        search = Search(drop=self.drop, factor=FACTOR, most=TRIALS, rise=self.rise)
+        folders = sets(self.data, two_tasks.TASKS if self.pairs else TASKS)
+        load = functools.partial(
+            images.load, size=self.size, limit=self.limit, skip_bad=self.skip_bad, cache=self.cache
+        )
+        tasks = {folder.name: load(folder) for folder in folders}
+        one = Experiment(
+            self.NAME,
+            list(tasks.values()),
+            start,
+            Recipe(self.lr, self.epochs, self.batch_size, clip=5.0, schedule="cosine", freeze_batchnorm=True),
+            **self.described(),
+            tuning=Tuning(search),
+            methods=METHODS if self.omega == "train" else ("mas", "local-mas"),
+            create=functools.partial(measuring.create, self.omega),
+        )
+        return two_tasks.suite(one, tasks) if self.pairs else one
 
 
 def _start(network: str, seed: int) -> MultiHead:

@@ -1,6 +1,6 @@
-"""What the paper reports, to be shown beside what we find (Aljundi et al., ECCV 2018, arXiv 1711.09601).
+"""Aljundi, Babiloni, Elhoseiny, Rohrbach, Tuytelaars, "Memory Aware Synapses", ECCV 2018, arXiv 1711.09601.
 
-Accuracy in percent. Every number here is printed in the paper; none of ours is.
+Accuracies in percent, as printed in the paper.
 """
 
 from __future__ import annotations

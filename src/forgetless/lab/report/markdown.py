@@ -1,18 +1,19 @@
-"""The results as a Markdown section, for pages that are kept beside the code: the command, the table, the machine."""
+"""The results as a Markdown section: the command, the table, the environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from forgetless.lab.report.escape import escaped
 from forgetless.lab.results import Estimate, Summary, percent, summarize
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Write the content of a `results.json` as Markdown: a row per task, a column per method, averages below.
 
-    A cell reads "accuracy when the task was learned → what is left of it after the last task", in percent, with the
-    standard deviation of the latter over runs.
+    A cell reads "accuracy when the task was learned → accuracy after the last task", in percent, with the standard
+    deviation of the latter over runs. Names are escaped.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
@@ -25,11 +26,11 @@ def _lines(summary: Summary) -> Iterator[str]:
     environment = dict(summary.environment)
     if command := environment.pop("command", None):
         yield from ("```console", f"$ {command}", "```", "")
-    yield "| task | " + " | ".join(_cell(method.label) for method in summary.methods) + " |"
+    yield "| task | " + " | ".join(escaped(method.label) for method in summary.methods) + " |"
     yield "|---" * (1 + len(summary.methods)) + "|"
     for number, task in enumerate(summary.tasks):
         cells = (_pair(method.learned[number], method.now[number]) for method in summary.methods)
-        yield f"| {_cell(task)} | {' | '.join(cells)} |"
+        yield f"| {escaped(task)} | {' | '.join(cells)} |"
     averages = (f"**{_pair(method.average_learned, method.average)}**" for method in summary.methods)
     yield f"| **average** | {' | '.join(averages)} |"
     yield f"| **forgetting** | {' | '.join(percent(method.forgetting) for method in summary.methods)} |"
@@ -37,7 +38,7 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield ""
     yield (
         f"Accuracy on test data in percent, when learned → now; {summary.runs}. "
-        f"{', '.join(f'{key} {value}' for key, value in environment.items())}."
+        f"{', '.join(escaped(f'{key} {value}') for key, value in environment.items())}."
     )
 
 
@@ -48,7 +49,3 @@ def _pair(learned: Estimate | None, now: Estimate | None) -> str:
 
 def _minutes(seconds: Mapping[str, Estimate]) -> str:
     return f"{sum(estimate.mean for estimate in seconds.values()) / 60:.1f}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

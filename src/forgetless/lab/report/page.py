@@ -1,4 +1,4 @@
-"""The results as one HTML page that needs nothing else: no script, no font, no request."""
+"""The results as one self-contained HTML page: no script, no font, no request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def page(results: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
-    # Here, for loading a template engine is no price to pay for `import forgetless`.
+    # Imported here: `import forgetless` must not load a template engine.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     summary = summarize(results)
@@ -131,7 +131,7 @@ def _panels(summary: Summary) -> list[Panel]:
 
 
 def _best(methods: Sequence[MethodSummary]) -> MethodSummary | None:
-    """The method that keeps most; `None` if there is nothing to compare."""
+    """The method of the highest average accuracy; `None` if there is nothing to compare."""
     known = [method for method in methods if method.average is not None]
     return max(known, key=lambda m: m.average.mean if m.average else 0.0) if len(known) > 1 else None
 

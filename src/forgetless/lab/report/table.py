@@ -1,4 +1,4 @@
-"""The results as a table for the terminal, made to be understood by somebody who sees it for the first time."""
+"""The results as a table for the terminal, with a legend."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NAME = 24  # longer task names are cut
 def table(results: Mapping[str, Any]) -> Group:
     """Draw the content of a `results.json`: a row per task, a column per method, averages below.
 
-    A cell reads "accuracy when the task was learned → what is left of it after the last task", in percent. With
-    several runs these are means, and the latter has its standard deviation. Methods that do not fit go below.
+    A cell reads "accuracy when the task was learned → accuracy after the last task", in percent. With several runs
+    these are means, and the latter has its standard deviation. Methods that do not fit go below.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
@@ -82,7 +82,7 @@ def _legend(summary: Summary) -> Table:
 
 def _meanings(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "learned", "accuracy on test data, in percent, right after the task was learned"
-    yield "now", "what is left of it after the last task"
+    yield "now", "accuracy on test data after the last task"
     yield "forgetting", "points lost on average over all tasks but the last; 0 is none"
     yield from ((m.method, MEANING[m.method]) for m in summary.methods if m.method in MEANING)
     if any(len(method.seeds) > 1 for method in summary.methods):

@@ -1,15 +1,17 @@
 """A run directory: opened, checked and kept up to date.
 
 config.json     what defines the experiment; a directory with another one is refused
-results.json    what was found so far, rewritten whole after every run
+results.json    what was found so far, with a checksum; read and written whole after every run
 checkpoints/    a file per run: where it is, and in the end what was learned
+strengths/      where strengths are tuned: the trials for each method, and what was found
+searches/       with `--strength auto`: the trials for each run and task
 log.jsonl       what happened when, a JSON object per line
-report.html     the results as a page, where the `report` extra is installed
+report.html     the results as a page
+lock            while a process writes to it
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,8 @@ from typing import Any
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import report, results
+from forgetless.lab.results.sealed import layout
+from forgetless.lab.running.lock import NAME as LOCK
 
 _ABSENT = "absent"
 
@@ -50,8 +54,8 @@ class RunDirectory:
             self._refuse_other(files.read_json(path / "config.json"))
             if (path / "results.json").exists():
                 self.results = results.read(path)
-        elif path.is_dir() and any(path.iterdir()):
-            raise ForgetlessError(f"{path} is not empty and no run directory; choose another --out.")
+        elif path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
+            raise ForgetlessError(f"{path} is neither empty nor a run directory; choose another --out.")
         elif path.exists() and not path.is_dir():
             raise ForgetlessError(f"{path} is a file; choose another --out.")
 
@@ -65,25 +69,40 @@ class RunDirectory:
                 f"{self.path} holds another experiment: {'; '.join(shown[:4])}{more}; choose another --out."
             )
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, Any]) -> None:
         """Make the directory and what it holds before the first run.
+
+        Args:
+            environment: what the runs run on.
 
         Raises:
             ForgetlessError: it cannot be written.
         """
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            files.write_json(self.path / "config.json", self.config)
-            files.write_json(self.path / "results.json", self.results)
+            files.write_text(self.path / "config.json", layout(self.config) + "\n")
+            self._write({**self._on_disk(), "environment": dict(environment)})
         except OSError as error:
             raise ForgetlessError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def add(self, run: Mapping[str, Any]) -> None:
-        """Add a finished run to the results and the page."""
-        self.results["runs"].append(dict(run))
-        files.write_json(self.path / "results.json", self.results)
-        if importlib.util.find_spec("jinja2") is not None:
-            report.page(self.results, self.path / "report.html")
+        """Add a finished run to the results on the disk, and write the page anew. What is there is kept.
+
+        Raises:
+            ForgetlessError: the results on the disk are damaged.
+        """
+        held = self._on_disk()
+        if key(run) not in map(key, held["runs"]):
+            held["runs"] = [*held["runs"], dict(run)]
+        self._write(held)
+        report.page(self.results, self.path / "report.html")
+
+    def _on_disk(self) -> dict[str, Any]:
+        return results.read(self.path) if (self.path / "results.json").exists() else self.results
+
+    def _write(self, held: dict[str, Any]) -> None:
+        self.results = held
+        results.write(self.path / "results.json", held)
 
     def log(self, event: str, **facts: Any) -> None:
         """Append a line to the log."""
@@ -92,8 +111,13 @@ class RunDirectory:
             file.write(line + "\n")
 
 
+def key(run: Mapping[str, Any]) -> tuple[str, int, int]:
+    """What tells one run of an experiment from another: method, seed and order."""
+    return run["method"], run["seed"], run.get("order", 0)
+
+
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A nested configuration as `("recipe.lr", "0.002")` pairs, for comparing and telling."""
+    """A nested configuration as `("recipe.lr", "0.002")` pairs, for comparing and for messages."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if not entries:
         yield prefix, json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""`--strength auto`: every task of a stream at a strength of its own, found by stability decay on that task alone."""
+"""A strength for the next task of a stream, found by stability decay on that task's training samples alone."""
 
 from __future__ import annotations
 
@@ -6,26 +6,54 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.pictures import stratified
+from forgetless.lab.published.de_lange_2021 import STARTS
+from forgetless.lab.running.trials import Trials
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.metrics import Matrix
 from forgetless.learn.task import Method, Recipe, Task
 from forgetless.learn.train import accuracy, derive, learn
-from forgetless.protect.strength.stability_decay import Decided, Trial, stability_decay
+from forgetless.protect.strength.stability_decay import Decided, Trial, refuse, stability_decay
 
 _TRAINED = 0.85  # of a task's training samples; the rest says how well it was learned
-#: λ to begin at, by method (De Lange et al. 2021); the others begin at the survey's value for MAS.
-STARTS = {
-    "mas": 3.0,
-    **dict.fromkeys(("ewc", "online-ewc", "si"), 400.0),
-    **dict.fromkeys(("lwf", "ebll"), 10.0),
-    **dict.fromkeys(("imm-mean", "imm-mode"), 0.01),
-}
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a strength is searched for; see `forgetless.stability_decay`.
+
+    Attributes:
+        start: the first strength to try; None for the one that De Lange et al. 2021 start the method at.
+        drop: the share of fine-tuning's accuracy that may be lost.
+        factor: of a strength that lost more.
+        most: the most strengths to try.
+        rise: whether to look above a first strength that is accepted, too.
+
+    Raises:
+        ForgetlessError: a setting out of range.
+    """
+
+    start: float | None = None
+    drop: float = 0.2
+    factor: float = 0.5
+    most: int = 10
+    rise: bool = False
+
+    def __post_init__(self) -> None:
+        refuse((1.0,), 1.0 if self.start is None else self.start, self.drop, self.factor, self.most)
+
+    def started_for(self, method: Method) -> Search:
+        """The same search with a start for the method."""
+        if self.start is not None:
+            return self
+        start = next((STARTS[part] for part in method.name.split("+") if part in STARTS), STARTS["mas"])
+        return dataclasses.replace(self, start=start)
 
 
 def search(
@@ -33,40 +61,31 @@ def search(
     task: Task,
     method: Method,
     recipe: Recipe,
-    rates: Sequence[float],
+    how: Search,
     *,
     seed: int,
-    start: float | None = None,
-    drop: float = 0.2,
-    factor: float = 0.5,
-    most: int = 10,
-    rise: bool = False,
     path: str | Path | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Decided:
     """Find the strength for the next task of a stream from that task's training samples alone.
 
-    Every try learns the task on 85 % of them, class by class, with copies of the model and the method, and is judged
-    on the rest. Neither the model nor the method is changed, and the test samples are not looked at. A try that
-    diverges has an accuracy of 0.
+    Every trial learns the task on 85 % of them, class by class, with copies of the model and the method, and is judged
+    on the rest. Neither the model nor the method is changed, and the test samples are not used. A trial that diverges
+    has an accuracy of 0.
 
     Args:
         model: the network before the task.
         task: the task.
         method: one that takes a strength, with all that it keeps of earlier tasks.
         recipe: how the task will be learned.
-        rates: the learning rates to choose from.
+        how: the settings of the search.
         seed: decides the split and the trials.
-        start: the strength of the first try; None for the survey's.
-        drop: see `forgetless.stability_decay`, as for `factor` and `most`.
-        factor: of a strength that lost more than `drop`.
-        most: the most strengths to try.
-        rise: look above a first strength that is accepted, too.
-        path: a JSON file of trials, to go on after; see `forgetless.stability_decay`.
-        on_trial: called with each new try.
+        path: a file of trials; those that are in it are not made again.
+        on_trial: called with each new trial.
 
     Raises:
-        ForgetlessError: a method without a strength, a task too small to split, and all of `stability_decay`'s.
+        ForgetlessError: a method without a strength, a task too small to split, a file of trials that is damaged or of
+            another search, and all that `stability_decay` raises.
     """
     if method.strength is None:
         raise ForgetlessError(f"the method {method.name!r} takes no strength, so none can be found for it.")
@@ -77,6 +96,7 @@ def search(
         strengthen(own_method, strength)
         own_recipe = dataclasses.replace(recipe, lr=rate)
         try:
+            # "tries" is part of what decides the random numbers; another word would give other results.
             outcome = learn(own_model, [split], own_method, own_recipe, seed=derive(seed, task.name, "tries"))
         except ForgetlessError:
             return 0.0
@@ -84,11 +104,9 @@ def search(
         assert found is not None
         return found
 
-    if start is None:
-        start = next((STARTS[part] for part in method.name.split("+") if part in STARTS), STARTS["mas"])
-    return stability_decay(
-        train, float, rates, start=start, drop=drop, factor=factor, most=most, rise=rise, path=path, on_trial=on_trial
-    )
+    settings = dataclasses.asdict(how.started_for(method))
+    trials = Trials(train, {"rate": recipe.lr, **settings}, path, on_trial)
+    return stability_decay(trials.train, float, (recipe.lr,), **settings, on_trial=trials.tell)
 
 
 def search_split(task: Task, seed: int) -> Task:
@@ -121,16 +139,16 @@ def learn_stream(
     tasks: Sequence[Task],
     method: Method,
     recipe: Recipe,
-    rates: Sequence[float],
+    how: Search,
     *,
     seed: int,
     folder: str | Path | None = None,
     on_trial: Callable[[int, Trial], None] | None = None,
 ) -> tuple[Matrix, list[Decided | None]]:
-    """Learn the tasks in order, each at the rate and strength found for it; the trials are kept in `folder`.
+    """Learn the tasks in order, each at the strength found for it; the trials are kept in `folder`.
 
-    A task that a network without knowledge begins with has nothing to protect and is not searched for. `on_try` is
-    called with the position of a task, from 0, and each new try for it.
+    Before the first task there is nothing to protect, and no search. `on_trial` is called with the position of a task,
+    from 0, and each new trial for it.
 
     Returns:
         R[i][j], the accuracy on task j after task i (None for j > i), and what was decided for each task.
@@ -141,12 +159,11 @@ def learn_stream(
         found = None
         if row:
             path = None if folder is None else Path(folder) / f"{row + 1}-trials.json"
-            tried = None if on_trial is None else functools.partial(on_trial, row)
-            found = search(model, task, method, recipe, rates, seed=seed, path=path, on_trial=tried)
+            told = None if on_trial is None else functools.partial(on_trial, row)
+            found = search(model, task, method, recipe, how, seed=seed, path=path, on_trial=told)
             strengthen(method, float(found))
         decided.append(found)
-        own = recipe if found is None else dataclasses.replace(recipe, lr=found.rate)
-        learn(model, [task], method, own, seed=seed)
+        learn(model, [task], method, recipe, seed=seed)
         for column, earlier in enumerate(tasks[: row + 1]):
             matrix[row][column] = accuracy(model, earlier, recipe.batch_size)
     return matrix, decided

@@ -12,7 +12,8 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets import CATALOG
 from forgetless.lab.experiments import split_cifar100, split_tiny_imagenet
 from forgetless.lab.experiments.parts.splitting import split
-from forgetless.lab.running.run import Suite, run_all
+from forgetless.lab.running.experiment import Suite
+from forgetless.lab.running.run import run_all
 from layouts import picture
 
 
@@ -29,7 +30,7 @@ def one_of(suite: Suite):
 def test_cifar100_in_five_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layouts.cifar100(tmp_path, monkeypatch)
     shrink(monkeypatch, "cifar100", 100)
-    found = one_of(split_cifar100.experiment(tmp_path, epochs=1, depth=10, cache=str(tmp_path / "cache")))
+    found = one_of(split_cifar100.SplitCIFAR100(data=tmp_path, epochs=1, depth=10, cache=tmp_path / "cache").build())
     assert [task.name for task in found.tasks][::4] == ["classes 1 to 20", "classes 81 to 100"]
     assert found.tasks[1].classes[0] == "kind 20"
     assert found.tasks[1].train[0].shape == (40, 3, 32, 32)
@@ -42,7 +43,9 @@ def test_a_slice_of_any_set_runs_and_prints_its_table(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for label in range(41):
             picture(tmp_path / "own" / part / f"{label:02}" / "a.png", 5 * label, (32, 32))
-    suite = split_cifar100.experiment(tmp_path / "own", tasks=2, epochs=1, depth=10, cache=str(tmp_path / "cache"))
+    suite = split_cifar100.SplitCIFAR100(
+        data=tmp_path / "own", tasks=2, epochs=1, depth=10, cache=tmp_path / "cache"
+    ).build()
     results = run_all(suite.experiments, ["finetune", "mas"], [0], tmp_path / "run")
     text = suite.table(results)
     assert "| mas | 10 | 64.77 ± 0.78 | " in text
@@ -52,8 +55,12 @@ def test_a_slice_of_any_set_runs_and_prints_its_table(tmp_path: Path) -> None:
 def test_tiny_imagenet_is_split_in_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layouts.tiny_imagenet(tmp_path, 40)
     shrink(monkeypatch, "tiny-imagenet", 40)
-    found = one_of(split_tiny_imagenet.experiment(tmp_path, tasks=2, epochs=1, cache=str(tmp_path / "cache")))
-    again = one_of(split_tiny_imagenet.experiment(tmp_path, tasks=2, epochs=1, cache=str(tmp_path / "cache")))
+    found = one_of(
+        split_tiny_imagenet.SplitTinyImageNet(data=tmp_path, tasks=2, epochs=1, cache=tmp_path / "cache").build()
+    )
+    again = one_of(
+        split_tiny_imagenet.SplitTinyImageNet(data=tmp_path, tasks=2, epochs=1, cache=tmp_path / "cache").build()
+    )
     classes = [name for task in found.tasks for name in task.classes]
     assert classes == [name for task in again.tasks for name in task.classes]
     assert len(set(classes)) == 40
@@ -68,7 +75,7 @@ def test_tiny_imagenet_is_split_in_an_order_of_its_own(tmp_path: Path, monkeypat
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ForgetlessError) as caught:
-        split_tiny_imagenet.experiment(tmp_path)
+        split_tiny_imagenet.SplitTinyImageNet(data=tmp_path).build()
     assert str(caught.value) == (
         f"{tmp_path} lacks Tiny ImageNet: tiny-imagenet-200/ with train/, val/ and wnids.txt, as tiny-imagenet-200.zip "
         f"unpacks; `forgetless data fetch tiny-imagenet --root {tmp_path}` downloads it (http://cs231n.stanford.edu/)."

@@ -5,18 +5,30 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
+from forgetless.lab.experiments.parts.settings import setting
 from forgetless.learn.heads import MultiHead
 
 SIZE = 28
 _FILES = {"train": "train", "test": "t10k"}
 
 Part = tuple[Tensor, Tensor]
+
+
+def data_setting() -> Any:
+    """The setting `data` of experiments on digits."""
+    return setting(
+        None,
+        help="A folder with the idx files of MNIST or Fashion-MNIST, or a picture set of ten classes.",
+        absent="MNIST, downloaded",
+        place=True,
+    )
 
 
 class Standardized(nn.Module):
@@ -39,8 +51,8 @@ def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:
     """Training and test part, and the names of the ten classes.
 
     Args:
-        folder: holds the four idx files of MNIST or Fashion-MNIST (gzipped or not; also in a folder `MNIST/raw` of
-            torchvision's), or is a picture set (`forgetless.lab.experiments.parts.images`); None for MNIST by torchvision, which
+        folder: holds the four idx files of MNIST or Fashion-MNIST (gzipped or not; also in torchvision's `MNIST/raw`),
+            or is a picture set (`forgetless.lab.experiments.parts.images`); None for MNIST by torchvision, which
             downloads it once.
 
     Returns:

@@ -4,13 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.cache import decoded
 from forgetless.lab.datasets.reading.folder import read
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.datasets.reading.pictures import stratified as stratified
+from forgetless.lab.experiments.parts.settings import setting
+from forgetless.lab.networks.pretrained import NETWORKS
 from forgetless.learn.task import Task
+
+
+def network_setting() -> Any:
+    """The setting `network` of experiments that begin with a pretrained one."""
+    return setting("squeezenet", help="A network pretrained on ImageNet.", choices=tuple(NETWORKS))
+
+
+def size_setting() -> Any:
+    """The setting `size`."""
+    return setting(64, help="Pixels per side.", least=1)
+
+
+def limit_setting(default: int | None) -> Any:
+    """The setting `limit`."""
+    return setting(default, help="The most training pictures of a task.", least=1, absent="all")
+
+
+def rate_setting() -> Any:
+    """The setting `lr` of a rate that falls."""
+    about = "The learning rate at the start of each task; it falls to zero along a cosine."
+    return setting(2e-3, help=about, positive=True)
+
+
+def batch_setting(default: int) -> Any:
+    """The setting `batch_size`."""
+    return setting(default, help="The most pictures in a step.", least=1)
+
+
+def skip_setting() -> Any:
+    """The setting `skip_bad`."""
+    return setting(False, help="Leave out pictures that cannot be read; they are counted and named.")
+
+
+def cache_setting(more: str = "") -> Any:
+    """The setting `cache`."""
+    return setting(Path("runs/decoded"), help=f"The folder for decoded pictures{more}.", place=True, shown=False)
 
 
 def load(

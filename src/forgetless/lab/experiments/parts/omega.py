@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from forgetless.errors import ForgetlessError
+from forgetless.lab.experiments.parts.settings import setting
 from forgetless.learn import methods
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods.local_mas import LocalMAS
@@ -17,6 +18,11 @@ from forgetless.learn.task import Method, Task
 from forgetless.measure.importance import Importance
 
 SOURCES = ("train", "test", "both")
+
+
+def omega_setting() -> Any:
+    """The setting `omega`."""
+    return setting("train", help="The samples of a task that mas and local-mas measure Ω on.", choices=SOURCES)
 
 
 def elsewhere(task: Task, source: str) -> Task:

@@ -6,14 +6,20 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from forgetless.lab.experiments.parts.settings import setting
 from forgetless.lab.published.mas_2018 import MEASURED_ON, PAIRS, TITLES, TWO_TASKS
 from forgetless.lab.results import summarize
-from forgetless.lab.running.run import Experiment, Suite
+from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.learn.task import Task
 
 TASKS = ("flowers", "scenes", "birds")
 #: What of one pair is shown: the first task at the end, what it lost since it was learned, and the second task.
 Cell = tuple[float, float, float]
+
+
+def pairs_setting() -> Any:
+    """The setting `pairs`."""
+    return setting(False, help="The four two-task sequences of tables 2 and 3 instead of the eight tasks.")
 
 
 def suite(experiment: Experiment, tasks: Mapping[str, Task]) -> Suite:
@@ -54,7 +60,7 @@ def measured_on(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 def cell(results: Mapping[str, Any] | None, method: str) -> Cell | None:
-    """What a pair's results say of a method, in percent, means over seeds; None where there is no run."""
+    """The figures of a method on a pair, in percent, means over seeds; None where there is no run."""
     if not results or not results["runs"]:
         return None
     for found in summarize(results).methods:

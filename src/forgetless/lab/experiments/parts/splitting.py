@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,8 +13,15 @@ from forgetless.lab.datasets.reading.entry import Parts
 from forgetless.lab.datasets.reading.folder import read
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.experiments.parts import images
+from forgetless.lab.experiments.parts.settings import setting
 from forgetless.learn.task import Task
 from forgetless.learn.train import derive, permutation
+
+
+def data_setting(title: str) -> Any:
+    """The setting `data` of an experiment on a set of that title."""
+    about = f"The root of the picture sets; or the folder of any one, for a slice where {title} is not there."
+    return setting(help=about, place=True)
 
 
 def split(
@@ -32,8 +40,8 @@ def split(
 
     Args:
         name: of the set in the catalog.
-        data: the root of all sets; or a picture set's own folder (`forgetless.lab.datasets.reading.folder`), for a slice of the
-            experiment where the set itself is not there.
+        data: the root of all sets; or the folder of any picture set (`forgetless.lab.datasets.reading.folder`), for a
+            slice of the experiment where the set itself is not there.
         classes: how many each task has; classes left over at the end are left out.
         size: pixels per side.
         tasks: how many tasks; None for as many as there are classes for.

@@ -1,0 +1,40 @@
+"""What runs found: `results.json` read, checked, written, and summed up over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forgetless.errors import ForgetlessError
+from forgetless.lab.results.content import check
+from forgetless.lab.results.sealed import read_sealed, write_sealed
+from forgetless.lab.results.summary import MEANING, Estimate, MethodSummary, Summary, percent, summarize
+
+__all__ = ["MEANING", "Estimate", "MethodSummary", "Summary", "check", "percent", "read", "summarize", "write"]
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read and check results; `path` is the file, or the run directory that holds it as `results.json`.
+
+    Raises:
+        ForgetlessError: the file is missing, damaged, edited by hand, or does not hold the results of an experiment.
+    """
+    path = Path(path)
+    path = path / "results.json" if path.is_dir() else path
+    content = read_sealed(path)
+    try:
+        check(content)
+    except ForgetlessError as error:
+        raise ForgetlessError(f"{path} does not hold results: {error}") from error
+    return content
+
+
+def write(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write results with their checksum, whole or not at all.
+
+    Raises:
+        ForgetlessError: the content is not the results of an experiment.
+    """
+    check(content)
+    write_sealed(path, content)

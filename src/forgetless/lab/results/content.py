@@ -1,0 +1,68 @@
+"""What `results.json` holds, and the check that it does.
+
+    {"experiment": name, "tasks": [names], "environment": {…},
+     "runs": [{"method", "seed", "strength", "accuracy": [[R rows]], "seconds": {…}}]}
+
+`accuracy` is the matrix R: row i holds the accuracy (0 … 1) on every task after learning task i, `null` where it is
+unknown (a task that has no head yet). A run that learned the tasks in another order than `tasks` names it in `learned`;
+its rows and columns follow that order. A file that is kept for good (`results/` in the repository) also has the run's
+`config`, and the `data` it was made with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from forgetless.errors import ForgetlessError
+
+
+def check(results: Any) -> None:
+    """Refuse anything that is not the content of a `results.json`.
+
+    Raises:
+        ForgetlessError: naming the field that is missing or wrong.
+    """
+    fields = {"experiment": str, "tasks": list, "runs": list, "environment": dict}
+    if not isinstance(results, Mapping):
+        raise ForgetlessError("the whole is not a JSON object.")
+    for name, kind in fields.items():
+        if not isinstance(results.get(name), kind):
+            raise ForgetlessError(f"the field {name!r} is missing or not a {kind.__name__}.")
+    tasks = results["tasks"]
+    if not tasks or not all(isinstance(task, str) for task in tasks):
+        raise ForgetlessError("'tasks' is not a list of one or more names.")
+    for number, run in enumerate(results["runs"]):
+        _check_run(run, tasks, f"run {number}")
+
+
+def _check_run(run: Any, names: list[str], where: str) -> None:
+    if not isinstance(run, Mapping) or not isinstance(run.get("method"), str):
+        raise ForgetlessError(f"{where} names no method.")
+    if not _is_integer(run.get("seed")):
+        raise ForgetlessError(f"{where} has no integer seed.")
+    if run.get("strength") is not None and not _is_number(run["strength"]):
+        raise ForgetlessError(f"{where} has a strength that is neither a number nor null.")
+    seconds = run.get("seconds", {})
+    if not isinstance(seconds, Mapping) or not all(map(_is_number, seconds.values())):
+        raise ForgetlessError(f"{where} has 'seconds' that are not numbers by name.")
+    learned = run.get("learned", names)
+    if not isinstance(learned, list) or sorted(learned, key=str) != sorted(names):
+        raise ForgetlessError(f"{where} has a 'learned' that is no order of the tasks.")
+    rows, tasks = run.get("accuracy"), len(names)
+    if not isinstance(rows, list) or len(rows) != tasks:
+        raise ForgetlessError(f"{where} has no accuracy matrix of {tasks} rows, one per task.")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != tasks:
+            raise ForgetlessError(f"{where} has an accuracy row that is not {tasks} entries long.")
+        if not all(entry is None or (_is_number(entry) and 0 <= entry <= 1) for entry in row):
+            raise ForgetlessError(f"{where} has an accuracy that is neither null nor between 0 and 1.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,56 @@
+"""What an experiment is: a stream of tasks, a network, a recipe, and the methods to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from forgetless.lab.running.tuning import Tuning
+from forgetless.learn import methods
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Method, Recipe, Task
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment, ready to run. What is to run in several processes must be picklable.
+
+    Attributes:
+        name: what it is called on the command line and in every result.
+        tasks: the stream, in order.
+        network: seed → the network at the start, the same for every method.
+        recipe: how each task is learned.
+        config: what else defines it, JSON-able; the tasks and the recipe are added.
+        arguments: the words after `forgetless run NAME` that give the same experiment.
+        create: what makes the methods, called as `forgetless.learn.methods.create`.
+        tuning: how one strength for the whole stream is found where none is given; None for each method's own.
+        methods: the ones to compare by default.
+        settings: method → its settings here, where they are not its own ("strength" among them).
+    """
+
+    name: str
+    tasks: Sequence[Task]
+    network: Callable[[int], MultiHead]
+    recipe: Recipe
+    config: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
+    create: Callable[..., Method] = methods.create
+    tuning: Tuning | None = None
+    methods: Sequence[str] = ("finetune", "frozen", "mas")
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Experiments that belong together and are shown as one.
+
+    Attributes:
+        name: what it is called on the command line.
+        experiments: the folder of each in the run directory → the experiment.
+        table: what is shown in the end: folder → content of `results.json`, to text.
+    """
+
+    name: str
+    experiments: Mapping[str, Experiment]
+    table: Callable[[Mapping[str, Mapping[str, Any]]], str]

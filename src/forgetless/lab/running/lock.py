@@ -1,0 +1,67 @@
+"""A lock on a run directory: one process at a time writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from forgetless.errors import ForgetlessError
+
+try:
+    import fcntl
+except ImportError:  # a system without them; results are merged from disk there too, but nobody is kept out
+    fcntl = None  # type: ignore[assignment]
+
+NAME = "lock"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, which is made if it does not exist.
+
+    The system lets go of it when the process ends, however it ends: what a killed process has left behind does not keep
+    anybody out.
+
+    Raises:
+        ForgetlessError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _held(folder / NAME)
+    except OSError as error:
+        raise ForgetlessError(f"{folder} cannot be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        (folder / NAME).unlink(missing_ok=True)  # before letting go: whoever opened it sees that it is gone
+        os.close(handle)
+
+
+def _held(path: Path) -> int:
+    """An open file that this process alone has locked."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _still_there(path, handle):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
+                return handle
+        except BlockingIOError as error:
+            number = os.read(handle, 32).decode("ascii", "replace").strip()
+            os.close(handle)
+            who = f"another process ({number})" if number.isdigit() else "another process"
+            raise ForgetlessError(
+                f"{path.parent} is in use by {who}; wait until it ends, or choose another --out."
+            ) from error
+        os.close(handle)  # it was removed between opening and locking
+
+
+def _still_there(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,107 @@
+"""Doing one job: a method learns the tasks with a seed, in an order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.jobs import Found, Job, Tell
+from forgetless.lab.running.search import Search, learn_stream
+from forgetless.learn import methods
+from forgetless.learn.heads import MultiHead
+from forgetless.learn.task import Method, Task
+from forgetless.learn.train import Progress, derive, learn, permutation
+from forgetless.protect.strength.stability_decay import Trial
+
+AUTO = "auto"  # a strength found for every task by stability decay
+
+
+def learn_job(experiment: Experiment, strength: float | str | None, folder: Path, job: Job, tell: Tell) -> Found:
+    """Do one job.
+
+    Args:
+        experiment: what is run.
+        strength: λ of the methods that take one; "auto" to find one for every task; None for each method's own, or the
+            one that the experiment tunes.
+        folder: the experiment's run directory.
+        job: which run.
+        tell: called with its progress.
+
+    Returns:
+        Its entry in `results.json`.
+    """
+    method = _method(experiment, job.method, strength)
+    if strength is None and experiment.tuning is not None and method.strength is not None:
+        parts = (experiment.network, experiment.tasks, experiment.recipe)
+        told = _tells_trials(tell, experiment.tasks)
+        found_strength = experiment.tuning.strength(method, *parts, folder / "strengths", told)
+        method = _method(experiment, job.method, found_strength)
+    order = order_of(job.order, len(experiment.tasks))
+    tasks = [experiment.tasks[i] for i in order]
+    found: dict[str, Any] = {"method": job.method, "seed": job.seed, "settings": method.settings()}
+    if job.order:
+        found["order"] = job.order
+        found["learned"] = [task.name for task in tasks]
+    model = experiment.network(job.seed)
+    if strength == AUTO and method.strength is not None:
+        return {**found, **_searched(experiment, model, tasks, method, folder, job, tell)}
+    checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
+    outcome = learn(model, tasks, method, experiment.recipe, seed=job.seed, checkpoint=checkpoint, on_progress=tell)
+    seconds = {phase: round(seconds, 3) for phase, seconds in outcome.seconds.items()}
+    return {**found, "strength": method.strength, "accuracy": outcome.accuracy, "seconds": seconds}
+
+
+def _searched(
+    experiment: Experiment,
+    model: MultiHead,
+    tasks: Sequence[Task],
+    method: Method,
+    folder: Path,
+    job: Job,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Learn the stream with a strength found for every task; with the number of trials."""
+    start = time.perf_counter()
+    accuracy, decided = learn_stream(
+        model,
+        tasks,
+        method,
+        experiment.recipe,
+        Search() if experiment.tuning is None else experiment.tuning.search,
+        seed=job.seed,
+        folder=folder / "searches" / job.stem,
+        on_trial=_tells_trials(tell, tasks),
+    )
+    return {
+        "strength": float(decided[-1]) if decided[-1] is not None else method.strength,
+        "strengths": [None if each is None else float(each) for each in decided],
+        "trials": sum(len(each.trials) for each in decided if each is not None),
+        "accuracy": accuracy,
+        "seconds": {"search and train": round(time.perf_counter() - start, 3)},
+    }
+
+
+def _tells_trials(tell: Tell, tasks: Sequence[Task]) -> Callable[[int, Trial], None]:
+    """A function that reports the trials of a search as progress of the task that they are for."""
+
+    def told(position: int, each: Trial) -> None:
+        name = f"{tasks[position].name}: λ = {each.strength:g} gave {each.accuracy:.1%}"
+        tell(Progress(position + 1, len(tasks), name, "search", 0, 0, 1, math.nan))
+
+    return told
+
+
+def order_of(number: int, tasks: int) -> list[int]:
+    """Order `number` of so many tasks: 0 is the given one; any other is a permutation that the number alone decides."""
+    return permutation(tasks, derive(number, "order")).tolist() if number else list(range(tasks))
+
+
+def _method(experiment: Experiment, name: str, strength: float | str | None) -> Method:
+    settings = dict(experiment.settings.get(name, {}))
+    own = settings.pop("strength", None)
+    given = own if strength is None or isinstance(strength, str) else strength
+    return experiment.create(name, None if methods.create(name).strength is None else given, **settings)

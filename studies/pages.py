@@ -1,0 +1,49 @@
+"""All generated pages, tables and figures at once, from the committed runs in `results/`.
+
+python -m studies.pages
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from forgetless.errors import ForgetlessError
+from forgetless.lab.results.sealed import read_sealed
+from studies import blocks, eight_page, frontier, norm_statistics, reproduction, results_page, scale
+
+
+def write(root: Path, docs: Path, readme: Path) -> None:
+    """Write everything anew.
+
+    Args:
+        root: the folder of all results.
+        docs: the folder of pages.
+        readme: the README.
+
+    Raises:
+        ForgetlessError: results are missing or damaged, a page lacks a block, or matplotlib is not installed.
+    """
+    results_page.write(root, docs)
+    reproduction.write(root, docs, readme)
+    eight_page.write(root, docs, readme)
+    strength = docs / "strength.md"
+    frontier.drawn(read_sealed(root / "frontier" / "three-pairs.json")["points"], strength)
+    blocks.inserted(strength, "scale", scale.table(read_sealed(root / "scale" / "digits.json")))
+    found = read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
+    blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m studies.pages", description=__doc__)
+    parser.parse_args(words)
+    try:
+        write(Path("results"), Path("docs"), Path("README.md"))
+    except ForgetlessError as error:
+        parser.exit(2, f"forgetless: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Two processes, one run directory: the second gets a sentence, and no result of either is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetless.errors import ForgetlessError
+from forgetless.lab import results
+from forgetless.lab.running.directory import RunDirectory
+from forgetless.lab.running.experiment import Experiment
+from forgetless.lab.running.jobs import Job
+from forgetless.lab.running.lock import NAME, locked
+from forgetless.lab.running.run import run
+from forgetless.learn.task import Recipe
+from forgetless.learn.train import Progress
+from streams import network, stream
+
+EXPERIMENT = Experiment("small", stream(2), network, Recipe(lr=0.1, epochs=2, batch_size=24))
+HOLD = """
+import sys
+from pathlib import Path
+from forgetless.lab.running.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Any:
+    """Another process that holds the lock of `tmp_path / "out"` until its standard input is closed."""
+    words = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def test_a_second_process_is_refused_in_a_sentence(holder: Any, tmp_path: Path) -> None:
+    with pytest.raises(ForgetlessError) as caught:
+        run(EXPERIMENT, ["mas"], [0], tmp_path / "out", resume=True)
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'} is in use by another process ({holder.pid}); wait until it ends, or choose another --out."
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [NAME]
+
+
+def test_what_a_killed_process_leaves_behind_keeps_nobody_out(holder: Any, tmp_path: Path) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "out" / NAME).exists()
+    assert len(run(EXPERIMENT, ["mas"], [0], tmp_path / "out")["runs"]) == 1
+    assert not (tmp_path / "out" / NAME).exists()
+
+
+def test_the_lock_is_let_go_of_when_a_run_ends_or_fails(tmp_path: Path) -> None:
+    def press(job: Job, progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(EXPERIMENT, ["mas"], [0], tmp_path, on_progress=press)
+    with locked(tmp_path), pytest.raises(ForgetlessError, match=rf"in use by another process \({os.getpid()}\)"):
+        run(EXPERIMENT, ["mas"], [0], tmp_path, resume=True)
+    found = run(EXPERIMENT, ["mas"], [0], tmp_path, resume=True)
+    with locked(tmp_path):  # a finished run is only read
+        assert run(EXPERIMENT, ["mas"], [0], tmp_path) == found
+
+
+def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ForgetlessError, match=r"out cannot be written: Not a directory\."),
+        locked(tmp_path / "file/out"),
+    ):
+        pass
+
+
+def directory(path: Path) -> RunDirectory:
+    empty: dict[str, Any] = {"experiment": "small", "tasks": ["a"], "runs": [], "environment": {}}
+    return RunDirectory(path, {"experiment": "small"}, empty)
+
+
+def found(method: str, accuracy: float = 0.5) -> dict[str, Any]:
+    return {"method": method, "seed": 0, "strength": None, "accuracy": [[accuracy]], "seconds": {}}
+
+
+def test_results_are_merged_from_the_disk(tmp_path: Path) -> None:
+    one, other = directory(tmp_path), directory(tmp_path)
+    one.start({"torch": "2"})
+    other.start({"torch": "2"})
+    one.add(found("mas"))
+    other.add(found("ewc"))
+    one.add(found("si"))
+    other.add(found("mas", 0.9))  # the same run again: the first stays
+    held = results.read(tmp_path)
+    assert [each["method"] for each in held["runs"]] == ["mas", "ewc", "si"]
+    assert held["runs"][0]["accuracy"] == [[0.5]]
+    assert held["environment"] == {"torch": "2"}
+
+
+def test_a_result_is_not_added_to_damaged_ones(tmp_path: Path) -> None:
+    one = directory(tmp_path)
+    one.start({})
+    one.add(found("mas"))
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    before = path.read_bytes()
+    with pytest.raises(ForgetlessError, match="does not match its checksum"):
+        one.add(found("ewc"))
+    assert path.read_bytes() == before
