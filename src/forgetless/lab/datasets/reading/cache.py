@@ -71,10 +71,7 @@ def decoded(
     _refuse_lost(train, first[1], name)
     if path is not None:
         tensors = {"train": first[0], "train labels": first[1], "test": second[0], "test labels": second[1]}
-        try:
-            files.write_tensors(path, tensors, "pictures", {"set": name, "size": size})
-        except OSError as error:
-            raise ForgetlessError(f"{path} cannot be written: {error.strerror}; choose another --cache.") from error
+        files.write_tensors(path, tensors, "pictures", {"set": name, "size": size})
     return first, second
 
 
