@@ -15,6 +15,7 @@ from forgetless.errors import ForgetlessError, brief, quoted
 
 MOST_BYTES = 1 << 30  # of a file that is read into memory at once
 
+MISSING = "it does not exist"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and try again",
     errno.EDQUOT: "the disk quota is used up; free some space and try again",
@@ -28,7 +29,7 @@ _REASONS = {
     errno.EEXIST: "one of its folders is a file; choose another place",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
     errno.ELOOP: "its links lead in a circle; remove them",
-    errno.ENOENT: "it does not exist",
+    errno.ENOENT: MISSING,
     errno.ENXIO: "it is not a regular file",
 }
 
@@ -168,15 +169,22 @@ class Inside:
                 parent = self._parents[path.parent] = os.path.realpath(path.parent)
             place = os.path.join(parent, path.name)
             found = os.lstat(place)
-            if stat.S_ISLNK(found.st_mode):
+            if stat.S_ISLNK(found.st_mode) or path.name == "..":
                 place = os.path.realpath(place)
                 found = os.stat(place)
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None)
             return _REASONS.get(number or 0, brief(error)).partition(";")[0]
-        if path.name in ("", "..") or not place.startswith(self._root.rstrip(os.sep) + os.sep):
+        if not self._holds(place):
             return f"it lies outside {self.folder}"
         return None if stat.S_ISREG(found.st_mode) else "it is not a regular file"
+
+    def outside(self, folder: Path) -> str | None:
+        """A clause where the folder, after every link is followed, lies outside; else None."""
+        return None if self._holds(os.path.realpath(folder)) else f"it lies outside {self.folder}"
+
+    def _holds(self, place: str) -> bool:
+        return place == self._root or place.startswith(self._root.rstrip(os.sep) + os.sep)
 
     def file(self, path: Path) -> Path:
         """The same path.

@@ -34,8 +34,19 @@ FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 _DTYPES = FLOATS | _INTEGERS | {torch.complex64}
 #: How safetensors calls them in a file.
-_NAMES = dict(F16=torch.float16, BF16=torch.bfloat16, F32=torch.float32, F64=torch.float64, C64=torch.complex64)
-_NAMES |= dict(BOOL=torch.bool, U8=torch.uint8, I8=torch.int8, I16=torch.int16, I32=torch.int32, I64=torch.int64)
+_NAMES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
 
 
 def sha256(tensor: Tensor) -> str:

@@ -27,8 +27,9 @@ from forgetless.lab.datasets import (
     tiny_imagenet,
     voc_actions,
 )
+from forgetless.lab.datasets.reading.decoding import decode
 from forgetless.lab.datasets.reading.entry import Entry
-from forgetless.lab.datasets.reading.pictures import Crop, decode
+from forgetless.lab.datasets.reading.pictures import Crop
 from layouts import person, picture, text
 
 
@@ -108,8 +109,7 @@ def test_a_list_that_is_missing(tmp_path: Path) -> None:
     folder = layouts.cub200(tmp_path)
     (folder / "classes.txt").unlink()
     assert refusal(lambda: cub200.read(folder)) == (
-        f"{folder}/classes.txt cannot be read, and the set's pictures are listed there: [Errno 2] No such file or directory: "
-        f"'{folder}/classes.txt'."
+        f"the pictures are listed in a file that cannot be read: {folder}/classes.txt cannot be read: it does not exist."
     )
 
 

@@ -1,7 +1,7 @@
 """Convolutional networks of the benchmarks that start from scratch, each a backbone: pictures → features.
 
-A backbone takes uint8 RGB `[N, 3, H, W]` as pictures are decoded. What it does to them at random while it trains is drawn
-from torch's global generator, which the loop seeds before each step.
+A backbone takes uint8 RGB `[N, 3, H, W]` as pictures are decoded. What it does to them at random while it trains is
+drawn from torch's global generator, which the loop seeds before each step.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.cache import decoded
+from forgetless.lab.datasets.reading.decoding import WHITE, Color
 from forgetless.lab.datasets.reading.folder import read
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.datasets.reading.pictures import stratified as stratified
@@ -21,6 +22,7 @@ def load(
     seed: int = 0,
     cache: Path | None = None,
     skip_bad: bool = False,
+    background: Color = WHITE,
 ) -> Task:
     """Read the picture set in `folder` as a task named after it.
 
@@ -35,6 +37,7 @@ def load(
         seed: decides which are kept.
         cache: a folder to keep decoded pictures in; None to keep none.
         skip_bad: leave out pictures that cannot be read, with a warning.
+        background: RGB of 0 … 255, behind pictures with transparency.
 
     Returns:
         A task with inputs uint8 `[N, 3, size, size]`.
@@ -48,7 +51,17 @@ def load(
     if size < 1 or (limit is not None and limit < 1):
         raise ForgetlessError(f"size and limit must be at least 1, not {size} and {limit}.")
     train, test = read(folder)
-    return task(folder.resolve().name, train, test, size=size, limit=limit, seed=seed, cache=cache, skip_bad=skip_bad)
+    return task(
+        folder.resolve().name,
+        train,
+        test,
+        size=size,
+        limit=limit,
+        seed=seed,
+        cache=cache,
+        skip_bad=skip_bad,
+        background=background,
+    )
 
 
 def task(
@@ -61,11 +74,12 @@ def task(
     seed: int = 0,
     cache: Path | None = None,
     skip_bad: bool = False,
+    background: Color = WHITE,
 ) -> Task:
     """The task of that name with these pictures; options as in `load`."""
     if limit is not None and limit < len(train.labels):
         train = train.only(stratified(train.labels, limit, seed))
-    first, second = decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad)
+    first, second = decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad, background=background)
     return Task(name, train.classes, first, second)
 
 
