@@ -166,7 +166,7 @@ def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str
     """What `_write` noted: of this kind and version, with the header that was written and a checksum per tensor."""
     raw = (metadata or {}).get(_KEY)
     try:
-        meta = None if raw is None else parse_json(raw, path)
+        meta = None if raw is None else parse_json(raw, "its header")
     except ForgetlessError as error:
         raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
     if not isinstance(meta, dict) or meta.get("kind") != kind:

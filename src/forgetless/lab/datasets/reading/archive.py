@@ -17,7 +17,7 @@ import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,7 +63,7 @@ def unpack(path: Path, folder: Path, limits: Limits | None = None) -> None:
         try:
             _clear(temporary)
             temporary.mkdir()
-            with _told(path, folder), files.opened(path) as file:
+            with files.opened(path) as file, _told(path, folder):
                 _written(file, temporary, limits or Limits())
                 _refuse_other_kinds(temporary, folder)
             _move(temporary, folder)
@@ -153,26 +153,28 @@ class _Counted(io.RawIOBase):
         return piece
 
 
-class _Xz(io.RawIOBase):
-    """An xz stream, read with a bound on the decoder's memory, which Python's own file does not have."""
+class _Decoded(io.RawIOBase):
+    """A bzip2 or xz stream to its last byte; Python's own files bound no memory and ignore what follows."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._decoder = file, lzma.LZMADecompressor(memlimit=256 << 20)
+    def __init__(self, file: BinaryIO, decoder: Callable[[], Any]) -> None:
+        self._file, self._new, self._decoder = file, decoder, decoder()
 
     def read(self, size: int = -1) -> bytes:
+        piece: bytes
         while True:
+            more = b""
             if self._decoder.eof:
-                rest = self._decoder.unused_data.lstrip(b"\0") or self._file.read(_PIECE).lstrip(b"\0")
-                if not rest:
+                more = self._decoder.unused_data.lstrip(b"\0")
+                while not more and (piece := self._file.read(_PIECE)):
+                    more = piece.lstrip(b"\0")  # padding
+                if not more:
                     return b""
-                self._decoder = lzma.LZMADecompressor(memlimit=256 << 20)
-                piece = self._decoder.decompress(rest, size)
-            else:
-                more = self._file.read(_PIECE) if self._decoder.needs_input else b""
-                if self._decoder.needs_input and not more:
+                self._decoder = self._new()
+            elif self._decoder.needs_input:
+                more = self._file.read(_PIECE)
+                if not more:
                     raise EOFError("it ends in the middle of compressed data")
-                piece = self._decoder.decompress(more, size)
-            if piece:
+            if piece := self._decoder.decompress(more, size):
                 return piece
 
 
@@ -212,9 +214,9 @@ def _written(file: BinaryIO, folder: Path, limits: Limits) -> None:
     elif start.startswith(b"\x1f\x8b"):
         _untarred(gzip.GzipFile(fileobj=file), names, budget)
     elif start.startswith(b"BZh"):
-        _untarred(bz2.BZ2File(file), names, budget)
+        _untarred(_Decoded(file, bz2.BZ2Decompressor), names, budget)
     elif start.startswith(b"\xfd7zXZ\0"):
-        _untarred(_Xz(file), names, budget)
+        _untarred(_Decoded(file, lambda: lzma.LZMADecompressor(memlimit=256 << 20)), names, budget)
     else:
         _untarred(file, names, budget)
 
@@ -290,7 +292,7 @@ def _parts(name: str) -> list[str]:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     wrong = None
     try:
-        long = len(name.encode("utf-8")) > 1024 or any(len(part.encode("utf-8")) > 240 for part in parts)
+        long = len(name.encode("utf-8")) > 1024 or any(len(part.encode("utf-8")) > 255 for part in parts)
     except UnicodeEncodeError:
         raise _Refused(f"the name {quoted(name)} is not UTF-8") from None
     if name.startswith("/") or "\\" in name or ".." in parts or (len(name) > 1 and name[1] == ":"):
