@@ -160,7 +160,6 @@ class _Decoded(io.RawIOBase):
         self._file, self._new, self._decoder = file, decoder, decoder()
 
     def read(self, size: int = -1) -> bytes:
-        piece: bytes
         while True:
             more = b""
             if self._decoder.eof:
@@ -174,8 +173,9 @@ class _Decoded(io.RawIOBase):
                 more = self._file.read(_PIECE)
                 if not more:
                     raise EOFError("it ends in the middle of compressed data")
-            if piece := self._decoder.decompress(more, size):
-                return piece
+            found: bytes = self._decoder.decompress(more, size)
+            if found:
+                return found
 
 
 class _Header(tarfile.TarInfo):
