@@ -156,7 +156,7 @@ def test_actions_are_people_cut_out_who_do_one_thing(tmp_path: Path) -> None:
         (person("other"), "2010_2  0", "{folder}/ImageSets/Action/val.txt line 1 asks for object 0 of 2010_2, which has 1."),
         (person("other", name="dog"), "2010_2  1", "object 1 of 2010_2.xml is no person with actions and a box, but 'dog'."),
         (person("other").replace("other>", "flying>"), "2010_2  1",
-         "object 1 of 2010_2.xml has the action 'flying', which is none of VOC's 11."),
+         "object 1 of 2010_2.xml has the action 'flying', which VOC's 11 do not include."),
         (person("other").replace("<ymax>8</ymax>", ""), "2010_2  1",
          "the box of object 1 of 2010_2.xml is damaged: could not convert string to float: '?'."),
         (person("other"), "2010_3  1", "{folder}/Annotations/2010_3.xml is missing: VOC 2012 is unpacked only in part."),

@@ -68,7 +68,7 @@ def _person(found: ElementTree.Element, where: str) -> tuple[tuple[int, int, int
         raise ForgetlessError(f"{where} is no person with actions and a box, but {quoted(kind)}.")
     unknown = [each.tag for each in actions if each.tag not in CLASSES]
     if unknown:
-        raise ForgetlessError(f"{where} has the action {listing(unknown)}, which is none of VOC's {len(CLASSES)}.")
+        raise ForgetlessError(f"{where} has the action {listing(unknown)}, which VOC's {len(CLASSES)} do not include.")
     try:
         left, top, right, bottom = (int(float(box.findtext(side, "?"))) for side in ("xmin", "ymin", "xmax", "ymax"))
     except (ValueError, OverflowError) as error:

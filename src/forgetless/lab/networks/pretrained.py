@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless import files
-from forgetless.errors import ForgetlessError, brief
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.learn.heads import MultiHead
 from forgetless.model.parameters import listing
@@ -185,7 +185,7 @@ def pretrained(name: str) -> MultiHead:
         ForgetlessError: no network has that name, or its weights are not installed or damaged.
     """
     if name not in NETWORKS:
-        raise ForgetlessError(f"there is no network {name!r}; there are {listing(NETWORKS)}.")
+        raise ForgetlessError(f"there is no network {quoted(name)}; there are {listing(NETWORKS)}.")
     backbone, features = NETWORKS[name]
     return MultiHead(backbone(), features, pretrained=True)
 

@@ -63,7 +63,7 @@ def unpack(path: Path, folder: Path, limits: Limits | None = None) -> None:
         try:
             _clear(temporary)
             temporary.mkdir()
-            with files.opened(path) as file, _told(path, folder):
+            with files.opened(path) as file, files.told(folder, "filled"), _told(path, folder):
                 _written(file, temporary, limits or Limits())
                 _refuse_other_kinds(temporary, folder)
             _move(temporary, folder)

@@ -81,7 +81,7 @@ class Entry:
         return f"it cannot be downloaded directly: {self.otherwise} ({self.page})"
 
     def load(self, root: str | Path) -> Parts:
-        """Its training and test pictures, checked against what is known of the set; not decoded.
+        """Its training and test pictures, checked against what is known of the data set; not decoded.
 
         Raises:
             ForgetlessError: `root` lacks it (naming what and how to get it), it is there in part only, a file of it
