@@ -120,3 +120,20 @@ def test_a_table_that_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train.parquet")
     with pytest.raises(ForgetlessError, match="it is a pipe or a device, not a regular file"):
         read(tmp_path)
+
+
+def test_columns_of_unequal_length_are_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels and pictures would no longer belong together."""
+    path, cells = table(tmp_path / "t", [b"x", b"y"], [0, 1]), tables._cells
+    monkeypatch.setattr(tables, "_cells", lambda of, column, *rest: cells(of, column, *rest)[: 1 + (column == "label")])
+    assert refusal(path) == f"{path} is damaged: it says that it has 2 rows, and has 1 pictures and 2 labels."
+
+
+def test_damage_inside_a_page_with_a_checksum_is_noticed(tmp_path: Path) -> None:
+    pictures = [bytes(range(100)), bytes(range(100, 200))]
+    options = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
+    path = table(tmp_path / "t", pictures, [0, 1], **options)
+    assert tables.read(path, tmp_path).pictures == pictures
+    content = path.read_bytes()
+    path.write_bytes(content.replace(bytes(range(100)), b"!" + bytes(range(1, 100)), 1))
+    assert "cannot be read as Parquet" in refusal(path)

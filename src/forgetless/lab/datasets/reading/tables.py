@@ -45,7 +45,7 @@ def read(path: Path, folder: Path, known: tuple[str, ...] = ()) -> Pictures:
     with files.opened(path) as file:
         most = _RATIO * os.fstat(file.fileno()).st_size + _SLACK
         try:
-            table = parquet.ParquetFile(file)
+            table = parquet.ParquetFile(file, page_checksum_verification=True)
             picture, label, named = _columns(table.schema_arrow.metadata or {}, path)
             missing = [column for column in (picture, label) if table.schema_arrow.names.count(column) != 1]
             rows = table.metadata.num_rows
@@ -55,6 +55,9 @@ def read(path: Path, folder: Path, known: tuple[str, ...] = ()) -> Pictures:
             found = _cells(table, label, most, path)
             classes = _classes(found, named or known, rows, path)
             encoded = _cells(table, picture, most, path)
+            if not len(found) == len(encoded) == rows:
+                lengths = f"{len(encoded)} pictures and {len(found)} labels"
+                raise ForgetlessError(f"{path} is damaged: it says that it has {rows} rows, and has {lengths}.")
         except ForgetlessError:
             raise
         except Exception as error:
