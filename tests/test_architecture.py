@@ -33,6 +33,13 @@ FLOORS = {
 }
 # Inside a floor: what each file or folder may use of its own floor.
 INSIDE = {
+    "files": {
+        "places": "",
+        "strict": "places",
+        "sealed": "strict places",
+        "typed": "",
+        "tensors": "places strict typed",
+    },
     "model": {
         "shapes": "",
         "parameters": "",

@@ -73,7 +73,7 @@ def test_check_refuses_what_is_not_the_set(
     forgetless: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused(
-        "there is no picture set 'birds200'; there are " + ", ".join(map(repr, datasets.CATALOG)) + ".",
+        "no data set is called 'birds200'; there are " + ", ".join(map(repr, datasets.CATALOG)) + ".",
         "data", "check", "birds200",
     )  # fmt: skip
     refused(
@@ -107,17 +107,20 @@ def test_fetch_downloads_goes_on_and_tells_the_checksum(forgetless: Command, mon
         monkeypatch.setitem(datasets.CATALOG, "small", entry)
         host.cut = 5
         done = forgetless("data", "fetch", "small", "--root", "r")
+        assert done.exit_code == 2
+        assert done.stderr.endswith("cannot be verified; --unpinned downloads and unpacks it all the same.\n")
+        done = forgetless("data", "fetch", "small", "--root", "r", "--unpinned")
         assert (done.exit_code, done.stdout) == (2, "")
         assert "was cut off after 5 of" in done.stderr
         host.cut = None
-        done = forgetless("data", "fetch", "small", "--root", "r")
+        done = forgetless("data", "fetch", "small", "--root", "r", "--unpinned")
         assert done.exit_code == 0, done.stderr
         assert done.stdout == (
             f"r/small/a: done, SHA-256 {SHA256} (no checksum is published to compare it with)\n"
             "check it with: forgetless data check small --root r\n"
         )
         assert Path("r/small/a").read_bytes() == CONTENT
-        assert "there already" in forgetless("data", "fetch", "small", "--root", "r").stdout
+        assert "there already" in forgetless("data", "fetch", "small", "--root", "r", "--unpinned").stdout
         assert host.asked == [None, "bytes=5-"]
     finally:
         host.shutdown()

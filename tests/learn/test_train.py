@@ -268,8 +268,8 @@ def test_killed_while_the_checkpoint_is_written(
             raise Killed
         save(tensors, path, metadata=metadata)
 
-    save = files.save_file
-    monkeypatch.setattr(files, "save_file", cut)
+    save = files.tensors.save_file
+    monkeypatch.setattr(files.tensors, "save_file", cut)
     with pytest.raises(Killed):
         again(tmp_path / "c")
     assert [each.name for each in tmp_path.iterdir()] == ["c"]

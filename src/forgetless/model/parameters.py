@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model.")
 _PROBED = 1024
@@ -74,7 +74,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 def listing(names: Iterable[str], most: int = 6) -> str:
     """`'a', 'b' and 7 more`: names for an error message."""
-    names = [repr(name) for name in names]
+    names = [quoted(name, 200) for name in names]
     rest = len(names) - most
     if rest > 0:
         return ", ".join(names[:most]) + f" and {rest} more"

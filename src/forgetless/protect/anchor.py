@@ -357,15 +357,14 @@ class Anchor:
         Raises:
             ForgetlessError: the file is missing, cut, damaged or another model's.
         """
-        tensors, header = files.read_tensors(path, "anchor")
+        tensors, header = files.read_tensors(path, "anchor", mmap=mmap)
         shapes, hashes = header.get("shapes"), header.get("weights")
         if not isinstance(shapes, dict) or not isinstance(hashes, dict):
             raise ForgetlessError(f"{path} is damaged: its header lacks the shapes or the weights' hashes.")
         found = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         _refuse_stranger(found, f"the anchor in {path}", model)
         anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
-        # safetensors maps the file, and only what is copied is in memory.
-        anchor.load_state_dict(tensors if mmap else {name: tensor.clone() for name, tensor in tensors.items()})
+        anchor.load_state_dict(tensors)
         if changed := _changed(hashes, model):
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
         return anchor

@@ -27,8 +27,9 @@ from forgetless.lab.datasets import (
     tiny_imagenet,
     voc_actions,
 )
+from forgetless.lab.datasets.reading.decoding import decode
 from forgetless.lab.datasets.reading.entry import Entry
-from forgetless.lab.datasets.reading.pictures import Crop, decode
+from forgetless.lab.datasets.reading.pictures import Crop
 from layouts import person, picture, text
 
 
@@ -108,8 +109,7 @@ def test_a_list_that_is_missing(tmp_path: Path) -> None:
     folder = layouts.cub200(tmp_path)
     (folder / "classes.txt").unlink()
     assert refusal(lambda: cub200.read(folder)) == (
-        f"{folder}/classes.txt cannot be read, and the set's pictures are listed there: [Errno 2] No such file or directory: "
-        f"'{folder}/classes.txt'."
+        f"the pictures are listed in a file that cannot be read: {folder}/classes.txt cannot be read: it does not exist."
     )
 
 
@@ -156,7 +156,7 @@ def test_actions_are_people_cut_out_who_do_one_thing(tmp_path: Path) -> None:
         (person("other"), "2010_2  0", "{folder}/ImageSets/Action/val.txt line 1 asks for object 0 of 2010_2, which has 1."),
         (person("other", name="dog"), "2010_2  1", "object 1 of 2010_2.xml is no person with actions and a box, but 'dog'."),
         (person("other").replace("other>", "flying>"), "2010_2  1",
-         "object 1 of 2010_2.xml has the action 'flying', which is none of VOC's 11."),
+         "object 1 of 2010_2.xml has the action 'flying', which VOC's 11 do not include."),
         (person("other").replace("<ymax>8</ymax>", ""), "2010_2  1",
          "the box of object 1 of 2010_2.xml is damaged: could not convert string to float: '?'."),
         (person("other"), "2010_3  1", "{folder}/Annotations/2010_3.xml is missing: VOC 2012 is unpacked only in part."),

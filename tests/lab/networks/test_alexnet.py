@@ -124,7 +124,7 @@ def test_what_is_not_alexnet_or_hostile_is_refused(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there(device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is one")
-    assert refusal(device=device) == f"there is no device {device!r} here; leave out --device to use the processor."
+    assert refusal(device=device) == f"there is no device {device!r} here; leave out --device to use the CPU."
 
 
 def test_small_pictures_are_enlarged_and_others_left() -> None:

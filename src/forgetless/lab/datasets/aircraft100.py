@@ -11,10 +11,12 @@ from forgetless.lab.datasets.reading.pictures import Pictures
 
 _FILES = "data/images/, data/variants.txt, data/images_variant_trainval.txt and data/images_variant_test.txt"
 
+_LISTS = tuple(f"data/{name}.txt" for name in ("variants", "images_variant_trainval", "images_variant_test"))
+
 
 def read(folder: Path) -> Parts:
     """Train: the official training and validation parts together; test: the official one."""
-    return attempt(lambda: _read(folder), folder, _FILES)
+    return attempt(lambda: _read(folder), folder, _FILES, _LISTS)
 
 
 def _read(folder: Path) -> Parts:
@@ -44,6 +46,7 @@ ENTRY = Entry(
         Source(
             "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
             "archives/fgvc-aircraft-2013b.tar.gz",
+            "sha256:e4e323d410e29f0370c81eabdcbb0e2b813acea1de22891b70b58ff41bfc9834",
             unpack="",
         ),
     ),

@@ -11,10 +11,12 @@ from forgetless.lab.datasets.reading.pictures import Pictures
 
 _FILES = "cars_train/, cars_test/, devkit/cars_train_annos.mat, devkit/cars_meta.mat and cars_test_annos_withlabels.mat"
 
+_LISTS = ("devkit/cars_train_annos.mat", "devkit/cars_meta.mat", "cars_test_annos_withlabels.mat")
+
 
 def read(folder: Path) -> Parts:
     """The official parts; whole pictures."""
-    return attempt(lambda: _read(folder), folder, _FILES)
+    return attempt(lambda: _read(folder), folder, _FILES, _LISTS)
 
 
 def _read(folder: Path) -> Parts:

@@ -53,7 +53,7 @@ def read(folder: Path) -> Parts:
     return whole.only(rest.nonzero().flatten()), whole.only(chosen)
 
 
-_URL = "http://www.ee.surrey.ac.uk/CVSSP/demos/chars74k/"
+_URL = "https://info-ee.surrey.ac.uk/CVSSP/demos/chars74k/"
 ENTRY = Entry(
     "chars74k",
     "Chars74K letters",
@@ -65,5 +65,12 @@ ENTRY = Entry(
     "free for research",
     _URL,
     read,
-    (Source(f"{_URL}EnglishImg.tgz", "archives/EnglishImg.tgz", unpack="chars74k"),),
+    (
+        Source(
+            f"{_URL}EnglishImg.tgz",
+            "archives/EnglishImg.tgz",
+            "md5:85d157e0c58f998e1cda8def62bcda0d",
+            unpack="chars74k",
+        ),
+    ),
 )

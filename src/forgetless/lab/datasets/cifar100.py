@@ -14,7 +14,7 @@ _FILES = "train, test and meta as cifar-100-python.tar.gz unpacks"
 
 def read(folder: Path) -> Parts:
     """The official parts, under the 100 fine labels."""
-    return attempt(lambda: _read(folder), folder, _FILES)
+    return attempt(lambda: _read(folder), folder, _FILES, ("train", "test", "meta"))
 
 
 def _read(folder: Path) -> Parts:
@@ -47,7 +47,7 @@ ENTRY = Entry(
         Source(
             f"{_URL}cifar-100-python.tar.gz",
             "archives/cifar-100-python.tar.gz",
-            "md5:eb9058c3a382ffc7106e4002c42a8d85",
+            "sha256:85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
             unpack="",
         ),
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.lab.datasets.reading.entry import Entry, Parts, Source, label, lines
 from forgetless.lab.datasets.reading.pictures import Pictures
 
@@ -22,14 +22,14 @@ def read(folder: Path) -> Parts:
         if odd := names.keys() ^ found.keys():
             raise ForgetlessError(
                 f"{folder / list_} and images.txt do not name the same pictures: {len(odd)} are in one of them only, "
-                f"such as number {min(odd)}."
+                f"such as number {quoted(min(odd))[1:-1]}."
             )
     file = folder / "image_class_labels.txt"
     labels = {number: label(kind, len(classes), f"{file}, picture {number},") for number, kind in kinds.items()}
     odd_parts = {part for part in parts.values() if part not in ("0", "1")}
     if odd_parts:
         raise ForgetlessError(
-            f"{folder / 'train_test_split.txt'} is damaged: it has a part {min(odd_parts)!r}, not 0 or 1."
+            f"{folder / 'train_test_split.txt'} is damaged: it has a part {quoted(min(odd_parts))}, not 0 or 1."
         )
 
     def part(wanted: str) -> Pictures:
@@ -61,7 +61,7 @@ ENTRY = Entry(
         Source(
             "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
             "archives/CUB_200_2011.tgz",
-            "md5:97eceeb196236b17998738112f37df78",
+            "sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
             unpack="",
         ),
     ),

@@ -15,7 +15,7 @@ _FILES = "jpg/, imagelabels.mat and setid.mat as their authors published them"
 
 def read(folder: Path) -> Parts:
     """Train: the official training and validation parts together; test: the official one."""
-    return attempt(lambda: _read(folder), folder, _FILES)
+    return attempt(lambda: _read(folder), folder, _FILES, ("imagelabels.mat", "setid.mat"))
 
 
 def _read(folder: Path) -> Parts:
@@ -47,9 +47,20 @@ ENTRY = Entry(
     read,
     (
         Source(
-            f"{_URL}102flowers.tgz", "archives/102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa", "flowers-102"
+            f"{_URL}102flowers.tgz",
+            "archives/102flowers.tgz",
+            "sha256:2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
+            unpack="flowers-102",
         ),
-        Source(f"{_URL}imagelabels.mat", "flowers-102/imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d"),
-        Source(f"{_URL}setid.mat", "flowers-102/setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c"),
+        Source(
+            f"{_URL}imagelabels.mat",
+            "flowers-102/imagelabels.mat",
+            "sha256:4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
+        ),
+        Source(
+            f"{_URL}setid.mat",
+            "flowers-102/setid.mat",
+            "sha256:46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd",
+        ),
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.lab.datasets.reading.entry import Entry, Parts, Source, lines
 from forgetless.lab.datasets.reading.pictures import Pictures
 
@@ -25,7 +25,7 @@ def read(folder: Path) -> Parts:
             kind = name.partition("/")[0]
             if kind not in numbers:
                 raise ForgetlessError(
-                    f"{folder / file} line {number} has the class {kind!r}, which is no folder of Images/."
+                    f"{folder / file} line {number} has the class {quoted(kind)}, which is no folder of Images/."
                 )
             names.append(name.strip())
             labels.append(numbers[kind])
@@ -47,11 +47,19 @@ ENTRY = Entry(
     read,
     (
         Source(
-            "http://groups.csail.mit.edu/vision/LabelMe/NewImages/indoorCVPR_09.tar",
+            "https://groups.csail.mit.edu/vision/LabelMe/NewImages/indoorCVPR_09.tar",
             "archives/indoorCVPR_09.tar",
             unpack="indoor67",
         ),
-        Source("https://web.mit.edu/torralba/www/TrainImages.txt", "indoor67/TrainImages.txt"),
-        Source("https://web.mit.edu/torralba/www/TestImages.txt", "indoor67/TestImages.txt"),
+        Source(
+            "https://web.mit.edu/torralba/www/TrainImages.txt",
+            "indoor67/TrainImages.txt",
+            "sha256:7ec85f88735739d8159061e4bcf6a9765aab8606ab444605b3f8e0641be0260e",
+        ),
+        Source(
+            "https://web.mit.edu/torralba/www/TestImages.txt",
+            "indoor67/TestImages.txt",
+            "sha256:906c529a5a0918feec371de5b07a465ddb1f15ebaebc90a33cc321c371133bf1",
+        ),
     ),
 )

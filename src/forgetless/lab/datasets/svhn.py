@@ -15,7 +15,7 @@ _FILES = "train_32x32.mat and test_32x32.mat as their authors published them"
 
 def read(folder: Path) -> Parts:
     """The official parts, without the extra one."""
-    return attempt(lambda: _read(folder), folder, _FILES)
+    return attempt(lambda: _read(folder), folder, _FILES, ("train_32x32.mat", "test_32x32.mat"))
 
 
 def _read(folder: Path) -> Parts:
@@ -45,7 +45,15 @@ ENTRY = Entry(
     _URL,
     read,
     (
-        Source(f"{_URL}train_32x32.mat", "svhn/train_32x32.mat", "md5:e26dedcc434d2e4c54c9b2d4a06d8373"),
-        Source(f"{_URL}test_32x32.mat", "svhn/test_32x32.mat", "md5:eb5a983be6a315427106f1b164d9cef3"),
+        Source(
+            f"{_URL}train_32x32.mat",
+            "svhn/train_32x32.mat",
+            "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+        ),
+        Source(
+            f"{_URL}test_32x32.mat",
+            "svhn/test_32x32.mat",
+            "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+        ),
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.lab.datasets.reading.entry import Entry, Parts, Source, lines
 from forgetless.lab.datasets.reading.pictures import Pictures
 
@@ -22,7 +22,9 @@ def read(folder: Path) -> Parts:
         known = {name: label for label, name in enumerate(classes)}
         for path, name in found:
             if name not in known:
-                raise ForgetlessError(f"{file} has the class {name!r} for {path.name}, which is not in wnids.txt.")
+                raise ForgetlessError(
+                    f"{file} has the class {quoted(name)} for {quoted(path.name)[1:-1]}, which is not in wnids.txt."
+                )
         paths = [path for path, _ in found]
         names = [str(path.relative_to(folder)) for path in paths]
         return Pictures(classes, paths, names, torch.tensor([known[name] for _, name in found], dtype=torch.int64))
@@ -43,9 +45,9 @@ ENTRY = Entry(
     read,
     (
         Source(
-            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
             "archives/tiny-imagenet-200.zip",
-            "md5:90528d7ca1a48142e341f4ef8d21d0de",
+            "sha256:6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
             unpack="",
         ),
     ),

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import torch
 
-from forgetless.errors import ForgetlessError
+from forgetless import files
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.lab.datasets.reading.entry import Entry, Parts, Source, lines
 from forgetless.lab.datasets.reading.pictures import Crop, Pictures
 from forgetless.model.parameters import listing
@@ -17,6 +18,8 @@ CLASSES = (
     *("jumping", "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse"),
     *("running", "takingphoto", "usingcomputer", "walking", "other"),
 )
+
+_MOST_BYTES = 1 << 20  # of an annotation
 
 
 def read(folder: Path) -> Parts:
@@ -35,8 +38,9 @@ def _part(folder: Path, split: str) -> Pictures:
     for number, (name, index, *_) in lines(file, 2):
         objects = parse(folder / "Annotations" / f"{name}.xml")
         index = index.split()[0]
-        if not index.isdecimal() or not 1 <= int(index) <= len(objects):
-            raise ForgetlessError(f"{file} line {number} asks for object {index} of {name}, which has {len(objects)}.")
+        if not (index.isascii() and index.isdecimal() and len(index) < 10) or not 1 <= int(index) <= len(objects):
+            asked = f"{quoted(index)[1:-1]} of {quoted(name)[1:-1]}"
+            raise ForgetlessError(f"{file} line {number} asks for object {asked}, which has {len(objects)}.")
         box, actions = _person(objects[int(index) - 1], f"object {index} of {name}.xml")
         if len(actions) == 1:
             crops.append(Crop(folder / "JPEGImages" / f"{name}.jpg", box))
@@ -46,26 +50,29 @@ def _part(folder: Path, split: str) -> Pictures:
 
 
 def _objects(path: Path) -> list[ElementTree.Element]:
+    if not path.exists():
+        raise ForgetlessError(f"{path} is missing: VOC 2012 is unpacked only in part.")
+    content = files.read_bytes(path, _MOST_BYTES)
     try:
-        return ElementTree.parse(path).getroot().findall("object")
-    except FileNotFoundError as error:
-        raise ForgetlessError(f"{path} is missing: VOC 2012 is unpacked only in part.") from error
-    except (ElementTree.ParseError, OSError) as error:
-        raise ForgetlessError(f"{path} is damaged: {error}.") from error
+        if b"<!DOCTYPE" in content:  # nothing of VOC's declares entities, and nothing here expands them
+            raise ValueError("it declares a document type")
+        return ElementTree.fromstring(content).findall("object")
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ForgetlessError(f"{path} is damaged: {brief(error)}.") from error
 
 
 def _person(found: ElementTree.Element, where: str) -> tuple[tuple[int, int, int, int], list[int]]:
     """The box of a person, and what they do."""
     kind, actions, box = found.findtext("name"), found.find("actions"), found.find("bndbox")
     if kind != "person" or actions is None or box is None:
-        raise ForgetlessError(f"{where} is no person with actions and a box, but {kind!r}.")
+        raise ForgetlessError(f"{where} is no person with actions and a box, but {quoted(kind)}.")
     unknown = [each.tag for each in actions if each.tag not in CLASSES]
     if unknown:
-        raise ForgetlessError(f"{where} has the action {listing(unknown)}, which is none of VOC's {len(CLASSES)}.")
+        raise ForgetlessError(f"{where} has the action {listing(unknown)}, which VOC's {len(CLASSES)} do not include.")
     try:
         left, top, right, bottom = (int(float(box.findtext(side, "?"))) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError as error:
-        raise ForgetlessError(f"the box of {where} is damaged: {error}.") from error
+    except (ValueError, OverflowError) as error:
+        raise ForgetlessError(f"the box of {where} is damaged: {brief(error)}.") from error
     # VOC counts pixels from 1, and both ends belong to the box.
     return (left - 1, top - 1, right, bottom), [CLASSES.index(each.tag) for each in actions if each.text == "1"]
 
@@ -83,9 +90,9 @@ ENTRY = Entry(
     read,
     (
         Source(
-            "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
             "archives/VOCtrainval_11-May-2012.tar",
-            "md5:6cd6e144f989b92b3379bac3b3de84fd",
+            "sha256:e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
             unpack="",
         ),
     ),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.learn.heads import MultiHead
 
@@ -112,5 +112,5 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except Exception as error:
-        raise ForgetlessError(f"there is no device {name!r} here; leave out --device to use the processor.") from error
+        raise ForgetlessError(f"there is no device {quoted(name)} here; leave out --device to use the CPU.") from error
     return device

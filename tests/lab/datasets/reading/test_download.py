@@ -5,17 +5,20 @@ from __future__ import annotations
 import gc
 import hashlib
 import io
-import tarfile
+import os
+import shutil
+import socket
 import threading
+import types
+import urllib.request
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.datasets.reading.download import download, unpack
+from forgetless.lab.datasets.reading.download import _Redirects, download
 from forgetless.lab.datasets.reading.entry import Source
 from host import CONTENT, MD5, SHA256, Host
 
@@ -153,39 +156,126 @@ def test_no_connection_stays_open(tmp_path: Path, host: Host) -> None:
     assert [str(each.message) for each in caught] == []
 
 
-def archive(path: Path, *members: tuple[str, bytes]) -> None:
-    with tarfile.open(path, "w:gz") as file:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
+def answering(*answers: bytes) -> Iterator[str]:
+    """The address of a host that says what a test tells it to, an answer to each connection, and then hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/a"
+        thread.join()
 
 
-def test_archives_are_unpacked_and_hostile_ones_are_not(tmp_path: Path) -> None:
-    source = Source("http://host/a.tgz", "a.tgz", unpack="set")
-    archive(tmp_path / "a.tgz", ("Images/a.jpg", b"picture"))
-    assert unpack(source, tmp_path) == tmp_path / "set"
-    assert (tmp_path / "set" / "Images" / "a.jpg").read_bytes() == b"picture"
-    archive(tmp_path / "a.tgz", ("../outside", b"no"))
-    with pytest.raises(ForgetlessError, match=r"cannot be unpacked into .*outside"):
-        unpack(source, tmp_path)
-    assert not (tmp_path / "outside").exists()
-    for damaged in (b"no archive", (tmp_path / "a.tgz").read_bytes()[:40]):
-        (tmp_path / "a.tgz").write_bytes(damaged)
-        with pytest.raises(ForgetlessError, match=r"a\.tgz cannot be unpacked into "):
-            unpack(source, tmp_path)
-    assert unpack(Source("http://host/a.txt", "a.txt"), tmp_path) is None
+OK = b"HTTP/1.1 200 OK\r\n"
 
 
-def test_zip_archives_too(tmp_path: Path) -> None:
-    source = Source("http://host/a.zip", "a.zip", unpack="set")
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
-        file.writestr("Images/a.jpg", b"picture")
-    assert unpack(source, tmp_path) == tmp_path / "set"
-    assert (tmp_path / "set" / "Images" / "a.jpg").read_bytes() == b"picture"
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
-        file.writestr("../outside", b"no")
-    with pytest.raises(ForgetlessError, match=r"cannot be unpacked into .*outside"):
-        unpack(source, tmp_path)
-    assert not (tmp_path / "outside").exists()
-    assert not (tmp_path / "set" / "outside").exists()
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"", "cannot be had: "),
+        (b"SSH-2.0\r\n", "cannot be had: SSH-2.0"),
+        (b"HTTP/1.1 999999 what\r\n\r\n", "cannot be had: "),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "cannot be had: the host answers 204."),
+        (b"HTTP/1.1 200 " + b"x" * 70_000, "cannot be had: got more than 65536 bytes when reading status line"),
+        (OK + b"a: b\r\n" * 200 + b"\r\n", "cannot be had: got more than 100 headers"),
+        (OK + b"Content-Length: many\r\n\r\n", "cannot be had: the host says that it has 'many' bytes."),
+        (OK + b"Content-Length: -5\r\n\r\n", "cannot be had: the host says that it has '-5' bytes."),
+        (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", "cannot be had: the host says that it has '99999"),
+        (OK + b"Content-Length: 999999999999999\r\n\r\n", "has 999999999999999 bytes: 68719476736 are the most"),
+        (OK + b"Content-Encoding: gzip\r\n\r\n", "cannot be had: the host sends it encoded as 'gzip'."),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "was cut off after 0 bytes"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\nabc", "was cut off after "),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nabc", "was cut off after "),
+        (b"HTTP/1.1 301 Moved\r\nLocation: file:///etc/passwd\r\n\r\n", "cannot be had: "),
+        (b"HTTP/1.1 301 Moved\r\nLocation: ftp://host/a\r\n\r\n", "the host redirects to 'ftp://host/a'."),
+        (b"HTTP/1.1 301 Moved\r\nLocation: http://[\r\n\r\n", "cannot be had: "),
+        (b"HTTP/1.1 301 Moved\r\n\r\n", "cannot be had: the host answers 301 Moved."),
+        (b"HTTP/1.1 500 \x1b[31m" + b"x" * 500 + b"\r\n\r\n", "the host answers 500 \ufffd[31mxxx"),
+    ],
+)
+def test_whatever_a_host_answers_is_one_sentence(answer: bytes, sentence: str, tmp_path: Path) -> None:
+    for url in answering(answer):
+        said = refusal(Source(url, "a"), tmp_path)
+        assert said.startswith(f"{url} ")
+        assert sentence in said
+        assert len(said) < 500
+        assert said.isprintable()
+        assert not (tmp_path / "a").exists()
+
+
+def test_a_host_that_redirects_in_a_circle(tmp_path: Path) -> None:
+    for url in answering(*[b"HTTP/1.1 302 Found\r\nLocation: /a\r\n\r\n"] * 5):
+        assert f"{url} cannot be had: the host answers 302 The HTTP server returned a redirect" in refusal(
+            Source(url, "a"), tmp_path
+        )
+
+
+def test_a_redirect_never_leaves_https() -> None:
+    answer = io.BytesIO()
+    for scheme, url in (("https", "http://b/"), ("https", "ftp://b/"), ("http", "ftp://b/"), ("http", "file:///b")):
+        request = urllib.request.Request(f"{scheme}://a/")
+        with pytest.raises(ForgetlessError, match=f"redirects to '{url}'"):
+            _Redirects().redirect_request(request, answer, 302, "Found", {}, url)
+    kept = _Redirects().redirect_request(urllib.request.Request("http://a/"), answer, 302, "Found", {}, "https://b/")
+    assert kept.full_url == "https://b/"
+
+
+def test_a_host_that_always_answers_416_is_asked_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_bytes(b"old")
+    for url in answering(*[b"HTTP/1.1 416 Range\r\n\r\n"] * 2):
+        assert refusal(Source(url, "a"), tmp_path) == f"{url} cannot be had: the host answers 416 Range."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_that_holds_on_is_left_at_the_deadline(tmp_path: Path) -> None:
+    """It sends the beginning and then nothing; each read would wait for a minute."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for answer in (b"HT", OK + b"Content-Length: 9\r\n\r\nabc"):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.sendall(answer)
+                    while connection.recv(65536):
+                        pass
+            done.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+        source = Source(f"http://127.0.0.1:{listening.getsockname()[1]}/a", "a")
+        with pytest.raises(ForgetlessError) as caught:
+            download(source, tmp_path, seconds=0.2)
+        assert str(caught.value) == (
+            f"{source.url} cannot be had: it took longer than 0.2 seconds; the same command goes on from there."
+        )
+        with pytest.raises(ForgetlessError) as caught:
+            download(source, tmp_path, seconds=0.2)
+        assert str(caught.value) == (
+            f"{source.url} was cut off after 3 of 9 bytes, after 0.2 seconds; "
+            f"the same command goes on from there ({tmp_path / 'a.part'})."
+        )
+        assert done.wait(10)
+    assert (tmp_path / "a.part").read_bytes() == b"abc"
+
+
+def test_what_is_in_the_way_is_told(tmp_path: Path, host: Host) -> None:
+    os.mkfifo(tmp_path / "a.part")
+    assert refusal(Source(f"{host.url}/a", "a"), tmp_path) == (
+        f"{tmp_path / 'a.part'} is in the way: it is not a regular file; remove it."
+    )
+    os.mkfifo(tmp_path / "b")
+    assert "it is a pipe or a device" in refusal(Source(f"{host.url}/a", "b"), tmp_path)
+    (tmp_path / "c").write_text("")
+    assert "one of its folders is a file" in refusal(Source(f"{host.url}/a", "c/d"), tmp_path)
+
+
+def test_a_full_disk_is_told(tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10))
+    assert f"and 10 are free in {tmp_path}." in refusal(Source(f"{host.url}/a", "a"), tmp_path)

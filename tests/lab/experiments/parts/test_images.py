@@ -188,9 +188,9 @@ def test_missing_folders_and_splits(tmp_path: Path) -> None:
     )
     folder = tmp_path / "empty"
     folder.mkdir()
-    assert refusal(folder) == f"{folder} has neither train.parquet nor a folder train/, so it is no picture set."
+    assert refusal(folder) == f"{folder} has neither train.parquet nor a folder train/, so it is not a data set."
     table(folder / "train.parquet", ["red"], [0])
-    assert refusal(folder) == f"{folder} has neither test.parquet nor a folder test/, so it is no picture set."
+    assert refusal(folder) == f"{folder} has neither test.parquet nor a folder test/, so it is not a data set."
 
 
 def test_empty_splits(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_parquet_that_holds_something_else(tmp_path: Path) -> None:
     folder = tables(tmp_path / "tables")
     path = folder / "train.parquet"
     parquet.write_table(pyarrow.table({"text": ["a"], "label": [0]}), path)
-    assert refusal(folder) == f"{path} is no picture set: it has no column 'image'."
+    assert refusal(folder) == f"{path} is not a data set: it has no column 'image'."
     for content in (b"", b"PAR1", path.read_bytes()[:-20]):
         path.write_bytes(content)
         assert refusal(folder).startswith(f"{path} cannot be read as Parquet: ")

@@ -1,4 +1,4 @@
-"""What is known of a picture set before its files are there, and how its files are asked what they hold."""
+"""What is known of a data set before its files are there, and how its files are asked what they hold."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetless.errors import ForgetlessError
+from forgetless import files
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.model.parameters import listing
 
 Parts = tuple[Pictures, Pictures]
+_MOST_BYTES = 64 << 20  # of a list of pictures
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Source:
     Attributes:
         url: from where.
         path: to where, in the root.
-        checksum: "md5:…" or "sha256:…" as published; None where none is.
+        checksum: "sha256:…" or "md5:…" as published; None where none is, so that the file is unpinned.
         unpack: the folder of the root that an archive is unpacked in, "" for the root; None to leave it as it is.
     """
 
@@ -32,19 +34,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture set in the catalog.
+    """A data set in the catalog.
 
     Attributes:
         name: what it is called on the command line.
         title: what its authors call it.
-        folder: where its files are, in the root of all sets.
+        folder: where its files are, in the root of all data sets.
         layout: what must be there, inside the root.
         classes: how many there are.
         train: how many training pictures there are; None where that is not published.
         test: the same for the test pictures.
         license: what its authors allow, as far as known.
         page: where it is described.
-        read: the set's folder → its training and test pictures, not decoded.
+        read: the data set's folder → its training and test pictures, not decoded.
         sources: what to download; empty where the host allows no direct download.
         otherwise: how to get it where no download is direct, a clause.
         listing: the first 16 digits of the checksum of its complete listing; None where it is not known.
@@ -64,6 +66,10 @@ class Entry:
     otherwise: str = ""
     listing: str | None = None
 
+    def unpinned(self) -> list[Source]:
+        """Its files that nobody published a checksum of, so that what arrives cannot be compared with anything."""
+        return [source for source in self.sources if source.checksum is None]
+
     def path(self, root: str | Path) -> Path:
         """Its folder in `root`."""
         return Path(root) / self.folder
@@ -75,30 +81,35 @@ class Entry:
         return f"it cannot be downloaded directly: {self.otherwise} ({self.page})"
 
     def load(self, root: str | Path) -> Parts:
-        """Its training and test pictures, checked against what is known of the set; not decoded.
+        """Its training and test pictures, checked against what is known of the data set; not decoded.
 
         Raises:
-            ForgetlessError: `root` lacks it (naming what and how to get it), it is there in part only, or its classes,
-                labels or counts are not what they should be.
+            ForgetlessError: `root` lacks it (naming what and how to get it), it is there in part only, a file of it
+                lies elsewhere, or its classes, labels or counts are not what they should be.
         """
-        if not self.path(root).is_dir():
-            raise ForgetlessError(f"{root} lacks {self.title}: {self.layout}; {self.obtain(root)}.")
-        parts = self.read(self.path(root))
-        for complaint in self.complaints(parts):
+        with files.told(root, "read"):
+            if not self.path(root).is_dir():
+                raise ForgetlessError(f"{root} lacks {self.title}: {self.layout}; {self.obtain(root)}.")
+            parts = self.read(self.path(root))
+        for complaint in self.complaints(parts, self.path(root)):
             raise ForgetlessError(f"{self.path(root)}: {complaint}; unpack {self.title} again, or {self.obtain(root)}.")
         return parts
 
-    def complaints(self, parts: Parts) -> Iterator[str]:
-        """What is not as it should be, a clause each."""
+    def complaints(self, parts: Parts, folder: Path) -> Iterator[str]:
+        """What is not as it should be in its folder, a clause each."""
+        inside = files.Inside(folder)
         for part, known, what in zip(parts, (self.train, self.test), ("training", "test"), strict=True):
             if len(part.classes) != self.classes:
                 yield f"it has {len(part.classes)} classes and not {self.classes}"
-            missing = [name for name, here in _files(part) if not here.is_file()]
+            wrong = [(name, why) for name, here in _files(part) if (why := inside.complaint(here))]
+            missing = [name for name, why in wrong if why == files.MISSING]
             if missing:
                 yield (
                     f"it is unpacked only in part, {len(missing)} of its {len(part.names)} {what} pictures "
                     f"are missing, {listing(missing, most=1)}"
                 )
+            for name, why in wrong:
+                yield f"its {what} picture {quoted(name)} cannot be read: {why}"
             if known is not None and len(part.labels) != known:
                 yield f"it has {len(part.labels)} {what} pictures and not {known}"
 
@@ -121,11 +132,9 @@ def lines(path: Path, fields: int) -> Iterator[tuple[int, list[str]]]:
         ForgetlessError: the file is missing, no text, or a line has fewer fields.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ForgetlessError(
-            f"{path} cannot be read, and the set's pictures are listed there: {_brief(error)}."
-        ) from error
+        text = files.read_bytes(path, _MOST_BYTES).decode("utf-8")
+    except (ForgetlessError, UnicodeDecodeError) as error:
+        raise ForgetlessError(f"the pictures are listed in a file that cannot be read: {brief(error)}.") from error
     for number, line in enumerate(text.splitlines(), 1):
         found = line.split(maxsplit=fields - 1)
         if found and len(found) < fields:
@@ -145,7 +154,7 @@ def label(text: str, classes: int, where: str) -> int:
     except ValueError:
         found = 0
     if not 1 <= found <= classes:
-        raise ForgetlessError(f"{where} has the class {text}, which is outside 1…{classes}.")
+        raise ForgetlessError(f"{where} has the class {quoted(text)[1:-1]}, which is outside 1…{classes}.")
     return found - 1
 
 
@@ -157,15 +166,27 @@ def checked(labels: Sequence[int], classes: Sequence[str], where: str) -> None:
     """
     for number, each in enumerate(labels, 1):
         if not 0 <= each < len(classes):
-            raise ForgetlessError(f"picture {number} of {where} has the class {each + 1}, outside 1…{len(classes)}.")
+            raise ForgetlessError(
+                f"picture {number} of {where} has the class {quoted(each + 1)}, outside 1…{len(classes)}."
+            )
 
 
-def attempt(read: Callable[[], Parts], path: Path, needs: str) -> Parts:
+def attempt(read: Callable[[], Parts], path: Path, needs: str, opens: Sequence[str] = ()) -> Parts:
     """What `read`, which is torchvision's, gives.
+
+    Args:
+        read: reads the data set.
+        path: its folder.
+        needs: what must be there, for a sentence.
+        opens: the files that torchvision opens there; those that are there must be regular files inside.
 
     Raises:
         ForgetlessError: it refuses what is in `path`, or needs a package that is not installed.
     """
+    inside = files.Inside(path)
+    for name in opens:
+        if (why := inside.complaint(path / name)) not in (None, files.MISSING):
+            raise ForgetlessError(f"{path / name} cannot be read: {why}.")
     try:
         return read()
     except ImportError as error:
@@ -173,8 +194,4 @@ def attempt(read: Callable[[], Parts], path: Path, needs: str) -> Parts:
     except ForgetlessError:
         raise
     except Exception as error:
-        raise ForgetlessError(f"{path} is not complete or damaged ({_brief(error)}); there must be {needs}.") from error
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ForgetlessError(f"{path} is not complete or damaged ({brief(error)}); there must be {needs}.") from error

@@ -1,118 +1,116 @@
-"""A picture set in a folder, in one of two layouts, both with `train` and `test`:
+"""A data set in a folder, in one of two layouts, both with `train` and `test`.
 
-DIR/train/<class>/*.jpg              an ImageFolder tree; the classes are the folders, sorted by name
-DIR/train.parquet, DIR/test.parquet  as Hugging Face `datasets` writes them: a column of pictures (bytes or the
-path of a file), a column of labels, the names of the classes in the metadata
+DIR/train/<class>/*.jpg              an ImageFolder tree; the classes are the folders that hold pictures, sorted by name
+DIR/train.parquet, DIR/test.parquet  as Hugging Face `datasets` writes them (`forgetless.lab.datasets.reading.tables`)
 """
 
 from __future__ import annotations
 
-import json
+import os
+import unicodedata
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.lab.datasets.reading import tables
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.model.parameters import listing
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+#: What is taken for a picture. Some are formats that are not read, so that they are named and not passed over.
+SUFFIXES = frozenset(
+    (
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    )
+)
+_SYSTEM = frozenset({"__macosx", "@eadir", "lost+found", "$recycle.bin", "#recycle", "system volume information"})
+_DEEPEST = 32
 
 
 def read(folder: Path) -> tuple[Pictures, Pictures]:
     """The training and the test pictures.
 
+    Folders that are empty, hidden or made by an operating system are no classes; a warning names them. Names of classes
+    are compared in Unicode's NFC, in which systems store the same name alike.
+
     Raises:
-        ForgetlessError: the folder or a split is missing, empty or no picture set, a label is outside the classes,
-            train and test have different classes, or pyarrow is not installed.
+        ForgetlessError: the folder or a split is missing, empty or not a data set, a file lies outside the folder or
+            its links lead in a circle, a label is outside the classes, train and test have different classes, or
+            pyarrow is not installed.
     """
-    if not folder.is_dir():
-        raise ForgetlessError(f"{folder} is no folder; a task is a folder with train/ and test/, or two Parquet files.")
-    train, test = _read(folder, "train"), _read(folder, "test")
+    with files.told(folder, "read"):
+        if not folder.is_dir():
+            raise ForgetlessError(
+                f"{folder} is no folder; a task is a folder with train/ and test/, or two Parquet files."
+            )
+        passed: list[str] = []
+        train = _read(folder, "train", (), passed)
+        test = _read(folder, "test", train.classes, passed)
+    if passed:
+        warnings.warn(f"{folder}: {listing(passed)} are left out: hidden, or no folders with pictures.", stacklevel=3)
     if train.classes != test.classes:
         only = sorted(set(train.classes) ^ set(test.classes)) or train.classes
         raise ForgetlessError(f"train and test of {folder} differ in their classes: {listing(only)}.")
+    counts = torch.bincount(train.labels, minlength=len(train.classes))
+    if single := [train.classes[label] for label in (counts == 1).nonzero().flatten().tolist()]:
+        warnings.warn(
+            f"{folder} has a single training picture of {listing(single)}, so that none is left to tune on.",
+            stacklevel=3,
+        )
     return train, test
 
 
-def _read(folder: Path, split: str) -> Pictures:
+def _read(folder: Path, split: str, known: tuple[str, ...], passed: list[str]) -> Pictures:
     table, tree = folder / f"{split}.parquet", folder / split
-    if table.is_file():
-        found = _read_parquet(table)
+    if table.exists():
+        found = tables.read(table, folder, known)
     elif tree.is_dir():
-        found = _read_tree(tree)
+        found = _read_tree(tree, passed)
     else:
-        raise ForgetlessError(f"{folder} has neither {split}.parquet nor a folder {split}/, so it is no picture set.")
+        raise ForgetlessError(f"{folder} has neither {split}.parquet nor a folder {split}/, so it is not a data set.")
     if not len(found.labels):
-        raise ForgetlessError(f"{table if table.is_file() else tree} holds no pictures.")
+        raise ForgetlessError(f"{table if table.exists() else tree} holds no pictures.")
     return found
 
 
-def _read_tree(tree: Path) -> Pictures:
-    # Names that begin with a dot are what systems and editors leave, no classes and no pictures.
-    classes = tuple(sorted(each.name for each in tree.iterdir() if each.is_dir() and not each.name.startswith(".")))
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = (path for path in (tree / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        mine = sorted(path for path in files if not path.name.startswith("."))
-        paths += mine
-        labels += [label] * len(mine)
+def _read_tree(tree: Path, passed: list[str]) -> Pictures:
+    """The pictures in the folders of a folder; adds to `passed` what is left out and might have been meant."""
+    inside = files.Inside(tree)
+    by_class: dict[str, list[Path]] = {}
+    for each in sorted(tree.iterdir()):
+        if not each.is_dir():
+            if not _hidden(each.name) and (each.suffix.lower() in SUFFIXES or each.is_symlink()):
+                passed.append(f"{tree.name}/{each.name}")
+        elif _hidden(each.name) or not (mine := sorted(_pictures(each, inside))):
+            passed.append(f"{tree.name}/{each.name}/")
+        else:
+            by_class.setdefault(unicodedata.normalize("NFC", each.name), []).extend(mine)
+    classes = tuple(sorted(by_class))
+    paths = [path for name in classes for path in by_class[name]]
+    labels = [label for label, name in enumerate(classes) for _ in by_class[name]]
     return Pictures(classes, paths, [str(path) for path in paths], torch.tensor(labels, dtype=torch.int64))
 
 
-def _read_parquet(path: Path) -> Pictures:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise ForgetlessError(f"{path} needs pyarrow: pip install 'forgetless[vision]'.") from error
-    try:
-        pictures, label, classes = _columns(parquet.read_schema(path).metadata or {})
-        table = parquet.read_table(path)
-    except (ArrowException, OSError, ValueError) as error:
-        raise ForgetlessError(f"{path} cannot be read as Parquet: {_brief(error)}.") from error
-    missing = [column for column in (pictures, label) if column not in table.column_names]
-    if missing:
-        raise ForgetlessError(f"{path} is no picture set: it has no column {listing(missing)}.")
-    found = table[label].to_pylist()
-    classes = classes or tuple(str(number) for number in range(1 + max(filter(_is_number, found), default=-1)))
-    for row, each in enumerate(found):
-        if not _is_number(each) or not 0 <= each < len(classes):
-            raise ForgetlessError(f"{path} has the label {each!r} in row {row}, outside its {len(classes)} classes.")
-    names = [f"row {row} of {path}" for row in range(len(found))]
-    encoded = [_encoded(cell, name, path) for cell, name in zip(table[pictures].to_pylist(), names, strict=True)]
-    return Pictures(classes, encoded, names, torch.tensor(found, dtype=torch.int64))
+def _hidden(name: str) -> bool:
+    """What systems and editors leave: no classes and no pictures."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
 
 
-def _columns(metadata: dict[bytes, bytes]) -> tuple[str, str, tuple[str, ...]]:
-    """The column of pictures, the column of labels and the names of the classes, as `datasets` notes them."""
-    pictures, label = "image", "label"
-    classes: tuple[str, ...] = ()
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"] if b"huggingface" in metadata else {}
-        for column, feature in reversed(features.items()):
-            if feature.get("_type") == "Image":
-                pictures = column
-            elif feature.get("_type") == "ClassLabel":
-                label, classes = column, tuple(map(str, feature["names"]))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError("its notes for Hugging Face datasets are damaged") from error
-    return pictures, label, classes
-
-
-def _encoded(cell: Any, name: str, path: Path) -> bytes | Path:
-    """The picture in a cell of a Parquet file: bytes, or a file beside it."""
-    if isinstance(cell, dict):
-        cell = cell.get("bytes") or (path.parent / cell["path"] if cell.get("path") else None)
-    if not isinstance(cell, (bytes, Path)):
-        raise ForgetlessError(f"{name} holds no picture.")
-    return cell
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+def _pictures(folder: Path, inside: files.Inside, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The pictures in a folder and below it, each a regular file inside the tree."""
+    here = os.path.realpath(folder)
+    if here in above or len(above) == _DEEPEST:
+        raise ForgetlessError(f"{folder} cannot be read: its links lead in a circle, or its folders are too deep.")
+    if wrong := inside.outside(folder):
+        raise ForgetlessError(f"{folder} cannot be read: {wrong}; copy it there, or name the folder that it lies in.")
+    for each in folder.iterdir():
+        if _hidden(each.name):
+            continue
+        if each.is_dir():
+            yield from _pictures(each, inside, (*above, here))
+        elif each.suffix.lower() in SUFFIXES:
+            yield inside.file(each)

@@ -1,22 +1,27 @@
-"""MNIST and sets shaped like it, from whatever they come in: idx files, a picture set, or torchvision's download."""
+"""MNIST and data sets like it, from whatever they come in: idx files, a data set, or torchvision's download."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from forgetless.errors import ForgetlessError
+from forgetless import files
+from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts.settings import setting
 from forgetless.learn.heads import MultiHead
 
 SIZE = 28
 _FILES = {"train": "train", "test": "t10k"}
+
+_MOST_BYTES = 4 << 30  # of the pixels of a part
 
 Part = tuple[Tensor, Tensor]
 
@@ -51,9 +56,9 @@ def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:
     """Training and test part, and the names of the ten classes.
 
     Args:
-        folder: holds the four idx files of MNIST or Fashion-MNIST (gzipped or not; also in torchvision's `MNIST/raw`),
-            or is a picture set (`forgetless.lab.experiments.parts.images`); None for MNIST by torchvision, which
-            downloads it once.
+        folder: holds the four idx files of MNIST or Fashion-MNIST (gzipped or not; also in a folder `MNIST/raw` of
+            torchvision's), or is a data set (`forgetless.lab.experiments.parts.images`); None for MNIST by
+            torchvision, which downloads it once.
 
     Returns:
         Pictures uint8 `[N, 784]` with labels int64 `[N]`, twice, and what the labels mean.
@@ -62,10 +67,11 @@ def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:
         ForgetlessError: the folder is neither, a file is damaged, or MNIST cannot be downloaded.
     """
     folder = _downloaded() if folder is None else Path(folder)
-    for place in (folder, folder / "MNIST" / "raw"):
-        if _idx(place, "train", "images", 3) is not None:
-            train, test = (_read(place, part) for part in _FILES)
-            return train, test, tuple(str(label) for label in range(10))
+    with files.told(folder, "read"):
+        for place in (folder, folder / "MNIST" / "raw"):
+            if _idx(place, "train", "images", 3) is not None:
+                train, test = (_read(place, part) for part in _FILES)
+                return train, test, tuple(str(label) for label in range(10))
     found = images.load(folder, size=SIZE)
     if len(found.classes) != 10:
         raise ForgetlessError(f"{folder} has {len(found.classes)} classes; this needs ten.")
@@ -87,22 +93,27 @@ def _idx(folder: Path, part: str, what: str, dimensions: int) -> Tensor | None:
     for separator in ("-", "."):
         for suffix in ("", ".gz"):
             path = folder / f"{_FILES[part]}-{what}{separator}idx{dimensions}-ubyte{suffix}"
-            if path.is_file():
+            if path.exists():
                 return _parsed(path, dimensions)
     return None
 
 
 def _parsed(path: Path, dimensions: int) -> Tensor:
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise ForgetlessError(f"{path} cannot be read: {error}.") from error
     head = 4 + 4 * dimensions
-    shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
-    count = torch.Size(shape).numel()
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != head + count or not count:
+    with files.opened(path) as packed:
+        file: Any = gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed
+        try:
+            start = file.read(head)
+            shape = [int.from_bytes(start[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
+            count = math.prod(shape)
+            whole = start[:4] == bytes((0, 0, 8, dimensions)) and len(start) == head and 0 < count <= _MOST_BYTES
+            # No more is unpacked than the header says, and one byte to see that nothing follows.
+            content = bytearray(file.read(count + 1)) if whole else bytearray()
+        except (OSError, EOFError, zlib.error) as error:
+            raise ForgetlessError(f"{path} cannot be read: {brief(error)}.") from error
+    if not whole or len(content) != count:
         raise ForgetlessError(f"{path} is damaged, or no idx file of bytes with {dimensions} axes.")
-    return torch.frombuffer(bytearray(content[head:]), dtype=torch.uint8).view(shape)
+    return torch.frombuffer(content, dtype=torch.uint8).view(shape)
 
 
 def _downloaded() -> Path:
@@ -115,8 +126,8 @@ def _downloaded() -> Path:
                 MNIST(str(cache), train=train, download=True)
         except ImportError as error:
             raise ForgetlessError("downloading MNIST needs torchvision: pip install 'forgetless[vision]'.") from error
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # whatever the HTTP libraries raise
             raise ForgetlessError(
-                "MNIST could not be downloaded; give a folder that holds it or a set like it: --data FOLDER."
+                "MNIST could not be downloaded; give a folder that holds it or a data set like it: --data FOLDER."
             ) from error
     return cache

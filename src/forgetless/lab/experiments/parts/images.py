@@ -1,4 +1,4 @@
-"""A picture set on disk → a `Task`: decoded once, cut to squares of one size, kept as uint8."""
+"""A data set on disk → a `Task`: decoded once, cut to squares of one size, kept as uint8."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.cache import decoded
+from forgetless.lab.datasets.reading.decoding import WHITE, Color
 from forgetless.lab.datasets.reading.folder import read
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.datasets.reading.pictures import stratified as stratified
@@ -60,8 +61,9 @@ def load(
     seed: int = 0,
     cache: Path | None = None,
     skip_bad: bool = False,
+    background: Color = WHITE,
 ) -> Task:
-    """Read the picture set in `folder` as a task named after it.
+    """Read the data set in `folder` as a task named after it.
 
     A picture is turned upright, made RGB, scaled until its shorter side has `size` pixels and cut to the square in
     its middle.
@@ -74,12 +76,13 @@ def load(
         seed: decides which are kept.
         cache: a folder to keep decoded pictures in; None to keep none.
         skip_bad: leave out pictures that cannot be read, with a warning.
+        background: RGB of 0 … 255, behind pictures with transparency.
 
     Returns:
         A task with inputs uint8 `[N, 3, size, size]`.
 
     Raises:
-        ForgetlessError: the folder or a split is missing, empty or no picture set, a picture cannot be read (naming
+        ForgetlessError: the folder or a split is missing, empty or not a data set, a picture cannot be read (naming
             it), a label is outside the classes, train and test have different classes, `limit` is below the number of
             classes, or a package that reads them is not installed.
     """
@@ -87,7 +90,17 @@ def load(
     if size < 1 or (limit is not None and limit < 1):
         raise ForgetlessError(f"size and limit must be at least 1, not {size} and {limit}.")
     train, test = read(folder)
-    return task(folder.resolve().name, train, test, size=size, limit=limit, seed=seed, cache=cache, skip_bad=skip_bad)
+    return task(
+        folder.resolve().name,
+        train,
+        test,
+        size=size,
+        limit=limit,
+        seed=seed,
+        cache=cache,
+        skip_bad=skip_bad,
+        background=background,
+    )
 
 
 def task(
@@ -100,11 +113,12 @@ def task(
     seed: int = 0,
     cache: Path | None = None,
     skip_bad: bool = False,
+    background: Color = WHITE,
 ) -> Task:
     """The task of that name with these pictures; options as in `load`."""
     if limit is not None and limit < len(train.labels):
         train = train.only(stratified(train.labels, limit, seed))
-    first, second = decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad)
+    first, second = decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad, background=background)
     return Task(name, train.classes, first, second)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from forgetless import files
@@ -148,8 +149,9 @@ def test_a_header_that_is_no_object(meta: str, tmp_path: Path) -> None:
 def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = written(tmp_path / "t")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="Out of range float"):
-        files.write_tensors(path, TENSORS, "importance", {"count": float("nan")})
+    for odd in (float("nan"), 10**400, object(), {1: 1, "1": 2}, "\ud800"):
+        with pytest.raises(ForgetlessError, match=r"t cannot be (read|written)"):
+            files.write_tensors(path, TENSORS, "importance", {"count": odd})
 
     def fail_half_way() -> None:
         with files.replacing(path) as temporary:
@@ -171,22 +173,83 @@ def test_a_written_file_is_readable_as_the_user_wants_it(tmp_path: Path) -> None
     assert stat.S_IMODE((tmp_path / "t").stat().st_mode) == 0o640
 
 
-def test_json_is_written_whole_or_refused(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "j"
-    files.write_json(path, {"Ω": [1, 2]})
-    assert files.read_json(path) == {"Ω": [1, 2]}
-    with pytest.raises(ValueError, match="Out of range float"):
-        files.write_json(path, float("inf"))
-    assert files.read_json(path) == {"Ω": [1, 2]}
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex128])
+def test_types_that_no_file_holds_are_refused_at_the_door(dtype: torch.dtype, tmp_path: Path) -> None:
+    named = str(dtype).removeprefix("torch.")
+    with pytest.raises(ForgetlessError) as raised:
+        files.write_tensors(tmp_path / "t", {"a": torch.zeros(2).to(dtype)}, "importance", {})
+    assert str(raised.value) == f"{tmp_path / 't'} cannot hold 'a': no file of this kind has {named}."
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_json_file(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "j").write_bytes(content)
-    with pytest.raises(ForgetlessError, match=r"j cannot be read as JSON: .+\.$"):
-        files.read_json(tmp_path / "j")
+def foreign(path: Path, tensors: dict[str, torch.Tensor], header: str = "{}") -> Path:
+    """A well-sealed file, as somebody else might write it."""
+    sums = {name: files.sha256(tensor) for name, tensor in tensors.items()}
+    seal = hashlib.sha256(header.encode()).hexdigest()
+    meta = json.dumps({"kind": "importance", "version": 1, "sha256": sums, "header_sha256": seal})
+    save_file(tensors, str(path), metadata={"forgetless": f'{meta[:-1]}, "header": {header}}}'})
+    return path
 
 
-def test_a_json_file_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(ForgetlessError, match=r"cannot be read as JSON: .*No such file"):
-        files.read_json(tmp_path / "j")
+@pytest.mark.parametrize(
+    ("tensor", "sentence"),
+    [
+        (torch.ones(2).to(torch.float8_e4m3fn), "has the type 'F8_E4M3', and it may be "),
+        (torch.ones(2, dtype=torch.int64), "has the type int64, and it may be bfloat16, float16, float32, float64."),
+        (torch.ones(2, dtype=torch.complex64), "has the type complex64, and it may be bfloat16, float16, "),
+    ],
+)
+def test_a_reader_names_the_types_it_takes(tensor: torch.Tensor, sentence: str, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "t", {"a": tensor})
+    with pytest.raises(ForgetlessError) as raised:
+        files.read_tensors(path, "importance", dtypes=files.FLOATS)
+    assert f"{path} cannot be used: 'a' {sentence}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ('{"count": NaN}', "it holds NaN, which is not a number"),
+        ('{"count": -Infinity}', "it holds -Infinity, which is not a number"),
+        ('{"count": 1e999}', "the number 1e999 is beyond the range of a float"),
+        (f'{{"count": {10**400}}}', "has more than 64 bits"),
+        ('{"count": 1, "count": 1}', "the key 'count' is there twice"),
+        ("[" * 70 + "]" * 70, "nests deeper than 64 levels"),
+        ('"\\ud800"', "is not Unicode"),
+        ("[1]", "its header does not match its tensors"),
+    ],
+)
+def test_a_well_sealed_file_with_a_hostile_header(header: str, sentence: str, tmp_path: Path) -> None:
+    path = foreign(tmp_path / "t", TENSORS, header)
+    with pytest.raises(ForgetlessError) as raised:
+        files.read_tensors(path, "importance")
+    assert sentence in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_what_is_read_is_in_memory_unless_it_is_mapped(tmp_path: Path) -> None:
+    path = written(tmp_path / "t")
+    found, _ = files.read_tensors(path, "importance")
+    os.truncate(path, 0)  # reading a mapped tensor would now end the process
+    assert torch.equal(found["a.weight"], TENSORS["a.weight"])
+    mapped, _ = files.read_tensors(written(path), "importance", mmap=True)
+    assert torch.equal(mapped["a.weight"], TENSORS["a.weight"])
+
+
+def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("os.umask was called"))
+    written(tmp_path / "t")
+    files.write_json(tmp_path / "j", 1)
+
+
+def test_a_failing_library_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(files.tensors, "save_file", full)
+    with pytest.raises(ForgetlessError) as raised:
+        written(tmp_path / "new" / "t")
+    assert str(raised.value) == (
+        f"{tmp_path / 'new' / 't'} cannot be written: the disk is full; free some space and try again."
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,211 @@
+"""Named tensors on disk: safetensors, written whole or not at all, and verified when read.
+
+A file carries a JSON header (in safetensors' own metadata) with its format, its version, whatever its writer adds, and
+a SHA-256 of that and of every tensor's bytes. It is written to a temporary name in the same folder and renamed, so a
+crash leaves the old file or the new one, never half of one. Nothing here knows what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError, brief, quoted
+from forgetless.files.places import opened, replacing, told
+from forgetless.files.strict import parse_json
+from forgetless.files.typed import decoded
+from forgetless.model import sharding
+
+_KEY = "forgetless"
+_VERSION = 1
+
+FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+_INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+_DTYPES = FLOATS | _INTEGERS | {torch.complex64}
+#: How safetensors calls them in a file.
+_NAMES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+
+
+def sha256(tensor: Tensor) -> str:
+    """The SHA-256 of the tensor's bytes in memory order, as 64 hexadecimal digits."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.stride() != (1,):  # a single element may be contiguous with any stride
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    flat = flat.view(torch.uint8)
+    return hashlib.sha256(flat.numpy().data).hexdigest()
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:
+    """Write `tensors` and the JSON-able `header` to `path` (safetensors), whole or not at all.
+
+    Where some are sharded over processes, every one of these must call it: the first writes them all in one piece, and
+    the others return when it has.
+
+    Args:
+        path: the file; an existing one is replaced.
+        tensors: name → tensor, any shapes, dtypes and devices.
+        kind: what the file is ("importance", "anchor", "checkpoint"): reading asks for the same word.
+        header: anything JSON can hold; NaN and Infinity are refused.
+
+    Raises:
+        ForgetlessError: a tensor has a type that these files do not hold (such as float8 or complex128), the header
+            holds what JSON cannot, or the system does not let the file be written.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ForgetlessError(
+                f"{path} cannot hold {quoted(name)}: no file of this kind has {_called(tensor.dtype)}."
+            )
+    # Clones: safetensors refuses tensors that share memory, and tied or sliced ones do.
+    stored = {name: _stored(tensor) for name, tensor in tensors.items()}
+    with sharding.written_once(tensors) as mine:
+        if mine:
+            _write(Path(path), stored, kind, header)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    return sharding.whole(tensor.detach()).cpu().contiguous().clone()
+
+
+def _called(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _write(path: Path, stored: dict[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:
+    try:
+        seal = _seal(header)
+        meta = {
+            "kind": kind,
+            "version": _VERSION,
+            "sha256": {name: sha256(tensor) for name, tensor in stored.items()},
+            "header": dict(header),
+            "header_sha256": seal,
+        }
+        text = json.dumps(meta, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ForgetlessError(f"{path} cannot be written: its header is not JSON: {brief(error)}.") from error
+    parse_json(text, f"the header of {path}")  # what is written can be read
+    with replacing(path) as temporary:
+        try:
+            save_file(stored, str(temporary), metadata={_KEY: text})
+        except safetensors.SafetensorError as error:  # it tells the system's errors in its own words
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, brief(error)) from error
+
+
+def read_tensors(
+    path: str | Path, kind: str, *, dtypes: Collection[torch.dtype] = _DTYPES, mmap: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read back what `write_tensors` wrote, verified.
+
+    Args:
+        path: the file.
+        kind: what it must be: the word that was written.
+        dtypes: the types that its tensors may have, such as `FLOATS`.
+        mmap: leave the tensors in the file, from where each use reads them, instead of in memory. The file must then
+            not be changed in place as long as they are used: the system ends a process that reads from a mapped file
+            behind a new, earlier end.
+
+    Returns:
+        The tensors (on the CPU) by name, and the header.
+
+    Raises:
+        ForgetlessError: the file is missing, no regular file, cut, damaged, of another kind or from a newer version, or
+            holds tensors of other types.
+    """
+    path = Path(path)
+    with told(path, "read"):
+        there = path.exists() or path.is_symlink()
+    if not there:
+        raise ForgetlessError(f"{path} does not exist; name a file of that kind ({kind}) that was saved before.")
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as found:
+            meta = _meta(path, kind, found.metadata())
+            for name in found.keys():  # noqa: SIM118 (no mapping)
+                _refuse_type(path, name, str(found.get_slice(name).get_dtype()), dtypes)
+            tensors = {name: _checked(path, name, found.get_tensor(name), meta, mmap) for name in found.keys()}  # noqa: SIM118
+    except ForgetlessError:
+        raise
+    except Exception as error:
+        raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
+    with opened(path) as file:
+        changed = os.fstat(file.fileno()).st_size != size
+    if changed:
+        raise ForgetlessError(f"{path} changed while it was read; try again when nothing writes to it.")
+    if set(meta["sha256"]) != set(tensors):
+        raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
+    return tensors, meta["header"]
+
+
+def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What `_write` noted: of this kind and version, with the header that was written and a checksum per tensor."""
+    raw = (metadata or {}).get(_KEY)
+    try:
+        meta = None if raw is None else parse_json(raw, "its header")
+    except ForgetlessError as error:
+        raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
+    if not isinstance(meta, dict) or meta.get("kind") != kind:
+        named = meta.get("kind") if isinstance(meta, dict) else None
+        what = f"holds {quoted(named)}" if isinstance(named, str) else "was not written by forgetless"
+        raise ForgetlessError(f"{path} is no {kind} file: it {what}.")
+    if type(meta.get("version")) is not int or meta["version"] != _VERSION:
+        raise ForgetlessError(
+            f"{path} has format version {quoted(meta.get('version'))} and this release reads {_VERSION}; "
+            "read it with the release that wrote it, or a newer one."
+        )
+    sums, header = meta.get("sha256"), meta.get("header")
+    if not isinstance(sums, dict) or not isinstance(header, dict):
+        raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
+    decoded(sums, dict[str, str], path)
+    if _seal(header) != meta.get("header_sha256"):
+        raise ForgetlessError(f"{path} is damaged: its header is not the one written.")
+    return meta
+
+
+def _refuse_type(path: Path, name: str, stored: str, dtypes: Collection[torch.dtype]) -> None:
+    dtype = _NAMES.get(stored)
+    if dtype not in dtypes:
+        named = _called(dtype) if dtype is not None else quoted(stored)
+        raise ForgetlessError(
+            f"{path} cannot be used: {quoted(name)} has the type {named}, and it may be "
+            f"{', '.join(sorted(map(_called, dtypes)))}."
+        )
+
+
+def _checked(path: Path, name: str, tensor: Tensor, meta: Mapping[str, Any], mmap: bool) -> Tensor:
+    if not mmap:
+        tensor = tensor.clone()
+    if name not in meta["sha256"]:
+        raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
+    if sha256(tensor) != meta["sha256"][name]:
+        raise ForgetlessError(f"{path} is damaged: the bytes of {quoted(name)} are not the ones written.")
+    return tensor
+
+
+def _seal(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(header), allow_nan=False).encode()).hexdigest()
