@@ -231,7 +231,12 @@ CASES: dict[str, Case] = {
         {},
         r"'weight' is on the meta device and has no values",
     ),
-    "a batch size of zero": (lambda: nn.Linear(4, 4), x(), {"batch_size": 0}, "batch_size must be a whole number of 1 or more, not 0"),
+    "a batch size of zero": (
+        lambda: nn.Linear(4, 4),
+        x(),
+        {"batch_size": 0},
+        "batch_size must be a whole number of 1 or more, not 0",
+    ),
     "a relative error out of range": (lambda: nn.Linear(4, 4), x(), {"until": 1.5}, "until must be a relative error"),
     "a model that does not take the data": (
         lambda: nn.Linear(4, 4),
