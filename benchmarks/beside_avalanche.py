@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import logging
 import statistics
@@ -33,7 +34,8 @@ from forgetless.learn import metrics
 from forgetless.learn.families.emulation import emulate
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods import create
-from forgetless.learn.task import Recipe, Task
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.model.parameters import trainable
 from step import environment
@@ -73,7 +75,7 @@ def ours(name: str, settings: dict[str, Any], tasks: list[Task], seed: int) -> l
     first = tasks[0]
     settings = dict(settings)
     method = create(name, settings.pop("strength", None), **settings)
-    named = [Task("first", first.classes, first.train, first.test), *tasks[1:]]
+    named = [dataclasses.replace(first, name="first"), *tasks[1:]]
     model._first.clear()  # the head is there; its task is yet to come
     return learn(model, named, method, RECIPE, seed=seed).accuracy
 
@@ -91,7 +93,7 @@ def theirs(strategy: str, settings: dict[str, Any], tasks: list[Task], seed: int
     test = [dataset(task.test[0], task.test[1], task_labels=0) for task in tasks]
     made = getattr(supervised, strategy)(
         model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=RECIPE.lr, momentum=RECIPE.momentum),
+        optimizer=torch.optim.SGD(model.parameters(), lr=RECIPE.lr, momentum=0.9),
         criterion=nn.CrossEntropyLoss(),
         train_mb_size=RECIPE.batch_size,
         train_epochs=RECIPE.epochs,

@@ -20,7 +20,8 @@ from pathlib import Path
 from forgetless.lab.experiments import demo
 from forgetless.lab.experiments.parts import digits
 from forgetless.learn import methods
-from forgetless.learn.task import Recipe
+from forgetless.learn.optimizers import adam
+from forgetless.learn.recipe import Recipe
 from forgetless.learn.train import learn
 from step import environment
 from studies.figures import inserted
@@ -28,7 +29,7 @@ from studies.figures import inserted
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
 PAGE = ROOT / "docs" / "methods.md"
-RECIPE = Recipe(1e-3, 5, 128, optimizer="adam", warm_start=False)
+RECIPE = Recipe(1e-3, 5, 128, optimizer=adam, warm_start=False)
 
 
 def seconds(name: str) -> tuple[float, float]:

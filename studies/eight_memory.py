@@ -14,8 +14,9 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments import eight_tasks
 from forgetless.lab.results.sealed import write_sealed
 from forgetless.lab.running.experiment import Experiment
+from forgetless.learn.position import Progress
 from forgetless.learn.task import Task
-from forgetless.learn.train import Progress, learn
+from forgetless.learn.train import learn
 
 _SAMPLES = 8  # what is kept of these methods does not depend on how many samples there were
 #: Joint training keeps all samples; its memory is that of the data.

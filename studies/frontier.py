@@ -28,10 +28,15 @@ from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
 from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.running.search import search_split
+from forgetless.learn.classification import classes_of
+from forgetless.learn.evaluation import evaluate
 from forgetless.learn.heads import MultiHead
+from forgetless.learn.method import Method
 from forgetless.learn.methods.frozen import Frozen
-from forgetless.learn.task import Method, Recipe, Task
-from forgetless.learn.train import accuracy, derive, learn
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.seeding import derive
+from forgetless.learn.task import Task
+from forgetless.learn.train import learn
 from forgetless.measure.estimators.fisher import fisher
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.normalized import mean_squared_norm
@@ -101,7 +106,7 @@ def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Reci
     path = cache / "old.safetensors"
     if path.exists():
         tensors, header = files.read_tensors(path, "scene")
-        model.grow(old, len(first.classes))
+        model.grow(old, len(classes_of(first)))
         model.load_state_dict(tensors)
         before = float(header["before"])
     else:
@@ -233,7 +238,7 @@ def trained(
         return {"diverged": str(error)}
     settle()
     with torch.no_grad():
-        old, new = (accuracy(model, task, BATCH) for task in (scene.old, scene.new))
+        old, new = (evaluate(model, task, BATCH) for task in (scene.old, scene.new))
     return {"old": old, "new": new, "before": scene.before, **moved(scene, model)}
 
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 from torch.optim import Optimizer
 
 from forgetless import Anchor
-from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Task
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.task import Task
 
 
 @dataclass
@@ -29,10 +30,10 @@ class GivenAnchor(Method):
         """How, and with what strength; the anchor itself is no setting."""
         return {"how": self.how, "anchor's strength": self.anchor.strength}
 
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Attach the anchor."""
         self.anchor.attach(optimizer, self.how)
 
-    def end(self, model: MultiHead, task: Task) -> None:
+    def end(self, model: Network, task: Task) -> None:
         """Detach the anchor."""
         self.anchor.detach()

@@ -26,9 +26,12 @@ from forgetless import Anchor
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
 from forgetless.lab.results.sealed import read_sealed, write_sealed
+from forgetless.learn.evaluation import evaluate
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Recipe, Task
-from forgetless.learn.train import accuracy, derive, learn
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.seeding import derive
+from forgetless.learn.task import Task
+from forgetless.learn.train import learn
 from forgetless.measure.estimators.mas import mas
 from studies import blocks
 from studies.given_anchor import GivenAnchor
@@ -52,7 +55,7 @@ def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, rec
     model = network()
     learn(model, [old], GivenAnchor(Anchor(model, None)), dataclasses.replace(recipe, freeze_batchnorm=True), seed=seed)
     before = model.state_dict()
-    found: dict[str, Any] = {"before": accuracy(model, old, BATCH), "seed": seed, "runs": {}}
+    found: dict[str, Any] = {"before": evaluate(model, old, BATCH), "seed": seed, "runs": {}}
     importance = mas(
         model,
         old.train[0][:MEASURED],
@@ -70,9 +73,9 @@ def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, rec
             dataclasses.replace(recipe, freeze_batchnorm=frozen),
             seed=derive(seed, new.name),
         )
-        result = {"old": accuracy(own, old, BATCH), "new": accuracy(own, new, BATCH)}
+        result = {"old": evaluate(own, old, BATCH), "new": evaluate(own, new, BATCH)}
         put_back(own, before)
-        result["put back"] = accuracy(own, old, BATCH)
+        result["put back"] = evaluate(own, old, BATCH)
         found["runs"][name] = result
     return found
 

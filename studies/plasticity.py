@@ -28,8 +28,8 @@ from forgetless.lab.datasets.reading.pictures import stratified
 from forgetless.lab.experiments import eight_tasks
 from forgetless.lab.running.environment import environment
 from forgetless.lab.running.experiment import Experiment
-from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods.mas import MAS
+from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.measure.importance import Importance
@@ -66,7 +66,7 @@ class Studied(MAS):
         """λ and the changes."""
         return {"strength": self.strength, "gamma": self.gamma, "alike": self.alike, "target": self.target}
 
-    def measure(self, model: MultiHead, task: Task) -> Importance:
+    def measure(self, model: Network, task: Task) -> Importance:
         """Eq. 2, scaled if asked for."""
         found = super().measure(model, task)
         if not self.alike:
@@ -76,7 +76,7 @@ class Studied(MAS):
         scaled: dict[str, Tensor] = {name: each * (self._sum / own) for name, each in found.sums.items()}
         return Importance(scaled, found.count, found.estimator)
 
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Attach, and note what is frozen."""
         if self.target is not None and self._old:
             self._leave_to(self._agreement(self.target), model)
@@ -84,7 +84,7 @@ class Studied(MAS):
         found = self.anchor(model).frozen_fraction()
         self.frozen.append({**found.per_layer, "all": float(found)})
 
-    def end(self, model: MultiHead, task: Task) -> None:
+    def end(self, model: Network, task: Task) -> None:
         """Decay the old tasks' Ω, then add this one's."""
         anchor = self.anchor(model)
         anchor.detach()
@@ -105,7 +105,7 @@ class Studied(MAS):
 
         return KeepAgreement(target, batches, forward=answer, start=self.strength)
 
-    def _leave_to(self, dial: KeepAgreement, model: MultiHead) -> None:
+    def _leave_to(self, dial: KeepAgreement, model: Network) -> None:
         """Let the dial set the strength from here on, at the current θ* and Ω."""
         held = self.anchor(model).state_dict()
         self._anchor = Anchor(model, None, dial)

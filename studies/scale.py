@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from forgetless import Anchor, Importance
 from forgetless.lab.results.sealed import read_sealed, write_sealed
-from forgetless.learn.train import derive, permutation
+from forgetless.learn.seeding import derive, permutation
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.normalized import mean_squared_norm
 from studies import blocks

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetless.errors import ForgetlessError as ForgetlessError
+    from forgetless.learn import metrics as metrics
     from forgetless.measure import reference as reference
     from forgetless.measure.estimators.fisher import fisher as fisher
     from forgetless.measure.estimators.local_mas import local_mas as local_mas
@@ -42,6 +43,8 @@ _HOMES = {
     "stability_decay": "forgetless.protect.strength.stability_decay",
 }
 
+_MODULES = {"metrics": "forgetless.learn.metrics", "reference": "forgetless.measure.reference"}
+
 __all__ = [
     "Anchor",
     "DriftBudget",
@@ -56,6 +59,7 @@ __all__ = [
     "freeze_batchnorm",
     "local_mas",
     "mas",
+    "metrics",
     "normalized",
     "reference",
     "stability_decay",
@@ -63,8 +67,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "reference":
-        return import_module("forgetless.measure.reference")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'forgetless' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

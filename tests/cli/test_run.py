@@ -19,8 +19,8 @@ from forgetless.lab.experiments.parts.settings import Settings
 from forgetless.lab.results.sealed import write_sealed
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
-from forgetless.learn.task import Recipe
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
 from streams import network, stream
 
 Refused = Callable[..., None]

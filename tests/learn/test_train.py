@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import signal
@@ -20,13 +21,21 @@ from torch.nn import functional as F
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.learn import train
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods import create
-from forgetless.learn.task import Recipe, Task
-from forgetless.learn.train import Outcome, Progress, learn
+from forgetless.learn.network import Network
+from forgetless.learn.optimizers import sgd
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.samples import Batch
+from forgetless.learn.seeding import derive, permutation
+from forgetless.learn.task import Task
+from forgetless.learn.train import Outcome, learn
 from streams import INPUTS, Plain, network, same, stream
 
-RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24, weight_decay=1e-3, clip=1.0, schedule="cosine")
+SGD = functools.partial(sgd, weight_decay=1e-3)
+RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24, optimizer=SGD, clip=1.0, schedule="cosine")
 STREAM = stream(3)
 STEPS = 4  # in a task: epochs × batches
 EVENTS = 3 * (STEPS + 2) + 2  # steps, measuring and testing of each task, and two warm starts
@@ -73,11 +82,11 @@ def test_it_is_the_loop_one_would_write() -> None:
     recipe = dataclasses.replace(RECIPE, warm_start=False, batch_size=48)
     learn(found, STREAM[:2], create("finetune"), recipe, seed=5)
     for task in STREAM[:2]:
-        torch.manual_seed(train.derive(5, task.name, "head"))
+        torch.manual_seed(derive(5, task.name, "head"))
         expected.grow(task.name, 3)
         optimizer = torch.optim.SGD(expected.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
         for step in range(2):
-            order = train.permutation(48, train.derive(5, task.name, "order", step))
+            order = permutation(48, derive(5, task.name, "order", step))
             optimizer.param_groups[0]["lr"] = 0.1 * (1 + math.cos(math.pi * step / 2)) / 2
             optimizer.zero_grad()
             F.cross_entropy(expected(task.train[0][order], task.name), task.train[1][order]).backward()
@@ -117,7 +126,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
 def test_every_sample_once_an_epoch_in_equal_steps(samples: int, batch_size: int, epochs: int) -> None:
     part = (torch.arange(samples).float()[:, None].expand(-1, INPUTS).clone(), torch.zeros(samples).long())
     method = Plain()
-    learn(network(), [Task("t", ("a",), part, part)], method, Recipe(1e-9, epochs, batch_size), seed=0)
+    learn(network(), [classification("t", ("a",), part, part)], method, Recipe(1e-9, epochs, batch_size), seed=0)
     steps = math.ceil(samples / batch_size)
     assert len(method.batches) == steps * epochs
     for epoch in range(epochs):
@@ -156,7 +165,7 @@ def test_progress() -> None:
 
 @pytest.mark.parametrize("pretrained", [False, True])
 @pytest.mark.parametrize("hold", [False, True])
-def test_statistics_are_held_once_the_backbone_knows_something(pretrained: bool, hold: bool) -> None:
+def test_statistics_are_held_once_the_backbone_is_trained(pretrained: bool, hold: bool) -> None:
     model = network(noisy=True, pretrained=pretrained)
     norm = model.backbone[1]
     counts = {1: 0, 2: 0}
@@ -171,7 +180,7 @@ def test_statistics_are_held_once_the_backbone_knows_something(pretrained: bool,
 
 
 @pytest.mark.parametrize(("pretrained", "warm", "expected"), [(False, True, 1), (True, True, 2), (True, False, 0)])
-def test_heads_are_warm_started_once_the_backbone_knows_something(pretrained: bool, warm: bool, expected: int) -> None:
+def test_heads_are_warm_started_once_the_backbone_is_trained(pretrained: bool, warm: bool, expected: int) -> None:
     seen: list[str] = []
     learn(
         network(pretrained=pretrained),
@@ -412,9 +421,9 @@ class Poisoned(Plain):
 
     step: int = dataclasses.field(default=0, init=False)
 
-    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
-        super().penalty(inputs, labels, logits)
-        return logits.sum() * math.nan if len(self.batches) == self.step else None
+    def penalty(self, batch: Batch) -> Tensor | None:
+        super().penalty(batch)
+        return torch.tensor(math.nan) if len(self.batches) == self.step else None
 
 
 def test_a_loss_that_becomes_nan(tmp_path: Path) -> None:
@@ -437,14 +446,14 @@ def test_weights_that_become_infinite_where_no_loss_shows_it(when: str, tmp_path
     model = network()
 
     class Wild(Plain):
-        def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
-            super().penalty(inputs, labels, logits)
+        def penalty(self, batch: Batch) -> Tensor | None:
+            super().penalty(batch)
             if when == "the last step" and len(self.batches) == STEPS:
                 model.backbone[0].bias.register_hook(lambda gradient: gradient * math.inf)
             return None
 
-        def end(self, model: MultiHead, task: Task) -> None:
-            nn.init.constant_(model.backbone[0].bias, math.inf)
+        def end(self, model: Network, task: Task) -> None:
+            nn.init.constant_(model.backbone[0].bias, math.inf)  # type: ignore[index,arg-type]
 
     with pytest.raises(ForgetlessError) as caught:
         learn(model, STREAM, Wild(), dataclasses.replace(RECIPE, clip=None), seed=0, checkpoint=tmp_path / "c")
@@ -464,5 +473,5 @@ def test_logits_that_are_nan_are_no_class() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             return self.layer(inputs) if self.training else self.layer(inputs) * math.nan
 
-    with pytest.raises(ForgetlessError, match=r"^the logits of task 'task.0' hold NaN or Inf in eval mode\.$"):
+    with pytest.raises(ForgetlessError, match=r"^the outputs of task 'task.0' hold NaN or Inf in eval mode\.$"):
         learn(MultiHead(Broken(), 4), STREAM, create("finetune"), RECIPE, seed=0)

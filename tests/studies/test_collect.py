@@ -10,7 +10,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab import results
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run, run_all
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 from streams import network, stream
 from studies.collect import collect
 

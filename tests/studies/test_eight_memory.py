@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from forgetless.lab.running.experiment import Experiment
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 from streams import network as small
 from streams import stream
 from studies.eight_memory import METHODS, kept, network, samples

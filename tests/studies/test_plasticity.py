@@ -15,7 +15,7 @@ from forgetless.lab import results
 from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.methods.mas import MAS
 from forgetless.learn.metrics import forgetting_mas
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 from forgetless.learn.train import learn
 from streams import network, stream
 from studies import plasticity

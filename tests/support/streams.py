@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Task
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.samples import Batch
+from forgetless.learn.task import Task
 
 INPUTS, FEATURES, CLOUDS, CLASSES = 8, 12, 12, ("a", "b", "c")
 
@@ -28,7 +33,7 @@ def stream(tasks: int = 2, samples: int = 48, noise: float = 0.4) -> list[Task]:
     found = []
     for number in range(tasks):
         classes = torch.randperm(CLOUDS, generator=generator) % len(CLASSES)
-        found.append(Task(f"task.{number}", CLASSES, part(classes), part(classes)))
+        found.append(classification(f"task.{number}", CLASSES, part(classes), part(classes)))
     return found
 
 
@@ -49,17 +54,17 @@ class Plain(Method):
     calls: list[str] = field(default_factory=list, init=False)
     batches: list[Tensor] = field(default_factory=list, init=False)
 
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         self.calls.append(f"begin {task.name}")
 
-    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
-        self.batches.append(inputs)
+    def penalty(self, batch: Batch) -> Tensor | None:
+        self.batches.append(batch[0])
         return None
 
-    def end(self, model: MultiHead, task: Task) -> None:
+    def end(self, model: Network, task: Task) -> None:
         self.calls.append(f"end {task.name}")
 
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
         self.calls.append("load_state")
 
 

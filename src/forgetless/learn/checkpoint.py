@@ -1,19 +1,49 @@
-"""Where a run was, on disk: named tensors and a position, tied to the run that wrote them."""
+"""Checkpoints of a run: named tensors and a position in one file, tied to the run that wrote them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.samples import samples_of
+from forgetless.learn.task import Task
+from forgetless.model.parameters import fingerprint
 
 Config = dict[str, str | int | float | bool | None]
 Parts = dict[str, dict[str, Tensor]]
+
+
+def config(model: Network, tasks: Sequence[Task], method: Method, recipe: Recipe, seed: int) -> Config:
+    """Everything that defines a run, flat: two runs with the same give bit-identical results."""
+    state = model.state_dict()
+    weights = hashlib.sha256("".join(f"{name}{fingerprint(state[name])}" for name in state).encode())
+    return {
+        "method": method.name,
+        **{f"{method.name}'s {name}": value for name, value in method.settings().items()},
+        "seed": seed,
+        **{f"the recipe's {name}": value for name, value in recipe.settings().items()},
+        **{f"task {number}": _described(task) for number, task in enumerate(tasks, 1)},
+        "the network at the start": weights.hexdigest()[:16],
+        **model.settings(),
+    }
+
+
+def _described(task: Task) -> str:
+    """A task on one line: its name, its samples and its objective."""
+    samples = "/".join(samples_of(data).fingerprint() for data in (task.train, task.test))
+    settings = ", ".join(f"{name}={value}" for name, value in task.objective.settings().items())
+    return f"{task.name} {samples} {type(task.objective).__name__}({settings})"
 
 
 def write(path: Path, config: Config, position: Mapping[str, Any], parts: Parts) -> None:
@@ -57,13 +87,22 @@ def read(path: Path, config: Config) -> tuple[dict[str, Any], Parts]:
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as `"{parameter's index}/{key}"` → tensor (momentum, moments, step counts)."""
-    return {
-        f"{index}/{key}": value
-        for index, entries in optimizer.state_dict()["state"].items()
-        for key, value in entries.items()
-        if value is not None
-    }
+    """The optimizer's state as `"{parameter's index}/{key}"` → tensor (momentum, moments, step counts).
+
+    Raises:
+        ForgetlessError: a part of it is not a tensor, and a checkpoint holds tensors only.
+    """
+    found: dict[str, Tensor] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if value is not None and not isinstance(value, torch.Tensor):
+                raise ForgetlessError(
+                    f"{type(optimizer).__name__} keeps {key!r} as a {type(value).__name__}, and a checkpoint holds "
+                    "tensors only; learn without a checkpoint file, or take another optimizer."
+                )
+            if value is not None:
+                found[f"{index}/{key}"] = value
+    return found
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""One backbone, its linear heads as the scenario has them, and how a new head starts."""
+"""Networks for streams of tasks: linear heads as the scenario asks for them, or one head of any kind."""
 
 from __future__ import annotations
 
@@ -6,77 +6,80 @@ import functools
 from urllib.parse import quote
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from forgetless.errors import ForgetlessError
-
-_ITERATIONS = 100
-
+from forgetless.learn.network import Network, OldOutputs
 
 SCENARIOS = ("task", "domain", "class")
 
 
-class MultiHead(nn.Module):
-    """A shared backbone and linear heads: `logits = W · backbone(x) + b`.
+class MultiHead(Network):
+    """A shared backbone and linear heads: `logits = W · backbone(x) + b`, W `[classes, features]`.
 
-    Which head answers for a task is the scenario (van de Ven and Tolias, "Three scenarios for continual learning",
-    2019): "task", a head for each, so that whoever asks must name the task; "domain", one head for all, whose class c
-    means the same throughout; "class", one head that grows by every task's classes and must tell all of them apart.
+    The scenario says which head answers for a task (van de Ven and Tolias, "Three scenarios for continual learning",
+    2019, arXiv 1904.07734). "task": each task has a head, so a prediction needs the task's name. "domain": all tasks
+    use one head, whose class c means the same in all of them. "class": all tasks use one head, which grows by every
+    task's classes and must tell all of them apart.
 
     Args:
         backbone: any module from inputs `[N, …]` to features `[N, features]`; it normalizes its inputs itself.
-        features: the width of its output.
-        pretrained: whether the backbone knows something before the first task. If not, it learns the first task
-            whole, whatever the method.
+        features: the number of its features.
+        pretrained: whether the backbone is trained before the first task. If not, every method learns the first task
+            without protection.
         scenario: "task", "domain" or "class".
 
     Raises:
-        ForgetlessError: there is no such scenario.
+        ForgetlessError: another scenario than these.
     """
 
     def __init__(self, backbone: nn.Module, features: int, *, pretrained: bool = False, scenario: str = "task") -> None:
-        super().__init__()
+        super().__init__(backbone, pretrained=pretrained)
         if scenario not in SCENARIOS:
             raise ForgetlessError(f"a scenario is 'task', 'domain' or 'class', not {scenario!r}.")
-        self.backbone = backbone
         self.heads = nn.ModuleDict()
         self.features = features
-        self.pretrained = pretrained
         self.scenario = scenario
         self._first: dict[str, int] = {}  # task → the column of its first class
-        self._frozen = False
 
-    def grow(self, task: str, classes: int) -> None:
-        """Make room for `task`, with the backbone's device and dtype: a head, more rows, or nothing, by the scenario.
+    def grow(self, task: str, outputs: int) -> bool:
+        """Add a head, or rows to the shared one, or nothing, by the scenario; on the backbone's device, in its dtype.
 
         New weights are drawn from torch's global generator; old rows stay as they are.
 
+        Args:
+            task: the task's name.
+            outputs: how many classes it has.
+
+        Returns:
+            Whether the task got a head that no earlier task has used.
+
         Raises:
-            ForgetlessError: the task has a head already, fewer than one class, or in the domain scenario another
-                number of classes than the head.
+            ForgetlessError: the task has a head already, it has fewer than one class, or in the domain scenario it has
+                another number of classes than the head.
         """
-        if classes < 1:
-            raise ForgetlessError(f"the head of task {task!r} needs at least one class, not {classes}.")
+        if outputs < 1:
+            raise ForgetlessError(f"the head of task {task!r} needs at least one class, not {outputs}.")
         if task in self._first:
             raise ForgetlessError(f"task {task!r} has a head already.")
         key = self._key(task)
         old = dict(self.heads.items()).get(key)
         rows = old.out_features if isinstance(old, nn.Linear) else 0
-        if self.scenario == "domain" and rows not in (0, classes):
-            raise ForgetlessError(f"all tasks share a head of {rows} classes, and task {task!r} has {classes}.")
+        if self.scenario == "domain" and rows not in (0, outputs):
+            raise ForgetlessError(f"all tasks share a head of {rows} classes, and task {task!r} has {outputs}.")
         self._first[task] = rows if self.scenario == "class" else 0
         if self.scenario == "domain" and rows:
-            return
+            return False
         like = next(self.backbone.parameters(), torch.empty(0))
-        head = nn.Linear(self.features, rows + classes, device=like.device, dtype=like.dtype)
+        head = nn.Linear(self.features, rows + outputs, device=like.device, dtype=like.dtype)
         if isinstance(old, nn.Linear):
             with torch.no_grad():
                 head.weight[:rows], head.bias[:rows] = old.weight, old.bias
         self.heads[key] = head
+        return old is None
 
     def head(self, task: str) -> nn.Linear:
-        """The head that answers for `task`.
+        """The linear head that answers for `task`.
 
         Raises:
             ForgetlessError: there is none.
@@ -89,116 +92,91 @@ class MultiHead(nn.Module):
         assert isinstance(head, nn.Linear)
         return head
 
-    def forward(self, inputs: Tensor, task: str) -> Tensor:
-        """Logits `[N, classes]` of the inputs `[N, …]` under the head that answers for `task`."""
-        logits: Tensor = self.head(task)(self.backbone(inputs))
-        return logits
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that it has made room for, in order."""
+        return tuple(self._first)
+
+    @property
+    def unshared(self) -> tuple[str, ...]:
+        """The heads, where each belongs to a single task."""
+        return ("heads",) if self.scenario == "task" else ()
 
     def first(self, task: str) -> int:
         """The column of the logits that is the task's class 0; other than 0 only where one head grows."""
         return self._first[task] if self.scenario == "class" else 0
 
-    @property
-    def unshared(self) -> tuple[str, ...]:
-        """What a single task trains and no other, for `exclude=`: its own head, where each task has one."""
-        return ("heads",) if self.scenario == "task" else ()
+    def can_answer(self, task: str) -> bool:
+        """Whether it has outputs for `task`: in the domain scenario the one head answers for tasks to come too."""
+        return bool(self._first) if self.scenario == "domain" else task in self._first
 
-    @property
-    def tasks(self) -> int:
-        """How many tasks it has room for."""
-        return len(self._first)
+    def outputs_before(self, task: str) -> list[OldOutputs]:
+        """The heads of earlier tasks; of a shared head, the classes that it had before `task`."""
+        earlier = self.tasks[: self.tasks.index(task)]
+        if self.scenario == "task":
+            return [OldOutputs(each, self.width(each), 1) for each in earlier]
+        width = self.first(task) if self.scenario == "class" else self.width(task)
+        return [OldOutputs(earlier[0], width, len(earlier))] if earlier else []
 
-    @property
-    def knows_something(self) -> bool:
-        """Whether there is knowledge in the backbone: it is pretrained, or past its first task."""
-        return self.pretrained or self.tasks > 1
+    def new_rows(self, task: str) -> dict[str, int]:
+        """The rows of a growing head from the task's first class on."""
+        if self.scenario != "class":
+            return {}
+        return dict.fromkeys(("heads.shared.weight", "heads.shared.bias"), self.first(task))
+
+    def settings(self) -> dict[str, str | int | float | bool | None]:
+        """The scenario."""
+        return {"scenario": self.scenario}
 
     def _key(self, task: str) -> str:
         return _key(task) if self.scenario == "task" else "shared"
 
-    def freeze(self, frozen: bool = True) -> None:
-        """Freeze the backbone (no gradients, eval mode whatever `train` says), or let it learn again."""
-        self._frozen = frozen
-        self.backbone.requires_grad_(not frozen)
-        self.train(self.training)
 
-    def train(self, mode: bool = True) -> MultiHead:
-        """Set training mode, except for a frozen backbone: what it computes must not change."""
-        super().train(mode)
-        if self._frozen:
-            self.backbone.eval()
-        return self
-
-
-def warm_start(model: MultiHead, task: str, inputs: Tensor, labels: Tensor, batch_size: int) -> None:
-    """Fit the head of `task` to the features the backbone has now; nothing else changes.
-
-    Multinomial logistic regression on the features in eval mode: with z = (f − μ)/σ, σ² the features' mean
-    variance, the minimum of `1/N Σ_n −log softmax(V z_n + c)[y_n] + 1/(2N) ‖V‖²` (scikit-learn's C = 1), found
-    by L-BFGS from zero, so that no random number is used; then `W = V/σ, b = c − W μ`. One σ for all features:
-    with each one's own, a feature that hardly varies gets a huge weight, and the first steps through it wreck
-    the backbone. Training on from a fitted head distorts
-    features less than from a random one (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
-    Underperform Out-of-Distribution", ICLR 2022).
+class SharedHead(Network):
+    """A backbone and one head of any kind that all tasks use and that never grows: regression, language models.
 
     Args:
-        model: the network, with a head for `task`.
-        task: the task's name.
-        inputs: its training inputs `[N, …]`.
-        labels: its training labels `[N]`.
-        batch_size: inputs that pass through the backbone at once.
-
-    Raises:
-        ForgetlessError: the backbone's features are not finite, or not `[N, features]`.
+        backbone: any module from inputs `[N, …]` to features `[N, …, features]`.
+        head: any module from features to outputs `[N, …, outputs]`.
+        outputs: how many outputs it has.
+        pretrained: whether the network is trained before the first task.
     """
-    head = model.head(task)
-    features = _features(model, inputs, batch_size)
-    if features.shape != (len(inputs), model.features):
-        raise ForgetlessError(
-            f"the backbone gives {list(features.shape)} for {len(inputs)} inputs of task {task!r}, "
-            f"not [{len(inputs)}, {model.features}]."
-        )
-    if not bool(torch.isfinite(features).all()):
-        raise ForgetlessError(f"the backbone's features of task {task!r} hold NaN or Inf.")
-    mean = features.mean(0)
-    deviation = (features - mean).square().mean().sqrt()
-    if deviation <= 1e-6 * features.abs().max():  # constant features, up to rounding
-        deviation = torch.ones_like(deviation)
-    weight, bias = _logistic_regression((features - mean) / deviation, labels.to(features.device), head.out_features)
-    with torch.no_grad():
-        head.weight.copy_(weight / deviation)
-        head.bias.copy_(bias - (weight / deviation) @ mean)
 
+    def __init__(self, backbone: nn.Module, head: nn.Module, outputs: int, *, pretrained: bool = False) -> None:
+        super().__init__(backbone, pretrained=pretrained)
+        self.shared = head
+        self.outputs = outputs
+        self._tasks: list[str] = []
 
-@torch.no_grad()
-def _features(model: MultiHead, inputs: Tensor, batch_size: int) -> Tensor:
-    """What the backbone gives in eval mode, `[N, features]`, in float32 or wider."""
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    features = torch.cat([model.backbone(batch.to(device)) for batch in torch.split(inputs, batch_size)])
-    model.train(training)
-    return features.to(torch.promote_types(features.dtype, torch.float32))
+    def grow(self, task: str, outputs: int) -> bool:
+        """Note the task; the head stays as it is.
 
+        Raises:
+            ForgetlessError: the task was noted before, or has another number of outputs than the head.
+        """
+        if task in self._tasks:
+            raise ForgetlessError(f"task {task!r} has a head already.")
+        if outputs != self.outputs:
+            raise ForgetlessError(f"all tasks share a head of {self.outputs} outputs, and task {task!r} has {outputs}.")
+        self._tasks.append(task)
+        return False
 
-def _logistic_regression(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The minimum of `1/N Σ cross-entropy + 1/(2N) ‖V‖²`: V `[classes, features]` and c `[classes]`."""
-    weight = features.new_zeros(classes, features.shape[1], requires_grad=True)
-    bias = features.new_zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=_ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
-    )
+    def head(self, task: str) -> nn.Module:
+        """The one head."""
+        return self.shared
 
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(features @ weight.T + bias, labels)
-        loss = loss + weight.square().sum() / (2 * len(labels))
-        torch.autograd.backward(loss)
-        return loss
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that it was given, in order."""
+        return tuple(self._tasks)
 
-    with torch.enable_grad():
-        optimizer.step(objective)  # type: ignore[no-untyped-call]
-    return weight.detach(), bias.detach()
+    def width(self, task: str) -> int:
+        """How many outputs the head has."""
+        return self.outputs
+
+    def can_answer(self, task: str) -> bool:
+        """Always: tasks to come are evaluated too."""
+        return True
 
 
 @functools.cache

@@ -1,9 +1,9 @@
-"""What was learned, kept and forgotten: every number comes from the accuracy matrix R.
+"""Accuracy, forgetting and transfer of a stream of tasks: functions of the accuracy matrix R.
 
-`R[i,j]` is the accuracy on task j after learning task i, a share in [0, 1], or None where it is not known; T
-tasks, counted from 1 in the formulas. The literature uses the same words for different formulas, so every
-function names its source and says what others compute under its name. All raise `ForgetlessError` when R is not
-a square matrix of shares, or lacks an entry that the formula needs.
+`R[i,j]` is the accuracy on task j after learning task i (or another score), a share in [0, 1] of which 1 is best, or
+None where it is not known; T tasks, counted from 1 in the formulas. The literature uses the same words for different
+formulas, so every function names its source and says what others compute under its name. All raise `ForgetlessError`
+when R is not a square matrix of shares, or lacks an entry that the formula needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rows = Sequence[Sequence[float | None]]
 
 
 def average_accuracy(accuracy: Rows) -> float:
-    """ACC: what is known in the end, `1/T Σ_j R[T,j]`.
+    """ACC: the average accuracy after the last task, `1/T Σ_j R[T,j]`.
 
     Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017; also A_T of Chaudhry
     et al. 2018. Tasks count alike, whatever their size; some codes average over test samples instead.
@@ -46,7 +46,7 @@ def average_incremental_accuracy(accuracy: Rows) -> float:
 
 
 def backward_transfer(accuracy: Rows) -> float:
-    """BWT: what later tasks did to earlier ones, `1/(T−1) Σ_{j<T} (R[T,j] − R[j,j])`; negative is forgetting.
+    """BWT: the change of earlier tasks by later ones, `1/(T−1) Σ_{j<T} (R[T,j] − R[j,j])`; negative is forgetting.
 
     Lopez-Paz and Ranzato 2017. Díaz-Rodríguez et al. 2018 average `R[i,j] − R[j,j]` over all pairs i > j instead,
     and split the result into a positive and a negative part. Needs two tasks.
@@ -56,7 +56,7 @@ def backward_transfer(accuracy: Rows) -> float:
 
 
 def forward_transfer(accuracy: Rows, untrained: Sequence[float]) -> float:
-    """FWT: what earlier tasks did for later ones before they were learned, `1/(T−1) Σ_{j>1} (R[j−1,j] − b_j)`.
+    """FWT: the effect of earlier tasks on later ones before these are learned, `1/(T−1) Σ_{j>1} (R[j−1,j] − b_j)`.
 
     Lopez-Paz and Ranzato 2017. Needs accuracies on tasks not learned yet (R above the diagonal), so a head that
     exists beforehand. Díaz-Rodríguez et al. 2018 average `R[i,j]` over all pairs i < j and subtract nothing.
@@ -72,10 +72,10 @@ def forward_transfer(accuracy: Rows, untrained: Sequence[float]) -> float:
 
 
 def forgetting(accuracy: Rows) -> float:
-    """F: the fall from the best a task ever was, `1/(T−1) Σ_{j<T} (max_{l<T} R[l,j] − R[T,j])`.
+    """F: the decrease from the best accuracy that a task ever had, `1/(T−1) Σ_{j<T} (max_{l<T} R[l,j] − R[T,j])`.
 
     Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018; F_T. Never less than
-    `forgetting_mas`; negative where a task ended better than it ever was (some codes clip that at 0). Entries
+    `forgetting_mas`; negative where a task ended better than ever before (some codes clip that at 0). Entries
     above the diagonal count where they are known. Needs two tasks.
     """
     last = len(checked(accuracy, least=2)) - 1
@@ -83,7 +83,7 @@ def forgetting(accuracy: Rows) -> float:
 
 
 def forgetting_mas(accuracy: Rows) -> float:
-    """The fall from when a task was learned, `1/(T−1) Σ_{j<T} (R[j,j] − R[T,j])` = −BWT.
+    """The decrease since a task was learned, `1/(T−1) Σ_{j<T} (R[j,j] − R[T,j])` = −BWT.
 
     Aljundi et al., "Memory Aware Synapses", ECCV 2018, and De Lange et al., "A Continual Learning Survey", 2021;
     the paper prints the drop with a minus sign. Needs two tasks.
@@ -92,7 +92,7 @@ def forgetting_mas(accuracy: Rows) -> float:
 
 
 def intransigence(accuracy: Rows, reference: Sequence[float]) -> float:
-    """I: what protecting old tasks cost the new ones, `1/T Σ_k (R*_k − R[k,k])`; negative is help.
+    """I: the cost of protecting old tasks to the new ones, `1/T Σ_k (R*_k − R[k,k])`; negative is a gain.
 
     Chaudhry et al. 2018, who report I_T, the last task's alone; R*_k is there the accuracy of a model trained on
     tasks 1…k together. Others take fine-tuning's R[k,k], which needs no old data; say which.
@@ -133,7 +133,7 @@ def _entry(accuracy: Rows, i: int, j: int) -> float:
 
 
 def _best(accuracy: Rows, j: int) -> float:
-    """The best task j ever was before the last task, with every entry since it was learned known."""
+    """The best accuracy of task j before the last task, with every entry since it was learned known."""
     before = (row[j] for row in accuracy[:j])
     since = [_entry(accuracy, i, j) for i in range(j, len(accuracy) - 1)]
     return max([*since, *(entry for entry in before if entry is not None)])

@@ -1,10 +1,8 @@
-"""Learning a stream of tasks: the one plain loop, resumable at any step to the bit-identical result."""
+"""Learning a stream of tasks: one plain loop that can be resumed at any step with a bit-identical result."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,47 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
 from forgetless.learn import checkpoint as checkpoints
 from forgetless.learn import interrupts
-from forgetless.learn.heads import MultiHead, warm_start
+from forgetless.learn.evaluation import evaluate
+from forgetless.learn.method import Method
 from forgetless.learn.metrics import Matrix
-from forgetless.learn.task import Method as Method
-from forgetless.learn.task import Recipe as Recipe
-from forgetless.learn.task import Task as Task
-from forgetless.model.parameters import fingerprint
-
-PHASES = ("warm_start", "train", "measure", "evaluate")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is. All numbers count from 1; `step` and `steps` are the task's.
-
-    Attributes:
-        task: the number of the task, of `tasks`.
-        tasks: how many there are.
-        name: the task's name.
-        phase: one of `PHASES`, reported when it starts; "train" after every step.
-        epoch: the epoch of the last step; 0 outside "train".
-        step: steps done in this task; 0 outside "train".
-        steps: all steps of this task.
-        loss: the last batch's loss with the penalty; NaN outside "train".
-    """
-
-    task: int
-    tasks: int
-    name: str
-    phase: str
-    epoch: int
-    step: int
-    steps: int
-    loss: float
+from forgetless.learn.network import Network
+from forgetless.learn.position import Position, Progress
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.samples import Batch
+from forgetless.learn.seeding import derive, seed_generators
+from forgetless.learn.task import Task
+from forgetless.model import batches
 
 
 @dataclass(frozen=True)
@@ -61,8 +35,9 @@ class Outcome:
     """What learning a stream came to.
 
     Attributes:
-        accuracy: R[i][j], the share of task j's test samples classified rightly after learning task i; None
-            for j > i, where task j has no head yet (in the domain scenario it has one, and R is whole).
+        accuracy: R[i][j], the score on task j's held-out samples after learning task i, a share in [0, 1]: the
+            accuracy, or what task j's objective names in `score`. None where the network has no outputs for task j yet:
+            for j > i, unless tasks share a head that does not grow.
         seconds: phase → seconds spent in it, over all resumes.
     """
 
@@ -71,7 +46,7 @@ class Outcome:
 
 
 def learn(
-    model: MultiHead,
+    model: Network,
     tasks: Sequence[Task],
     method: Method,
     recipe: Recipe,
@@ -81,15 +56,17 @@ def learn(
     every: float = 30.0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
-    """Learn `tasks` in order by `method`: cross-entropy plus the method's penalty, under the model's heads.
+    """Learn `tasks` in order by `method`: every step minimizes a task's loss plus the method's penalty.
 
-    Every random number is a pure function of (seed, task, epoch or step), never of what was drawn before. So
-    all methods see the same samples in the same order under the same dropout masks, and a run that was killed
-    at any moment and called again with the same arguments ends with the same bits as one that was not (on the
-    same machine with as many threads).
+        L = 1/N Σ_n losses(head(task)(backbone(x)))_n + penalty(x),  losses by the task's objective, `[N]`
+
+    Every random number is a function of (seed, task, epoch or step) alone. So all methods see the same samples in the
+    same order under the same dropout masks, and a run that was interrupted at any moment and called again with the
+    same arguments gives a bit-identical result (on the same CPU or GPU with as many threads). Of a task that is a
+    stream, a resumed run reads and drops the batches that were used.
 
     Args:
-        model: the network; trained in place, its head or heads grow with each task.
+        model: the network; trained in place. Its heads grow with the tasks.
         tasks: the stream; names unique.
         method: a fresh method.
         recipe: how each task is learned.
@@ -103,8 +80,9 @@ def learn(
         The accuracy matrix and the seconds of each phase.
 
     Raises:
-        ForgetlessError: no tasks, equal names, a checkpoint that is damaged or of another run, or a loss or
-            weights that stop being finite (the last checkpoint stays as it was).
+        ForgetlessError: no tasks, equal names, a checkpoint that is damaged or of another run, a loss or weights that
+            stop being finite (the last checkpoint stays as it was), a score outside [0, 1], or a stream that has no
+            batches.
     """
     names = [task.name for task in tasks]
     if not names or len(set(names)) < len(names):
@@ -115,15 +93,15 @@ def learn(
     kind = "cuda" if device.type == "cpu" else device.type
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=kind):
         run.learn()
-    return Outcome(run.accuracy, run.seconds)
+    return Outcome(run.at.accuracy, run.at.seconds)
 
 
 class _Run:
-    """A run and its position: task `index` with `step` steps done; step 0 is before the task begins."""
+    """A run: its arguments, and where it is."""
 
     def __init__(
         self,
-        model: MultiHead,
+        model: Network,
         tasks: Sequence[Task],
         method: Method,
         recipe: Recipe,
@@ -135,20 +113,18 @@ class _Run:
         self.model, self.tasks, self.method, self.recipe = model, tasks, method, recipe
         self.seed, self.path, self.every, self.report = seed, path, every, report
         self.device = next(model.parameters()).device
-        self.config = _config(model, tasks, method, recipe, seed)
-        self.index = self.step = 0
-        self.accuracy: Matrix = [[None] * len(tasks) for _ in tasks]
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.config = checkpoints.config(model, tasks, method, recipe, seed)
+        self.at = Position.first(len(tasks))
         self.saved = time.monotonic()
 
     @property
     def task(self) -> Task:
-        return self.tasks[self.index]
+        return self.tasks[self.at.index]
 
     def learn(self) -> None:
         """Learn all tasks that are not learned yet."""
         optimizer = self._restore() if self.path is not None and self.path.exists() else None
-        while self.index < len(self.tasks):
+        while self.at.index < len(self.tasks):
             if optimizer is None:
                 optimizer = self._open()
             with interrupts.held() as interrupt:
@@ -157,88 +133,97 @@ class _Run:
             optimizer = None
 
     def _open(self) -> Optimizer:
-        """Give the task its head and the method its beginning; a head of its own then gets a warm start."""
+        """Make room for the task and let the method begin; a head of the task's own then gets a warm start."""
         self._seed("head")
-        self.model.grow(self.task.name, len(self.task.classes))
+        objective, name = self.task.objective, self.task.name
+        fresh = objective.prepare(self.model, name)
         optimizer = self._begin()
-        new = self.model.scenario == "task" or self.model.tasks == 1
-        if self.recipe.warm_start and new and self.model.knows_something:
+        if self.recipe.warm_start and objective.warm_starts and fresh and self.model.is_trained:
             with self._phase("warm_start"):
-                warm_start(self.model, self.task.name, *self.task.train, self.recipe.batch_size)
+                objective.warm_start(self.model, name, self.task.train, self.recipe.batch_size)
         return optimizer
 
     def _begin(self) -> Optimizer:
         self._seed("begin")
-        optimizer = _optimizer(self.model, self.recipe)
+        optimizer = self.recipe.optimizer(self.model.parameters(), lr=self.recipe.lr)
         self.method.begin(self.model, self.task, optimizer)
         return optimizer
 
     def _train(self, optimizer: Optimizer, interrupt: Callable[[], None]) -> None:
         """Take the task's remaining steps."""
-        samples = len(self.task.train[1])
-        per_epoch = math.ceil(samples / self.recipe.batch_size)
-        steps = per_epoch * self.recipe.epochs
+        per_epoch = self.task.samples.steps(self.recipe.batch_size)
+        steps = None if per_epoch is None else per_epoch * self.recipe.epochs
         self._set_modes()
-        while self.step < steps:
-            epoch, batch = divmod(self.step, per_epoch)
-            order = permutation(samples, derive(self.seed, self.task.name, "order", epoch))
-            for chosen in order.tensor_split(per_epoch)[batch:]:
+        while self.at.epoch < self.recipe.epochs:
+            reader = self._epoch()
+            while True:
                 with self._timed("train"):
-                    loss = self._step(optimizer, chosen, steps)
+                    batch = next(reader, None)
+                    loss = math.nan if batch is None else self._step(optimizer, batch, steps)
+                if batch is None:
+                    break
                 try:
-                    self._tell("train", epoch + 1, self.step, steps, loss)
+                    self._tell("train", self.at.epoch + 1, self.at.step, steps or 0, loss)
                     interrupt()
                 except KeyboardInterrupt:
                     self._save(optimizer)  # here, and only here, the state is whole
                     raise
-                if self.step == steps or time.monotonic() - self.saved >= self.every:
+                if self.at.step == steps or time.monotonic() - self.saved >= self.every:
                     self._save(optimizer)
+            if not self.at.batch:
+                raise ForgetlessError(
+                    f"the stream of task {self.task.name!r} gave no batch in epoch {self.at.epoch + 1}: it must begin "
+                    "anew whenever it is iterated over; a generator does so only once."
+                )
+            self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+        if steps is None:
+            self._save(optimizer)
 
-    def _step(self, optimizer: Optimizer, chosen: Tensor, steps: int) -> float:
-        """One step on the samples `chosen`; gives the loss."""
-        self._seed("step", self.step)
-        inputs, labels = (part[chosen].to(self.device) for part in self.task.train)
-        labels = labels + self.model.first(self.task.name)
+    def _epoch(self) -> Iterator[Batch]:
+        """The batches of the present epoch that were not used yet."""
+        seed = derive(self.seed, self.task.name, "order", self.at.epoch)
+        return self.task.samples.epoch(self.recipe.batch_size, seed, self.at.batch)
+
+    def _step(self, optimizer: Optimizer, read: Batch, steps: int | None) -> float:
+        """One step on a batch; gives the loss."""
+        self._seed("step", self.at.step)
+        batch = batches.mapped(read, lambda tensor: tensor.to(self.device))
         for group in optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step, steps)
-        logits = self.model(inputs, self.task.name)
-        loss = F.cross_entropy(logits, labels)
-        penalty = self.method.penalty(inputs, labels, logits)
+            group["lr"] = self.recipe.rate(self.at.step, steps)
+        outputs = self.model(batches.inputs(batch), self.task.name)
+        loss = self.task.objective.losses(self.model, self.task.name, outputs, batch).mean()
+        penalty = self.method.penalty(batch)
         if penalty is not None:
             loss = loss + penalty
         if not bool(torch.isfinite(loss)):
-            raise ForgetlessError(self._diverged(f"the loss became {loss.item()}", self.step + 1))
+            raise ForgetlessError(self._diverged(f"the loss became {loss.item()}", self.at.step + 1))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         optimizer.step()
-        self.step += 1
+        self.at.step, self.at.batch = self.at.step + 1, self.at.batch + 1
         return float(loss.detach())
 
     def _close(self) -> None:
-        """Let the method measure, test every task so far, and move on to the next."""
+        """Let the method measure, evaluate every task that the network can answer, and move on to the next."""
         with self._phase("measure"):
             self._seed("end")
             self.method.end(self.model, self.task)
         self._refuse_nonfinite()
         with self._phase("evaluate"):
-            answered = len(self.tasks) if self.model.scenario == "domain" else self.index + 1
-            for column, task in enumerate(self.tasks[:answered]):
-                self.accuracy[self.index][column] = accuracy(self.model, task, self.recipe.batch_size)
-        self.index, self.step = self.index + 1, 0
+            for column, task in enumerate(self.tasks):
+                if self.model.can_answer(task.name):
+                    self.at.accuracy[self.at.index][column] = evaluate(self.model, task, self.recipe.batch_size)
+        self.at.next_task()
         self._save(None)
 
     def _seed(self, *purpose: str | int) -> None:
-        """Seed torch's global generators. Not by `torch.manual_seed`, which takes as long as a small network's step."""
-        seed = derive(self.seed, self.task.name, *purpose)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).manual_seed(seed)
+        seed_generators(derive(self.seed, self.task.name, *purpose), self.device)
 
     def _set_modes(self) -> None:
         self.model.train()
-        if self.recipe.freeze_batchnorm and self.model.knows_something:
+        if self.recipe.freeze_batchnorm and self.model.is_trained:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
@@ -252,13 +237,7 @@ class _Run:
         parts = {"model": self.model.state_dict(), "method": self.method.state()}
         if optimizer is not None:
             parts["optimizer"] = checkpoints.optimizer_state(optimizer)
-        position = {
-            "index": self.index,
-            "step": self.step,
-            "accuracy": self.accuracy,
-            "seconds": self.seconds,
-        }
-        checkpoints.write(self.path, self.config, position, parts)
+        checkpoints.write(self.path, self.config, self.at.saved(), parts)
         self.saved = time.monotonic()
 
     def _restore(self) -> Optimizer | None:
@@ -271,22 +250,22 @@ class _Run:
             raise ForgetlessError(f"{self.path} is damaged: it does not hold a whole run.") from error
 
     def _resume(self, position: dict[str, Any], parts: checkpoints.Parts) -> Optimizer | None:
-        self.index, self.step = position["index"], position["step"]
-        self.accuracy, self.seconds = position["accuracy"], position["seconds"]
-        inside = self.step > 0
-        for task in self.tasks[: self.index + inside]:
-            self.model.grow(task.name, len(task.classes))
+        self.at = Position(**position)
+        inside = self.at.step > 0
+        learned = self.tasks[: self.at.index + inside]
+        for task in learned:
+            task.objective.prepare(self.model, task.name)
         self.model.load_state_dict(parts["model"])
         optimizer = self._begin() if inside else None
         if optimizer is not None:
             checkpoints.restore_optimizer(optimizer, parts.get("optimizer", {}))
-        self.method.load_state(self.model, parts.get("method", {}))
+        self.method.load_state(self.model, parts.get("method", {}), learned)
         return optimizer
 
     def _refuse_nonfinite(self) -> None:
         for name, parameter in self.model.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
-                raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.step))
+                raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.at.step))
 
     def _diverged(self, what: str, step: int) -> str:
         return (
@@ -304,63 +283,8 @@ class _Run:
     def _timed(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[phase] += time.perf_counter() - start
+        self.at.seconds[phase] += time.perf_counter() - start
 
     def _tell(self, phase: str, epoch: int = 0, step: int = 0, steps: int = 0, loss: float = math.nan) -> None:
         task = self.task.name
-        self.report(Progress(self.index + 1, len(self.tasks), task, phase, epoch, step, steps, loss))
-
-
-@torch.no_grad()
-def accuracy(model: MultiHead, task: Task, batch_size: int) -> float:
-    """The share of the task's test samples that the model, in eval mode, classifies rightly.
-
-    Among the classes its head knows: the task's own, or all so far where one head grows.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    right, first = 0, model.first(task.name)
-    for inputs, labels in zip(*(torch.split(part, batch_size) for part in task.test), strict=True):
-        logits = model(inputs.to(device), task.name)
-        if not bool(torch.isfinite(logits).all()):
-            raise ForgetlessError(f"the logits of task {task.name!r} hold NaN or Inf in eval mode.")
-        right += int((logits.argmax(1) == labels.to(device) + first).sum())
-    return right / len(task.test[1])
-
-
-def derive(seed: int, *purpose: str | int) -> int:
-    """A seed of its own for every purpose: 63 bits, a pure function of `seed` and `purpose`."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:8], "big") >> 1
-
-
-def permutation(samples: int, seed: int) -> Tensor:
-    """The numbers 0 … samples − 1 in an order decided by `seed` alone."""
-    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
-
-
-def _optimizer(model: MultiHead, recipe: Recipe) -> Optimizer:
-    if recipe.optimizer == "adam":
-        # Fused: the same update in one pass, at a sixth of the time on a CPU.
-        fused = all(weights.device.type in ("cpu", "cuda") for weights in model.parameters())
-        return torch.optim.Adam(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-    return torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def _config(model: MultiHead, tasks: Sequence[Task], method: Method, recipe: Recipe, seed: int) -> checkpoints.Config:
-    """Everything that defines a run, flat: two runs with equal ones end with the same bits."""
-    settings = {f"{method.name}'s {name}": value for name, value in method.settings().items()}
-    stream = {
-        f"task {number}": f"{task.name} {'/'.join(map(fingerprint, (*task.train, *task.test)))}"
-        for number, task in enumerate(tasks, 1)
-    }
-    state = model.state_dict()
-    weights = hashlib.sha256("".join(f"{name}{fingerprint(state[name])}" for name in state).encode())
-    return {
-        "method": method.name,
-        **settings,
-        "seed": seed,
-        **{f"the recipe's {name}": value for name, value in dataclasses.asdict(recipe).items()},
-        **stream,
-        "the network at the start": weights.hexdigest()[:16],
-        "scenario": model.scenario,
-    }
+        self.report(Progress(self.at.index + 1, len(self.tasks), task, phase, epoch, step, steps, loss))

@@ -20,7 +20,8 @@ from forgetless.lab.published.mas_2018 import PAIRS
 from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.lab.running.run import run, run_all
 from forgetless.lab.running.search import Search
-from forgetless.learn.train import Progress
+from forgetless.learn.classification import classes_of
+from forgetless.learn.position import Progress
 
 models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
 #: The sizes of the trees: classes, training and test pictures.
@@ -82,7 +83,7 @@ def test_the_eight_tasks_are_the_papers_in_its_order(root: Path, weights: str, t
     assert [task.name for task in found.tasks] == list(TASKS)
     for task in found.tasks:
         classes, train, test = TREES[TASKS[task.name]]
-        assert (len(task.classes), len(task.train[1])) == (classes, train)
+        assert (len(classes_of(task)), len(task.train[1])) == (classes, train)
         assert len(task.test[1]) == test - test // 2  # the other half is for validation
         assert task.train[0].shape[2:] == ((32, 32) if task.name == "svhn" else (16, 16))
     recipe = found.recipe

@@ -155,7 +155,8 @@ def test_mixed_precision_is_for_training_alone() -> None:
 
 def test_learning_in_mixed_precision_with_mas(small: None, tmp_path: Path) -> None:
     from forgetless.learn.methods.mas import MAS
-    from forgetless.learn.task import Recipe, Task
+    from forgetless.learn.recipe import Recipe
+    from forgetless.learn.task import Task
     from forgetless.learn.train import learn
 
     torch.manual_seed(0)

@@ -68,7 +68,7 @@ def test_efficientnet_computes_what_its_package_computes() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_pretrained_network_takes_pictures_and_knows_something(name: str) -> None:
+def test_a_pretrained_network_takes_pictures_and_is_trained(name: str) -> None:
     pytest.importorskip(INSTALLED[name])
     model = pretrained(name).eval()
     assert model.pretrained

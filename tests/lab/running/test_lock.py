@@ -18,8 +18,8 @@ from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.lock import NAME, locked
 from forgetless.lab.running.run import run
-from forgetless.learn.task import Recipe
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
 from streams import network, stream
 
 EXPERIMENT = Experiment("small", stream(2), network, Recipe(lr=0.1, epochs=2, batch_size=24))

@@ -20,8 +20,8 @@ from forgetless.lab.running.jobs import Job, take_gpu
 from forgetless.lab.running.processes import Processes
 from forgetless.lab.running.run import run
 from forgetless.lab.running.work import order_of
-from forgetless.learn.task import Recipe
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
 from streams import dying, network, stream
 
 EXPERIMENT = Experiment("small", stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=24), {"network": "small"})
@@ -129,7 +129,7 @@ from streams import network, stream
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
 from forgetless.lab.running.processes import Processes
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 def die(job, progress):
     if progress.step >= 2:
         import multiprocessing

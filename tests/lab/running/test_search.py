@@ -12,22 +12,27 @@ import streams
 from forgetless.errors import ForgetlessError
 from forgetless.lab.running.search import Search, learn_stream, search, search_split
 from forgetless.learn import methods
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.samples import samples_of
 
 RECIPE = Recipe(0.05, 3, 16)
 pytestmark = pytest.mark.filterwarnings("ignore:the pull holds", "ignore:no strength was accepted")
 
 
+def parts(task):
+    """The training part and the other one as tensors."""
+    return [samples_of(data).take(torch.arange(len(data))) for data in (task.train, task.test)]
+
+
 def test_the_split_keeps_every_class_and_every_sample_once():
     task = streams.stream(1, samples=96)[0]
-    split = search_split(task, 3)
-    assert len(split.train[1]) == round(0.85 * 96)
-    both = torch.cat([split.train[0], split.test[0]])
+    train, held_back = parts(search_split(task, 3))
+    assert len(train[1]) == round(0.85 * 96)
+    both = torch.cat([train[0], held_back[0]])
     assert torch.equal(both.sort(0).values, task.train[0].sort(0).values)
-    assert set(split.train[1].tolist()) == set(task.train[1].tolist())
-    again = search_split(task, 3)
-    assert torch.equal(again.train[0], split.train[0])
-    assert not torch.equal(search_split(task, 4).train[0], split.train[0])
+    assert set(train[1].tolist()) == set(task.train[1].tolist())
+    assert torch.equal(parts(search_split(task, 3))[0][0], train[0])
+    assert not torch.equal(parts(search_split(task, 4))[0][0], train[0])
 
 
 def test_a_task_too_small_to_split_is_refused():

@@ -13,7 +13,7 @@ import pytest
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
 from forgetless.lab.running.torchrun import Torchrun
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 from streams import network, stream
 
 EXPERIMENT = Experiment("small", stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=24), {"network": "small"})

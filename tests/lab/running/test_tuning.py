@@ -17,8 +17,8 @@ from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn import methods
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Recipe
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
 from streams import network, stream
 
 RECIPE = Recipe(lr=0.1, epochs=2, batch_size=24)

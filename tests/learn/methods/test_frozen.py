@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
 from forgetless.learn.methods.frozen import Frozen
-from forgetless.learn.task import Recipe
-from forgetless.learn.train import Progress, learn
+from forgetless.learn.optimizers import sgd
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.train import learn
 from streams import network, same, stream
 
 STREAM = stream(3)
-RECIPE = Recipe(lr=0.05, epochs=2, batch_size=24, weight_decay=0.1)
+RECIPE = Recipe(lr=0.05, epochs=2, batch_size=24, optimizer=functools.partial(sgd, weight_decay=0.1))
 
 
 @pytest.mark.parametrize("pretrained", [False, True])

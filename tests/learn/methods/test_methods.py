@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -16,16 +17,23 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.running.search import strengthen
-from forgetless.learn import metrics
+from forgetless.learn import methods, metrics
+from forgetless.learn.classification import classes_of
 from forgetless.learn.families.composed import Composed
 from forgetless.learn.heads import MultiHead
+from forgetless.learn.method import Method
 from forgetless.learn.methods import METHODS, create
-from forgetless.learn.methods.agem import away_from
-from forgetless.learn.methods.ewc import EWC, OnlineEWC
-from forgetless.learn.methods.imm import IMMMean
+from forgetless.learn.methods.a_gem import away_from
+from forgetless.learn.methods.ewc import EWC
+from forgetless.learn.methods.imm_mean import IMMMean
 from forgetless.learn.methods.lwf import LwF
-from forgetless.learn.task import Method, Recipe, Task
-from forgetless.learn.train import Outcome, Progress, learn
+from forgetless.learn.methods.online_ewc import OnlineEWC
+from forgetless.learn.network import Network
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.samples import Batch
+from forgetless.learn.task import Task
+from forgetless.learn.train import Outcome, learn
 from forgetless.measure import reference
 from forgetless.measure.importance import Importance
 from streams import network, same, stream
@@ -69,6 +77,20 @@ def whole(name: str, noisy: bool = False) -> tuple[MultiHead, Outcome]:
 def test_the_registry_knows_each_by_its_own_name() -> None:
     assert all(METHODS[name].name == name == create(name).name for name in METHODS)
     assert all(METHODS[name].__doc__ for name in METHODS)
+    for name, kind in METHODS.items():  # a file is found by the method's name
+        assert kind.__module__.rpartition(".")[2] == name.replace("-", "_").replace("++", "_plus_plus")
+
+
+def test_the_folder_holds_methods_and_nothing_else() -> None:
+    folder = Path(methods.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == {kind.__module__.rpartition(".")[2] for kind in METHODS.values()}
+    for name in files:
+        own = list(vars(importlib.import_module(f"forgetless.learn.methods.{name}")).values())
+        kinds = [each for each in own if isinstance(each, type) and issubclass(each, Method)]
+        assert [each for each in kinds if each.__module__.endswith(f".{name}")] == [
+            kind for kind in METHODS.values() if kind.__module__.endswith(f"methods.{name}")
+        ]
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"finetune"}))
@@ -133,7 +155,7 @@ def test_memory_is_constant_in_the_number_of_tasks(name: str) -> None:
 
     def weigh(progress: Progress) -> None:
         if progress.phase == "train":
-            kept = {key: each for key, each in method.state().items() if "heads." not in key and "encoder." not in key}
+            kept = {key: each for key, each in method.state().items() if "heads." not in key and "encoder/" not in key}
             sizes[progress.task] = sum(each.nbytes for each in kept.values())
 
     learn(model, STREAM, method, RECIPE, seed=1, on_progress=weigh)
@@ -153,7 +175,7 @@ def test_state_survives_a_round_trip_between_tasks(name: str) -> None:
     method = make(name)
     learn(model, STREAM[:2], method, RECIPE, seed=1)
     fresh = make(name)
-    fresh.load_state(model, {key: tensor.clone() for key, tensor in method.state().items()})
+    fresh.load_state(model, {key: tensor.clone() for key, tensor in method.state().items()}, STREAM[:2])
     before, after = method.state(), fresh.state()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -199,8 +221,8 @@ def test_a_shared_head_is_held_too(name: str, scenario: str) -> None:
     method, model = make(name), network(scenario=scenario)
     learn(model, STREAM[:2], method, RECIPE, seed=1)
     kept = method.state()
-    assert float(kept["importance.heads.shared.weight"].sum()) > 0
-    assert kept["importance.heads.shared.weight"].shape[0] == (6 if scenario == "class" else 3)
+    assert float(kept["anchor/importance.heads.shared.weight"].sum()) > 0
+    assert kept["anchor/importance.heads.shared.weight"].shape[0] == (6 if scenario == "class" else 3)
 
 
 @pytest.mark.parametrize("name", ["l2sp", "imm-mean"])
@@ -208,7 +230,7 @@ def test_rows_that_a_head_has_just_grown_are_free(name: str) -> None:
     model, method = network(scenario="class"), make(name)
     learn(model, STREAM[:2], method, RECIPE, seed=1)
     for kind in ("weight", "bias"):
-        held = method.state()[f"importance.heads.shared.{kind}"]
+        held = method.state()[f"anchor/importance.heads.shared.{kind}"]
         assert bool((held[:3] == 1).all())
         assert bool((held[3:] == 0).all())
 
@@ -219,7 +241,7 @@ def test_l2sp_holds_them_too_where_it_is_told_to() -> None:
     for new_rows in (True, False):
         model, method = network(scenario="class"), create("l2sp", 1e9, new_rows=new_rows)
         learn(model, STREAM[:2], method, RECIPE, seed=1)
-        drawn = method.state()["weights.heads.shared.weight"][3:]
+        drawn = method.state()["anchor/weights.heads.shared.weight"][3:]
         moved[new_rows] = float((model.head(STREAM[1].name).weight[3:] - drawn).abs().max())
     assert moved[True] < 1e-6
     assert moved[False] > 1e-3
@@ -231,8 +253,8 @@ def test_old_answers_are_those_of_the_shared_head(scenario: str) -> None:
     found = []
 
     class Spied(LwF):
-        def penalty(self, *batch: Tensor) -> Tensor | None:
-            found.append(super().penalty(*batch))
+        def penalty(self, batch: Batch) -> Tensor | None:
+            found.append(super().penalty(batch))
             return found[-1]
 
     learn(network(scenario=scenario), STREAM[:2], Spied(), RECIPE, seed=1)
@@ -247,7 +269,7 @@ def test_separate_anchors_are_kept_as_their_exact_sum() -> None:
     model, method, terms = network(scenario="class"), make("ewc"), []
 
     class Spied(EWC):
-        def measure(self, model: MultiHead, task: Task) -> Importance:
+        def measure(self, model: Network, task: Task) -> Importance:
             found = super().measure(model, task)
             weights = {name: each.detach().clone() for name, each in model.named_parameters() if name in found.sums}
             terms.append((found.mean(), weights))
@@ -263,7 +285,7 @@ def test_separate_anchors_are_kept_as_their_exact_sum() -> None:
         for fisher, weights in terms:
             corner = tuple(slice(size) for size in weights[name].shape)
             slope[corner] += 2 * fisher[name] * (now.detach() + moved - 0)[corner] - 2 * fisher[name] * weights[name]
-        found = 2 * kept[f"importance.{name}"] * (now.detach() + moved - kept[f"weights.{name}"])
+        found = 2 * kept[f"anchor/importance.{name}"] * (now.detach() + moved - kept[f"anchor/weights.{name}"])
         assert torch.allclose(found, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
 
 
@@ -274,8 +296,8 @@ def test_what_is_taken_back_is_where_the_network_is(name: str) -> None:
     learn(network(), STREAM[:2], method, RECIPE, seed=1)
     kept, model, again = method.state(), network(), make(name)
     for task in STREAM[:2]:
-        model.grow(task.name, len(task.classes))
-    again.load_state(model.to("meta"), kept)
+        model.grow(task.name, len(classes_of(task)))
+    again.load_state(model.to("meta"), kept, STREAM[:2])
     assert kept
     elsewhere = {key for key, tensor in again.state().items() if tensor.ndim and tensor.device.type != "meta"}
     assert elsewhere == set()
@@ -285,7 +307,7 @@ def test_online_ewc_lets_old_tasks_fade() -> None:
     measured = []
 
     class Spied(OnlineEWC):
-        def measure(self, model: MultiHead, task: Task) -> Importance:
+        def measure(self, model: Network, task: Task) -> Importance:
             measured.append(super().measure(model, task))
             return measured[-1]
 
@@ -295,14 +317,14 @@ def test_online_ewc_lets_old_tasks_fade() -> None:
     kept = method.state()
     for name in third:
         expected = first[name] / 4 + second[name] / 2 + third[name]
-        torch.testing.assert_close(kept[f"importance.{name}"], expected)
+        torch.testing.assert_close(kept[f"anchor/importance.{name}"], expected)
 
 
 def test_merged_weights_are_the_mean_of_the_tasks_and_learning_goes_on_from_the_last() -> None:
     ends: list[dict[str, Tensor]] = []
 
     class Spied(IMMMean):
-        def precision(self, model: MultiHead, task: Task) -> dict[str, Tensor]:
+        def precision(self, model: Network, task: Task) -> dict[str, Tensor]:
             ends.append({name: each.detach().clone() for name, each in model.backbone.named_parameters()})
             return super().precision(model, task)
 
@@ -331,13 +353,13 @@ def test_measured_anew_is_the_sum_over_all_tasks_on_the_network_as_it_is() -> No
         for name, omega in found.mean().items():
             expected[name] = expected.get(name, torch.zeros_like(omega)) + omega
     for name, omega in expected.items():
-        assert torch.allclose(kept[f"importance.{name}"], omega, rtol=1e-4, atol=1e-6 * float(omega.max()))
+        assert torch.allclose(kept[f"anchor/importance.{name}"], omega, rtol=1e-4, atol=1e-6 * float(omega.max()))
 
 
 def test_samples_kept_to_measure_anew_are_few_where_so_set() -> None:
     method = create("mas-remeasured", memory=5)
     learn(network(), STREAM[:2], method, RECIPE, seed=1)
-    assert [len(each) for key, each in method.state().items() if key.startswith("inputs.")] == [5, 5]
+    assert [len(each) for key, each in method.state().items() if key.startswith("inputs/")] == [5, 5]
 
 
 def test_the_modulus_per_batch_is_less_than_per_sample() -> None:
@@ -345,7 +367,7 @@ def test_the_modulus_per_batch_is_less_than_per_sample() -> None:
     for name, settings in (("mas", {}), ("mas-per-batch", {"batch": 24}), ("mas-per-batch", {"batch": 1})):
         method = create(name, **settings)
         learn(network(), STREAM[:1], method, RECIPE, seed=1)
-        found[name, settings.get("batch")] = method.state()["importance.backbone.0.weight"]
+        found[name, settings.get("batch")] = method.state()["anchor/importance.backbone.0.weight"]
     exact = found["mas", None]
     assert torch.allclose(found["mas-per-batch", 1], exact, rtol=1e-4, atol=1e-6 * float(exact.max()))
     assert bool((found["mas-per-batch", 24] <= exact * (1 + 1e-5)).all())
@@ -390,7 +412,7 @@ def test_a_composition_that_makes_no_sense(name: str, sentence: str) -> None:
 
 def test_a_setting_that_is_not_there() -> None:
     with pytest.raises(
-        ForgetlessError, match=r"^the method 'er' has no setting 'size'; it has 'memory', 'strength'\.$"
+        ForgetlessError, match=r"^the method 'er' has no setting 'size'; it has 'strength', 'memory'\.$"
     ):
         create("er", size=3)
     assert create("er", memory=3).settings() == {"strength": 1.0, "memory": 3}

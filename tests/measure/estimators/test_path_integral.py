@@ -218,7 +218,7 @@ Wrapped.__name__ = "DistributedDataParallel"
         (lambda: PathIntegral(nn.Tanh()), "Tanh has no trainable parameter whose path could be followed"),
         (
             lambda: PathIntegral(Wrapped()),
-            r'averages gradients after the backward pass; use Path\(model, gradient="step"\)',
+            r'averages gradients after the backward pass; use PathIntegral\(model, gradient="step"\)',
         ),
         (
             lambda: PathIntegral(network()).attach(SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),

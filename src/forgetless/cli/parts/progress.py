@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from forgetless.lab.running.jobs import Job
-    from forgetless.learn.train import Progress
+    from forgetless.learn.position import Progress
 
 
 @contextlib.contextmanager

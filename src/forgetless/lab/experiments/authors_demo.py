@@ -14,7 +14,9 @@ from typing import ClassVar
 from forgetless.lab.experiments.parts import digits
 from forgetless.lab.experiments.parts.settings import Settings
 from forgetless.lab.running.experiment import Experiment
-from forgetless.learn.task import Recipe, Task
+from forgetless.learn.classification import classification
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 0))
 HIDDEN, BATCH = 256, 150
@@ -62,5 +64,5 @@ def stream(data: Path | None) -> list[Task]:
             mine = ((labels == pair[0]) | (labels == pair[1])).nonzero().flatten()
             parts.append((pictures[mine], (labels[mine] == pair[1]).long()))
         names = (classes[pair[0]], classes[pair[1]])
-        tasks.append(Task(" and ".join(names), names, *parts))
+        tasks.append(classification(" and ".join(names), names, *parts))
     return tasks

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts.settings import Settings
 from forgetless.lab.running.experiment import Experiment
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Recipe, Task
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 0))
 _TEST = 100
@@ -57,7 +59,7 @@ def tasks() -> list[Task]:
         chosen = [each[torch.randperm(len(each), generator=generator)] for each in chosen]
         train = _part(pictures, [each[:-_TEST] for each in chosen])
         test = _part(pictures, [each[-_TEST:] for each in chosen])
-        stream.append(Task(f"{pair[0]} and {pair[1]}", (str(pair[0]), str(pair[1])), train, test))
+        stream.append(classification(f"{pair[0]} and {pair[1]}", (str(pair[0]), str(pair[1])), train, test))
     return stream
 
 

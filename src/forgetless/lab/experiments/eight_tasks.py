@@ -17,7 +17,7 @@ from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 
 #: In the paper's order; groceries in Aircraft's place, digits of Chars74K in SVHN's.
 TASKS = ("flowers", "scenes", "birds", "cars", "groceries", "actions", "letters", "digits")

@@ -18,7 +18,8 @@ from forgetless.lab.networks.alexnet import SIZE, alexnet
 from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Recipe, Task
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 
 #: Task → its set in the catalog, in the paper's order.
 TASKS = {

@@ -17,9 +17,12 @@ from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.report.comparison import spread
 from forgetless.lab.results.paired import accuracies
 from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import SCENARIOS, MultiHead
-from forgetless.learn.task import Recipe, Task
-from forgetless.learn.train import derive, permutation
+from forgetless.learn.optimizers import adam
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.seeding import derive, permutation
+from forgetless.learn.task import Task
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)
 _BATCHES = (1, 16, 128, 1024)
@@ -54,7 +57,7 @@ class PermutedMNIST(Settings):
         """
         stream = permuted(self.data, self.tasks)
         epochs = self.epochs * math.ceil(_THEIRS / 128) / math.ceil(len(stream[0].train[1]) / 128)
-        recipe = Recipe(self.lr, max(1, round(epochs)), 128, optimizer="adam", warm_start=False)
+        recipe = Recipe(self.lr, max(1, round(epochs)), 128, optimizer=adam, warm_start=False)
         experiments = {}
         for batch in (None, *_BATCHES) if self.batches else (None,):
             for strength in _STRENGTHS:
@@ -80,7 +83,7 @@ def permuted(data: Path | None, tasks: int) -> list[Task]:
     for number in range(tasks):
         order = permutation(784, derive(number, "pixels")) if number else torch.arange(784)
         parts = [(pictures[:, order], labels) for pictures, labels in (train, test)]
-        stream.append(Task(f"permutation {number}", classes, *parts))
+        stream.append(classification(f"permutation {number}", classes, *parts))
     return stream
 
 

@@ -13,7 +13,7 @@ from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.networks.pretrained import pretrained
 from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 from forgetless.model.parameters import listing
 
 

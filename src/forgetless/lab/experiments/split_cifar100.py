@@ -14,7 +14,8 @@ from forgetless.lab.networks.scratch import wide_resnet
 from forgetless.lab.published.hsu_2018 import SPLIT_CIFAR100, SPLIT_CIFAR100_STRENGTHS
 from forgetless.lab.report import comparison
 from forgetless.lab.running.experiment import Experiment, Suite
-from forgetless.learn.task import Recipe
+from forgetless.learn.optimizers import adam
+from forgetless.learn.recipe import Recipe
 
 CLASSES, SIZE = 20, 32
 _THEIRS, _MEMORY = 50000, 1400
@@ -63,7 +64,7 @@ class SplitCIFAR100(Settings):
             self.NAME,
             stream,
             functools.partial(wide_resnet, depth=self.depth),
-            Recipe(1e-3, self.epochs, 128, optimizer="adam", schedule="cosine", warm_start=False),
+            Recipe(1e-3, self.epochs, 128, optimizer=adam, schedule="cosine", warm_start=False),
             **self.described(network=f"wide resnet {self.depth}-2", scenario="task"),
             methods=METHODS,
             settings=settings,

@@ -19,8 +19,11 @@ from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.published.hsu_2018 import SPLIT_MNIST, SPLIT_MNIST_STRENGTHS
 from forgetless.lab.report import comparison
 from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import SCENARIOS, MultiHead
-from forgetless.learn.task import Recipe, Task
+from forgetless.learn.optimizers import adam
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 
 HIDDEN = 400
 #: Steps of a task there: 4 epochs over about 12,000 of 60,000 pictures in batches of 128.
@@ -70,7 +73,7 @@ def _one(settings: SplitMNIST, tasks: list[Task]) -> Experiment:
         settings.NAME,
         tasks,
         functools.partial(network, scenario),
-        Recipe(1e-3, epochs, 128, optimizer="adam", warm_start=False),
+        Recipe(1e-3, epochs, 128, optimizer=adam, warm_start=False),
         **settings.described(network="mlp 400-400"),
         methods=METHODS,
         settings=own,
@@ -87,7 +90,7 @@ def stream(data: Path | None) -> list[Task]:
             mine = (labels // 2 == first // 2).nonzero().flatten()
             parts.append((pictures[mine], labels[mine] - first))
         names = classes[first : first + 2]
-        tasks.append(Task(" and ".join(names), names, *parts))
+        tasks.append(classification(" and ".join(names), names, *parts))
     return tasks
 
 

@@ -17,7 +17,7 @@ from forgetless.lab.networks.scratch import small_vgg
 from forgetless.lab.published.avalanche import SPLIT_TINY_IMAGENET, STRENGTH
 from forgetless.lab.report import comparison
 from forgetless.lab.running.experiment import Experiment, Suite
-from forgetless.learn.task import Recipe
+from forgetless.learn.recipe import Recipe
 
 CLASSES, SIZE, BATCH = 20, 64, 200
 METHODS = ("finetune", "joint", "l2sp", "ewc", "si", "mas", "lwf", "mas-per-batch")

@@ -8,8 +8,10 @@ from typing import Any
 
 from forgetless.lab.running.tuning import Tuning
 from forgetless.learn import methods
-from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Recipe, Task
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Experiment:
 
     name: str
     tasks: Sequence[Task]
-    network: Callable[[int], MultiHead]
+    network: Callable[[int], Network]
     recipe: Recipe
     config: Mapping[str, Any] = field(default_factory=dict)
     arguments: Sequence[str] = ()

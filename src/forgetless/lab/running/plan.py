@@ -18,8 +18,9 @@ from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.work import AUTO
 from forgetless.learn import methods
+from forgetless.learn.classification import classes_of
+from forgetless.learn.position import Progress
 from forgetless.learn.task import Task
-from forgetless.learn.train import Progress
 from forgetless.model.parameters import listing
 
 _T = TypeVar("_T")
@@ -131,14 +132,14 @@ def _config(experiment: Experiment, strength: float | str | None) -> dict[str, A
         "tasks": [
             {
                 "name": task.name,
-                "classes": len(task.classes),
+                "classes": len(classes_of(task)),
                 "train": len(task.train[1]),
                 "test": len(task.test[1]),
                 "sha256": _hash(task),
             }
             for task in experiment.tasks
         ],
-        "recipe": dataclasses.asdict(experiment.recipe),
+        "recipe": experiment.recipe.settings(),
         **({"methods": experiment.settings} if experiment.settings else {}),
         **({} if experiment.tuning is None else {"tuning": dataclasses.asdict(experiment.tuning)}),
         **experiment.config,

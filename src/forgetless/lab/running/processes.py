@@ -14,7 +14,7 @@ import torch
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.running.jobs import Found, Job, Work, now_and_then, take_gpu
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
 
 
 class Processes:

@@ -13,7 +13,7 @@ from forgetless.lab.running.jobs import Job, Runner, ThisProcess
 from forgetless.lab.running.lock import locked
 from forgetless.lab.running.plan import Plan, distinct
 from forgetless.lab.running.work import learn_job
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
 
 
 def run(

@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import Subset, TensorDataset
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.pictures import stratified
 from forgetless.lab.published.de_lange_2021 import STARTS
 from forgetless.lab.running.trials import Trials
-from forgetless.learn.heads import MultiHead
+from forgetless.learn.classification import classes_of
+from forgetless.learn.evaluation import evaluate
+from forgetless.learn.method import Method
 from forgetless.learn.metrics import Matrix
-from forgetless.learn.task import Method, Recipe, Task
-from forgetless.learn.train import accuracy, derive, learn
+from forgetless.learn.network import Network
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.seeding import derive
+from forgetless.learn.task import Task
+from forgetless.learn.train import learn
 from forgetless.protect.strength.stability_decay import Decided, Trial, refuse, stability_decay
 
 _TRAINED = 0.85  # of a task's training samples; the rest says how well it was learned
@@ -57,7 +63,7 @@ class Search:
 
 
 def search(
-    model: MultiHead,
+    model: Network,
     task: Task,
     method: Method,
     recipe: Recipe,
@@ -119,23 +125,24 @@ def search_split(task: Task, seed: int) -> Task:
     kept = max(round(_TRAINED * len(labels)), len(torch.unique(labels)))
     if kept >= len(labels):
         raise ForgetlessError(
-            f"task {task.name!r} has {len(labels)} training samples for {len(task.classes)} classes: "
+            f"task {task.name!r} has {len(labels)} training samples for {len(classes_of(task))} classes: "
             "too few to hold some back, so no strength can be found on it."
         )
     chosen = stratified(labels, kept, seed)
     rest = torch.ones(len(labels), dtype=torch.bool)
     rest[chosen] = False
-    train, held_back = (inputs[chosen], labels[chosen]), (inputs[rest], labels[rest])
+    whole = TensorDataset(inputs, labels)  # read by number: nothing is copied
+    train, held_back = Subset(whole, chosen.tolist()), Subset(whole, rest.nonzero().flatten().tolist())
     return dataclasses.replace(task, train=train, test=held_back)
 
 
 def strengthen(method: Method, strength: float) -> None:
     """Give the method its λ from now on."""
-    method.strength = strength  # type: ignore[misc]  # a field of every method that takes one
+    method.set_strength(strength)
 
 
 def learn_stream(
-    model: MultiHead,
+    model: Network,
     tasks: Sequence[Task],
     method: Method,
     recipe: Recipe,
@@ -165,5 +172,5 @@ def learn_stream(
         decided.append(found)
         learn(model, [task], method, recipe, seed=seed)
         for column, earlier in enumerate(tasks[: row + 1]):
-            matrix[row][column] = accuracy(model, earlier, recipe.batch_size)
+            matrix[row][column] = evaluate(model, earlier, recipe.batch_size)
     return matrix, decided

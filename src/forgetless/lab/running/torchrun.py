@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.running.jobs import PAUSE, Found, Job, Work, now_and_then, take_gpu
-from forgetless.learn.train import Progress
+from forgetless.learn.position import Progress
 
 _PATIENCE = timedelta(days=1)  # for a plan: the first process may have pictures to decode
 

@@ -17,8 +17,10 @@ from typing import Any
 from forgetless.errors import ForgetlessError
 from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.running.search import Search, search
-from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Recipe, Task
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.protect.strength.stability_decay import Trial
 
@@ -40,7 +42,7 @@ class Tuning:
     def strength(
         self,
         method: Method,
-        network: Callable[[int], MultiHead],
+        network: Callable[[int], Network],
         tasks: Sequence[Task],
         recipe: Recipe,
         folder: Path,

@@ -12,9 +12,12 @@ from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Found, Job, Tell
 from forgetless.lab.running.search import Search, learn_stream
 from forgetless.learn import methods
-from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Task
-from forgetless.learn.train import Progress, derive, learn, permutation
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.position import Progress
+from forgetless.learn.seeding import derive, permutation
+from forgetless.learn.task import Task
+from forgetless.learn.train import learn
 from forgetless.protect.strength.stability_decay import Trial
 
 AUTO = "auto"  # a strength found for every task by stability decay
@@ -57,7 +60,7 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
 
 def _searched(
     experiment: Experiment,
-    model: MultiHead,
+    model: Network,
     tasks: Sequence[Task],
     method: Method,
     folder: Path,

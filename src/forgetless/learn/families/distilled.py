@@ -1,27 +1,32 @@
-"""What the methods share that keep the old network's answers to the new inputs."""
+"""What the methods share that keep the old network's outputs on the new task's inputs."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Task
+from forgetless.learn.families.state import pack, unpack
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network, OldOutputs
+from forgetless.learn.samples import Batch
+from forgetless.learn.task import Task
+from forgetless.model import batches
 
 
 @dataclass
 class Distilled(Method):
-    """`λ Σ_old KL(softmax(z*/τ) ‖ softmax(z/τ))`: z the old answers now, z* those of the network before the task.
+    """`λ Σ_k D(z_k, z*_k)`: z_k the outputs for old task k now, z*_k those of the network before the present task.
 
-    Both on the new task's inputs, a term for every old task. Tasks with heads of their own have an answer each. Tasks
-    that share a head have the same, which therefore counts as often as there are old tasks; where the head has grown,
-    the old network gives the new classes no probability. Memory: a copy of the network, inside a task.
+    D is the objective's divergence: for classification `KL(softmax(z*/τ) ‖ softmax(z/τ))`. Both outputs are on the new
+    task's inputs. Tasks with heads of their own have a term each. Tasks that share a head have the same outputs, which
+    therefore count as often as there are old tasks; where the head has grown, the old network gives the new classes no
+    probability. Memory: a copy of the network, inside a task.
 
     Attributes:
         strength: λ.
@@ -30,78 +35,65 @@ class Distilled(Method):
 
     strength: float = 1.0
     temperature: float = 2.0
-    _teacher: MultiHead | None = field(default=None, init=False, repr=False)
-    _model: MultiHead | None = field(default=None, init=False, repr=False)
-    _widths: dict[str, int] = field(default_factory=dict, init=False, repr=False)
-    _times: int = field(default=1, init=False, repr=False)
+    _teacher: Network | None = field(default=None, init=False, repr=False)
+    _model: Network | None = field(default=None, init=False, repr=False)
+    _task: Task | None = field(default=None, init=False, repr=False)
+    _old: list[OldOutputs] = field(default_factory=list, init=False, repr=False)
     _features: Tensor | None = field(default=None, init=False, repr=False)
     _hook: RemovableHandle | None = field(default=None, init=False, repr=False)
 
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Copy the network as it is, if it has learned a task, and listen to the backbone."""
-        if not self.strength or model.tasks < 2:
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
+        """Copy the network as it is, if it has learned a task, and register a hook for the backbone's features."""
+        if not self.strength or len(model.tasks) < 2:
             return
         self._teacher = copy.deepcopy(model).eval().requires_grad_(False)
-        self._model = model
-        new = model.head(task.name)
-        self._widths = {key: head.out_features for key, head in _linear(model).items()}  # of the answers to be kept
-        if model.scenario != "domain":
-            self._widths = {
-                key: model.first(task.name) if model.heads[key] is new else width for key, width in self._widths.items()
-            }
-        self._times = 1 if model.scenario == "task" else model.tasks - 1
-        self._hook = model.backbone.register_forward_hook(self._listen)
+        self._model, self._task, self._old = model, task, model.outputs_before(task.name)
+        self._hook = model.backbone.register_forward_hook(self._see)
 
-    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
-        """How far the old answers have moved, from the features of the pass that gave `logits`."""
+    def penalty(self, batch: Batch) -> Tensor | None:
+        """How far the old outputs have moved, from the features of the loop's own pass over the batch."""
         if self._teacher is None:
             return None
         features, self._features = self._features, None
         assert features is not None
         with torch.no_grad():
-            remembered = self._teacher.backbone(inputs)
+            remembered = self._teacher.backbone(batches.inputs(batch))
         return self.strength * self.distance(features, remembered)
 
     def distance(self, features: Tensor, remembered: Tensor) -> Tensor:
-        """How far the answers to a batch are from what they were, over all old tasks.
+        """How far the outputs for a batch are from what they were, summed over all old tasks; a scalar.
 
         Args:
-            features: of the backbone now, `[N, features]`.
-            remembered: of the backbone before the task, `[N, features]`.
+            features: of the backbone now, `[N, …, features]`.
+            remembered: of the backbone before the task, `[N, …, features]`.
         """
         assert self._teacher is not None
         assert self._model is not None
+        assert self._task is not None
         total = features.new_zeros(())
-        for key, width in self._widths.items():
-            if width:
-                now = F.log_softmax(self._model.heads[key](features) / self.temperature, 1)[:, :width]
-                then = F.log_softmax(self._teacher.heads[key](remembered)[:, :width] / self.temperature, 1)
-                total = total + F.kl_div(now, then, reduction="batchmean", log_target=True)
-        return self._times * total
+        for old in self._old:
+            now = self._model.head(old.task)(features)
+            then = self._teacher.head(old.task)(remembered)[..., : old.width]
+            total = total + old.tasks * self._task.objective.divergence(now, then, self.temperature)
+        return total
 
-    def end(self, model: MultiHead, task: Task) -> None:
-        """Let the copy go: the next task takes its own."""
+    def end(self, model: Network, task: Task) -> None:
+        """Drop the copy: the next task makes its own."""
         if self._hook is not None:
             self._hook.remove()
-        self._teacher, self._model, self._features, self._hook = None, None, None, None
-        self._widths = {}
+        self._teacher, self._model, self._task, self._features, self._hook = None, None, None, None, None
+        self._old = []
 
     def state(self) -> dict[str, Tensor]:
         """Inside a task, the copy."""
-        teacher = {} if self._teacher is None else self._teacher.state_dict()
-        return {f"before.{name}": tensor for name, tensor in teacher.items()}
+        return {} if self._teacher is None else pack({"before": self._teacher.state_dict()})
 
-    def load_state(self, model: MultiHead, tensors: dict[str, Tensor]) -> None:
+    def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
         """Take the copy back."""
         if self._teacher is not None:
-            taken = {k.removeprefix("before."): v for k, v in tensors.items() if k.startswith("before.")}
-            self._teacher.load_state_dict(taken)
+            self._teacher.load_state_dict(unpack(tensors).get("before", {}))
 
-    def _listen(self, backbone: object, inputs: object, features: Tensor) -> None:
-        # The first pass of a step is the loop's own; what a memory recalls comes after it.
+    def _see(self, backbone: object, inputs: object, features: Tensor) -> None:
+        # The first pass of a step is the loop's own; replayed samples come after it.
         if self._features is None and torch.is_grad_enabled():
             self._features = features
-
-
-def _linear(model: MultiHead) -> dict[str, torch.nn.Linear]:
-    return {key: head for key, head in model.heads.items() if isinstance(head, torch.nn.Linear)}

@@ -1,7 +1,7 @@
-"""What other codes compute under the name of MAS, for comparison only: never to protect with.
+"""What other codes compute under the name of MAS: for comparison only, not for protection.
 
-They take the modulus of a whole batch's gradient, `|Σ_n g_n|`, where Eq. 2 asks for `Σ_n |g_n|`. What cancels between
-samples is lost: Ω comes out smaller, in another order, and different for every batch size.
+They take the modulus of a whole batch's gradient, `|Σ_n g_n|`, where Eq. 2 asks for `Σ_n |g_n|`. Gradients
+that cancel between samples are lost: Ω is smaller, in another order, and depends on the batch size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from forgetless.model.restored import untouched
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a code departs from Eq. 2.
+    """How a code differs from Eq. 2.
 
     Attributes:
         norm: of the output: squared, as in the paper, or not.
@@ -82,7 +82,7 @@ def emulate(
     Args:
         model: a trained network.
         data: as for `forgetless.mas`; batches are made anew of `batch_size` samples in the order of the data.
-        code: whose recipe to begin with; the options change it.
+        code: whose recipe to start from; the options change it.
         batch_size: samples that share a modulus; Ω depends on it. 1 is exact.
         norm: "squared" or "unsquared".
         reduction: "sum", "mean" over the batch, or "all": mean over batch and outputs.

@@ -8,32 +8,34 @@ from typing import Any
 
 from forgetless.errors import ForgetlessError
 from forgetless.learn.families.composed import Composed
-from forgetless.learn.methods.agem import AGEM
-from forgetless.learn.methods.der import DER
+from forgetless.learn.method import Method
+from forgetless.learn.methods.a_gem import AGEM
+from forgetless.learn.methods.der_plus_plus import DERPlusPlus
 from forgetless.learn.methods.ebll import EBLL
 from forgetless.learn.methods.er import ER
-from forgetless.learn.methods.ewc import EWC, OnlineEWC
+from forgetless.learn.methods.ewc import EWC
 from forgetless.learn.methods.finetune import Finetune
 from forgetless.learn.methods.frozen import Frozen
-from forgetless.learn.methods.imm import IMMMean, IMMMode
+from forgetless.learn.methods.imm_mean import IMMMean
+from forgetless.learn.methods.imm_mode import IMMMode
 from forgetless.learn.methods.joint import Joint
 from forgetless.learn.methods.l2sp import L2SP
 from forgetless.learn.methods.local_mas import LocalMAS
 from forgetless.learn.methods.lwf import LwF
 from forgetless.learn.methods.mas import MAS
-from forgetless.learn.methods.per_batch import PerBatchMAS
-from forgetless.learn.methods.remeasured import RemeasuredMAS
+from forgetless.learn.methods.mas_per_batch import MASPerBatch
+from forgetless.learn.methods.mas_remeasured import MASRemeasured
+from forgetless.learn.methods.online_ewc import OnlineEWC
 from forgetless.learn.methods.rwalk import RWalk
 from forgetless.learn.methods.si import SI
-from forgetless.learn.task import Method
 from forgetless.model.parameters import listing
 
 _KINDS: tuple[type[Method], ...] = (
     *(Finetune, Frozen),
-    *(MAS, RemeasuredMAS, LocalMAS, PerBatchMAS, L2SP, EWC, OnlineEWC, SI, RWalk),  # hold weights
-    *(LwF, EBLL),  # keep answers
+    *(MAS, MASRemeasured, LocalMAS, MASPerBatch, L2SP, EWC, OnlineEWC, SI, RWalk),  # anchor weights
+    *(LwF, EBLL),  # keep outputs
     *(IMMMean, IMMMode),  # merge weights
-    *(ER, DER, AGEM, Joint),  # keep samples
+    *(ER, DERPlusPlus, AGEM, Joint),  # keep samples
 )
 METHODS = {kind.name: kind for kind in _KINDS}
 
@@ -64,7 +66,7 @@ def create(name: str, strength: float | None = None, **settings: Any) -> Method:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
     if not (math.isfinite(strength) and strength >= 0):
         raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
-    method.strength = strength  # type: ignore[misc]  # a field of every method that takes one
+    method.set_strength(strength)
     return method
 
 

@@ -1,4 +1,4 @@
-"""Frozen backbone: train heads only. It forgets nothing, and sees each task through what it knew before."""
+"""Frozen backbone: train heads only. Nothing is forgotten, and later tasks can use earlier features only."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from typing import ClassVar
 
 from torch.optim import Optimizer
 
-from forgetless.learn.heads import MultiHead
-from forgetless.learn.task import Method, Task
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.task import Task
 
 
 class Frozen(Method):
-    """The backbone stays as it is once it knows something; each task trains its own head.
+    """The backbone stays as it is once it is trained; each task trains its own head.
 
-    A pretrained backbone is frozen from the start, one from scratch after the first task. Freezing is whole: no gradient,
-    no weight decay, batch-norm statistics and dropout as in eval mode, so R[i][j] = R[j][j] exactly.
+    A pretrained backbone is frozen from the start, one from scratch after the first task. A frozen backbone has no
+    gradient and no weight decay, and its batch-norm statistics and dropout are as in eval mode, so R[i][j] = R[j][j]
+    exactly.
     """
 
     name: ClassVar[str] = "frozen"
 
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Freeze the backbone if it knows something."""
-        if model.knows_something:
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
+        """Freeze the backbone if it is trained."""
+        if model.is_trained:
             model.freeze()
 
-    def end(self, model: MultiHead, task: Task) -> None:
-        """Let the backbone go."""
+    def end(self, model: Network, task: Task) -> None:
+        """Unfreeze the backbone."""
         model.freeze(False)

@@ -1,4 +1,4 @@
-"""Local MAS: every layer measured on its own, by Hebb's rule: what fires together matters together.
+"""Local MAS: every layer is measured on its own, by Hebb's rule: units that are active together matter together.
 
 Aljundi, Babiloni, Elhoseiny, Rohrbach, Tuytelaars, "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018,
 arXiv 1711.09601, section 4.3.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forgetless.learn.families.anchored import Anchored
-from forgetless.learn.heads import MultiHead
+from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.estimators.local_mas import local_mas
 from forgetless.measure.importance import Importance
@@ -18,12 +18,13 @@ from forgetless.measure.importance import Importance
 
 @dataclass
 class LocalMAS(Anchored):
-    """`Ω = 1/N Σ_n |∂‖F_l(y_ln)‖²/∂θ_l|`, y_l the input of layer l held fixed: `2 · 1/N Σ_n y_i y_j` after a ReLU.
+    """`Ω = 1/N Σ_n |∂‖F_l(y_ln)‖²/∂θ_l|`, y_l the input of layer l held constant: `2 · 1/N Σ_n y_i y_j` after a ReLU.
 
-    Measured on the task's training inputs without their labels, and summed over tasks. No backward pass through the
-    network.
+    Measured on the task's training inputs without their targets, and summed over tasks. There is no backward pass
+    through the network.
 
-    What differs from the paper: nothing that it tells; how it treats layers without a ReLU, and biases, it does not.
+    Differences from the paper: none where it is explicit; it does not say how layers without a ReLU, and biases, are
+    measured.
 
     Attributes:
         strength: λ; the paper's 1. Ω is not on the scale of the global one.
@@ -32,11 +33,11 @@ class LocalMAS(Anchored):
     name: ClassVar[str] = "local-mas"
     strength: float = 1.0
 
-    def measure(self, model: MultiHead, task: Task) -> Importance:
+    def measure(self, model: Network, task: Task) -> Importance:
         """The local Ω on the task's training inputs."""
         return local_mas(
             model,
-            task.train[0],
+            task.inputs(),
             forward=lambda network, inputs: network(inputs, task.name),
             exclude=model.unshared,
             progress=False,

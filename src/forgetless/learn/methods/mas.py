@@ -1,4 +1,4 @@
-"""Memory Aware Synapses: hold every weight as firmly as it matters to what the network computes.
+"""Memory Aware Synapses: protect every weight by how much it matters to what the network computes.
 
 Aljundi, Babiloni, Elhoseiny, Rohrbach, Tuytelaars, "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018,
 arXiv 1711.09601.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forgetless.learn.families.anchored import Anchored
-from forgetless.learn.heads import MultiHead
+from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
@@ -20,11 +20,11 @@ from forgetless.measure.importance import Importance
 class MAS(Anchored):
     """Ω is how sensitive the output is: `Ω = 1/N Σ_n |∂‖F(x_n)‖²/∂θ|` (Eq. 2), `λ Σ Ω (θ − θ*)²` (Eq. 3).
 
-    Measured on the task's training inputs without their labels, through the task's own head, and summed over tasks
+    Measured on the task's training inputs without their targets, through the task's own head, and summed over tasks
     (the paper's protocol "accumulate").
 
-    What differs from the authors' code: the modulus is taken per sample whatever the batch size, as Eq. 2 says, and the
-    penalty acts as a pull after the step.
+    Differences from the authors' code: the modulus is taken per sample whatever the batch size, as Eq. 2 says, and the
+    penalty acts as a proximal step.
 
     Attributes:
         strength: λ; the paper's 1 in all its object recognition experiments, where it was not tuned.
@@ -33,11 +33,11 @@ class MAS(Anchored):
     name: ClassVar[str] = "mas"
     strength: float = 1.0
 
-    def measure(self, model: MultiHead, task: Task) -> Importance:
+    def measure(self, model: Network, task: Task) -> Importance:
         """Eq. 2 on the task's training inputs."""
         return mas(
             model,
-            task.train[0],
+            task.inputs(),
             forward=lambda network, inputs: network(inputs, task.name),
             exclude=model.unshared,
             progress=False,

@@ -1,4 +1,4 @@
-"""Synaptic Intelligence: a weight matters as much as its way through training lowered the loss.
+"""Synaptic Intelligence: a weight matters as much as its path through training lowered the loss.
 
 Zenke, Poole, Ganguli, "Continual Learning Through Synaptic Intelligence", ICML 2017, arXiv 1703.04200.
 """
@@ -21,17 +21,17 @@ from forgetless.model.parameters import fingerprints, trainable, unwrapped
 
 
 class PathIntegral:
-    """The path integral of training: how much of the loss's descent each parameter's way accounts for.
+    """The path integral of training: how much of the decrease of the loss each parameter's path accounts for.
 
-        ω = −Σ_steps g · Δθ,  Ω = max(ω, 0) / ((θ_end − θ_start)² + ξ)
+        ω = −Σ_steps g · Δθ,  Ω = max(ω, 0) / ((θ_end − θ_start)² + ξ)         all in the parameter's shape
 
-    g is the gradient of the loss as the last backward pass before the step left it: whole where several passes
-    accumulate, and not clipped. Δθ is all that moves a parameter between this step and the next, the pull of an
-    attached `Anchor` included, in whatever order the two were attached. With an anchor attached g is the gradient of
-    the task's loss alone, as in the paper; `anchor.penalty()` in the loss would be part of it.
+    g is the gradient of the loss as the last backward pass before the step left it: the sum where several passes
+    accumulate, and not clipped. Δθ is everything that moves a parameter between this step and the next, with the pull
+    of an attached `Anchor`, in whatever order the two were attached. With an anchor attached g is the gradient of the
+    task's loss alone, as in the paper; `anchor.penalty()` in the loss would be part of it.
 
-    Nothing is measured afterwards: Ω is a by-product of training, of the learning rate and the order of batches too. It
-    cannot be had of a network trained elsewhere; `forgetless.mas` can.
+    Nothing is measured afterwards: Ω is a by-product of training and depends on the learning rate and on the order of
+    batches. It cannot be measured for a network that was trained elsewhere; `forgetless.mas` can.
 
         path = forgetless.PathIntegral(model).attach(optimizer)
         train(model, optimizer)
@@ -41,8 +41,8 @@ class PathIntegral:
         model: the network that will be trained.
         damping: ξ, which bounds Ω where a weight hardly moved; 0.1 as in the code of Hsu et al. 2018.
         gradient: "loss" as above, at the price of a copy of the gradient in each backward pass; "step" takes the
-            gradient as the optimizer is given it: clipped, freed of a `GradScaler`'s factor, averaged over ranks. Take
-            "step" with a `GradScaler`, with `DistributedDataParallel` and with FSDP.
+            gradient that the optimizer used: clipped, without a `GradScaler`'s factor, averaged over ranks, changed by
+            other hooks of the optimizer. Take "step" with a `GradScaler`, `DistributedDataParallel` and FSDP.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
 
     Raises:
@@ -64,7 +64,8 @@ class PathIntegral:
             raise ForgetlessError(f'gradient must be "loss" or "step", not {gradient!r}.')
         if gradient == "loss" and type(model).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
             raise ForgetlessError(
-                f'{type(model).__name__} averages gradients after the backward pass; use Path(model, gradient="step").'
+                f"{type(model).__name__} averages gradients after the backward pass; "
+                'use PathIntegral(model, gradient="step").'
             )
         self.damping = damping
         self._of_loss = gradient == "loss"
@@ -90,8 +91,10 @@ class PathIntegral:
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if held.isdisjoint(id(parameter) for parameter in self._parameters.values()):
             raise ForgetlessError(f"this {type(optimizer).__name__} holds none of the parameters of the path.")
-        self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._step()))
-        if self._of_loss:
+        self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._before_step()))
+        if not self._of_loss:
+            self._handles.append(optimizer.register_step_post_hook(lambda *_: self._after_step()))
+        else:
             for name, parameter in self._parameters.items():
                 hook = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                     lambda p, name=name: self._ways[name].see(p)
@@ -105,18 +108,24 @@ class PathIntegral:
             handle.remove()
         self._handles.clear()
 
+    def so_far(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Parameter → ω of the path up to now and `θ − θ_start`, in float32 or wider; the path goes on."""
+        found = {}
+        for name, parameter in self._parameters.items():
+            way = self._ways[name]
+            way.settle(parameter)
+            found[name] = way.work, (parameter.detach() - way.start).to(way.work.dtype)
+        return found
+
     def importance(self) -> Importance:
-        """Ω of the way up to now, count 1; the path goes on.
+        """Ω of the path up to now, count 1; the path goes on.
 
         Raises:
             ForgetlessError: the path, the gradients on it or the weights are NaN or Inf (named parameter).
         """
         sums = {}
-        for name, parameter in self._parameters.items():
-            way = self._ways[name]
-            way.settle(parameter)
-            moved = (parameter.detach() - way.start).to(way.work.dtype)
-            sums[name] = way.work.clamp(min=0) / (moved.square() + self.damping)
+        for name, (work, moved) in self.so_far().items():
+            sums[name] = work.clamp(min=0) / (moved.square() + self.damping)
             if not bool(torch.isfinite(sums[name]).all()):
                 raise ForgetlessError(f"the path of {name!r} holds NaN or Inf: training has diverged there.")
         return Importance(sums, 1, "path-integral", fingerprints(self._parameters))
@@ -143,19 +152,20 @@ class PathIntegral:
             way.work.copy_(tensors[f"work.{name}"])
             way.start.copy_(tensors[f"start.{name}"])
 
-    def _step(self) -> None:
-        """Before a step: what moved since the last one belongs to the last one's gradients."""
+    def _before_step(self) -> None:
+        """What moved since the last step belongs to the last step's gradients."""
         for name, parameter in self._parameters.items():
-            if self._of_loss:
-                self._ways[name].go(parameter)
-            else:
-                self._ways[name].see(parameter)
-                self._ways[name].go(parameter)
+            self._ways[name].go(parameter, self._of_loss)
+
+    def _after_step(self) -> None:
+        """The gradients are now as the optimizer used them."""
+        for name, parameter in self._parameters.items():
+            self._ways[name].used(parameter)
 
 
 @dataclass
 class _Way:
-    """The way of one parameter.
+    """The path of one parameter.
 
     Attributes:
         work: ω so far, without the step that is under way.
@@ -188,16 +198,25 @@ class _Way:
 
     @torch.no_grad()
     def see(self, parameter: Tensor) -> None:
-        """A backward pass has left a gradient: the last step is over, and this is what the next one is about."""
+        """A backward pass has left a gradient: the last step is over, and the next one has this gradient."""
         self.settle(parameter)
         self.moving = False
         self.seen = parameter.grad is not None
-        if parameter.grad is not None:
-            self.gradient.copy_(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
+        self._take(parameter)
 
     @torch.no_grad()
-    def go(self, parameter: Tensor) -> None:
-        """A step begins, with the gradient that was seen since the last one, or with none."""
+    def go(self, parameter: Tensor, of_loss: bool) -> None:
+        """A step begins, with the gradient that was seen since the last one, or with none so far."""
         if not self.seen:
             self.settle(parameter)
-        self.moving, self.seen = self.seen, False
+        self.moving, self.seen = self.seen and of_loss, False
+
+    @torch.no_grad()
+    def used(self, parameter: Tensor) -> None:
+        """A step was taken with the gradient that the parameter has now; what moves it next is part of the step."""
+        self.moving = parameter.grad is not None
+        self._take(parameter)
+
+    def _take(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self.gradient.copy_(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts.images import load, stratified, with_tests
-from forgetless.learn.task import Task
+from forgetless.learn.classification import classes_of, classification
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -87,23 +87,23 @@ def refusal(folder: Path, **options: Any) -> str:
 
 def test_a_tree_is_read(tmp_path: Path) -> None:
     task = load(tree(tmp_path / "paints"), size=8)
-    assert (task.name, task.classes) == ("paints", ("blue", "green", "red"))
+    assert (task.name, classes_of(task)) == ("paints", ("blue", "green", "red"))
     (inputs, labels), (tests, _) = task.train, task.test
     assert (inputs.dtype, inputs.shape, tests.shape) == (torch.uint8, (9, 3, 8, 8), (6, 3, 8, 8))
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert colors(inputs) == [COLOURS[task.classes[label]] for label in labels]
+    assert colors(inputs) == [COLOURS[classes_of(task)[label]] for label in labels]
 
 
 def test_parquet_is_read(tmp_path: Path) -> None:
     task = load(tables(tmp_path / "paints"), size=8)
-    assert (task.name, task.classes) == ("paints", ("blue", "green", "red"))
+    assert (task.name, classes_of(task)) == ("paints", ("blue", "green", "red"))
     assert task.train[1].tolist() == [0, 1, 2]
     assert colors(task.test[0]) == list(COLOURS.values())
 
 
 def test_parquet_with_other_columns_paths_and_without_names(tmp_path: Path) -> None:
     tables(tmp_path / "plain", names=None)
-    assert load(tmp_path / "plain", size=8).classes == ("0", "1", "2")
+    assert classes_of(load(tmp_path / "plain", size=8)) == ("0", "1", "2")
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "p.png").write_bytes(picture("green"))
     tables(tmp_path / "beside", bytes=None, path="p.png")
@@ -154,7 +154,7 @@ def test_a_limit_keeps_every_class_of_train_and_all_of_test(tmp_path: Path) -> N
     folder = tree(tmp_path / "paints", train=6)
     task = load(folder, size=8, limit=6)
     assert task.train[1].tolist() == [0, 0, 1, 1, 2, 2]
-    assert colors(task.train[0]) == [COLOURS[task.classes[label]] for label in task.train[1]]
+    assert colors(task.train[0]) == [COLOURS[classes_of(task)[label]] for label in task.train[1]]
     assert len(task.test[1]) == 6
     assert len(load(folder, size=8, limit=99).train[1]) == 18
 
@@ -263,7 +263,7 @@ def test_sizes_and_limits_must_be_positive(tmp_path: Path, options: dict[str, in
 @pytest.mark.parametrize(("name", "classes", "test"), [("letters", 26, 722), ("digits", 10, 206)])
 def test_real_picture_sets(name: str, classes: int, test: int) -> None:
     task = load(SHARED / name, size=32, limit=100)
-    assert (len(task.classes), len(task.test[1])) == (classes, test)
+    assert (len(classes_of(task)), len(task.test[1])) == (classes, test)
     assert task.train[0].shape == (100, 3, 32, 32)
     assert len(task.train[1].unique()) == classes
     assert float(task.train[0].float().std()) > 20
@@ -271,7 +271,7 @@ def test_real_picture_sets(name: str, classes: int, test: int) -> None:
 
 def test_at_most_so_many_test_pictures_and_the_same_ones_every_time() -> None:
     labels = torch.tensor([0] * 20 + [1] * 10)
-    task = Task("a", ("x", "y"), (labels, labels), (torch.arange(30), labels))
+    task = classification("a", ("x", "y"), (labels, labels), (torch.arange(30), labels))
     fewer, again = (with_tests(task, 6) for _ in range(2))
     assert fewer.test[1].tolist() == [0] * 4 + [1] * 2
     assert torch.equal(fewer.test[0], again.test[0])

@@ -14,6 +14,7 @@ from forgetless.lab.experiments import split_cifar100, split_tiny_imagenet
 from forgetless.lab.experiments.parts.splitting import split
 from forgetless.lab.running.experiment import Suite
 from forgetless.lab.running.run import run_all
+from forgetless.learn.classification import classes_of
 from layouts import picture
 
 
@@ -32,7 +33,7 @@ def test_cifar100_in_five_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shrink(monkeypatch, "cifar100", 100)
     found = one_of(split_cifar100.SplitCIFAR100(data=tmp_path, epochs=1, depth=10, cache=tmp_path / "cache").build())
     assert [task.name for task in found.tasks][::4] == ["classes 1 to 20", "classes 81 to 100"]
-    assert found.tasks[1].classes[0] == "kind 20"
+    assert classes_of(found.tasks[1])[0] == "kind 20"
     assert found.tasks[1].train[0].shape == (40, 3, 32, 32)
     assert found.tasks[1].test[0][0].unique().tolist() == [20]  # the first picture of class 20, labeled 0
     assert found.tasks[1].test[1].tolist() == [*range(20)]
@@ -61,14 +62,14 @@ def test_tiny_imagenet_is_split_in_an_order_of_its_own(tmp_path: Path, monkeypat
     again = one_of(
         split_tiny_imagenet.SplitTinyImageNet(data=tmp_path, tasks=2, epochs=1, cache=tmp_path / "cache").build()
     )
-    classes = [name for task in found.tasks for name in task.classes]
-    assert classes == [name for task in again.tasks for name in task.classes]
+    classes = [name for task in found.tasks for name in classes_of(task)]
+    assert classes == [name for task in again.tasks for name in classes_of(task)]
     assert len(set(classes)) == 40
     assert classes != sorted(classes)
     assert classes != sorted(classes, reverse=True)
     for task in found.tasks:  # a picture's shade tells its class
         shades = (task.test[0][:, 0, 0, 0].int() + 5) // 10 % 26
-        kinds = [int(task.classes[label][1:]) for label in task.test[1].tolist()]
+        kinds = [int(classes_of(task)[label][1:]) for label in task.test[1].tolist()]
         assert len(kinds) == 20
         assert all(abs(int(shade) - kind) <= 1 for shade, kind in zip(shades, kinds, strict=True) if kind < 25)
 

@@ -16,6 +16,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts.settings import setting
+from forgetless.learn.classification import classes_of
 from forgetless.learn.heads import MultiHead
 
 SIZE = 28
@@ -73,10 +74,11 @@ def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:
                 train, test = (_read(place, part) for part in _FILES)
                 return train, test, tuple(str(label) for label in range(10))
     found = images.load(folder, size=SIZE)
-    if len(found.classes) != 10:
-        raise ForgetlessError(f"{folder} has {len(found.classes)} classes; this needs ten.")
+    classes = classes_of(found)
+    if len(classes) != 10:
+        raise ForgetlessError(f"{folder} has {len(classes)} classes; this needs ten.")
     train, test = ((inputs[:, 0].flatten(1), labels) for inputs, labels in (found.train, found.test))
-    return train, test, found.classes
+    return train, test, classes
 
 
 def _read(folder: Path, part: str) -> Part:

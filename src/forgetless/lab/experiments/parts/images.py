@@ -14,6 +14,7 @@ from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.datasets.reading.pictures import stratified as stratified
 from forgetless.lab.experiments.parts.settings import setting
 from forgetless.lab.networks.pretrained import NETWORKS
+from forgetless.learn.classification import classification
 from forgetless.learn.task import Task
 
 
@@ -119,7 +120,7 @@ def task(
     if limit is not None and limit < len(train.labels):
         train = train.only(stratified(train.labels, limit, seed))
     first, second = decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad, background=background)
-    return Task(name, train.classes, first, second)
+    return classification(name, train.classes, first, second)
 
 
 def with_tests(task: Task, most: int) -> Task:

@@ -6,15 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch.utils.data import ConcatDataset, TensorDataset
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts.settings import setting
 from forgetless.learn import methods
-from forgetless.learn.heads import MultiHead
+from forgetless.learn.method import Method
 from forgetless.learn.methods.local_mas import LocalMAS
 from forgetless.learn.methods.mas import MAS
-from forgetless.learn.task import Method, Task
+from forgetless.learn.network import Network
+from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
 
 SOURCES = ("train", "test", "both")
@@ -27,9 +28,10 @@ def omega_setting() -> Any:
 
 def elsewhere(task: Task, source: str) -> Task:
     """The task with the inputs of `source` in the place of its training inputs; for measuring, not for learning."""
-    parts = {"train": (task.train,), "test": (task.test,), "both": (task.train, task.test)}[source]
-    inputs, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return dataclasses.replace(task, train=(inputs, labels))
+    both: ConcatDataset[Any] = ConcatDataset(
+        [TensorDataset(*task.train), TensorDataset(*task.test)]
+    )  # read by number: nothing is copied
+    return dataclasses.replace(task, train={"train": task.train, "test": task.test, "both": both}[source])
 
 
 @dataclass
@@ -42,7 +44,7 @@ class MASOn(MAS):
 
     source: str = "train"
 
-    def measure(self, model: MultiHead, task: Task) -> Importance:
+    def measure(self, model: Network, task: Task) -> Importance:
         """Eq. 2 on those inputs."""
         return super().measure(model, elsewhere(task, self.source))
 
@@ -57,7 +59,7 @@ class LocalMASOn(LocalMAS):
 
     source: str = "train"
 
-    def measure(self, model: MultiHead, task: Task) -> Importance:
+    def measure(self, model: Network, task: Task) -> Importance:
         """The local Ω on those inputs."""
         return super().measure(model, elsewhere(task, self.source))
 

@@ -14,8 +14,8 @@ from forgetless.lab.datasets.reading.folder import read
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts.settings import setting
+from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
-from forgetless.learn.train import derive, permutation
 
 
 def data_setting(title: str) -> Any:

@@ -1,4 +1,4 @@
-"""Averaged Gradient Episodic Memory: never step where the loss on old samples would rise.
+"""Averaged Gradient Episodic Memory: take no step along which the loss on old samples would rise.
 
 Chaudhry, Ranzato, Rohrbach, Elhoseiny, "Efficient Lifelong Learning with A-GEM", ICLR 2019, arXiv 1812.00420.
 """
@@ -15,19 +15,21 @@ from torch.utils.hooks import RemovableHandle
 
 from forgetless.learn.families.memory import mean_loss, recall
 from forgetless.learn.families.replaying import Replaying
-from forgetless.learn.heads import MultiHead
+from forgetless.learn.network import Network
+from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
+from forgetless.model import batches
 
 
 @dataclass
 class AGEM(Replaying):
     """`g ← g − (gᵀr / rᵀr) r` where `gᵀr < 0`: g the step's gradient, r that of the loss on a batch from memory.
 
-    Over all parameters together, r on as many samples as the step. Needs old samples and their labels. Memory: `memory`
-    samples. What an optimizer with momentum does with g is not bound to lower the old loss, here as in the paper.
+    Over all parameters together, r on as many samples as the step. Needs old samples and their targets. Memory:
+    `memory` samples. An optimizer with momentum may still raise the old loss, here as in the paper.
 
-    What differs from the paper: the memory is filled when a task ends, with equal random shares (see `er`); where the
-    recipe clips, g is clipped before.
+    Differences from the paper: the memory is filled when a task ends, with equal random shares (see `er`); where the
+    recipe clips gradients, g is clipped before.
 
     Attributes:
         memory: the most samples kept, of all tasks together.
@@ -37,8 +39,8 @@ class AGEM(Replaying):
     _batch: int = field(default=0, init=False, repr=False)
     _hook: RemovableHandle | None = field(default=None, init=False, repr=False)
 
-    def begin(self, model: MultiHead, task: Task, optimizer: Optimizer) -> None:
-        """Look at every step's gradient before it is taken."""
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
+        """Project every step's gradient before the step is taken."""
 
         def project(*_: object) -> None:
             if len(self._memory):
@@ -49,12 +51,12 @@ class AGEM(Replaying):
 
         self._hook = optimizer.register_step_pre_hook(project)
 
-    def penalty(self, inputs: Tensor, labels: Tensor, logits: Tensor) -> Tensor | None:
+    def penalty(self, batch: Batch) -> Tensor | None:
         """Nothing; only the size of the batch is noted."""
-        self._batch = len(labels)
+        self._batch = batches.size(batch)
         return None
 
-    def end(self, model: MultiHead, task: Task) -> None:
+    def end(self, model: Network, task: Task) -> None:
         """Keep samples of the task."""
         if self._hook is not None:
             self._hook.remove()
@@ -64,7 +66,12 @@ class AGEM(Replaying):
 
 @torch.no_grad()
 def away_from(weights: list[torch.nn.Parameter], reference: tuple[Tensor | None, ...]) -> None:
-    """Take from the gradients of `weights` what goes against `reference`; in place, all of them as one vector."""
+    """Take from the gradients of `weights` the part that goes against `reference`; in place, as one vector.
+
+    Args:
+        weights: parameters with gradients.
+        reference: a gradient for each, or None for one that has no part in it.
+    """
     known = [(w.grad, r) for w, r in zip(weights, reference, strict=True) if w.grad is not None and r is not None]
     dot = sum((torch.sum(g * r) for g, r in known), start=torch.zeros(()))
     if not dot < 0:

@@ -12,17 +12,18 @@ import torch
 
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.emulation import emulate
-from forgetless.learn.heads import MultiHead
+from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
+from forgetless.model import batches
 
 
 @dataclass
-class PerBatchMAS(Anchored):
-    """`Ω = |∂ Σ_{n in batch} ‖F(x_n)‖² / ∂θ|`, summed over batches: less than Eq. 2's, and another at every batch size.
+class MASPerBatch(Anchored):
+    """`Ω = |∂ Σ_{n in batch} ‖F(x_n)‖² / ∂θ|`, summed over batches: less than Eq. 2's, and dependent on the batch size.
 
-    What differs from those codes: Ω of several tasks is summed, whatever they do. The penalty acts on the
-    gradient, as theirs, and may diverge as theirs.
+    Differences from those codes: Ω of several tasks is summed in every case. The penalty acts on the gradient, as
+    theirs, and may diverge as theirs.
 
     Attributes:
         strength: λ, as in the code that is emulated.
@@ -36,12 +37,12 @@ class PerBatchMAS(Anchored):
     code: Literal["authors", "avalanche", "facil", "hsu"] = "authors"
     batch: int = 200
 
-    def measure(self, model: MultiHead, task: Task) -> Importance:
+    def measure(self, model: Network, task: Task) -> Importance:
         """Ω on the task's training inputs, in batches drawn at random."""
-        inputs = task.train[0]
+        order = torch.randperm(len(task.samples))
         return emulate(
             model,
-            inputs[torch.randperm(len(inputs))],
+            (batches.inputs(task.samples.take(chosen)) for chosen in torch.split(order, self.batch)),
             self.code,
             batch_size=self.batch,
             forward=lambda network, inputs: network(inputs, task.name),

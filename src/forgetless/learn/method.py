@@ -1,0 +1,72 @@
+"""`Method`: what a way to learn a stream of tasks defines, and when the loop calls it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from forgetless.learn.network import Network
+from forgetless.learn.samples import Batch
+from forgetless.learn.task import Task
+
+
+@dataclass
+class Method:
+    """A way to learn a stream. The loop calls it at fixed points, and the method keeps what it needs.
+
+    This class adds nothing, which is fine-tuning; a method overrides what it needs. Its public fields are its settings:
+    together with its name they identify it in a checkpoint. Random numbers come from torch's global generator, which is
+    seeded before each call of `begin` and `end` and before each step.
+
+    Attributes:
+        name: what it is called in the registry and in every table.
+        strength: λ, constant over a task; None for a method that takes none.
+    """
+
+    name: ClassVar[str]
+    strength: float | None = field(default=None, init=False)
+
+    def settings(self) -> dict[str, str | int | float | bool | None]:
+        """Its public fields, which define it together with its name."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
+
+    def set_strength(self, strength: float) -> None:
+        """Give it another λ, which acts from the next task on."""
+        self.strength = strength
+
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
+        """Called before a task's first step and before the warm start of its head.
+
+        Args:
+            model: the network, with room for the task.
+            task: the task.
+            optimizer: the task's new optimizer over all parameters.
+        """
+        return
+
+    def penalty(self, batch: Batch) -> Tensor | None:
+        """A scalar to be added to the loss of `batch`, after the network's pass over it; None for nothing."""
+        return None
+
+    def end(self, model: Network, task: Task) -> None:
+        """Called after the last step of a task: measure, consolidate, detach."""
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, between any two steps and between tasks, by name."""
+        return {}
+
+    def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
+        """Take back what `state` gave. Inside a task, `begin` was called just before, on the current weights.
+
+        Args:
+            model: the network.
+            tensors: what `state` gave, on the CPU.
+            tasks: the tasks so far, with the one that is being learned.
+        """
+        return
