@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments import eight_tasks
-from forgetless.lab.results.sealed import write_sealed
 from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.position import Progress
 from forgetless.learn.task import Task
@@ -70,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> None:
     found = {name: kept(experiment, name) for name in METHODS}
     tasks = [task.name for task in experiment.tasks]
     held = {"tasks": tasks, "network": network(experiment), "bytes": {**found, "joint": samples(experiment)}}
-    write_sealed(options.out, held)
+    files.write_sealed(options.out, held)
 
 
 if __name__ == "__main__":

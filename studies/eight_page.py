@@ -21,7 +21,6 @@ from forgetless.lab.experiments.parts import pairs
 from forgetless.lab.published.mas_2018 import EIGHT_TASKS, TITLES
 from forgetless.lab.report import markdown
 from forgetless.lab.results import MethodSummary, percent, summarize
-from forgetless.lab.results.sealed import read_sealed
 from studies import blocks, eight_figures, eight_sections, figures
 from studies.eight_runs import MAIN, Found, collect, other_orders, plain, strengths
 
@@ -313,7 +312,7 @@ def write(root: Path, docs: Path, readme: Path) -> list[Path]:
     """
     found = collect(root / "eight-tasks")
     memory_path, study_path = root / "memory" / "eight-tasks.json", root / "plasticity" / "eight-tasks.json"
-    memory = read_sealed(memory_path) if memory_path.is_file() else None
+    memory = files.read_sealed(memory_path) if memory_path.is_file() else None
     study = results.read(study_path) if study_path.is_file() else None
     text = page(found, memory, study)
     figures.pyplot_module()

@@ -26,7 +26,6 @@ from forgetless import Anchor, DriftBudget, Importance, KeepAgreement, files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
-from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.running.search import search_split
 from forgetless.learn.classification import classes_of
 from forgetless.learn.evaluation import evaluate
@@ -333,8 +332,8 @@ def main(words: Sequence[str] | None = None) -> None:
     pairs = PAIRS if options.pair is None else [PAIRS[number - 1] for number in options.pair]
     if options.data is not None:
         run(options.data, options.runs, options.seed, pairs)
-        write_sealed(options.out, collect(options.runs))
-    drawn(read_sealed(options.out)["points"], options.page)
+        files.write_sealed(options.out, collect(options.runs))
+    drawn(files.read_sealed(options.out)["points"], options.page)
 
 
 def drawn(points: figures.Points, page: Path) -> None:

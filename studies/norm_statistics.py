@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from forgetless import Anchor
+from forgetless import Anchor, files
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.networks.pretrained import pretrained
-from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.learn.evaluation import evaluate
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.recipe import Recipe
@@ -119,7 +118,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
     parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the table")
     options = parser.parse_args(words)
-    found: dict[str, list[dict[str, Any]]] = read_sealed(options.out) if options.out.exists() else {}
+    found: dict[str, list[dict[str, Any]]] = files.read_sealed(options.out) if options.out.exists() else {}
     for seed in SEEDS if options.data is not None else ():
         for old, new in PAIRS:
             done = found.setdefault(f"{old} → {new}", [])
@@ -127,7 +126,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 loaded = (images.load(options.data / name, size=SIZE, limit=LIMIT) for name in (old, new))
                 tasks = [images.with_tests(task, TESTED) for task in loaded]
                 done.append(study(tasks[0], tasks[1], lambda: pretrained("efficientnet-lite0"), seed))
-                write_sealed(options.out, found)
+                files.write_sealed(options.out, found)
                 print(f"{old} → {new}, seed {seed}: {done[-1]['runs']}")
     blocks.inserted(options.page, "norm statistics", table(found))
 

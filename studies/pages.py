@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.lab.results.sealed import read_sealed
 from studies import blocks, eight_page, frontier, norm_statistics, reproduction, results_page, scale
 
 
@@ -29,9 +29,9 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     reproduction.write(root, docs, readme)
     eight_page.write(root, docs, readme)
     strength = docs / "strength.md"
-    frontier.drawn(read_sealed(root / "frontier" / "three-pairs.json")["points"], strength)
-    blocks.inserted(strength, "scale", scale.table(read_sealed(root / "scale" / "digits.json")))
-    found = read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
+    frontier.drawn(files.read_sealed(root / "frontier" / "three-pairs.json")["points"], strength)
+    blocks.inserted(strength, "scale", scale.table(files.read_sealed(root / "scale" / "digits.json")))
+    found = files.read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
 
 

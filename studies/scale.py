@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forgetless import Anchor, Importance
-from forgetless.lab.results.sealed import read_sealed, write_sealed
+from forgetless import Anchor, Importance, files
 from forgetless.learn.seeding import derive, permutation
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.normalized import mean_squared_norm
@@ -194,8 +193,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the table")
     options = parser.parse_args(words)
     if options.run:
-        write_sealed(options.out, run())
-    blocks.inserted(options.page, "scale", table(read_sealed(options.out)))
+        files.write_sealed(options.out, run())
+    blocks.inserted(options.page, "scale", table(files.read_sealed(options.out)))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from PIL import Image
 
 from cli.conftest import Command
 from forgetless.cli.parts.progress import Lines
+from forgetless.files import write_sealed
 from forgetless.lab import experiments, results
 from forgetless.lab.experiments.parts.settings import Settings
-from forgetless.lab.results.sealed import write_sealed
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
 from forgetless.learn.position import Progress

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
+from forgetless.files import write_sealed
 from forgetless.lab import results
 from forgetless.lab.published.mas_2018 import EIGHT_TASKS, MEASURED_ON, PAIRS, TWO_TASKS
 from forgetless.lab.results import summarize
-from forgetless.lab.results.sealed import write_sealed
 from studies.eight_page import beside_mas, claims, comparison, main, page, write
 from studies.eight_runs import collect, strengths
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from forgetless.files import read_sealed
 from forgetless.lab import results
-from forgetless.lab.results.sealed import layout, read_sealed
 from studies import pages
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from forgetless.errors import ForgetlessError
+from forgetless.files import read_sealed, write_sealed
 from forgetless.lab.published.de_lange_2021 import STARTS
-from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
 from forgetless.lab.running.search import Search

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.results.content import check
-from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.results.summary import MEANING, Estimate, MethodSummary, Summary, percent, summarize
 
 __all__ = ["MEANING", "Estimate", "MethodSummary", "Summary", "check", "percent", "read", "summarize", "write"]
@@ -22,7 +22,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     path = path / "results.json" if path.is_dir() else path
-    content = read_sealed(path)
+    content = files.read_sealed(path)
     try:
         check(content)
     except ForgetlessError as error:
@@ -37,4 +37,4 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
         ForgetlessError: the content is not the results of an experiment.
     """
     check(content)
-    write_sealed(path, content)
+    files.write_sealed(path, content)

@@ -21,7 +21,6 @@ from typing import Any
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import report, results
-from forgetless.lab.results.sealed import layout
 from forgetless.lab.running.lock import NAME as LOCK
 
 _ABSENT = "absent"
@@ -80,7 +79,7 @@ class RunDirectory:
         """
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            files.write_text(self.path / "config.json", layout(self.config) + "\n")
+            files.write_json(self.path / "config.json", self.config)
             self._write({**self._on_disk(), "environment": dict(environment)})
         except OSError as error:
             raise ForgetlessError(f"{self.path} cannot be written: {error.strerror}.") from error

@@ -15,7 +15,6 @@ from torch.utils.data import Subset, TensorDataset
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.pictures import stratified
 from forgetless.lab.published.de_lange_2021 import STARTS
-from forgetless.lab.running.trials import Trials
 from forgetless.learn.classification import classes_of
 from forgetless.learn.evaluation import evaluate
 from forgetless.learn.method import Method
@@ -111,8 +110,7 @@ def search(
         return found
 
     settings = dataclasses.asdict(how.started_for(method))
-    trials = Trials(train, {"rate": recipe.lr, **settings}, path, on_trial)
-    return stability_decay(trials.train, float, (recipe.lr,), **settings, on_trial=trials.tell)
+    return stability_decay(train, float, (recipe.lr,), **settings, path=path, on_trial=on_trial)
 
 
 def search_split(task: Task, seed: int) -> Task:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.lab.results.sealed import read_sealed, write_sealed
 from forgetless.lab.running.search import Search, search
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
@@ -75,11 +75,11 @@ class Tuning:
         told = None if on_trial is None else functools.partial(on_trial, 1)
         path = folder / f"{method.name}.json"
         found = search(model, tasks[1], own, recipe, self.search, seed=self.seed, path=path, on_trial=told)
-        write_sealed(known, {"strength": float(found), "accepted": found.accepted, **self._settings})
+        files.write_sealed(known, {"strength": float(found), "accepted": found.accepted, **self._settings})
         return float(found)
 
     def _read(self, path: Path) -> float:
-        held = read_sealed(path)
+        held = files.read_sealed(path)
         try:
             strength, settings = float(held["strength"]), {name: held[name] for name in self._settings}
         except (KeyError, TypeError, ValueError) as error:

@@ -178,7 +178,7 @@ class _Search:
         self.done.append(found)
         if self._path is not None:
             trials = [dataclasses.asdict(each) for each in self.done]
-            files.write_json(self._path, {**self._settings, "trials": trials})
+            files.write_sealed(self._path, {**self._settings, "trials": trials})
         _log.info("rate %g, strength %g: accuracy %.4f", *dataclasses.astuple(found))
         if self._tell is not None:
             self._tell(found)
@@ -186,7 +186,7 @@ class _Search:
 
 
 def _known(path: Path, settings: dict[str, Any]) -> list[Trial]:
-    held = files.read_json(path)
+    held = files.read_sealed(path)
     try:
         found = {name: held[name] for name in settings}
         trials = [Trial(*(float(each[name]) for name in ("rate", "strength", "accuracy"))) for each in held["trials"]]
