@@ -1,4 +1,4 @@
-"""What watching costs a training: the seconds in which `ForgettingMeter` and `KeepAgreement` ask, ÷ those of the training itself.
+"""What watching costs: seconds in which meter and dial ask ÷ those of the training itself, in the same run.
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/meter.py              # writes benchmarks/results/meter.json
     .venv/bin/python benchmarks/meter.py --render                       # rewrites the table in docs/strength.md

@@ -69,7 +69,10 @@ INSIDE = {
         "optimizers": "anchored_parameter",
         "forgetting": "",
         "strength": "forgetting batchnorm anchored_parameter",
-        "anchor": "optimizers strength batchnorm anchored_parameter",
+        "identity": "anchored_parameter",
+        "watch": "optimizers",
+        "anchor_file": "anchored_parameter",
+        "anchor": "anchor_file identity watch optimizers strength batchnorm anchored_parameter",
     },
     "learn": {
         "metrics": "",
@@ -122,6 +125,7 @@ THIRD_PARTIES = {
 OPEN_LISTS = (
     "measure.kernels",
     "measure.estimators",
+    "protect.optimizers.families",
     "learn.methods",
     "lab.datasets",
     "lab.networks",

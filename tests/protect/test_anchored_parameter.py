@@ -1,14 +1,20 @@
-"""One parameter's anchor: the corner in common, the pieces, and several holds in one."""
+"""One parameter's anchor: the corner in common, the pieces, several in one, and 16-bit weights."""
 
 from __future__ import annotations
 
+import warnings
+
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from forgetless.errors import ForgetlessError
+from forgetless.measure.importance import Importance
 from forgetless.protect import anchored_parameter as module
+from forgetless.protect.anchor import Anchor
 from forgetless.protect.anchored_parameter import AnchoredParameter, collapsed
 
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
@@ -92,3 +98,53 @@ def test_another_number_of_axes_is_another_parameter():
         match=r"^'w' has shape \(2, 3\) and was anchored with \(2,\): it is not the same parameter\.$",
     ):
         AnchoredParameter("w", torch.zeros(2), torch.zeros(2)).common(torch.zeros(2, 3))
+
+
+@pytest.fixture
+def unchecked():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("rate", "offset", "start"), [(1e-2, 0.08, 1.0), (1e-4, 2.0, -3.0), (1e-3, 0.5, 0.01)])
+def test_16_bit_weights_come_back_as_float32_ones_do(unchecked, dtype, rate, offset, start):
+    """Without a gradient, pulled by s = 2·rate for 300 steps: to within a unit in the last place."""
+    ends = {}
+    for kind in (dtype, torch.float32):
+        model = nn.Linear(3, 2, bias=False).to(kind)
+        with torch.no_grad():
+            model.weight.fill_(start)
+        target = model.weight.detach().float().clone()
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+        anchor = Anchor(model, Importance({"weight": torch.ones(2, 3)}, 1.0), 1.0)
+        with torch.no_grad():
+            model.weight.add_(offset)
+        anchor.attach(optimizer)
+        pulled = next(iter(anchor._attached))
+        steps = 300
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(steps):
+                pulled(optimizer, (), {})
+        ends[kind] = (model.weight.detach().float() - target, model.weight.detach().float())
+    unit = torch.finfo(dtype).eps * (abs(start) + offset)
+    away, _ = ends[torch.float32]
+    assert bool(((ends[dtype][0] - away).abs() <= unit).all())
+
+
+def test_a_carry_is_there_for_16_bit_weights_only_and_is_saved():
+    model = nn.Linear(3, 2).bfloat16()
+    anchor = Anchor(model, Importance({"weight": torch.ones(2, 3)}, 1.0), 0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with torch.no_grad():
+        model.weight.add_(1)
+    anchor.attach(optimizer)
+    optimizer.step()
+    state = anchor.state_dict()
+    assert bool(state["carry.weight"].any())
+    other = Anchor(model, None)
+    other.load_state_dict(state)
+    assert torch.equal(other.state_dict()["carry.weight"], state["carry.weight"])
+    assert "carry.weight" not in Anchor(model.float(), Importance({"weight": torch.ones(2, 3)}, 1.0)).state_dict()

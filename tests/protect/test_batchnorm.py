@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 import warnings
 
@@ -95,6 +96,50 @@ def test_it_is_held_under_compile():
     torch.testing.assert_close(out, model.eval()(shifted()))
 
 
+def test_it_is_frozen_in_a_model_that_was_compiled_and_run_before():
+    model = network()
+    compiled = torch.compile(model, backend="eager")
+    compiled.train()
+    compiled(shifted())
+    frozen = freeze_batchnorm(model)
+    before = buffers(model)
+    compiled.train()
+    compiled(shifted())
+    assert same(before, model)
+    frozen.release()
+    compiled(shifted())
+    assert not same(before, model)
+
+
+def test_it_is_frozen_in_an_exported_model():
+    model = network().train()
+    freeze_batchnorm(model)
+    exported = torch.export.export(model, (shifted(),)).module()
+    before = {name: buffer.clone() for name, buffer in exported.named_buffers()}
+    exported(shifted())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in exported.named_buffers())
+
+
+def test_it_is_frozen_in_a_wrapper_made_later_and_after_pickling():
+    model = network()
+    freeze_batchnorm(model)
+    for other in (nn.Sequential(model), pickle.loads(pickle.dumps(model))):
+        before = buffers(other)
+        other.train()(shifted())
+        assert same(before, other)
+
+
+def test_frozen_twice_it_is_released_by_the_last():
+    model = network().train()
+    first, second = freeze_batchnorm(model), freeze_batchnorm(model)
+    first.release()
+    first.release()
+    assert not model.train()[1].training
+    second.release()
+    assert model[1].training
+    assert "train" not in vars(model[1])
+
+
 def test_instance_norm_with_statistics_counts_and_layers_without_any_do_not():
     model = nn.Sequential(
         nn.Conv1d(2, 2, 1),
@@ -107,7 +152,7 @@ def test_instance_norm_with_statistics_counts_and_layers_without_any_do_not():
 
 
 def test_a_network_without_statistics_is_refused():
-    sentence = "Linear has no layer with running statistics, so there is nothing to hold."
+    sentence = "Linear has no layer with running statistics, so there is nothing to freeze."
     with pytest.raises(ForgetlessError, match=f"^{re.escape(sentence)}$"):
         freeze_batchnorm(nn.Linear(2, 2))
 
@@ -132,8 +177,8 @@ def test_statistics_that_move_under_an_anchor_are_told_of_once():
     model = network().train()
     _, optimizer = attached(model)
     assert steps(model.train(), optimizer) == [
-        "the running statistics of '1', '4' are moving, and an anchor does not hold them: what the network knew is "
-        "forgotten through them too; call forgetless.freeze_batchnorm(model)."
+        "the running statistics of '1', '4' are moving, and an anchor does not protect them: accuracy on the old "
+        "data is lost through them too; call forgetless.freeze_batchnorm(model)."
     ]
     assert steps(model, optimizer) == []
 

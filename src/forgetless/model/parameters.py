@@ -11,12 +11,19 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError, quoted
 
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model.")
+_WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+    "_forward_module.",
+    "base_model.model.",
+)
 _PROBED = 1024
 
 
 def canonical(name: str) -> str:
-    """The parameter's name without what DDP, FSDP, torch.compile and PEFT put into it."""
+    """The parameter's name without what DDP, FSDP, torch.compile, Fabric and PEFT put into it."""
     inside = "." + name
     for wrapper in _WRAPPERS:
         while "." + wrapper in inside:

@@ -13,8 +13,13 @@ SHARD = "_forgetless_shard"  # on a gathered parameter, while it is measured: th
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which this process holds a part."""
+    """Whether it is a DTensor, of which this process has a part."""
     return hasattr(tensor, "full_tensor")
+
+
+def sharding(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Over what and how a DTensor is spread, (mesh, placements); None for any other tensor."""
+    return (tensor.device_mesh, tensor.placements) if is_sharded(tensor) else None  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -23,7 +28,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor; it shares the memory."""
+    """What this process has of a tensor; it shares the memory."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
@@ -44,16 +49,16 @@ def written_once(tensors: Mapping[str, Tensor]) -> Iterator[bool]:
 
 
 def sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole `tensor`, which every rank holds, sharded as `parameter` is; no rank sends anything.
+    """A whole `tensor`, which every rank has, sharded as `parameter` is; no rank sends anything.
 
     What is sharded already, or like a parameter that is not, stays as it is.
     """
-    if not is_sharded(parameter) or is_sharded(tensor):
+    spread = sharding(parameter)
+    if spread is None or is_sharded(tensor):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
-    return distribute_tensor(tensor.to(local(parameter).device), mesh, placements, src_data_rank=None)
+    return distribute_tensor(tensor.to(local(parameter).device), *spread, src_data_rank=None)
 
 
 def resharded(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""`Anchor`: the weights θ* that a model is held to, how much each matters (Ω), and how firmly (λ)."""
+"""`Anchor`: the weights θ* that a model is to keep, how much each matters (Ω), and how strongly it is protected (λ)."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance, refuse_mismatch
-from forgetless.model.parameters import fingerprint, fingerprints, listing, named
+from forgetless.model.parameters import fingerprint, listing, named
 from forgetless.model.sharding import resharded
-from forgetless.protect.anchored_parameter import AnchoredParameter, collapsed, whole
-from forgetless.protect.batchnorm import Watch
+from forgetless.protect import anchor_file
+from forgetless.protect.anchor_file import State, checked
+from forgetless.protect.anchored_parameter import AnchoredParameter, collapsed
+from forgetless.protect.batchnorm import StatisticsWatch
+from forgetless.protect.identity import Identity
 from forgetless.protect.optimizers.attachment import Attachment
+from forgetless.protect.optimizers.forms import known
 from forgetless.protect.optimizers.gradient import Gradient
+from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.pull import Pull
 from forgetless.protect.strength.dial import Dial
+from forgetless.protect.watch import WeightsWatch
 
 _HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
 
@@ -49,11 +54,11 @@ class PerLayer(float):
 
 
 class Anchor:
-    """Holds a model to its weights, each as firmly as it matters.
+    """Keeps a model near its weights, each as strongly as it matters.
 
     Eq. 3 of Memory Aware Synapses, `λ Σ Ω (θ − θ*)²` (no ½: its gradient is `2 λ Ω (θ − θ*)`), in one of two forms:
-    `attach` pulls after every step of an optimizer and cannot blow up; `penalty()` is a term of the loss. Both lead to
-    the same weights, where `g + 2 λ Ω (θ − θ*) = 0` for the gradient g of the loss without it;
+    `attach` adds a proximal step (the pull) to every step of an optimizer; `penalty()` is a term of the loss. Both lead
+    to the same weights, where `g + 2 λ Ω (θ − θ*) = 0` for the gradient g of the loss without it;
     `forgetless.protect.optimizers.forms` says what an optimizer's own weight decay and clipping do to that.
 
     Parameters without an importance are free: heads left out of the measurement, parameters added later, new rows and
@@ -77,7 +82,7 @@ class Anchor:
             strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what moves it while
                 training goes on: `forgetless.KeepAgreement` or `forgetless.DriftBudget`.
             l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
-                anchored weight is also held by `w/2 Σ (θ − θ*)²`, whatever its importance and the strength.
+                anchored weight also has the penalty `w/2 (θ − θ*)²`, whatever its importance and the strength.
             compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
 
         Memory: θ* and Ω, 2 × the anchored parameters in float32 (1.5 × if compact), however many tasks there are.
@@ -88,12 +93,13 @@ class Anchor:
         """
         self._model = model
         self._dial = strength if isinstance(strength, Dial) else None
-        self._strength = _checked(strength.value if isinstance(strength, Dial) else strength)
-        self._l2sp = _checked(l2sp, "l2sp coefficient")
+        self._strength = checked(strength.value if isinstance(strength, Dial) else strength)
+        self._l2sp = checked(l2sp, "l2sp coefficient")
         self._compact = compact
         self._anchored: dict[str, AnchoredParameter] = {}
         self._attached: dict[Attachment, int] = {}  # → how many tasks had been consolidated then
         self._watchers: dict[Attachment, list[_Removable]] = {}
+        self._identity = Identity()
         self._tasks = 0
         self._in_loss = False
         if importance is not None:
@@ -106,7 +112,7 @@ class Anchor:
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._strength = _checked(value)
+        self._strength = checked(value)
         self._tell()
 
     @property
@@ -116,7 +122,7 @@ class Anchor:
 
     @l2sp.setter
     def l2sp(self, value: float) -> None:
-        self._l2sp = _checked(value, "l2sp coefficient")
+        self._l2sp = checked(value, "l2sp coefficient")
         self._tell()
 
     def _tell(self) -> None:
@@ -158,27 +164,28 @@ class Anchor:
                 total = total + self._l2sp / 2 * anchored.distance(parameter, alike=True).to(total.device)
         return total
 
-    def attach(self, optimizer: Optimizer, how: str = "pull") -> Anchor:
+    def attach(self, optimizer: Any, how: str = "pull") -> Anchor:
         """Protect the weights in every step of `optimizer`.
 
-        Names are resolved now. The hook works on when nobody refers to the anchor any more, and after `consolidate`;
-        an optimizer attached to after that takes the parameters it holds over from the earlier one.
+        Names are resolved now. The hook stays when nobody refers to the anchor any more, and after `consolidate`; an
+        optimizer that is attached after that takes its parameters over from the earlier one. Weights that are moved by
+        something else than the attached steps are warned of (`forgetless.protect.watch`).
 
         Args:
-            optimizer: holds at least one of the anchored parameters; a wrapper without hooks of its own, as
-                Accelerate's, stands for the one inside.
+            optimizer: trains at least one of the anchored parameters. A wrapper stands for the optimizer inside (SAM,
+                Lookahead, Accelerate, Fabric, …); several, as for steps in gradient hooks, come in a list or a dict.
             how: "pull" moves the weights back after the step, in the closed form that fits the optimizer
-                (`forgetless.protect.optimizers.forms`): finite at every strength, for an optimizer not known there as well, of
-                which a warning says what its form means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients before the
-                step, as the loss form would, after clipping; it warns where that must diverge. They end at the same
-                weights, but for clipping and decoupled weight decay.
+                (`forgetless.protect.optimizers.forms`); it is finite at every strength. Where the optimizer is not
+                known there, a warning says what the form used means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients
+                before the step, as the loss form would, after clipping; it warns where that must diverge. They end at
+                the same weights, but for clipping and decoupled weight decay.
 
         Returns:
             The anchor.
 
         Raises:
-            ForgetlessError: attached already, used in the loss already, an optimizer that holds none of the anchored
-                parameters, or one that cannot be followed (LBFGS). Nothing is attached then.
+            ForgetlessError: attached already, used in the loss already, an optimizer that trains none of the anchored
+                parameters, or one that cannot be followed (LBFGS, LOMO, …). Nothing is attached then.
         """
         if how not in _HOW:
             raise ForgetlessError(f"how must be 'pull' or 'gradient', not {how!r}.")
@@ -187,32 +194,66 @@ class Anchor:
                 "attach() would protect twice: penalty() is in the loss already; "
                 "use one of the two, or call detach() first."
             )
-        if not isinstance(optimizer, Optimizer):
-            raise ForgetlessError(f"attach() takes a torch.optim.Optimizer, not {type(optimizer).__name__}.")
-        optimizer = _innermost(optimizer)
+        inner = Inner(optimizer)
+        self._compare()
         present = self._present()
-        owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-        if owned.isdisjoint(present or set(self._model.parameters())):
-            raise ForgetlessError(
-                "the optimizer holds none of the anchored parameters "
-                f"({listing(self._anchored or _named(self._model))}); "
-                "make it from the parameters of the anchored model."
-            )
-        rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
-        for rival in rivals:
-            if self._attached[rival] == self._tasks:
-                raise ForgetlessError(
-                    f"the anchor is attached already to an optimizer ({type(rival.optimizer).__name__}) with these "
-                    "parameters; call detach() first."
-                )
-        attachment = _HOW[how](optimizer, present, self._strength, self._l2sp)
-        for rival in rivals:
-            self._release(rival)
-        self._attached[attachment] = self._tasks
-        self._watchers[attachment] = self._watched(optimizer)
-        if caution := attachment.caution():
-            warnings.warn(caution, stacklevel=2)
+        owners = self._owners(inner, present)
+        made: list[tuple[Attachment, list[Attachment]]] = []
+        try:
+            for each, rivals in owners:
+                made.append((_HOW[how](each, present, self._strength, self._l2sp), rivals))
+        except ForgetlessError:
+            for attachment, _ in made:
+                attachment.remove()
+            raise
+        for attachment, rivals in made:
+            for rival in rivals:
+                if rival in self._attached:
+                    self._release(rival)
+            self._attached[attachment] = self._tasks
+        final = made[self._last(made)][0]
+        for attachment, _ in made:
+            last = attachment is final
+            self._watchers[attachment] = self._watched(attachment, last, inner.averaged)
+        for caution in dict.fromkeys(attachment.caution() for attachment, _ in made):
+            if caution:
+                warnings.warn(caution, stacklevel=2)
         return self
+
+    def _owners(
+        self, inner: Inner, present: Mapping[nn.Parameter, AnchoredParameter]
+    ) -> list[tuple[Optimizer, list[Attachment]]]:
+        """The optimizers that train anchored parameters, each with the earlier attachments that it takes over from."""
+        ours = set(present or self._model.parameters())
+        owners = []
+        for optimizer in inner.optimizers:
+            if ours.isdisjoint(parameter for group in optimizer.param_groups for parameter in group["params"]):
+                continue
+            known(optimizer)
+            rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
+            for rival in rivals:
+                if self._attached[rival] == self._tasks:
+                    raise ForgetlessError(
+                        f"the anchor is attached already to an optimizer ({type(rival.optimizer).__name__}) with "
+                        "these parameters; call detach() first."
+                    )
+            owners.append((optimizer, rivals))
+        if not owners:
+            raise ForgetlessError(
+                "the optimizer trains none of the anchored parameters "
+                f"({listing(self._anchored or _named(self._model))}); make it from the parameters of the anchored "
+                "model, or, if it trains copies of them (ZeRO, offloading, master weights), add anchor.penalty() to "
+                "the loss."
+            )
+        return owners
+
+    def _last(self, made: list[tuple[Attachment, list[Attachment]]]) -> int:
+        """Which of several optimizers steps last where each steps as soon as its gradients are there: the first's."""
+        for parameter in self._model.parameters():
+            for number, (attachment, _) in enumerate(made):
+                if any(parameter is each for group in attachment.optimizer.param_groups for each in group["params"]):
+                    return number
+        return 0
 
     def detach(self) -> None:
         """Let the optimizers go; afterwards either form may be used. Without an attachment it changes nothing."""
@@ -221,14 +262,14 @@ class Anchor:
         self._in_loss = False
 
     def consolidate(self, importance: Importance, gamma: float = 1.0) -> None:
-        """End a task: add its mean importance, and hold to the present weights from now on.
+        """End a task: add its mean importance, and protect the present weights from now on.
 
         `Ω ← γ Ω + Ω_task` and `θ* ← θ` for every parameter that matters to this task or an earlier one. Works while
-        attached: the next steps are held to the new θ*.
+        attached: from the next step on the new θ* and Ω count.
 
         Args:
             importance: Ω_task, measured at the present weights.
-            gamma: γ in [0, 1]. 1 holds all tasks alike, as MAS does; below, the earlier ones fade, which keeps a long
+            gamma: γ in [0, 1]. 1 weighs all tasks alike, as MAS does; below, the earlier ones fade, which keeps a long
                 sequence from growing rigid (Schwarz et al., "Progress & Compress", ICML 2018).
 
         Raises:
@@ -245,7 +286,7 @@ class Anchor:
         `Σ_k (λ_k Ω_k + w_k/2)(θ − θ_k)² = λ Ω (θ − a)² + constant`. None of them is changed.
 
         Returns:
-            An anchor of this one's strength; the decays have become part of its Ω.
+            An anchor of this one's strength; the l2sp coefficients have become part of its Ω.
 
         Raises:
             ForgetlessError: other names or shapes, or a strength of 0 here.
@@ -300,12 +341,7 @@ class Anchor:
 
     def state_dict(self) -> dict[str, Tensor]:
         """λ, w, θ* and Ω as `strength`, `l2sp`, `weights.NAME` and `importance.NAME`; views, not copies."""
-        return {
-            "strength": torch.tensor(self._strength, dtype=torch.float64),
-            "l2sp": torch.tensor(self._l2sp, dtype=torch.float64),
-            **{f"weights.{name}": tensor for name, tensor in self.weights.items()},
-            **{f"importance.{name}": tensor for name, tensor in self.importance.items()},
-        }
+        return self._state().tensors()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take λ, w, θ* and Ω from what `state_dict` returned; the model may have grown since. Attachments stay.
@@ -315,16 +351,15 @@ class Anchor:
         Raises:
             ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
         """
-        strength, l2sp, anchored_parameters = _parsed(state)
-        named = _named(self._model)
-        strangers = [name for name in anchored_parameters if name not in named]
-        if strangers:
-            raise ForgetlessError(f"the anchor does not fit the model: it has {listing(strangers)} besides.")
-        for name, anchored in anchored_parameters.items():
-            anchored_parameters[name] = anchored.sharded_like(named[name])
-            anchored_parameters[name].common(named[name])
-        self._anchored = anchored_parameters
-        self._strength, self._l2sp = strength, l2sp
+        found, named = State.parsed(state), _named(self._model)
+        if strangers := [name for name in found.parameters if name not in named]:
+            raise ForgetlessError(f"the anchor does not fit the model, which has no {listing(strangers)}.")
+        anchored = {name: each.sharded_like(named[name]) for name, each in found.parameters.items()}
+        for name, each in anchored.items():
+            each.common(named[name])
+        self._anchored = anchored
+        self._identity.remember(self._model, anchored)
+        self._strength, self._l2sp = found.strength, found.l2sp
         self._tell()
         self._refresh()
 
@@ -334,14 +369,7 @@ class Anchor:
         Where the model is sharded every process must call it, and the file is that of the whole model.
         """
         named = _named(self._model)
-        present = {name: named[name] for name in self._anchored if name in named}
-        header = {
-            "strength": self._strength,
-            "shapes": {name: list(parameter.shape) for name, parameter in present.items()},
-            "weights": fingerprints(present),
-        }
-        state = {name: whole(tensor) for name, tensor in self.state_dict().items()}
-        files.write_tensors(path, state, "anchor", header)
+        anchor_file.write(path, self._state(), {name: named[name] for name in self._anchored if name in named})
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module, *, mmap: bool = False) -> Anchor:
@@ -357,17 +385,16 @@ class Anchor:
         Raises:
             ForgetlessError: the file is missing, cut, damaged or another model's.
         """
-        tensors, header = files.read_tensors(path, "anchor", mmap=mmap)
-        shapes, hashes = header.get("shapes"), header.get("weights")
-        if not isinstance(shapes, dict) or not isinstance(hashes, dict):
-            raise ForgetlessError(f"{path} is damaged: its header lacks the shapes or the weights' hashes.")
-        found = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        _refuse_stranger(found, f"the anchor in {path}", model)
+        tensors, shapes, hashes = anchor_file.read(path, mmap=mmap)
+        _refuse_stranger(shapes, f"the anchor in {path}", model)
         anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
         anchor.load_state_dict(tensors)
         if changed := _changed(hashes, model):
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
         return anchor
+
+    def _state(self) -> State:
+        return State(self._strength, self._l2sp, self._anchored)
 
     def _add(self, importance: Importance, gamma: float = 1.0) -> None:
         if not isinstance(importance, Importance):
@@ -377,7 +404,8 @@ class Anchor:
         kept = [name for name in {**self._anchored, **importance.sums} if name in named]
         for name in kept:
             if not bool(torch.isfinite(named[name]).all()):
-                raise ForgetlessError(f"{name!r} holds NaN or Inf: weights like that cannot be held to.")
+                raise ForgetlessError(f"{name!r} has NaN or Inf: such weights cannot be anchored.")
+        self._compare()
         self._present()  # refuses what does not fit, before anything changes
         if self._dial is not None:
             self._dial.remember(self._model)
@@ -389,20 +417,26 @@ class Anchor:
             )
         for name in kept:
             mean = importance.sums[name] / importance.count if name in importance.sums else None
-            earlier = self._anchored.get(name)
+            earlier = None if name in self._identity.replaced else self._anchored.get(name)
             self._anchored[name] = AnchoredParameter.at(
                 name, named[name], mean, earlier, gamma=gamma, compact=self._compact
             )
+        self._identity.remember(self._model, kept)
         self._tasks += 1
         self._in_loss = False
         self._refresh()
 
-    def _watched(self, optimizer: Optimizer) -> list[_Removable]:
-        """What looks on after each step: whether statistics drift, and the dial."""
-        watchers: list[_Removable] = [Watch(self._model, optimizer)] if self._anchored else []
-        if (dial := self._dial) is not None:
+    def _watched(self, attachment: Attachment, last: bool, averaged: bool) -> list[_Removable]:
+        """What looks on after each step: whether statistics drift, the dial, and whether the weights move elsewhere."""
+        optimizer = attachment.optimizer
+        watchers: list[_Removable] = []
+        if self._anchored and last:
+            watchers.append(StatisticsWatch(self._model, optimizer))
+        if last and (dial := self._dial) is not None:
             dial.begin(self._model, optimizer)
             watchers.append(optimizer.register_step_post_hook(lambda *_: dial.stepped(self)))
+        if not averaged:
+            watchers.append(WeightsWatch(self._model, attachment))
         return watchers
 
     def _release(self, attachment: Attachment) -> None:
@@ -413,27 +447,26 @@ class Anchor:
         if self._dial is not None and not self._attached:
             self._dial.end()
 
+    def _compare(self) -> None:
+        """Warn if parameters are not the ones that were anchored under their names."""
+        if self._anchored and (said := self._identity.compared(self._model, self._anchored)):
+            warnings.warn(said, stacklevel=3)
+
     def _refresh(self) -> None:
         present = self._present()
         for attachment in self._attached:
-            attachment.anchored_parameters = present
+            attachment.anchored = present
 
     def _present(self) -> dict[nn.Parameter, AnchoredParameter]:
-        """The holds of the parameters that the model has now, on their devices."""
+        """The anchored parameters that the model has now, beside their θ* and Ω; without those that were replaced."""
         named = _named(self._model)
         present = {}
         for name in self._anchored:
-            if name in named:
-                self._anchored[name] = self._anchored[name].to(named[name].device)
+            if name in named and name not in self._identity.replaced:
+                self._anchored[name] = self._anchored[name].beside(named[name])
                 self._anchored[name].common(named[name])
                 present[named[name]] = self._anchored[name]
         return present
-
-
-def _innermost(optimizer: Optimizer) -> Optimizer:
-    inner = getattr(optimizer, "optimizer", None)
-    bare = not hasattr(optimizer, "_optimizer_step_post_hooks")
-    return _innermost(inner) if bare and isinstance(inner, Optimizer) else optimizer
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -442,16 +475,6 @@ def _named(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _layer(name: str) -> str:
     return name.rpartition(".")[0] or name
-
-
-def _checked(number: float, what: str = "strength") -> float:
-    try:
-        value = float(number)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise ForgetlessError(f"the {what} must be a finite number of 0 or more, not {number!r}.")
-    return value
 
 
 def _refuse_stranger(found: Mapping[str, Tensor], whose: str, model: nn.Module) -> None:
@@ -464,24 +487,3 @@ def _changed(hashes: Mapping[str, str], model: nn.Module) -> str:
     named = _named(model)
     names = [name for name, value in hashes.items() if name in named and value != fingerprint(named[name])]
     return f"{listing(names)} differ{'s' if len(names) == 1 else ''}" if names else ""
-
-
-def _parsed(state: Mapping[str, Tensor]) -> tuple[float, float, dict[str, AnchoredParameter]]:
-    if "strength" not in state:
-        raise ForgetlessError("the anchor's state lacks its 'strength'.")
-    parts: dict[str, dict[str, Tensor]] = {"strength": {}, "l2sp": {}, "weights": {}, "importance": {}}
-    for key, tensor in state.items():
-        kind, _, name = key.partition(".")
-        if kind not in parts:
-            raise ForgetlessError(f"the anchor's state holds {key!r}, which is no part of one.")
-        parts[kind][name] = tensor
-    weights, importance = parts["weights"], parts["importance"]
-    refuse_mismatch(importance, weights, "the importance in the anchor's state", "its weights")
-    for name in weights:
-        if not bool((torch.isfinite(weights[name]) & torch.isfinite(importance[name])).all()):
-            raise ForgetlessError(f"the anchor's state holds NaN or Inf for {name!r}.")
-        if bool((importance[name] < 0).any()):
-            raise ForgetlessError(f"the anchor's state holds a negative importance for {name!r}.")
-    anchored_parameters = {name: AnchoredParameter(name, weights[name], importance[name]) for name in weights}
-    l2sp = float(state.get("l2sp", 0.0))
-    return _checked(float(state["strength"])), _checked(l2sp, "l2sp coefficient"), anchored_parameters

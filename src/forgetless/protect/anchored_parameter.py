@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError
+from forgetless.model.sharding import local, sharded_like, sharding, whole
 
 # Elements handled at a time: on a CPU so few that the temporaries stay in its cache.
 _PIECE, _PIECE_ELSEWHERE = 1 << 17, 1 << 24
@@ -29,11 +29,14 @@ class AnchoredParameter:
         name: the parameter's.
         weights: θ*, float32 or wider.
         importance: Ω ≥ 0, in the dtype of θ* or in bfloat16.
+        carry: of 16-bit weights, what rounding has kept them from moving so far: the pull goes on from θ + carry, so
+            that steps below half a unit in the last place add up; float32, None for wider weights.
     """
 
     name: str
     weights: Tensor
     importance: Tensor
+    carry: Tensor | None = None
 
     @classmethod
     def at(
@@ -46,13 +49,13 @@ class AnchoredParameter:
         gamma: float = 1.0,
         compact: bool,
     ) -> AnchoredParameter:
-        """Hold to the present value of `parameter`, by `importance` and `gamma` times that of an `earlier` hold.
+        """Anchor the present value of `parameter`, by `importance` and `gamma` times that of an `earlier` anchor.
 
         Args:
             name: the parameter's.
             parameter: θ.
             importance: of the parameter's shape, to be added; None for 0.
-            earlier: the hold so far; None if there was none.
+            earlier: its anchor so far; None if there was none.
             gamma: what is left of the earlier one's importance.
             compact: keep Ω in bfloat16.
         """
@@ -63,19 +66,26 @@ class AnchoredParameter:
             shape = earlier.common(parameter)
             _corner(total, shape).copy_(_corner(earlier.importance, shape)).mul_(gamma)
         if importance is not None:
-            total += _sharded_like(importance, parameter).to(total)
+            total += sharded_like(importance, parameter).to(total)
         return cls(name, weights, total.bfloat16() if compact else total)
 
-    def to(self, device: torch.device) -> AnchoredParameter:
-        """The same hold on `device`; itself where it is there already."""
-        if self.weights.device == device and self.importance.device == device:
-            return self
-        return replace(self, weights=self.weights.to(device), importance=self.importance.to(device))
+    def beside(self, parameter: Tensor) -> AnchoredParameter:
+        """The same on the device of `parameter`, with a carry if that is in 16 bits; itself if it fits."""
+        found, device = self, parameter.device
+        if self.weights.device != device or self.importance.device != device:
+            found = replace(found, weights=self.weights.to(device), importance=self.importance.to(device))
+        narrow = parameter.dtype in (torch.bfloat16, torch.float16)
+        if narrow != (self.carry is not None):
+            found = replace(found, carry=torch.zeros_like(found.weights) if narrow else None)
+        elif self.carry is not None and self.carry.device != device:
+            found = replace(found, carry=self.carry.to(device))
+        return found
 
     def sharded_like(self, parameter: Tensor) -> AnchoredParameter:
-        """A whole hold cut into shards as `parameter` is."""
-        weights, importance = (_sharded_like(tensor, parameter) for tensor in (self.weights, self.importance))
-        return replace(self, weights=weights, importance=importance)
+        """The same, cut into shards as `parameter` is."""
+        weights, importance = (sharded_like(tensor, parameter) for tensor in (self.weights, self.importance))
+        carry = None if self.carry is None else sharded_like(self.carry, parameter)
+        return replace(self, weights=weights, importance=importance, carry=carry)
 
     def common(self, parameter: Tensor) -> tuple[int, ...]:
         """The shape of the corner in common with `parameter`.
@@ -88,7 +98,7 @@ class AnchoredParameter:
                 f"{self.name!r} has shape {tuple(parameter.shape)} and was anchored with "
                 f"{tuple(self.weights.shape)}: it is not the same parameter."
             )
-        if (ours := _sharding(self.weights)) != _sharding(parameter):
+        if (ours := sharding(self.weights)) != sharding(parameter):
             how = "is sharded and its anchor is not" if ours is None else "is not sharded as its anchor is"
             raise ForgetlessError(
                 f"{self.name!r} {how}: anchor the model as it is now, "
@@ -102,7 +112,7 @@ class AnchoredParameter:
         """θ, θ*, Ω and `others` (of the parameter's shape) in the corner in common: views, of shards the local ones."""
         shape = self.common(parameter)
         tensors = (parameter, self.weights, self.importance, *others)
-        if _sharding(parameter) is None:
+        if sharding(parameter) is None:
             return tuple(_corner(tensor, shape) for tensor in tensors)
         return tuple(local(tensor) for tensor in tensors)
 
@@ -125,49 +135,23 @@ def pieces(shape: tuple[int, ...], device: torch.device) -> Iterator[Index]:
         yield (slice(start, min(start + rows, shape[0])),)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a DTensor, for which every process must ask; any other tensor itself."""
-    return tensor if _sharding(tensor) is None else tensor.full_tensor()  # type: ignore[attr-defined]
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This process's shard of a DTensor; any other tensor itself."""
-    return tensor if _sharding(tensor) is None else tensor.to_local()  # type: ignore[attr-defined]
-
-
-def _sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole `tensor`, the same in every process, cut into shards as `parameter` is; nothing is sent."""
-    sharding = _sharding(parameter)
-    if _sharding(tensor) is not None or sharding is None:
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor.to(parameter.device), *sharding, src_data_rank=None)
-
-
-def _sharding(tensor: Tensor) -> tuple[Any, ...] | None:
-    """Over what and how a DTensor is spread; None for any other tensor."""
-    mesh = getattr(tensor, "device_mesh", None)
-    return None if mesh is None else (mesh, getattr(tensor, "placements", None))
-
-
-def collapsed(anchored_parameters: Sequence[tuple[float, float, AnchoredParameter]]) -> AnchoredParameter:
-    """One hold for several: `Σ_k (λ_k Ω_k + u_k)(θ − θ_k)² = O (θ − a)² + constant`, for every θ.
+def collapsed(parts: Sequence[tuple[float, float, AnchoredParameter]]) -> AnchoredParameter:
+    """One anchor for several: `Σ_k (λ_k Ω_k + u_k)(θ − θ_k)² = O (θ − a)² + constant`, for every θ.
 
     `O = Σ_k (λ_k Ω_k + u_k)` and `a = Σ_k (λ_k Ω_k + u_k) θ_k / O`; where O is 0, a is the first θ_k.
 
     Args:
-        anchored_parameters: the (λ_k, u_k, hold) of one parameter, all of one shape.
+        parts: the (λ_k, u_k, anchor) of one parameter, all of one shape.
     """
-    first = anchored_parameters[0][2]
+    first = parts[0][2]
     total = torch.zeros_like(first.weights)
     shift = torch.zeros_like(first.weights)
-    for strength, alike, anchored in anchored_parameters:
+    for strength, alike, anchored in parts:
         weighed = strength * anchored.importance.to(total) + alike
         total += weighed
         shift += weighed * (anchored.weights.to(total) - first.weights)
     place = first.weights + torch.where(total > 0, shift / total, 0.0)
-    return replace(first, weights=place, importance=total.to(first.importance.dtype))
+    return replace(first, weights=place, importance=total.to(first.importance.dtype), carry=None)
 
 
 def _corner(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

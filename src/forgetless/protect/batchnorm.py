@@ -1,7 +1,7 @@
-"""Batch-norm statistics: knowledge that is no parameter, drifts while a network is trained, and is forgotten too.
+"""Batch-norm statistics: they are no parameters, drift while a network is trained, and cost accuracy on the old data.
 
 In training mode a batch-norm layer normalizes by the batch at hand and moves its running mean and variance towards it.
-No optimizer steps on them, so no anchor holds them: after fine-tuning, the old inputs meet the new data's statistics.
+No optimizer steps on them and no anchor protects them: after fine-tuning, old inputs meet the new data's statistics.
 """
 
 from __future__ import annotations
@@ -23,24 +23,22 @@ class FrozenBatchNorm:
     """Layers whose running statistics stand still until `release()`, or the end of a `with` block.
 
     Attributes:
-        names: the layers held.
+        names: the layers.
     """
 
     def __init__(self, model: nn.Module, layers: dict[str, _NormBase]) -> None:
         self.names = tuple(layers)
         self._model = model
         self._layers = list(layers.values())
-        self._handles = [layer.register_forward_pre_hook(_in_eval_mode) for layer in self._layers]
         for layer in self._layers:
-            layer.eval()
+            _freeze(layer)
 
     def release(self) -> None:
         """Let the layers follow the network's mode again, beginning now; a second time changes nothing."""
-        handles, self._handles = self._handles, []
-        for handle in handles:
-            handle.remove()
-        for layer in self._layers if handles else ():
-            layer.train(self._model.training)
+        layers, self._layers = self._layers, []
+        for layer in layers:
+            if _unfreeze(layer):
+                layer.train(self._model.training)
 
     def __enter__(self) -> FrozenBatchNorm:
         return self
@@ -52,14 +50,16 @@ class FrozenBatchNorm:
 def freeze_batchnorm(model: nn.Module) -> FrozenBatchNorm:
     """Keep the running statistics of every batch-norm layer as they are, whatever mode the network is put in.
 
-    The layers normalize by their running mean and variance, as in eval mode, also after `model.train()`; their scale
-    and shift still learn. Instance norm with running statistics is held as well; layers without any are left alone.
+    The layers stay in eval mode, also after `model.train()`, and normalize by their running mean and variance; their
+    scale and shift still learn. So do layers of instance norm with running statistics; those without any are left
+    alone. It is the layers' own mode that is kept, so that it makes no difference whether the model is compiled,
+    exported, wrapped or copied before or after. Setting a layer's `training` by hand undoes it.
 
     Args:
         model: any module; also one wrapped by DDP or `torch.compile`.
 
     Returns:
-        What holds them: `.names`, `.release()`, or a `with` block that ends it.
+        The frozen layers: `.names`, `.release()`, or a `with` block that ends it.
 
     Raises:
         ForgetlessError: the model has no layer with running statistics.
@@ -67,7 +67,7 @@ def freeze_batchnorm(model: nn.Module) -> FrozenBatchNorm:
     layers = with_statistics(model)
     if not layers:
         raise ForgetlessError(
-            f"{type(unwrapped(model)).__name__} has no layer with running statistics, so there is nothing to hold."
+            f"{type(unwrapped(model)).__name__} has no layer with running statistics, so there is nothing to freeze."
         )
     return FrozenBatchNorm(model, layers)
 
@@ -81,13 +81,40 @@ def with_statistics(model: nn.Module) -> dict[str, _NormBase]:
     }
 
 
-def _in_eval_mode(layer: nn.Module, inputs: Any) -> None:
-    if layer.training:
+class _StaysInEval:
+    """A frozen layer's `train`: it does nothing. An attribute of the layer, so that it is copied and saved with it.
+
+    Attributes:
+        times: how often the layer is frozen; the last release lets it go.
+    """
+
+    def __init__(self, layer: _NormBase) -> None:
+        self.layer, self.times = layer, 0
+
+    def __call__(self, mode: bool = True) -> _NormBase:
+        return self.layer
+
+
+def _freeze(layer: _NormBase) -> None:
+    if not isinstance(vars(layer).get("train"), _StaysInEval):
         layer.eval()
+        layer.train = _StaysInEval(layer)  # type: ignore[method-assign]
+    vars(layer)["train"].times += 1
 
 
-class Watch:
-    """Warns once, after an optimizer's step, if running statistics are moving while weights are being held."""
+def _unfreeze(layer: _NormBase) -> bool:
+    """Undo one `_freeze`; whether it was the last."""
+    stays = vars(layer).get("train")
+    if not isinstance(stays, _StaysInEval):
+        return False
+    stays.times -= 1
+    if stays.times <= 0:
+        del layer.train
+    return stays.times <= 0
+
+
+class StatisticsWatch:
+    """Warns once, after an optimizer's step, if running statistics move while weights are anchored."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self._layers = with_statistics(model)
@@ -99,8 +126,8 @@ class Watch:
         if moving:
             self._layers = {}  # once; a hook may not remove itself while the optimizer calls its hooks
             warnings.warn(
-                f"the running statistics of {listing(moving, most=2)} are moving, and an anchor does not hold them: "
-                "what the network knew is forgotten through them too; call forgetless.freeze_batchnorm(model).",
+                f"the running statistics of {listing(moving, most=2)} are moving, and an anchor does not protect them: "
+                "accuracy on the old data is lost through them too; call forgetless.freeze_batchnorm(model).",
                 stacklevel=3,
             )
 

@@ -13,6 +13,9 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.optimizers import forms
+from forgetless.protect.optimizers.families import torch_optim
+from forgetless.protect.optimizers.response import Response
+from quadratics import STRENGTHS, Quadratic
 
 
 @pytest.fixture
@@ -22,9 +25,6 @@ def unchecked():
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
 
-
-STRENGTHS = 10.0 ** torch.arange(-6, 9, dtype=torch.float64)
-SIZE = 6
 
 STEADY = [
     (optim.SGD, {}),
@@ -47,6 +47,7 @@ STEADY = [
     (optim.RMSprop, {"centered": True, "alpha": 0.9}),
     (optim.Adagrad, {}),
     (optim.Adagrad, {"lr_decay": 0.01, "initial_accumulator_value": 0.5}),
+    (optim.ASGD, {"lambd": 0.0, "alpha": 0.5}),
 ]
 
 
@@ -71,7 +72,7 @@ def step_under(
 
 def answer(optimizer: optim.Optimizer, parameter: nn.Parameter) -> float | Tensor:
     """r / D."""
-    response = forms.form_of(optimizer)(optimizer.param_groups[0], optimizer.state[parameter])
+    response = forms.known(optimizer).form(optimizer.param_groups[0], optimizer.state[parameter], parameter)
     divisor = response.divisor()
     return response.rate if divisor is None else response.rate / divisor
 
@@ -118,51 +119,12 @@ def test_counts_kept_on_a_device_give_the_same_numbers(cls, steps, monkeypatch):
     parameter = nn.Parameter(torch.zeros(3))
     optimizer = cls([parameter], lr=0.01)
     _, expected = step_under(optimizer, parameter, torch.tensor([1.0, -20.0, 0.03]), steps)
-    monkeypatch.setattr(forms, "_number", lambda value: value)  # as it does for a tensor on a device
-    response = forms.form_of(optimizer)(optimizer.param_groups[0], optimizer.state[parameter])
+    monkeypatch.setattr(torch_optim, "number", lambda value: value)  # as it does for a tensor on a device
+    response = forms.known(optimizer).form(optimizer.param_groups[0], optimizer.state[parameter], parameter)
     assert isinstance(response.rate, Tensor) or isinstance(response.scale, Tensor)
     found = -answer(optimizer, parameter) * torch.tensor([1.0, -20.0, 0.03])
     # In float32, where 1 − β₂ᵗ and RAdam's differences cancel; torch's own capturable step rounds the same way.
     torch.testing.assert_close(found, expected, rtol=5e-3, atol=0)
-
-
-class Quadratic(nn.Module):
-    """½ (θ−c)ᵀ H (θ−c) in every row, H dense; the rows are anchored at `start` with Ω times one strength each."""
-
-    def __init__(self, free: bool) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        root = torch.randn(SIZE, SIZE, generator=generator, dtype=torch.float64)
-        self.curvature = root @ root.T / SIZE + 0.5 * torch.eye(SIZE, dtype=torch.float64)
-        self.centre = torch.randn(SIZE, generator=generator, dtype=torch.float64)
-        self.start = torch.randn(SIZE, generator=generator, dtype=torch.float64)
-        self.omega = 0.2 + torch.rand(SIZE, generator=generator, dtype=torch.float64)
-        if free:
-            self.omega[0] = 0
-        self.rows = nn.Parameter(self.start.expand(len(STRENGTHS), SIZE).clone())
-
-    def gradient(self) -> Tensor:
-        return (self.rows.detach() - self.centre) @ self.curvature
-
-    def optimum(self, decay: float) -> Tensor:
-        """Of ½ (θ−c)ᵀ H (θ−c) + ½ decay θ² + λ Σ Ω (θ−θ*)², solved directly."""
-        solved = []
-        for strength in STRENGTHS:
-            pull = 2 * strength * self.omega
-            matrix = self.curvature + torch.diag(pull + decay)
-            solved.append(torch.linalg.solve(matrix, self.curvature @ self.centre + pull * self.start))
-        return torch.stack(solved)
-
-    def settle(self, optimizer: optim.Optimizer, steps: int, decades: float, noise: float = 0.0) -> None:
-        """Train with the pull; the learning rate is constant at first and then falls by `decades`."""
-        importance = Importance({"rows": STRENGTHS[:, None] * self.omega}, 1.0)
-        Anchor(self, importance, 1.0).attach(optimizer)
-        group = optimizer.param_groups[0]
-        lr, sign = group["lr"], -1 if group["maximize"] else 1
-        for step in range(steps):
-            group["lr"] = lr * 10 ** (-decades * max(0.0, step / steps - 0.3) / 0.7)
-            self.rows.grad = sign * (self.gradient() + noise * (-1) ** step)
-            optimizer.step()
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -276,7 +238,7 @@ def test_clipping_ends_at_the_optimum_for_a_larger_strength(limit):
 @pytest.mark.parametrize(("cls", "options"), [(optim.SGD, {"momentum": 0.9}), (optim.Adam, {"betas": (0.8, 0.99)})])
 def test_the_textbook_pull_would_end_elsewhere(cls, options, monkeypatch):
     """The fault that these tests are there to catch: s = 2ηλΩ for everybody."""
-    monkeypatch.setitem(forms.FORMS, cls, lambda group, state: forms.Response(group["lr"]))
+    monkeypatch.setitem(torch_optim.FORMS, cls, lambda group, state, parameter: Response(group["lr"]))
     problem = Quadratic(free=False)
     problem.settle(cls(problem.parameters(), lr=0.1, **options), 1200, decades=0 if cls is optim.SGD else 8)
     assert (problem.rows.detach() - problem.optimum(0.0)).abs().max() > 0.1
@@ -291,9 +253,8 @@ def test_a_subclass_that_keeps_the_step_is_known_and_one_that_changes_it_is_not(
             return super().step(closure)
 
     parameters = [nn.Parameter(torch.zeros(1))]
-    assert forms.form_of(Renamed(parameters)) is forms.adam
-    assert forms.form_of(Changed(parameters)) is forms.decoupled
-    assert forms.form_of(optim.Adafactor(parameters)) is forms.decoupled
+    assert forms.known(Renamed(parameters)).form is torch_optim.adam
+    assert forms.known(Changed(parameters)).form is forms.decoupled
 
 
 def test_lbfgs_is_pointed_to_the_loss():
@@ -302,4 +263,4 @@ def test_lbfgs_is_pointed_to_the_loss():
         match=r"^LBFGS compares losses inside its step, so the penalty must be in them: "
         r"add anchor\.penalty\(\) to the loss in its closure instead\.$",
     ):
-        forms.form_of(optim.LBFGS([nn.Parameter(torch.zeros(1))]))
+        forms.known(optim.LBFGS([nn.Parameter(torch.zeros(1))]))

@@ -1,4 +1,4 @@
-"""`ForgettingMeter`: how much of its old use a network has forgotten so far; stops training, or goes back, at too much."""
+"""`ForgettingMeter`: how much of its old use a network has forgotten; stops training, or goes back, at too much."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch.utils.hooks import RemovableHandle
 from forgetless.errors import ForgetlessError
 from forgetless.model.outputs import Forward, Select
 from forgetless.model.parameters import unwrapped
-from forgetless.protect.forgetting.pace import Pace
-from forgetless.protect.forgetting.probes import Probes, Reading, pooled
+from forgetless.protect.forgetting.asking import Asking
+from forgetless.protect.forgetting.probes import Probes, Reading
 
 _log = logging.getLogger("forgetless")
 
@@ -89,7 +89,7 @@ class ForgettingMeter:
             roll_back: True: a stopped model is returned to its last good state first. A number in (0, 1]: whenever
                 agreement falls below that, the model returns there and training goes on.
             every: steps between two askings. By default as many as let asking cost about 2 % of training
-                (`forgetless.protect.forgetting.pace`; networks so small that a step takes less than a millisecond pay more).
+                (`forgetless.protect.forgetting.pace`; a network whose step takes less than a millisecond pays more).
             on_reading: called with every `Mark`, to pass it on to a logger.
 
         Raises:
@@ -106,12 +106,10 @@ class ForgettingMeter:
             )
         if every is not None and every < 1:
             raise ForgetlessError(f"every must be a number of steps of 1 or more, not {every!r}.")
-        self._model, self._every, self._tell = model, every, on_reading
+        self._model, self._tell = model, on_reading
         self._stop_below, self._return_below, self._keeps = stop_below, returning, roll_back is not False
         self._probes = Probes(model, probes, output=output, forward=forward, labeled=None)
-        self._latest = self._probes.read(model)
-        self._turn = 0
-        self._pace: Pace | None = None
+        self._asking = Asking(model, self._probes, every, rounds=2 if self._keeps else 1)
         self._handle: RemovableHandle | None = None
         self._good: dict[str, Tensor] = {}
         self._good_step = 0
@@ -122,7 +120,7 @@ class ForgettingMeter:
             self._keep()
 
     def attach(self, optimizer: Optimizer) -> ForgettingMeter:
-        """Read after steps of `optimizer` from now on. A stop is raised out of its `step()` as `ForgettingLimitReached`.
+        """Read after steps of `optimizer` from now on; a stop leaves its `step()` as `ForgettingLimitReached`.
 
         Raises:
             ForgetlessError: attached already.
@@ -140,32 +138,24 @@ class ForgettingMeter:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-        if self._pace is not None:
-            self._pace.close()
+        self._asking.close()
 
     def step(self) -> bool:
         """Count a step, and read if one is due: for loops that do not attach. Whether training is to go on.
 
-        Never raises `ForgettingLimitReached`; `while meter.step(): …` and `if not meter.step(): break` are what it is for.
+        Never raises `ForgettingLimitReached`: made for `while meter.step(): …` and `if not meter.step(): break`.
         """
-        pace = self._pace or self._start()
-        if pace.stepped():
-            with pace.asking():
-                if pace.rows != self._probes.rows:
-                    self._probes.split(pace.rows)
-                    self._latest = [pooled(self._latest)] * self._probes.pieces
-                self._read(pace.steps)
+        self._asking.stepped(self._judge)
         return self.stopped is None
 
     def read(self) -> Reading:
         """The answers to all probes now."""
-        self._latest = self._probes.read(self._model)
-        return pooled(self._latest)
+        return self._asking.read()
 
     @property
     def cost(self) -> float:
         """What reading has cost so far: its seconds ÷ the seconds of training without it."""
-        return 0.0 if self._pace is None else self._pace.cost
+        return self._asking.cost
 
     def __enter__(self) -> ForgettingMeter:
         return self
@@ -174,21 +164,16 @@ class ForgettingMeter:
         self.detach()
         return isinstance(error, ForgettingLimitReached) and self.stopped is not None and str(error) == self.stopped
 
-    def _start(self) -> Pace:
-        self._pace = Pace(self._model, self._every, self._probes.rows, rounds=2 if self._keeps else 1)
-        self._turn, self.stopped = 0, None
-        return self._pace
+    def _start(self) -> None:
+        self._asking.start()
+        self.stopped = None
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self.step():
             raise ForgettingLimitReached(self.stopped)
 
-    def _read(self, step: int) -> None:
-        number = self._turn % self._probes.pieces
-        self._turn += 1
-        round_ends = self._turn % self._probes.pieces == 0
-        fresh = self._latest[number] = self._probes.read(self._model, [number])[0]
-        found = pooled(self._latest)
+    def _judge(self, fresh: Reading, round_ends: bool) -> None:
+        step, found = self._asking.steps, self._asking.latest
         floors = [floor for floor in (self._stop_below, self._return_below) if floor is not None]
         alarmed = floors and (found.agreement < max(floors) or _surely_below(fresh, max(floors)))
         if (alarmed or (self._keeps and round_ends)) and self._probes.pieces > 1:

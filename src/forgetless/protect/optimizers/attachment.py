@@ -1,4 +1,4 @@
-"""What ties an anchor to an optimizer: a hook on its step, and the parameters that both of them hold."""
+"""What ties an anchor to an optimizer: a hook on its step, and the anchored parameters that it trains."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.protect.anchored_parameter import AnchoredParameter
-from forgetless.protect.optimizers.forms import Group
+from forgetless.protect.optimizers.response import Group
 
-Holds = Mapping[nn.Parameter, AnchoredParameter]
+Anchored = Mapping[nn.Parameter, AnchoredParameter]
 
 
 class Attachment:
@@ -19,18 +19,13 @@ class Attachment:
 
     Attributes:
         optimizer: the optimizer.
-        holds: parameter → its anchor; parameters that are not in it move freely.
+        anchored: parameter → its θ* and Ω; parameters that are not in it are free.
         strength: λ.
         l2sp: w, towards θ*.
     """
 
-    def __init__(self, optimizer: Optimizer, anchored_parameters: Holds, strength: float, l2sp: float = 0.0) -> None:
-        self.optimizer, self.anchored_parameters, self.strength, self.l2sp = (
-            optimizer,
-            anchored_parameters,
-            strength,
-            l2sp,
-        )
+    def __init__(self, optimizer: Optimizer, anchored: Anchored, strength: float, l2sp: float = 0.0) -> None:
+        self.optimizer, self.anchored, self.strength, self.l2sp = optimizer, anchored, strength, l2sp
         self._handle = self._hook()
 
     def _hook(self) -> RemovableHandle:
@@ -45,7 +40,7 @@ class Attachment:
         self._handle.remove()
 
     def shares(self, optimizer: Optimizer) -> bool:
-        """Whether `optimizer` is the one hooked here, or holds an anchored parameter of that one too."""
+        """Whether `optimizer` is the one hooked here, or trains an anchored parameter of that one too."""
         if optimizer is self.optimizer:
             return True
         ours = {parameter for parameter, _, _ in self.owned()}
@@ -58,5 +53,5 @@ class Attachment:
         """
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter in self.anchored_parameters and parameter.requires_grad:
-                    yield parameter, self.anchored_parameters[parameter], group
+                if parameter in self.anchored and parameter.requires_grad:
+                    yield parameter, self.anchored[parameter], group

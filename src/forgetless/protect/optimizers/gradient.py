@@ -15,9 +15,12 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.errors import ForgetlessError
-from forgetless.protect.anchored_parameter import local, pieces
-from forgetless.protect.optimizers.attachment import Attachment, Holds
-from forgetless.protect.optimizers.forms import Group, form_of, sgd, sparse_adam
+from forgetless.model.sharding import local
+from forgetless.protect.anchored_parameter import pieces
+from forgetless.protect.optimizers.attachment import Anchored, Attachment
+from forgetless.protect.optimizers.families.torch_optim import sgd, sparse_adam
+from forgetless.protect.optimizers.forms import known
+from forgetless.protect.optimizers.response import Group
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -25,20 +28,21 @@ _Call = tuple[tuple[Any, ...], dict[str, Any]]
 class Gradient(Attachment):
     """Adds the penalty's gradient to those of one optimizer's anchored parameters, before each of its steps."""
 
-    def __init__(self, optimizer: Optimizer, anchored_parameters: Holds, strength: float, l2sp: float = 0.0) -> None:
+    def __init__(self, optimizer: Optimizer, anchored: Anchored, strength: float, l2sp: float = 0.0) -> None:
         """Hook into `optimizer`.
 
         Raises:
             ForgetlessError: an optimizer that evaluates the loss more than once in a step, or one that takes sparse
                 gradients only.
         """
-        self._form = form_of(optimizer)
+        found = known(optimizer)
+        self._form = None if isinstance(found, str) else found.form
         if self._form is sparse_adam:
             raise ForgetlessError(
                 "SparseAdam takes sparse gradients only and the penalty's is dense: "
                 "attach(optimizer, how='pull') instead."
             )
-        super().__init__(optimizer, anchored_parameters, strength, l2sp)
+        super().__init__(optimizer, anchored, strength, l2sp)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_pre_hook(self)

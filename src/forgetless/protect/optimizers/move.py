@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from forgetless.protect.anchored_parameter import pieces
-from forgetless.protect.optimizers.forms import Response
+from forgetless.protect.optimizers.response import Response
 
 _LARGEST = 1e20  # of r · 2 λ and of r · w, and
-_FIRMEST = 1e30  # of s · D: they hold a weight to the last bit, and sums with D are still finite in float32
+_FIRMEST = 1e30  # of s · D: no weight moves then, and sums with D are still finite in float32
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +31,7 @@ class Move:
         strength: λ.
         l2sp: w.
         response: r and D.
+        carry: of 16-bit weights, what rounding has kept them from moving so far, in float32; None for wider ones.
     """
 
     weights: Tensor
@@ -39,6 +40,7 @@ class Move:
     strength: float
     l2sp: float
     response: Response
+    carry: Tensor | None = None
 
     @property
     def by_importance(self) -> float | Tensor:
@@ -65,10 +67,17 @@ class Move:
             weights, target = self.weights[part], self.target[part]
             if skipped is not None:
                 share.mul_(1 - skipped.to(share))
+            if (reach := self.response.reach) is not None:
+                share.mul_((reach / (share * (target - weights)).abs()).nan_to_num_(1.0).clamp_(max=1.0))
             if weights.dtype == target.dtype:
                 weights.lerp_(target, share)
-            else:
-                weights.copy_(weights.to(target.dtype).lerp_(target, share))
+                continue
+            wide = weights.to(target.dtype)
+            if self.carry is not None:
+                wide.add_(self.carry[part])
+            weights.copy_(wide.lerp_(target, share))
+            if self.carry is not None:
+                self.carry[part].copy_(wide.sub_(weights))
 
     def shares(self) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
         """`s / (1 + s)`, the part of the way back that a weight goes, piece by piece."""

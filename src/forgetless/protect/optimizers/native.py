@@ -32,7 +32,7 @@ def serves(move: Move) -> bool:
     Weights, θ* and what D is made of are float32 on the CPU, Ω is that or bfloat16, all of them dense in memory with
     the same strides, and the rates are known without asking a device.
     """
-    if _pull is None:
+    if _pull is None or move.response.reach is not None:
         return False
     weights, response = move.weights, move.response
     shape, stride, single = weights.shape, weights.stride(), weights.numel() <= 1

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from forgetless.model.sharding import is_sharded, whole
 from forgetless.protect.anchored_parameter import AnchoredParameter, pieces
 
 log = logging.getLogger("forgetless")
@@ -41,7 +42,7 @@ class Dial:
     value: float = 1.0
 
     def remember(self, model: nn.Module) -> None:
-        """Take note of the model, whose current weights are to be held; refuse it before anything is changed."""
+        """Take note of the model, whose current weights become θ*; refuse it before anything is changed."""
 
     def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Training begins."""
@@ -55,25 +56,24 @@ class Dial:
 
 
 @torch.no_grad()
-def shrink(anchored_parameters: Mapping[nn.Parameter, AnchoredParameter], share: float) -> None:
+def shrink(anchored: Mapping[nn.Parameter, AnchoredParameter], share: float) -> None:
     """Go back towards θ*: `θ ← θ* + share (θ − θ*)`, for what is anchored of every parameter."""
-    for parameter, anchored in anchored_parameters.items():
-        weights, target, _ = anchored.meet(parameter)
+    for parameter, each in anchored.items():
+        weights, target, _ = each.meet(parameter)
         for part in pieces(tuple(weights.shape), weights.device):
             wide = target[part]
             weights[part] = wide.lerp(weights[part].to(wide.dtype), share).to(weights.dtype)
 
 
 @torch.no_grad()
-def bound(anchored_parameters: Mapping[nn.Parameter, AnchoredParameter]) -> float:
+def bound(anchored: Mapping[nn.Parameter, AnchoredParameter]) -> float:
     """`Σ Ω |θ − θ*|`: to first order, no less than the mean change of ‖F‖²."""
     total = 0.0
-    for parameter, anchored in anchored_parameters.items():
-        if hasattr(anchored.weights, "full_tensor"):  # shards: each process adds up its own
-            moved = (anchored.importance * (parameter - anchored.weights).abs()).sum()
-            total += float(moved.full_tensor())  # type: ignore[attr-defined]
+    for parameter, each in anchored.items():
+        if is_sharded(each.weights):  # each process adds up its own shards
+            total += float(whole((each.importance * (parameter - each.weights).abs()).sum()))
             continue
-        weights, target, importance = anchored.meet(parameter)
+        weights, target, importance = each.meet(parameter)
         for part in pieces(tuple(weights.shape), weights.device):
             moved = (weights[part] - target[part]).abs_()
             total += float(torch.dot(moved.flatten(), importance[part].to(moved.dtype).flatten()))
@@ -81,7 +81,7 @@ def bound(anchored_parameters: Mapping[nn.Parameter, AnchoredParameter]) -> floa
 
 
 def plasticity(anchor: Anchored) -> float | None:
-    """`1 − anchor.frozen_fraction()`: the share of the anchored weights that can still move; None where nothing pulls."""
+    """`1 − anchor.frozen_fraction()`, the share of the anchored weights that can still move; None without a pull."""
     try:
         return 1 - float(anchor.frozen_fraction())
     except ValueError:

@@ -1,4 +1,4 @@
-"""`DriftBudget`: as little strength as keeps the change of the output below a cap, without any sample of the old use."""
+"""`DriftBudget`: as little strength as keeps the change of the output below a cap, without samples of the old use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Spending:
         step: the optimizer's steps since it was attached.
         spent: `Σ Ω |θ − θ*| / cap`, after the weights were moved back if they were.
         strength: λ from then on.
-        plasticity: the share of the anchored weights that the pull does not stop, `1 − frozen_fraction()`; None for "gradient".
+        plasticity: `1 − anchor.frozen_fraction()`, the share of the anchored weights that can still move; None where
+            the anchor is attached with "gradient".
         returned: what is left of `θ − θ*` after moving back; 1 where it did not.
     """
 

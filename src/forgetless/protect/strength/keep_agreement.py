@@ -16,8 +16,8 @@ from forgetless.errors import ForgetlessError
 from forgetless.model.outputs import Forward, Select
 from forgetless.model.parameters import canonical, listing
 from forgetless.protect.batchnorm import FrozenBatchNorm, freeze_batchnorm, with_statistics
-from forgetless.protect.forgetting.pace import Pace
-from forgetless.protect.forgetting.probes import Probes, Reading, pooled
+from forgetless.protect.forgetting.asking import Asking
+from forgetless.protect.forgetting.probes import Probes, Reading
 from forgetless.protect.strength.dial import Anchored, Dial, log, plasticity, shrink
 
 _EASE, _MOST_AT_ONCE, _CEILING, _FLOOR = 0.7, 10.0, 1e8, 1e-8
@@ -33,7 +33,8 @@ class Observation:
         step: the optimizer's steps since it was attached.
         agreement: the share of the old answers that are still given, over the latest to each probe.
         strength: λ from then on.
-        plasticity: the share of the anchored weights that the pull does not stop, `1 − frozen_fraction()`; None for "gradient".
+        plasticity: `1 − anchor.frozen_fraction()`, the share of the anchored weights that can still move; None where
+            the anchor is attached with "gradient".
         returned: what is left of `θ − θ*` after going back; 1 where it did not.
     """
 
@@ -57,7 +58,7 @@ class KeepAgreement(Dial):
     target is met, and a warning says so. Nothing is known after the last asking: `settle()` asks about all probes once
     more, and goes back in the same way if it must.
 
-    Batch-norm statistics are held while the anchor is attached: with them running free, no strength keeps the answers.
+    Batch-norm statistics are frozen while the anchor is attached: where they move, no strength keeps the answers.
 
     The answers to be kept are those the network gives when θ* is set: at the anchor's making and after `consolidate`.
 
@@ -86,7 +87,8 @@ class KeepAgreement(Dial):
             output: which tensors of the model's output are its answers; see `forgetless.mas`.
             forward: (model, batch) → output, where `model(inputs)` is not the way (an old head, say).
             start: λ at first.
-            every: steps between two askings; by default what costs about 2 % of training (`forgetless.protect.forgetting.pace`).
+            every: steps between two askings; by default what costs about 2 % of training
+                (`forgetless.protect.forgetting.pace`).
             freeze_batchnorm: keep batch-norm statistics while attached.
             on_observation: called with every `Observation`, to pass it on to a logger.
 
@@ -108,9 +110,9 @@ class KeepAgreement(Dial):
         self._anchor: Anchored | None = None
         self._statistics: FrozenBatchNorm | None = None
         self._buffers: dict[str, Tensor] = {}
-        self._pace: Pace | None = None
-        self._asked: Pace | None = None  # the last training's
-        self._turn = self._missed = 0
+        self._asking: Asking | None = None
+        self._begun = False
+        self._missed = 0
 
     def remember(self, model: nn.Module) -> None:
         """Ask for the answers that are to be kept.
@@ -123,38 +125,37 @@ class KeepAgreement(Dial):
         else:
             self._probes.retake(model)
         self._model = model
-        self._latest = self._probes.read(model)
+        if self._asking is None:
+            self._asking = Asking(model, self._probes, self._every)
+        else:
+            self._asking.read()
         self._buffers = {name: buffer.detach().clone() for name, buffer in _statistics(model).items()}
 
     def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Hold the statistics, and start to count steps."""
-        if self._pace is not None:
+        """Freeze the statistics, and start to count steps."""
+        if self._begun:
             return  # another optimizer of the same training
+        self._begun = True
         if self._freezes_batchnorm and self._probes is not None and with_statistics(model):
             self._statistics = freeze_batchnorm(model)
-        rows = 32 if self._probes is None else self._probes.rows
-        self._pace = Pace(model, self._every, rows)
-        self._turn = self._missed = 0
+        if self._asking is not None:
+            self._asking.start()
+        self._missed = 0
 
     def end(self) -> None:
-        """Let the statistics go."""
+        """Release the statistics."""
         if self._statistics is not None:
             self._statistics.release()
             self._statistics = None
-        if self._pace is not None:
-            self._pace.close()
-            self._asked, self._pace = self._pace, None
+        if self._asking is not None:
+            self._asking.close()
+        self._begun = False
 
     def stepped(self, anchor: Anchored) -> None:
         """Ask about a piece of the probes if it is due, and move λ."""
         self._anchor = anchor
-        if self._pace is None or self._probes is None or not self._pace.stepped():
-            return
-        with self._pace.asking():
-            if self._pace.rows != self._probes.rows:
-                self._probes.split(self._pace.rows)
-                self._latest = [pooled(self._latest)] * self._probes.pieces
-            self._ask(anchor, self._pace.steps)
+        if self._asking is not None and self._begun:
+            self._asking.stepped(lambda fresh, _: self._move(anchor, fresh))
 
     def settle(self) -> float:
         """Ask about all probes now; go back towards θ* if the target is missed.
@@ -165,9 +166,9 @@ class KeepAgreement(Dial):
         Raises:
             ForgetlessError: the anchor has not been attached, or nothing is protected.
         """
-        if self._probes is None or self._anchor is None:
+        if self._asking is None or self._anchor is None:
             raise ForgetlessError("settle() is for after training: attach the anchor and take a step first.")
-        found = self._read()
+        found = self._asking.read()
         if found.agreement < self.target:
             left, found = self._back(self._anchor, found, "after training")
             self._note(self._anchor, found, left)
@@ -176,25 +177,22 @@ class KeepAgreement(Dial):
     @property
     def cost(self) -> float:
         """What asking has cost so far: its seconds ÷ the seconds of training without it."""
-        pace = self._pace or self._asked
-        return 0.0 if pace is None else pace.cost
+        return 0.0 if self._asking is None else self._asking.cost
 
-    def _ask(self, anchor: Anchored, step: int) -> None:
+    def _move(self, anchor: Anchored, fresh: Reading) -> None:
+        assert self._asking is not None
         assert self._probes is not None
-        assert self._model is not None
-        number = self._turn % self._probes.pieces
-        self._turn += 1
-        fresh = self._latest[number] = self._probes.read(self._model, [number])[0]
-        found, left = pooled(self._latest), 1.0
+        found, left = self._asking.latest, 1.0
         allowed = max(1 - self.target, 0.5 / len(self._probes))
         missed = 1 - fresh.agreement
         if missed > allowed:
             anchor.strength = min(anchor.strength * _rise(missed / allowed), _CEILING)
             self._missed += 1
             if self._missed >= _PATIENCE or anchor.strength == _CEILING:
-                found = self._read()
+                found = self._asking.read()
                 if found.agreement < self.target:
-                    left, found = self._back(anchor, found, f"after {step} steps, at strength {anchor.strength:.3g},")
+                    when = f"after {self._asking.steps} steps, at strength {anchor.strength:.3g},"
+                    left, found = self._back(anchor, found, when)
                 self._missed = 0
         else:
             self._missed = 0
@@ -202,29 +200,24 @@ class KeepAgreement(Dial):
                 anchor.strength = max(anchor.strength * _EASE, _FLOOR)
         self._note(anchor, found, left)
 
-    def _read(self) -> Reading:
-        assert self._probes is not None
-        assert self._model is not None
-        self._latest = self._probes.read(self._model)
-        return pooled(self._latest)
-
     def _back(self, anchor: Anchored, found: Reading, when: str) -> tuple[float, Reading]:
         """Go back by halves until the target is met; gives what is left of the way, and the agreement there."""
         assert self._model is not None
+        assert self._asking is not None
         before, left = found.agreement, 1.0
         while found.agreement < self.target and left:
             share = 0.5 if left > 0.5**_HALVINGS else 0.0
             left *= share
             shrink(anchor.anchored(), share)
             self._restore(share)
-            found = self._read()
+            found = self._asking.read()
         said = (
             f"{when} {before:.3f} of the answers agreed, less than {self.target:g}: the anchored weights went back "
             f"{1 - left:.0%} of the way to θ*, and {found.agreement:.3f} agree now"
         )
         if found.agreement < self.target:
-            held = set(anchor.anchored())
-            free = [canonical(n) for n, p in self._model.named_parameters() if p.requires_grad and p not in held]
+            anchored = set(anchor.anchored())
+            free = [canonical(n) for n, p in self._model.named_parameters() if p.requires_grad and p not in anchored]
             said += f"; the rest is lost through what is not anchored ({listing(free)})"
         log.warning(said)
         warnings.warn(f"{said}.", stacklevel=6)
@@ -238,8 +231,7 @@ class KeepAgreement(Dial):
                 buffer.copy_(self._buffers[name].lerp(buffer, share))
 
     def _note(self, anchor: Anchored, found: Reading, left: float) -> None:
-        pace = self._pace or self._asked
-        step = 0 if pace is None else pace.steps
+        step = 0 if self._asking is None else self._asking.steps
         seen = Observation(step, found.agreement, anchor.strength, plasticity(anchor), left)
         self.history.append(seen)
         log.info(

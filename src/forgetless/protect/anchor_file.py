@@ -1,0 +1,118 @@
+"""An anchor's state as tensors and numbers, and the safetensors file that holds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.measure.importance import refuse_mismatch
+from forgetless.model.parameters import fingerprints
+from forgetless.model.sharding import whole
+from forgetless.protect.anchored_parameter import AnchoredParameter
+
+_KINDS = ("strength", "l2sp", "weights", "importance", "carry")
+
+
+@dataclass(frozen=True)
+class State:
+    """λ, w, and by name what is anchored of each parameter."""
+
+    strength: float
+    l2sp: float
+    parameters: dict[str, AnchoredParameter]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`strength`, `l2sp`, `weights.NAME`, `importance.NAME` and, for 16-bit weights, `carry.NAME`; views."""
+        return {
+            "strength": torch.tensor(self.strength, dtype=torch.float64),
+            "l2sp": torch.tensor(self.l2sp, dtype=torch.float64),
+            **{f"weights.{name}": each.weights for name, each in self.parameters.items()},
+            **{f"importance.{name}": each.importance for name, each in self.parameters.items()},
+            **{f"carry.{name}": each.carry for name, each in self.parameters.items() if each.carry is not None},
+        }
+
+    @classmethod
+    def parsed(cls, tensors: Mapping[str, Tensor]) -> State:
+        """The state that `tensors()` gave.
+
+        Raises:
+            ForgetlessError: a key is missing or unexpected, a value is not finite, or an importance is negative.
+        """
+        if "strength" not in tensors:
+            raise ForgetlessError("the anchor's state lacks its 'strength'.")
+        parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition(".")
+            if kind not in parts:
+                raise ForgetlessError(f"unexpected key {key!r} in the anchor's state.")
+            parts[kind][name] = tensor
+        weights, importance, carry = parts["weights"], parts["importance"], parts["carry"]
+        refuse_mismatch(importance, weights, "the importance in the anchor's state", "its weights")
+        kept = {name: weights[name] for name in carry if name in weights}
+        refuse_mismatch(carry, kept, "the carry in the anchor's state", "its weights")
+        if bad := [name for name in carry if not bool(torch.isfinite(carry[name]).all())]:
+            raise ForgetlessError(f"the anchor's state has NaN or Inf in the carry of {bad[0]!r}.")
+        for name in weights:
+            if not bool((torch.isfinite(weights[name]) & torch.isfinite(importance[name])).all()):
+                raise ForgetlessError(f"the anchor's state has NaN or Inf for {name!r}.")
+            if bool((importance[name] < 0).any()):
+                raise ForgetlessError(f"the anchor's state has a negative importance for {name!r}.")
+        return cls(
+            checked(float(tensors["strength"])),
+            checked(float(tensors.get("l2sp", 0.0)), "l2sp coefficient"),
+            {name: AnchoredParameter(name, weights[name], importance[name], carry.get(name)) for name in weights},
+        )
+
+
+def write(path: str | Path, state: State, parameters: Mapping[str, Tensor]) -> None:
+    """Write a state to the file `path`, whole or not at all; of sharded tensors every process must call it.
+
+    Args:
+        path: the file.
+        state: what is written.
+        parameters: the model's own of those anchored: their shapes and fingerprints go into the header.
+    """
+    header = {
+        "strength": state.strength,
+        "shapes": {name: list(parameter.shape) for name, parameter in parameters.items()},
+        "weights": fingerprints(parameters),
+    }
+    files.write_tensors(path, {name: whole(tensor) for name, tensor in state.tensors().items()}, "anchor", header)
+
+
+def read(path: str | Path, *, mmap: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """What `write` wrote.
+
+    Returns:
+        The state's tensors, the parameters' shapes as meta tensors, and their fingerprints.
+
+    Raises:
+        ForgetlessError: the file is missing, cut, damaged or not an anchor's.
+    """
+    tensors, header = files.read_tensors(path, "anchor", mmap=mmap)
+    shapes, hashes = header.get("shapes"), header.get("weights")
+    if not isinstance(shapes, dict) or not isinstance(hashes, dict):
+        raise ForgetlessError(f"{path} is damaged: its header lacks the shapes or the weights' hashes.")
+    return tensors, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, hashes
+
+
+def checked(number: object, what: str = "strength") -> float:
+    """`number` as a float.
+
+    Raises:
+        ForgetlessError: it is negative, not finite or no number.
+    """
+    try:
+        value = float(number)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ForgetlessError(f"the {what} must be a finite number of 0 or more, not {number!r}.")
+    return value

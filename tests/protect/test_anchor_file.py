@@ -1,0 +1,74 @@
+"""An anchor's state as tensors, and its file: what is written is read, what is damaged is refused by name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from forgetless.errors import ForgetlessError
+from forgetless.protect import anchor_file
+from forgetless.protect.anchor_file import State, checked
+from forgetless.protect.anchored_parameter import AnchoredParameter
+
+
+def state(carry: bool = False) -> State:
+    kept = AnchoredParameter("w", torch.randn(2, 3), torch.rand(2, 3), torch.full((2, 3), 1e-4) if carry else None)
+    return State(0.5, 0.25, {"w": kept})
+
+
+def refused(sentence: str):
+    return pytest.raises(ForgetlessError, match=re.escape(sentence))
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_a_state_is_parsed_as_it_was(carry):
+    before = state(carry)
+    found = State.parsed(before.tensors())
+    assert (found.strength, found.l2sp) == (0.5, 0.25)
+    assert found.tensors().keys() == before.tensors().keys()
+    assert all(torch.equal(tensor, before.tensors()[key]) for key, tensor in found.tensors().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"strength": None}, "the anchor's state lacks its 'strength'."),
+        ({"other": torch.zeros(1)}, "unexpected key 'other' in the anchor's state."),
+        ({"carry.w": torch.full((2, 3), torch.nan)}, "the anchor's state has NaN or Inf in the carry of 'w'."),
+        ({"carry.x": torch.zeros(1)}, "the carry in the anchor's state does not fit its weights: it has 'x' besides."),
+        ({"weights.w": torch.full((2, 3), torch.inf)}, "the anchor's state has NaN or Inf for 'w'."),
+        ({"importance.w": -torch.ones(2, 3)}, "the anchor's state has a negative importance for 'w'."),
+        ({"l2sp": torch.tensor(-1.0)}, "the l2sp coefficient must be a finite number of 0 or more, not -1.0."),
+    ],
+)
+def test_a_state_that_is_none_is_refused(change, sentence):
+    tensors = {key: tensor for key, tensor in {**state().tensors(), **change}.items() if tensor is not None}
+    with refused(sentence):
+        State.parsed(tensors)
+
+
+def test_the_file_gives_back_state_shapes_and_fingerprints(tmp_path):
+    path, before = tmp_path / "anchor.safetensors", state(carry=True)
+    anchor_file.write(path, before, {"w": torch.ones(2, 3)})
+    tensors, shapes, hashes = anchor_file.read(path)
+    assert all(torch.equal(tensor, before.tensors()[key]) for key, tensor in tensors.items())
+    assert tensors.keys() == before.tensors().keys()
+    assert shapes["w"].shape == (2, 3)
+    assert hashes.keys() == {"w"}
+    assert [each.name for each in tmp_path.iterdir()] == ["anchor.safetensors"]
+
+
+def test_a_cut_file_is_refused(tmp_path):
+    path = tmp_path / "anchor.safetensors"
+    anchor_file.write(path, state(), {"w": torch.ones(2, 3)})
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ForgetlessError):
+        anchor_file.read(path)
+
+
+@pytest.mark.parametrize("number", [-1, float("nan"), float("inf"), "x", None, [1], 10**400])
+def test_a_strength_is_a_finite_number_of_0_or_more(number):
+    with refused("the strength must be a finite number of 0 or more, not "):
+        checked(number)
