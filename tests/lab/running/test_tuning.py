@@ -30,7 +30,7 @@ def test_a_strength_is_found_on_the_second_task_alone_and_kept(tmp_path: Path) -
     method = methods.create("mas")
     found = tuning.strength(method, network, TASKS[:2], RECIPE, tmp_path)
     held = read_sealed(tmp_path / "mas.json")
-    strengths = [strength for _, strength, _ in held["trials (rate, strength, accuracy)"]]
+    strengths = [trial["strength"] for trial in held["trials"]]
     assert strengths == [0.0, 3.0, 0.75, 0.1875][: len(strengths)]
     assert found == strengths[-1]
     assert (held["drop"], held["factor"], held["most"]) == (0.05, 0.25, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetless import stability_decay
+from forgetless import files, stability_decay
 from forgetless.errors import ForgetlessError
 from forgetless.protect.strength.stability_decay import Trial
 
@@ -111,7 +110,7 @@ def test_rising_finds_the_greatest_strength_that_keeps_enough_to_within_the_fact
         (1e9, 9, [1, 2, 8, 128, 32768, 1e6]),  # nothing keeps it from learning
     ],
 )
-def test_rising_takes_few_tries(greatest, most, strengths):
+def test_rising_takes_few_trials(greatest, most, strengths):
     found = stability_decay(
         lambda rate, strength: float(strength <= greatest), same, [0.1], start=1.0, most=most, rise=True
     )
@@ -122,11 +121,11 @@ def test_rising_takes_few_tries(greatest, most, strengths):
 
 
 def test_a_rising_search_goes_on_where_it_stopped_and_is_not_taken_for_a_falling_one(tmp_path):
-    path = tmp_path / "tries.json"
+    path = tmp_path / "trials.json"
     whole = stability_decay(accuracy, same, [0.1], start=0.01, rise=True, path=path)
-    content = json.loads(path.read_text())
+    content = files.read_sealed(path)
     content["trials"] = content["trials"][:3]
-    path.write_text(json.dumps(content))
+    files.write_sealed(path, content)
     assert stability_decay(accuracy, same, [0.1], start=0.01, rise=True, path=path).trials == whole.trials
     with refused(
         f"{path} holds another search: its rise is True and not False; remove it to start over, or name another."
@@ -157,7 +156,7 @@ def test_the_model_that_train_gives_is_what_evaluate_gets():
 
 @pytest.mark.parametrize("killed_at", range(7))
 def test_a_search_killed_anywhere_goes_on_to_the_same_result(tmp_path, killed_at):
-    path = tmp_path / "tries.json"
+    path = tmp_path / "trials.json"
     calls: list[tuple[float, float]] = []
 
     def train(rate: float, strength: float) -> float:
@@ -178,11 +177,11 @@ def test_a_search_killed_anywhere_goes_on_to_the_same_result(tmp_path, killed_at
     calls.clear()
     assert stability_decay(train, same, [0.01, 0.1], path=path).trials == whole.trials
     assert not calls
-    assert [each["strength"] for each in json.loads(path.read_text())["trials"]] == [t.strength for t in whole.trials]
+    assert [each["strength"] for each in files.read_sealed(path)["trials"]] == [t.strength for t in whole.trials]
 
 
-def test_the_tries_of_another_search_are_refused(tmp_path):
-    path = tmp_path / "tries.json"
+def test_the_trials_of_another_search_are_refused(tmp_path):
+    path = tmp_path / "trials.json"
     stability_decay(accuracy, same, [0.1], path=path)
     before = path.read_text()
     with refused(
@@ -194,17 +193,17 @@ def test_the_tries_of_another_search_are_refused(tmp_path):
     ):
         stability_decay(accuracy, same, [0.2], path=path)
     assert path.read_text() == before
-    content = json.loads(before)
+    content = files.read_sealed(path)
     content["trials"][1]["strength"] = 17
-    path.write_text(json.dumps(content))
-    with refused(f"{path} is damaged: its try 2 is none of this search."):
+    files.write_sealed(path, content)
+    with refused(f"{path} is damaged: its trial 2 does not belong to this search."):
         stability_decay(accuracy, same, [0.1], path=path)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"rates": [0.1], "start": 3.0}', "null"])
+@pytest.mark.parametrize("content", [{}, {"rates": [0.1], "start": 3.0}])
 def test_a_file_of_something_else_is_refused(tmp_path, content):
-    path = tmp_path / "tries.json"
-    path.write_text(content)
+    path = tmp_path / "trials.json"
+    files.write_sealed(path, content)
     with refused(f"{path} does not hold the trials of a search; remove it, or name another."):
         stability_decay(accuracy, same, [0.1], path=path)
 
@@ -235,7 +234,7 @@ def test_bad_settings_are_refused_before_anything_is_trained(changes, sentence):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [float("nan"), -0.5, float("inf"), None])
 def test_an_accuracy_that_is_none_is_refused(tmp_path, value):
-    path = tmp_path / "tries.json"
+    path = tmp_path / "trials.json"
     with refused(
         f"evaluate() must give an accuracy of 0 or more, not {value!r} (at a rate of 0.1 and a strength of 0)."
     ):

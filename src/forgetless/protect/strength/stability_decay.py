@@ -165,7 +165,9 @@ class _Search:
         if number < len(self._known):
             known = self._known[number]
             if (known.rate, known.strength) != (rate, strength):
-                raise ForgetlessError(f"{self._path} is damaged: its try {number + 1} is none of this search.")
+                raise ForgetlessError(
+                    f"{self._path} is damaged: its trial {number + 1} does not belong to this search."
+                )
             self.done.append(known)
             return known
         accuracy = self._evaluate(self._train(rate, strength))

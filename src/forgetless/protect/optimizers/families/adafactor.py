@@ -38,7 +38,8 @@ def transformers_adafactor(group: Group, state: State, parameter: Tensor) -> Res
 
 
 def _rms(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor.detach()) / tensor.numel() ** 0.5
+    norm: Tensor = torch.linalg.vector_norm(tensor.detach())
+    return norm / tensor.numel() ** 0.5
 
 
 def _clipping(parameter: Tensor, second: Tensor, threshold: float) -> float | Tensor:

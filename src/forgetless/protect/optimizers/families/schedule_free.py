@@ -37,7 +37,8 @@ def radam(group: Group, state: State, parameter: Tensor) -> Response:
 def _rate(group: Group) -> float:
     if "scheduled_lr" in group:
         return float(group["scheduled_lr"])
-    return float(group["lr"]) * min(1.0, group["k"] / max(1, group.get("warmup_steps", 0)))
+    warm = min(1.0, group["k"] / max(1, group.get("warmup_steps", 0)))
+    return float(group["lr"] * warm)
 
 
 def _follow(group: Group, beta: float) -> float:
