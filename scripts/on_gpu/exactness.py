@@ -1,7 +1,7 @@
 """Exactness: `forgetless.mas`, `fisher` and `local_mas` against one sample at a time by plain autograd.
 
 The truth is the loop in float64 at the same (rounded) weights. In its own dtype the loop is off by rounding, and so is
-the library: it may be off at most twice as far as the loop, or by the dtype's floor. Errors are of the whole parameter,
+the library: it may be off by the dtype's floor, or twice as far as the loop, but not 0.1 further. Errors are of the whole parameter,
 `‖found − truth‖ / ‖truth‖`, of the worst one; a parameter of less than a thousandth of the largest norm is measured by
 that.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ Sums = dict[str, Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FLOORS = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 2e-3}
 KINKED_FLOOR = 2e-3  # in float32 an activation next to a kink may fall on its other side in a batch
-TIMES = 2.0  # as far off as the loop in the same dtype
+TIMES, BEYOND = 2.0, 0.1  # as far off as the loop in the same dtype, and at most so much further
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,7 @@ PROBLEMS = {
     "ResNet-18 channels_last": Problem(lambda: networks.resnet18(20), _pictures, kinks=True, channels_last=True),
     "GPT": Problem(networks.small_gpt, lambda setting: networks.tokens(setting, 7, 24, 97)),
     "GPT padded": Problem(networks.small_gpt, lambda setting: networks.padded(setting, 7, 24, 97)),
-    "LSTM": Problem(
-        lambda: networks.Recurrent(nn.LSTM), lambda setting: torch.randn(7, 9, 12, device=setting.device)
-    ),
+    "LSTM": Problem(lambda: networks.Recurrent(nn.LSTM), lambda setting: torch.randn(7, 9, 12, device=setting.device)),
     "GRU": Problem(lambda: networks.Recurrent(nn.GRU), lambda setting: torch.randn(7, 9, 12, device=setting.device)),
 }
 
@@ -94,8 +93,9 @@ def exactness(setting: Setting, network: str, dtype: str, mode: str = "eager", e
             found = getattr(forgetless, estimator)(measured, batch, progress=False, **options)
     ours, theirs = worst(found.sums, truth), worst(alone, truth)
     floor = KINKED_FLOOR if problem.kinks and dtype == "fp32" else FLOORS[dtype]
-    figures = {"error": ours, "loop's": theirs, "tolerance": max(floor, TIMES * theirs), "samples": found.count}
-    if not ours <= figures["tolerance"]:
+    tolerance = max(floor, min(TIMES * theirs, theirs + BEYOND)) if math.isfinite(theirs) else 1.0
+    figures = {"error": ours, "loop's": theirs, "tolerance": tolerance, "samples": found.count}
+    if not ours <= tolerance:
         raise Failed("further from float64 than rounding explains", figures)
     return figures
 
@@ -239,11 +239,23 @@ def _check(network: str, dtype: str, mode: str = "eager", estimator: str = "mas"
 CHECKS = [
     *(_check(network, dtype) for network in PROBLEMS for dtype in DTYPES if "without" not in network),
     _check("ResNet-18 without kinks", "fp32"),
-    *(_check(network, dtype, "autocast") for network in ("MLP", "ResNet-18", "GPT", "LSTM") for dtype in ("bf16", "fp16")),
-    *(_check(network, dtype, "eager", "fisher") for network in ("MLP", "ResNet-18", "GPT") for dtype in ("fp32", "bf16")),
-    *(_check(network, dtype, "autocast", "fisher") for network in ("MLP",) for dtype in ("bf16", "fp16")),
+    *(
+        _check(network, dtype, "autocast")
+        for network in ("MLP", "ResNet-18", "GPT", "LSTM")
+        for dtype in ("bf16", "fp16")
+    ),
+    *(
+        _check(network, dtype, "eager", "fisher")
+        for network in ("MLP", "ResNet-18", "GPT")
+        for dtype in ("fp32", "bf16")
+    ),
+    *(_check("MLP", dtype, "autocast", "fisher") for dtype in ("bf16", "fp16")),
     *(_check(network, dtype, "eager", "local_mas") for network in ("MLP", "convnet") for dtype in ("fp32", "bf16")),
     Check("fisher, MLP, fp32, labels drawn as the reference draws them", sampled_fisher),
+]
+
+# Compiling takes its time, so these come late.
+COMPILED = [
     *(_check(network, dtype, "compiled") for network in ("MLP", "GPT") for dtype in ("fp32", "bf16")),
     _check("ResNet-18", "fp32", "compiled"),
-]  # fmt: skip
+]

@@ -235,14 +235,14 @@ def _forms() -> list[Check]:
     checks = []
     for name in ("SGD", "Adam", "AdamW"):
         forms = ["for-loop", "foreach", "fused"]
-        forms += [] if name == "SGD" else ["capturable", "foreach+capturable", "fused+capturable", "capturable+tensor lr"]
+        forms += (
+            [] if name == "SGD" else ["capturable", "foreach+capturable", "fused+capturable", "capturable+tensor lr"]
+        )
         for form in forms:
             checks.append(Check(f"fixed point, {name}, {form}", partial(fixed_point, name=name, form=form)))
             if form != "for-loop":
                 checks.append(Check(f"same steps, {name}, {form}", partial(same_steps, name=name, form=form)))
-        checks.append(
-            Check(f"GradScaler, {name}, fused, skipped steps", partial(scaled, name=name, form="fused"))
-        )
+        checks.append(Check(f"GradScaler, {name}, fused, skipped steps", partial(scaled, name=name, form="fused")))
     return checks  # fmt: skip
 
 
@@ -254,7 +254,16 @@ CHECKS = [
         for title, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16))
         for form in ("foreach", "fused")
     ),
+]
+
+# Compiling takes its time, so these come late.
+COMPILED = [
     Check("fixed point, SGD, compiled step", partial(fixed_point, name="SGD", form="foreach", compiled=True), True),
+    Check(
+        "fixed point, AdamW, compiled step",
+        partial(fixed_point, name="AdamW", form="capturable+tensor lr", compiled=True),
+        True,
+    ),
 ]
 
 # What may leave CUDA in a state in which later checks fail comes last.
