@@ -193,7 +193,10 @@ CHECKS = [
     *(
         Check(f"cost of the pull, {network}, {kind}, {title}", partial(stepping, network=network, form=form, kind=kind))
         for network in ("ResNet-18, 64 × 224 px", "GPT 136M, 8 × 512 tokens")
-        for kind, title, form in (("AdamW", "fused", {"fused": True}), ("SGD", "foreach", {"foreach": True, "momentum": 0.9}))
+        for kind, title, form in (
+            ("AdamW", "fused", {"fused": True}),
+            ("SGD", "foreach", {"foreach": True, "momentum": 0.9}),
+        )
     ),
     Check("memory after a measurement", flat),
-]  # fmt: skip
+]

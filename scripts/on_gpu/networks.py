@@ -57,7 +57,7 @@ class _Block(nn.Module):
 
 
 def resnet18(classes: int = 1000) -> nn.Module:
-    """torchvision's ResNet-18 where that is installed, else the same network written out."""
+    """ResNet-18: torchvision's where that is installed, else the same network written out."""
     with contextlib.suppress(Exception):
         import torchvision
 
@@ -115,7 +115,7 @@ class GPT(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """`[N, T]` → logits `[N, T, vocabulary]`; padding is on the right."""
-        n, t = input_ids.shape
+        t = input_ids.shape[1]
         seen = None
         if attention_mask is not None:
             causal = torch.ones(t, t, dtype=torch.bool, device=input_ids.device).tril()

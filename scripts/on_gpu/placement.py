@@ -1,4 +1,4 @@
-"""Where things are and when they run: streams, devices, memory of the host, FSDP2 on one process, streams of batches."""
+"""Where things are and when they run: streams, devices, memory of the host, FSDP2 on one process, `Measurement`."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def scaled(setting: Setting, name: str, form: str) -> Figures:
     scaler = torch.amp.GradScaler(setting.device.type, init_scale=1024.0)
     moved = 0.0
     for step in range(12):
-        # The first as well, when there is no state yet; but then torch's fused SGD goes on with a buffer that it never set.
+        # The first as well, when there is no state yet; torch's fused SGD then uses a buffer that it never set.
         skipped = step in ((5, 6) if name == "SGD" else (0, 5, 6))
         before = problem.theta.detach().clone()
         problem.theta.grad = None
