@@ -2,8 +2,8 @@
 
 The truth is the loop in float64 at the same (rounded) weights. In its own dtype the loop is off by rounding, and so is
 the library: it may be off by the dtype's floor, or twice as far as the loop, but not 0.1 further. Errors are of a whole
-parameter, `‖found − truth‖ / ‖truth‖`, and of the worst one; a parameter of less than a thousandth of the largest norm is
-measured by that.
+parameter, `‖found − truth‖ / ‖truth‖`, and of the worst one; a parameter of less than a thousandth of the largest norm
+is measured by that.
 """
 
 from __future__ import annotations
