@@ -1,5 +1,5 @@
 # Everything happens inside this clone: packages in .venv, caches in .cache, results in runs.
-.PHONY: help demo test lint pages clean
+.PHONY: help demo test test-gpu lint pages clean
 
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export TMPDIR := $(CURDIR)/.cache/tmp
@@ -13,6 +13,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo "make demo   learn five tasks with and without protection; about 3 minutes after the packages are there"
 	@echo "make test   check style, types and tests"
+	@echo "make test-gpu  check everything that runs on a GPU; about 5 minutes, writes results/gpu/CARD.json"
 	@echo "make lint   check style and types only"
 	@echo "make pages  make the pages that come from committed runs anew"
 	@echo "make clean  remove packages and caches, keep runs/"
@@ -34,6 +35,11 @@ test: lint
 pages:
 	@scripts/setup.sh dev
 	scripts/pages.sh
+
+# PYTHON=python3 runs it with a torch that is there already, such as a container's.
+test-gpu:
+	@[ -n "$(PYTHON)" ] || scripts/setup.sh dev
+	$(or $(PYTHON),.venv/bin/python) scripts/test_gpu.py
 
 clean:
 	rm -rf .venv .cache build dist src/*.egg-info

@@ -69,3 +69,14 @@ def test_no_pass_stays_in_memory() -> None:
         assert not [each for each in gc.get_objects() if isinstance(each, Tape)]
     finally:
         gc.enable()
+
+
+def test_autocast_keeps_no_copies_of_weights_that_a_measurement_made() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(6, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        with untouched(model), torch.no_grad():
+            model(x)
+        assert torch.is_autocast_cache_enabled()
+        value = model(x).float().square().sum()
+    gradients = torch.autograd.grad(value, list(model.parameters()), allow_unused=True)
+    assert all(gradient is not None for gradient in gradients)

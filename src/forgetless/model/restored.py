@@ -37,7 +37,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     copies = [(tensor, tensor.detach().clone(), tensor._version) for tensor in written]
     devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _uncompiled(model):
+        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _uncompiled(model), _uncached():
             model.eval()
             for parameter in parameters:
                 parameter.grad = None
@@ -64,6 +64,17 @@ def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[object]:
             stance = getattr(torch.compiler, "set_stance", None)  # not before torch 2.6
             return contextlib.nullcontext() if stance is None else stance("force_eager")
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+    """Inside, autocast keeps no copies of weights: one made without a gradient would serve the user's next step too."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 @contextlib.contextmanager

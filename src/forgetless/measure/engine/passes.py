@@ -71,7 +71,8 @@ def single_sums(target: Target, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         moduli = modulus_(gradient.to_dense() if gradient.is_sparse else gradient, target.power)
         sums[name] = sums[name].add_(moduli) if name in sums else moduli
 
-    with only(parameters, target.module), unhooked(parameters), _taking(target.parameters, add) as taken:
+    taking = _taking(target.parameters, add)
+    with only(parameters, target.module), unhooked(parameters), _differentiable(target), taking as taken:
         for n in range(batches.size(batch)):
             value = target.values(batches.rows(batch, n, n + 1))
             values.append(value.detach())
@@ -88,7 +89,7 @@ def single_sums(target: Target, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
 def alone(target: Target, sample: Any) -> tuple[dict[str, Tensor], Tensor]:
     """The gradients of a batch of one by name, of what took part, and its scalar `[1]`."""
     parameters = list(target.parameters.values())
-    with only(parameters, target.module), unhooked(parameters):
+    with only(parameters, target.module), unhooked(parameters), _differentiable(target):
         value = target.values(sample)
         if not value.requires_grad:
             return {}, value.detach()
@@ -121,6 +122,18 @@ def unhooked(parameters: list[Tensor]) -> Iterator[None]:
     finally:
         for hooks, before in waiting:
             hooks.update(before)
+
+
+@contextlib.contextmanager
+def _differentiable(target: Target) -> Iterator[None]:
+    """Inside, recurrent layers have a backward pass in eval mode too, which those of cuDNN have not."""
+    before = torch.backends.cudnn.enabled
+    if any(isinstance(module, torch.nn.RNNBase) for module in target.module.modules()):
+        torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 @contextlib.contextmanager

@@ -88,8 +88,8 @@ def plan(target: Target, batch: Any) -> Plan:
     with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
         together = taped(tape, squares, pair, strict=False)
     end = time.perf_counter()
-    tolerance = AGREE.get(together.dtype, AGREE_HALF)
-    if distance(together, apart) > tolerance:
+    tolerance = agreement(target, together)
+    if distance(together, apart) > tolerance and (together.dtype == torch.float64 or coupled(squares, pair)):
         raise ForgetlessError(coupling(squares, pair, tolerance))
     why = dict(tape.unruled)
     doubtful = [name for name in squares.parameters if name not in why and differs[name]]
@@ -103,6 +103,28 @@ def plan(target: Target, batch: Any) -> Plan:
         sample_bytes=held.bytes / 2,
         sample_seconds=((end - middle) / 2, (middle - start) / 2),
     )
+
+
+def agreement(target: Target, values: Tensor) -> float:
+    """How far scalars of a batch may be from those of its samples alone, of the largest: what rounding explains.
+
+    Squared norms are float32 whatever the network computes in, so the narrowest of its weights and autocast count.
+    """
+    parameters = list(target.module.parameters())
+    narrow = any(each.is_floating_point() and each.element_size() < 4 for each in parameters)
+    cast = any(torch.is_autocast_enabled(kind) for kind in {each.device.type for each in parameters})
+    return AGREE_HALF if narrow or cast else AGREE.get(values.dtype, AGREE_HALF)
+
+
+def coupled(target: Target, batch: Any, n: int = 0) -> bool:
+    """Whether the scalar of sample n is another in the batch than alone also in float64, where that is no rounding."""
+    try:
+        with in_float64(target.module) as widened, torch.no_grad():
+            wide = batches.mapped(batch, widened)
+            together, apart = target.values(wide), target.values(batches.rows(wide, n, n + 1))
+    except RuntimeError:  # a network that insists on its own dtype
+        return True
+    return distance(together[n : n + 1], apart) > AGREE[torch.float32]
 
 
 def _axes(target: Target, pair: Any) -> dict[str, Axis]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from forgetless.measure.engine.distance import sketch
 from forgetless.measure.engine.passes import alone, batched_sums
-from forgetless.measure.engine.plan import AGREE, AGREE_HALF
+from forgetless.measure.engine.plan import AGREE, agreement, coupled
 from forgetless.measure.engine.tape import Axis
 from forgetless.measure.engine.target import Target
 from forgetless.model import batches
@@ -73,14 +73,15 @@ class Proof:
         """
         start = time.perf_counter()
         gradients, own = alone(target, batches.rows(piece, chosen, chosen + 1))
-        tolerance = AGREE.get(value.dtype, AGREE_HALF)
-        coupled = float((own - value).abs().max()) > tolerance * float(own.abs().max())
-        wrong = [] if coupled else _differing(sketches, {n: sketch(g) for n, g in gradients.items()}, tolerance)
+        tolerance = agreement(target, value)
+        another = float((own - value).abs().max()) > tolerance * float(own.abs().max())
+        another = another and (value.dtype == torch.float64 or coupled(target, piece, chosen))
+        wrong = [] if another else _differing(sketches, {n: sketch(g) for n, g in gradients.items()}, tolerance)
         if wrong and value.dtype != torch.float64:
             wrong = _in_float64(target.only(wrong), piece, chosen, axes)
         self.proofs += 1
         self._spent += time.perf_counter() - start
-        return wrong, coupled
+        return wrong, another
 
 
 def _differing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.copies import Copies
 from forgetless.measure.engine.passes import accumulate, batched_sums, single_sums
-from forgetless.measure.engine.plan import AGREE, AGREE_HALF, Plan, plan
+from forgetless.measure.engine.plan import Plan, agreement, plan
 from forgetless.measure.engine.proof import Proof
 from forgetless.measure.engine.refusals import coupling, overflow, unfit
 from forgetless.measure.engine.target import Quantity, Target
@@ -122,7 +122,7 @@ class Whole:
         value = values[chosen : chosen + 1]
         wrong, coupled = self._proof.disagreeing(decided.batched, piece, chosen, tape.sketches, value, decided.axes)
         if coupled:
-            raise ForgetlessError(coupling(self.target, piece, AGREE.get(values.dtype, AGREE_HALF)))
+            raise ForgetlessError(coupling(self.target, piece, agreement(self.target, values)))
         if wrong:
             self._demote(dict.fromkeys(wrong, "a sample of a later batch came out differently alone"))
             if self._measured and self._warns:

@@ -66,7 +66,7 @@ class Move:
         for part, share in self.shares():
             weights, target = self.weights[part], self.target[part]
             if skipped is not None:
-                share.mul_(1 - skipped.to(share))
+                share.masked_fill_(skipped.to(share) > 0, 0)  # not by a product: before the first step D may be NaN
             if (reach := self.response.reach) is not None:
                 share.mul_((reach / (share * (target - weights)).abs()).nan_to_num_(1.0).clamp_(max=1.0))
             if weights.dtype == target.dtype:

@@ -74,7 +74,7 @@ class Pull(Attachment):
             for parameter, move, before in following:
                 follow(parameter, move, before)
         self._steps += 1
-        if self._steps == self._report_at:
+        if self._steps >= self._report_at and not _captured():
             self._report_at *= 10
             self._report()
 
@@ -162,3 +162,8 @@ def _fitting(optimizer: Optimizer) -> Known:
                 "add anchor.penalty() to the loss instead."
             )
     return found
+
+
+def _captured() -> bool:
+    """Whether a CUDA graph is being captured: then nothing may be asked of the device."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
