@@ -22,7 +22,7 @@ from forgetless.model import batches
 from forgetless.model.network import Network
 from forgetless.model.parameters import listing
 
-_ACTIVATIONS = 300 << 20  # bytes of activations that a batch of ours may hold
+_ACTIVATIONS, _ACTIVATIONS_ELSEWHERE = 300 << 20, 2 << 30  # bytes that a batch of ours may hold: on a CPU, elsewhere
 _LARGEST = 512  # samples; beyond that a batch gains little and holds more
 _LARGEST_COMPARED = 64  # samples, where batches are compared: a standard error needs a number of them
 
@@ -83,7 +83,9 @@ class Whole:
         """As many as fit the memory, in equal pieces: a short last one would cost as a whole one."""
         if self.plan is None:
             return 1
-        fitting = int(_ACTIVATIONS / max(1.0, self.plan.sample_bytes))
+        on_cpu = all(parameter.is_cpu for parameter in self.target.parameters.values())
+        bytes_held = _ACTIVATIONS if on_cpu else _ACTIVATIONS_ELSEWHERE
+        fitting = int(bytes_held / max(1.0, self.plan.sample_bytes))
         largest = _LARGEST_COMPARED if compared else _LARGEST
         return math.ceil(rows / max(1, math.ceil(rows / max(1, min(largest, fitting))))) or 1
 

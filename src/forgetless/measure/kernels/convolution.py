@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from forgetless.measure.kernels.parts import native
 from forgetless.measure.kernels.parts.rule import Call, Operation, Rule, Samples
-from forgetless.measure.kernels.parts.terms import Dense, Outer, added, modulus_, widened
+from forgetless.measure.kernels.parts.terms import Dense, Outer, added, modulus_, portion, widened
 
 _MANY_POSITIONS = 700  # from here on a sample fills torch's own weight-gradient kernel (measured, CPU)
-_PATCHES = 1 << 22  # elements of unfolded patches at a time
+_PATCHES, _PATCHES_ELSEWHERE = 1 << 22, 1 << 27  # elements of unfolded patches at a time: on a CPU, on other devices
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Patches:
                 return added(self._depthwise(power), into)
             if native.serves(self.d, self.x):
                 return self._compiled(power, into)
-            if self.d[0, 0].numel() < _MANY_POSITIONS:
+            if self.d[0, 0].numel() < _MANY_POSITIONS or not self.d.is_cpu:
                 return self._unfolded(power, into)
         total = torch.zeros_like(widened(self.weight)) if into is None else into
         for n in range(self.samples):
@@ -115,7 +115,7 @@ class Patches:
         total = torch.zeros_like(widened(self.weight), memory_format=torch.contiguous_format) if into is None else into
         out, inner = self.weight.shape[0] // groups, self.weight[0].numel()
         positions = self.d[0, 0].numel()
-        chunk = max(1, _PATCHES // max(1, positions * inner * groups))
+        chunk = max(1, portion(self.x, _PATCHES, _PATCHES_ELSEWHERE) // max(1, positions * inner * groups))
         for start in range(0, self.samples, chunk):
             x, d = self.x[start : start + chunk], self.d[start : start + chunk]
             patches = functional.unfold(x, kernel, g.dilation, g.padding, g.stride)
@@ -154,20 +154,29 @@ def convolution(
     geometry = Geometry(stride, _each(padding, axes), dilation, transposed, _each(output_padding, axes), groups)
 
     def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        g = geometry
-        sliding = (g.stride, g.padding, g.dilation, g.transposed, g.output_padding, g.groups)
-        return torch.convolution(x, w, b, *sliding)
+        g = geometry  # by the functions that autocast knows
+        if transposed:
+            return _TRANSPOSED[axes](x, w, b, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
+        return _PLAIN[axes](x, w, b, g.stride, g.padding, g.dilation, g.groups)
+
+    def input_gradient(d: Tensor, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        gradient: Tensor = geometry.backward(d, x.to(d.dtype), w.to(d.dtype), [True, False, False])[0]
+        return gradient.to(x.dtype)
 
     return Call(
         input,
         (weight, bias),
         forward,
-        input_gradient=lambda d, x, w, b: geometry.backward(d, x, w, [True, False, False])[0],
+        input_gradient,
         terms=(
-            lambda d, x: Patches(d, x, weight.detach(), geometry, samples.count),
+            lambda d, x: Patches(d, x.to(d.dtype), weight.detach().to(d.dtype), geometry, samples.count),
             lambda d, x: Dense(widened(d).flatten(2).sum(2).view(samples.count, -1, d.shape[1]).sum(1)),
         ),
     )
+
+
+_PLAIN = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+_TRANSPOSED = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
 
 
 def _each(value: int | Sequence[int], axes: int) -> tuple[int, ...]:

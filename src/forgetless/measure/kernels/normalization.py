@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from forgetless.measure.kernels.parts.rule import Call, Operation, Rule, Samples
-from forgetless.measure.kernels.parts.terms import Dense, widened
+from forgetless.measure.kernels.parts.terms import Dense, portion, widened
 
 _aten = torch.ops.aten
-_PIECE = 1 << 18  # elements of `d x̂` at a time: they stay in a core's cache, and need no memory of their own
+# Elements of `d x̂` at a time: on a CPU they stay in a core's cache and need no memory of their own.
+_PIECE, _PIECE_ELSEWHERE = 1 << 18, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ Reduce = Callable[[Samples, Tensor], Tensor]  # values in the shape of x → the
 def _scales(samples: Samples, d: Tensor, x: Tensor, statistics: Statistics, reduce: Reduce) -> Dense:
     """`Σ_t d x̂` of every sample, a few samples at a time."""
     each = len(x) // samples.count if samples.lead(x) else len(x)
-    step = each * max(1, _PIECE // max(1, x[:each].numel()))
+    step = each * max(1, portion(x, _PIECE, _PIECE_ELSEWHERE) // max(1, x[:each].numel()))
     sums = []
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))

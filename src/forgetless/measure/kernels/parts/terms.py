@@ -17,7 +17,8 @@ from torch import Tensor
 from forgetless.measure.kernels.parts import native
 from forgetless.model.shapes import Float
 
-_TILE = 1 << 18  # elements of the scratch that holds |g_n|: stays in a core's cache (measured)
+# Elements of the scratch that holds |g_n|: on a CPU it stays in a cache (measured), elsewhere it fills the device.
+_TILE, _TILE_ELSEWHERE = 1 << 18, 1 << 26
 _ROWS = 32  # of g_n at least, or a product is not worth its call
 
 
@@ -110,7 +111,7 @@ class Outer:
         elif native.serves(d, a):
             native.outer(d, a, total, power)
         else:
-            rows = max(_ROWS, _TILE // max(1, a.shape[2]))
+            rows = max(_ROWS, portion(d, _TILE, _TILE_ELSEWHERE) // max(1, a.shape[2]))
             for block, columns in zip(torch.split(total, rows), torch.split(d.transpose(1, 2), rows, 1), strict=True):
                 _tile_sum(block, columns, a, power)
         return into
@@ -204,7 +205,8 @@ class Tied:
 
 def _tile_sum(total: Tensor, left: Tensor, right: Tensor, power: int) -> None:
     """`total += Σ_n |left_n right_n|^power`, as many samples at a time as the scratch holds."""
-    chunk = min(max(1, _TILE // max(1, total.numel())), max(1, len(left)))
+    tile = portion(total, _TILE, _TILE_ELSEWHERE)
+    chunk = min(max(1, tile // max(1, total.numel())), max(1, len(left)))
     scratch = total.new_empty(chunk, *total.shape)
     for some, others in zip(torch.split(left, chunk), torch.split(right, chunk), strict=True):
         products = scratch[: len(some)]
@@ -212,6 +214,11 @@ def _tile_sum(total: Tensor, left: Tensor, right: Tensor, power: int) -> None:
             total += modulus_(torch.bmm(some, others, out=products), power).sum(0)
         elif len(some):
             total += modulus_(torch.mm(some[0], others[0], out=products[0]), power)
+
+
+def portion(values: Tensor, on_cpu: int, elsewhere: int) -> int:
+    """How many elements to work on at a time: few where a cache is to hold them, many where a launch has its price."""
+    return on_cpu if values.is_cpu else elsewhere
 
 
 def widened(values: Tensor) -> Tensor:

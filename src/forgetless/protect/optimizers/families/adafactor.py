@@ -38,8 +38,9 @@ def transformers_adafactor(group: Group, state: State, parameter: Tensor) -> Res
 
 
 def _rms(tensor: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor.detach())
-    return norm / tensor.numel() ** 0.5
+    norm = torch.linalg.vector_norm(tensor.detach())
+    scaled: Tensor = norm / tensor.numel() ** 0.5
+    return scaled
 
 
 def _clipping(parameter: Tensor, second: Tensor, threshold: float) -> float | Tensor:
