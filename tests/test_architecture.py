@@ -47,8 +47,10 @@ INSIDE = {
         "batches": "",
         "outputs": "batches shapes",
         "ranks": "batches parameters sharding",
-        "restored": "sharding",
-        "network": "parameters ranks sharding",
+        "attributes": "",
+        "admission": "parameters sharding",
+        "network": "admission parameters ranks sharding",
+        "restored": "attributes parameters sharding",
     },
     "measure": {
         "confidence": "",

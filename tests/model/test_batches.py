@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections import UserDict, namedtuple
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+import forgetless
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
 
@@ -83,7 +88,8 @@ def test_a_batch_of_no_kind() -> None:
     with pytest.raises(ForgetlessError) as raised:
         batches.inputs("text")
     assert str(raised.value) == (
-        "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not str."
+        "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not str; what else a model "
+        "takes comes through forward=."
     )
 
 
@@ -122,3 +128,207 @@ def test_finite(dtype: torch.dtype) -> None:
     for bad in (math.nan, math.inf, -math.inf):
         assert not batches.finite(torch.tensor([1.0, bad, most], dtype=dtype))
     assert not batches.finite(torch.tensor([math.inf, -math.inf], dtype=dtype))
+
+
+Pair = namedtuple("Pair", "x y")
+
+
+class Encoding(UserDict[str, Any]):
+    """As BatchEncoding: keys are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["data"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+@dataclass(frozen=True)
+class Sample:
+    x: Tensor
+    note: str = "kept"
+
+
+class Graph:
+    """As a PyG `Data`: attributes behind `keys`, and a method `to`."""
+
+    def __init__(self, **stored: Any) -> None:
+        self.__dict__["store"] = stored
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self.__dict__.get("store", {}):
+            raise AttributeError(name)
+        return self.__dict__["store"][name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__["store"][name] = value
+
+    def __copy__(self) -> Graph:
+        return Graph(**self.__dict__["store"])
+
+    def keys(self) -> list[str]:
+        return list(self.__dict__["store"])
+
+    def to(self, device: Any) -> Graph:
+        return Graph(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__["store"].items()})
+
+
+class Listed(list[Any]):
+    pass
+
+
+KEPT: dict[str, Any] = {
+    "a named tuple": Pair(X, Y),
+    "a UserDict": Encoding(x=X),
+    "a dataclass": Sample(X),
+    "an object": Graph(x=X, note="kept"),
+    "a list of its own kind": Listed([X, Y]),
+    "nested": {"x": X, "more": Pair(Sample(X), [Encoding(x=X)])},
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_a_batch_keeps_its_type(what: str) -> None:
+    batch = KEPT[what]
+    doubled = batches.mapped(batch, lambda tensor: tensor * 2)
+    assert type(doubled) is type(batch)
+    assert batches.form(doubled) == batches.form(batch)
+    pairs = list(zip(batches.tensors(doubled), batches.tensors(batch), strict=True))
+    assert pairs
+    assert all(torch.equal(twice, once * 2) for twice, once in pairs)
+    assert batches.size(batches.rows(batch, 1, 3)) == 2
+    assert batches.size(batch) == 6  # it is not changed itself
+    assert batches.mapped(batch, lambda tensor: tensor) is batch
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_forward_gets_the_type_that_was_given(what: str) -> None:
+    torch.manual_seed(0)
+    model, batch, seen = nn.Linear(2, 3), KEPT[what], set()
+
+    def forward(module: nn.Module, given: Any) -> Tensor:
+        seen.add(type(given))
+        found: Tensor = module(given.x if hasattr(given, "x") else given[0] if isinstance(given, list) else given["x"])
+        return found
+
+    found = forgetless.mas(model, [batch], forward=forward, progress=False)
+    assert seen == {type(batch)}
+    expected = forgetless.mas(model, X, progress=False)
+    assert torch.allclose(found.sums["weight"], expected.sums["weight"])
+
+
+def test_a_dataclass_or_object_is_one_batch_and_goes_into_the_model_whole() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(2, 3)
+
+        def forward(self, batch: Any) -> Tensor:
+            return self.lin(batch.x)  # type: ignore[no-any-return]
+
+    model = Net()
+    for batch in (Sample(X), Graph(x=X), [Sample(X)]):
+        assert forgetless.mas(model, batch, progress=False).count == 6
+    ring = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    graph = Graph(x=X[:3], edge_index=ring)
+    pooled = lambda m, g: m.lin(g.x).mean(0, keepdim=True)  # noqa: E731
+    assert forgetless.mas(model, [graph, copy.copy(graph)], forward=pooled, progress=False).count == 2
+    several = Graph(x=X, edge_index=ring, batch=torch.tensor([0, 0, 1, 1, 2, 2]))
+    with pytest.raises(ForgetlessError, match="a batch of 3 graphs has no sample axis; give batches of one graph"):
+        forgetless.mas(model, several, forward=pooled, progress=False)
+
+
+def test_patches_without_rows_are_counted_by_their_texts() -> None:
+    given = {"pixel_values": torch.randn(9, 5), "input_ids": torch.zeros(3, 4)}
+    assert batches.size(given) == 3
+    assert batches.rows(given, 0, 1)["pixel_values"].shape == (9, 5)
+
+
+class Rows:
+    """As a `datasets.Dataset`."""
+
+    column_names = ("x",)
+
+    def with_format(self, kind: str, columns: Any = None) -> Rows:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([{"x": [1.0, 2.0]}])
+
+
+class Unequal(Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.zeros(3, 5 + index, 5)
+
+
+NO_BATCH: dict[str, tuple[Any, str]] = {
+    "datasets.Dataset": (Rows(), "a datasets.Dataset gives rows .*DataLoader"),
+    "unequal pictures in a Dataset": (Unequal(), "the samples of the Dataset do not make a batch .*batches of one"),
+    "a list of unequal pictures": (
+        [([torch.zeros(3, 5, 5), torch.zeros(3, 6, 5)], [0, 1])],
+        "the inputs are a list of 2 tensors without a common sample axis; .*batches of one",
+    ),
+    "a PackedSequence": (
+        [(pack_padded_sequence(torch.zeros(4, 2, 3), torch.tensor([4, 2])), 0)],
+        "a PackedSequence has no sample axis; .*forward=",
+    ),
+    "an object without tensors": ([Sample("text")], "a batch holds no tensor with a sample axis"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("what", NO_BATCH)
+def test_what_makes_no_batch_is_told_the_way(what: str) -> None:
+    data, sentence = NO_BATCH[what]
+    with pytest.raises(ForgetlessError, match=sentence):
+        forgetless.mas(nn.Conv2d(3, 2, 3), data, progress=False)
+
+
+def test_unequal_pictures_go_one_by_one() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    one_by_one = forgetless.mas(model, Unequal(), batch_size=1, progress=False)
+    listed = forgetless.mas(
+        model,
+        [([picture], 0) for picture in map(Unequal().__getitem__, range(3))],
+        forward=lambda m, b: m(torch.stack(b[0])),
+        progress=False,
+    )
+    assert one_by_one.count == listed.count == 3
+    assert all(torch.allclose(one_by_one.sums[name], listed.sums[name]) for name in listed.sums)
+
+
+IDS, MASK = torch.randint(1, 9, (6, 4)), torch.ones(6, 4, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ((IDS, MASK, Y), "number 2 of 3, of shape (6, 4), looks like a mask"),
+        ((IDS, MASK.bool()), "number 2 of 2, of shape (6, 4), looks like a mask"),
+        ([IDS, IDS, Y], "number 2 of 3, of shape (6, 4), looks like an input"),
+        ((X, X + 1, Y), "number 2 of 3, of shape (6, 2), looks like an input"),
+        (Pair(X, X.clone()), "'y' of 2, of shape (6, 2), looks like an input"),
+        ((IDS, Y), None),
+        ((IDS, IDS), None),  # labels of a language model
+        ((X, torch.eye(6)), None),  # labels as rows of probabilities
+        ((X, Y, Y), None),
+        ((X,), None),
+        (X, None),
+        ({"x": X, "mask": MASK}, None),
+    ],
+)
+def test_members_of_a_tuple_that_are_not_used(batch: Any, said: str | None) -> None:
+    found = batches.left_out(batch)
+    assert (found is None) == (said is None)
+    assert said is None or said in str(found)
+
+
+def test_it_is_said_once_and_not_with_forward(recwarn: pytest.WarningsRecorder) -> None:
+    model = nn.Linear(2, 3)
+    forgetless.mas(model, [(X, X + 1, Y), (X, X + 1, Y)], progress=False)
+    assert [str(each.message) for each in recwarn if "only the first member of a tuple" in str(each.message)][1:] == []
+    assert len(recwarn) == 1
+    forgetless.mas(model, (X, X + 1, Y), forward=lambda m, b: m(b[0] + b[1]), progress=False)
+    assert len(recwarn) == 1

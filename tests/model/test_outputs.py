@@ -114,3 +114,75 @@ def test_outputs_that_are_not_found_are_listed(function: Any, select: Select, se
     with pytest.raises(ForgetlessError) as raised:
         norms(function, select)
     assert str(raised.value) == sentence
+
+
+class Keyed(nn.Module):
+    """Gives its output by keywords."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, **given: Any) -> Any:
+        return self.function(**given)
+
+
+MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
+HIDDEN = torch.arange(12.0).view(2, 3, 2)
+ALL, KEPT = [0 + 1 + 4 + 9 + 16 + 25, 36 + 49 + 64 + 81 + 100 + 121], [0 + 1 + 4 + 9, 36 + 49]
+
+
+@pytest.mark.parametrize(
+    ("given", "result", "select", "expected"),
+    [
+        ({"attention_mask": MASK}, {"logits": HIDDEN}, None, KEPT),
+        ({"attention_mask": MASK.bool()}, {"logits": HIDDEN}, None, KEPT),
+        ({"attention_mask": (MASK.float() - 1) * 1e4}, {"logits": HIDDEN}, None, KEPT),  # added to the scores
+        ({"attention_mask": MASK[:, :2]}, {"logits": HIDDEN}, None, ALL),
+        ({"attention_mask": MASK, "decoder_input_ids": MASK}, {"logits": HIDDEN}, None, ALL),
+        ({"attention_mask": MASK, "decoder_inputs_embeds": HIDDEN}, {"logits": HIDDEN}, None, ALL),
+        ({"attention_mask": MASK}, {"logits": HIDDEN, "encoder_last_hidden_state": HIDDEN}, None, ALL),
+        (
+            {"attention_mask": 1 - MASK, "decoder_input_ids": MASK, "decoder_attention_mask": MASK},
+            {"logits": HIDDEN},
+            None,
+            KEPT,
+        ),
+        (
+            {"attention_mask": MASK, "decoder_input_ids": MASK},
+            {"logits": 3 * HIDDEN, "encoder_last_hidden_state": HIDDEN},
+            "encoder_last_hidden_state",
+            KEPT,
+        ),
+        (
+            {"attention_mask": MASK},
+            {"start_logits": HIDDEN[..., 0], "end_logits": HIDDEN[..., 1]},
+            ["start_logits", "end_logits"],
+            KEPT,
+        ),
+        ({"attention_mask": MASK}, {"logits": HIDDEN[..., 0]}, None, [4 + 16, 36 + 64 + 100]),  # three classes
+        ({"attention_mask": MASK}, {"logits": HIDDEN.masked_fill(MASK[..., None] == 0, torch.nan)}, None, KEPT),
+        ({"attention_mask": MASK}, {"logits": HIDDEN.masked_fill(MASK[..., None] == 0, torch.inf)}, None, KEPT),
+    ],
+)
+def test_whose_mask_it_is(given: Any, result: Any, select: Select, expected: list[float]) -> None:
+    batch = {"x": HIDDEN, **given}
+    assert Output(select).squared_norms(Keyed(lambda **_: result), batch).tolist() == expected
+
+
+def test_a_model_that_makes_its_decoders_input_itself() -> None:
+    model = Keyed(lambda **_: {"logits": HIDDEN})
+    model.config = SimpleNamespace(is_encoder_decoder=True)
+    assert Output().squared_norms(model, {"x": HIDDEN, "attention_mask": MASK}).tolist() == ALL
+
+
+def test_nan_at_padded_positions_leaves_the_gradient_sound() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    model = Keyed(lambda x, attention_mask: torch.where(attention_mask[..., None] > 0, x * weight, torch.nan))
+    Output().squared_norms(model, {"x": HIDDEN, "attention_mask": MASK}).sum().backward()
+    assert weight.grad is not None
+    assert bool(torch.isfinite(weight.grad).all())
+
+
+def test_a_complex_output_has_the_norm_of_its_moduli() -> None:
+    assert norms(lambda x: torch.complex(x, -x).conj()) == [10, 20, 0.5]

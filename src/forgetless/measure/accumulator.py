@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.group import group_of
 from forgetless.measure.engine.lockstep import Lockstep
 from forgetless.measure.engine.progress import shown
+from forgetless.measure.engine.refusals import foreign
 from forgetless.measure.engine.sweep import Sums, Sweep
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.engine.whole import Whole
@@ -24,7 +25,7 @@ from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.model import batches
 from forgetless.model.network import Network
 from forgetless.model.parameters import fingerprints, listing
-from forgetless.model.restored import untouched
+from forgetless.model.restored import evaluating, untouched, watched
 
 Until = float | Callable[[Importance], bool] | None
 
@@ -38,11 +39,13 @@ class Estimator:
         quantity: what is summed over samples.
         rows: (batch, the samples' numbers in the data `[N]`) → what the quantity's scalars take; None for the batch
             itself.
+        look: (module, parameters by name, first batch) → what the user should be told of it.
     """
 
     name: str
     quantity: Quantity
     rows: Callable[[Any, Tensor], Any] | None = None
+    look: Callable[[nn.Module, Mapping[str, Tensor], Any], list[str]] | None = None
 
 
 class Accumulator:
@@ -89,6 +92,7 @@ class Accumulator:
         self._inside = self._mixed = False
         self._versions: tuple[int, ...] = ()
         self._weights: dict[str, str] = {}
+        self._looked = False
         self._next = 0  # the number of the next sample of this process
 
     @property
@@ -121,7 +125,10 @@ class Accumulator:
             ForgetlessError: NaN or Inf, samples that influence each other, an output that is not a float tensor with a
                 row per sample, or parameters that are no longer the ones being measured.
         """
-        with self._opened() as sweep:
+        with self._explained(batch), self._opened() as sweep:
+            if not self._looked and batch is not None:
+                self._looked = True
+                self._look(sweep, batch)
             return sweep.add(self._numbered(batch))
 
     def importance(self) -> Importance:
@@ -130,7 +137,11 @@ class Accumulator:
         Raises:
             ForgetlessError: no sample was measured, no parameter takes part in the output, or gradients overflowed.
         """
-        found = self.latest()
+        with torch.inference_mode(False):
+            return self._copied(self.latest())
+
+    @staticmethod
+    def _copied(found: Importance) -> Importance:
         sums = {name: total.clone() for name, total in found.sums.items()}
         confidence = found.confidence
         if confidence is not None:
@@ -142,6 +153,33 @@ class Accumulator:
         """`importance()` without a copy: it changes with the next batch."""
         with self._opened() as sweep:
             return self._pooled(sweep.result())
+
+    @contextlib.contextmanager
+    def _explained(self, batch: Any) -> Iterator[None]:
+        """Inside, an error that nothing has foreseen becomes one sentence, its cause kept."""
+        try:
+            yield
+        except (ForgetlessError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if self.network.ranks is not None:  # the other ranks wait for what they know
+                raise
+            raise ForgetlessError(foreign(self.network.module, batch, error)) from error
+
+    def _look(self, sweep: Sweep, batch: Any) -> None:
+        """Before the first batch: what its first sample writes of the network, and what the user should be told."""
+        module, parameters = self.network.module, sweep.passes.target.parameters
+        own = sweep.admitted(batch)
+        if own is None or (self.network.ranks is not None and self.network.ranks.sharded):
+            return
+        watch = watched(module)
+        if watch is not None:
+            with contextlib.suppress(Exception), torch.no_grad(), watch:  # it will be measured, or refused, below
+                one = batches.rows(self._numbered(own, peek=True), 0, 1)
+                sweep.quantity.scalars(module, one)
+        if self.estimator.look is not None and self.first:
+            for sentence in self.estimator.look(module, parameters, own):
+                warnings.warn(sentence, stacklevel=5)
 
     def dealt(self, data: Iterable[Any]) -> Iterator[Any]:
         """This process's batches, in step with the other processes."""
@@ -203,10 +241,7 @@ class Accumulator:
     def _notice(self) -> None:
         """What may have changed since the last batch: modes, weights, and which parameters are trainable."""
         module = self.network.module
-        for each in module.modules():
-            if each.training:
-                module.eval()
-                break
+        evaluating(module)
         versions = tuple(parameter._version for parameter in self.network.parameters.values())
         if versions == self._versions:
             return
@@ -228,7 +263,7 @@ class Accumulator:
             )
         self._weights, self._versions = weights, versions
 
-    def _numbered(self, batch: Any) -> Any:
+    def _numbered(self, batch: Any, peek: bool = False) -> Any:
         rows = self.estimator.rows
         if rows is None or batch is None:
             return batch
@@ -236,7 +271,7 @@ class Accumulator:
         rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
         start = rank + (0 if self._into is None else round(self._into.count)) + self._next
         samples = batches.size(batch)
-        self._next += size * samples
+        self._next += 0 if peek else size * samples
         return rows(batch, torch.arange(start, start + size * samples, size))
 
     def _pooled(self, found: Sums) -> Importance:

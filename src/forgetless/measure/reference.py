@@ -68,7 +68,11 @@ def fisher(
     sums, function = _Sums(model, exclude), Output(output, forward)
     for n, sample in enumerate(_samples(data)):
         (logits,) = function.tensors(model, sample)
-        log_p = torch.log_softmax(logits[0].reshape(-1, logits.shape[-1]), 1)
+        if logits[0].numel() == 1 or logits.shape[-1] == 1:  # a Bernoulli variable: log(1 − σ(z)), log σ(z)
+            z = logits[0].reshape(-1)
+            log_p = torch.stack([-nn.functional.softplus(z), -nn.functional.softplus(-z)], 1)
+        else:
+            log_p = torch.log_softmax(logits[0].reshape(-1, logits.shape[-1]), 1)
         if labels == "expected":
             squares = [torch.zeros_like(parameter) for parameter in sums.parameters]
             for value in log_p.flatten():

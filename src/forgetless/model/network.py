@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.model.parameters import canonical, trainable, unwrapped
+from forgetless.model.admission import refuse_kinds, refuse_places, unfreezing, warn_merged
+from forgetless.model.parameters import patterns_of, trainable, unwrapped
 from forgetless.model.ranks import Ranks, ranks_of
 from forgetless.model.sharding import resharded
 
@@ -42,20 +43,23 @@ class Network:
 
         Raises:
             ForgetlessError: not a module, tensors on several devices or without values, a pattern that matches nothing,
-                nothing left to measure, or a kind of sharding that cannot be followed.
+                nothing left to measure, a kind of sharding that cannot be followed, or weights of a kind that has no
+                gradient per sample (`forgetless.model.admission`).
         """
         if not isinstance(model, nn.Module):
-            raise ForgetlessError(f"a model is a torch.nn.Module, not {type(model).__name__}.")
-        excluded = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        _refuse_devices(model)
+            called = " (give the network itself; forward= takes a function)" if callable(model) else ""
+            raise ForgetlessError(f"a model is a torch.nn.Module, not {type(model).__name__}{called}.")
+        excluded = tuple(patterns_of(exclude))
+        refuse_places(model)
         ranks = ranks_of(model)
         module = resharded(unwrapped(model))
         parameters = trainable(module, excluded)
         if not parameters:
             raise ForgetlessError(
-                f"{type(module).__name__} has no trainable parameter to measure; "
-                "unfreeze some (requires_grad_(True)) or exclude fewer."
+                f"{type(module).__name__} has no trainable parameter to measure; {unfreezing(module)} or exclude fewer."
             )
+        refuse_kinds(parameters)
+        warn_merged(module)
         return cls(module, ranks, parameters, excluded)
 
     @property
@@ -71,15 +75,3 @@ class Network:
             return
         with self.ranks.following(self.excluded) as gathered:
             yield gathered
-
-
-def _refuse_devices(model: nn.Module) -> None:
-    found: dict[torch.device, str] = {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        found.setdefault(tensor.device, canonical(name))
-    if len(found) > 1:
-        listed = ", ".join(f"{name!r} on {device}" for device, name in found.items())
-        raise ForgetlessError(f"the model is on several devices: {listed}; move it to one (model.to(device)).")
-    for device, name in found.items():
-        if device.type == "meta":
-            raise ForgetlessError(f"{name!r} is on the meta device and has no values; load the model's weights first.")

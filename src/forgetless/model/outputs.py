@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
@@ -35,25 +36,26 @@ class Output:
         Raises:
             ForgetlessError: there is no such output, or it is not a float tensor with a row per sample.
         """
-        given = batches.inputs(batch)
         if self.forward is not None:
             result = self.forward(model, batch)
-        elif isinstance(given, Mapping):
-            result = model(**given)
         else:
-            result = model(given)
+            given = batches.inputs(batch)
+            result = model(**given) if isinstance(given, Mapping) else model(given)
         chosen = self._chosen(result)
         samples = batches.size(batch)
-        for tensor in chosen:
-            if not tensor.is_floating_point():
+        for tensor in chosen.values():
+            if not tensor.is_floating_point() and not tensor.is_complex():
                 raise ForgetlessError(f"the output is {tensor.dtype}, not a float tensor: it has no gradient.")
             if tensor.dim() < 1 or tensor.shape[0] != samples:
                 raise ForgetlessError(
                     f"the output has shape {tuple(tensor.shape)} for {samples} samples: its first axis must be the "
                     "sample axis (choose another tensor with output=, or give forward=)."
                 )
-        mask = given.get("attention_mask") if isinstance(given, Mapping) else None
-        return [_masked(tensor, mask) for tensor in chosen]
+        given = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if isinstance(given, Mapping):
+            decoding = _decodes(model, given, result)
+            chosen = {key: _masked(tensor, _mask(given, key, decoding), key) for key, tensor in chosen.items()}
+        return [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in chosen.values()]
 
     def squared_norms(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
         """`‖F(x_n; θ)‖²` of every sample, `[N]`, at least float32."""
@@ -65,27 +67,58 @@ class Output:
         assert total is not None
         return total
 
-    def _chosen(self, result: Any) -> list[Tensor]:
+    def look(self, model: nn.Module, batch: Any) -> list[str]:
+        """What should be said of a first batch: members of a tuple that are not used, and masks that may not be."""
+        said = batches.left_out(batch) if self.forward is None else None
+        return [] if said is None else [said]
+
+    def _chosen(self, result: Any) -> dict[str | int, Tensor]:
         if callable(self.select):
-            return _only_tensors(self.select(result), "what output= returned")
+            return _only_tensor(self.select(result), "what output= returned")
         if self.select is not None:
             keys = [self.select] if isinstance(self.select, (str, int)) else list(self.select)
-            return [_named(result, key) for key in keys]
+            return {key: _named(result, key) for key in keys}
         if isinstance(result, Tensor):
-            return [result]
+            return {"": result}
         for name in ("logits", "last_hidden_state"):
             found = _fields(result).get(name)
             if isinstance(found, Tensor):
-                return [found]
-        return _only_tensors(result, "what forward= returned" if self.forward else "the model's output")
+                return {name: found}
+        return _only_tensor(result, "what forward= returned" if self.forward else "the model's output")
 
 
-def _masked(tensor: Tensor, mask: Any) -> Tensor:
-    """Zero at the padded positions, where the mask `[N, T]` fits the tensor `[N, T, …]`."""
-    if isinstance(mask, Tensor) and tensor.dim() > 2 and mask.dim() == 2 and tensor.shape[:2] == mask.shape:
-        shape = (*mask.shape, *[1] * (tensor.dim() - 2))
-        return tensor * mask.to(tensor.dtype).view(shape)
-    return tensor
+def _decodes(model: nn.Module, given: Mapping[str, Any], result: Any) -> bool:
+    """Whether the positions of the output are a decoder's, beside those of an encoder."""
+    config = getattr(model, "config", None)
+    return (
+        any(str(key).startswith("decoder_") for key in given)
+        or getattr(config, "is_encoder_decoder", False) is True
+        or "encoder_last_hidden_state" in _fields(result)
+    )
+
+
+def _mask(given: Mapping[str, Any], key: str | int, decoding: bool) -> Any:
+    """The mask of the positions that an output has: of an encoder-decoder the decoder's own, if there is one."""
+    if decoding and not str(key).startswith("encoder_"):
+        return given.get("decoder_attention_mask")
+    return given.get("attention_mask")
+
+
+def _masked(tensor: Tensor, mask: Any, key: str | int) -> Tensor:
+    """Zero at the padded positions, where the mask `[N, T]` fits the tensor `[N, T, …]`.
+
+    An output `[N, T]` has a number for every position if its name says so (`start_logits`); else its columns are taken
+    for classes.
+    """
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or tensor.shape[:2] != mask.shape:
+        return tensor
+    if tensor.dim() == 2 and not str(key).startswith(("start_", "end_")):
+        return tensor
+    kept = mask if mask.dtype == torch.bool else mask > 0
+    if mask.is_floating_point() and bool((mask < 0).any()):  # what is added to scores: 0 where attention goes
+        kept = mask >= 0
+    # Not by a product: NaN at a padded position times 0 is NaN.
+    return torch.where(kept.view(*mask.shape, *[1] * (tensor.dim() - 2)), tensor, 0)
 
 
 def _fields(result: Any) -> dict[str | int, Any]:
@@ -108,10 +141,10 @@ def _named(result: Any, key: str | int) -> Tensor:
     return found
 
 
-def _only_tensors(result: Any, what: str) -> list[Tensor]:
+def _only_tensor(result: Any, what: str) -> dict[str | int, Tensor]:
     if isinstance(result, Tensor):
-        return [result]
-    found = [value for value in _fields(result).values() if isinstance(value, Tensor)]
+        return {"": result}
+    found = {key: value for key, value in _fields(result).items() if isinstance(value, Tensor)}
     if len(found) != 1:
         raise ForgetlessError(f"{what} is not one tensor; choose with output= or forward= from {_described(result)}.")
     return found

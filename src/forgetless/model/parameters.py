@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from forgetless.errors import ForgetlessError, quoted
 
@@ -52,16 +53,27 @@ def named(model: nn.Module) -> dict[str, nn.Parameter]:
 def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, nn.Parameter]:
     """The model's trainable parameters by canonical name, each tensor once, in the model's order.
 
+    Those without elements are left out.
+
     Args:
         model: any module.
         exclude: names or patterns to leave out: a parameter's name, a module's name (everything under
             it) or a shell pattern ("head", "heads.*", "*.bias").
 
     Raises:
-        ForgetlessError: a pattern that matches no parameter of the model; all of `named`'s.
+        ForgetlessError: a pattern that matches no parameter of the model, a parameter without a shape (lazy) or
+            partitioned (ZeRO-3); all of `named`'s.
     """
-    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    patterns = patterns_of(exclude)
     parameters = named(model)
+    for name, parameter in parameters.items():
+        if isinstance(parameter, UninitializedTensorMixin):
+            raise ForgetlessError(f"{name!r} is lazy and has no shape yet; run the model once on a batch first.")
+        if hasattr(parameter, "ds_id") and not parameter.numel():
+            raise ForgetlessError(
+                f"{name!r} is partitioned by DeepSpeed ZeRO-3 (it has a ds_id and no values here); measure inside "
+                "deepspeed.zero.GatheredParameters, or a copy of the model that is loaded without it."
+            )
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in parameters):
             raise ForgetlessError(
@@ -71,12 +83,37 @@ def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, 
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if parameter.requires_grad and not any(_matches(name, pattern) for pattern in patterns)
+        if parameter.requires_grad and parameter.numel() and not any(_matches(name, pattern) for pattern in patterns)
     }
 
 
+def patterns_of(exclude: str | Iterable[str]) -> list[str]:
+    """The patterns of `exclude=` as a list.
+
+    Raises:
+        ForgetlessError: it is neither a string nor strings.
+    """
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude) if isinstance(exclude, Iterable) else [exclude]
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise ForgetlessError(
+                f"exclude takes names or patterns of parameters as strings, not {short(pattern)} "
+                f"({type(pattern).__name__})."
+            )
+    return patterns
+
+
+def short(value: object, most: int = 80) -> str:
+    """A value for an error message, in at most so many characters."""
+    try:
+        text = repr(value)
+    except Exception:  # whatever its class does
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
+    return name == pattern or fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
 
 
 def listing(names: Iterable[str], most: int = 6) -> str:
@@ -97,7 +134,9 @@ def fingerprint(tensor: Tensor) -> str:
     with torch.no_grad():
         flat = (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().reshape(-1)
         step = max(1, flat.numel() // _PROBED)
-        values = flat[::step].to("cpu", torch.float32).clone(memory_format=torch.contiguous_format).view(torch.uint8)
+        probed = flat[::step]
+        real = torch.view_as_real(probed.resolve_conj()) if probed.is_complex() else probed
+        values = real.to("cpu", torch.float32).clone(memory_format=torch.contiguous_format).view(torch.uint8)
     return hashlib.sha256(values.numpy().data).hexdigest()[:16]
 
 

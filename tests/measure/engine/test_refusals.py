@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import forgetless
-from exactness import unchanged
+from exactness import unchanged, worst
 from forgetless import ForgetlessError, Importance
+from forgetless.measure.engine import refusals
 
 Case = tuple[Callable[[], nn.Module], Callable[[], Any], dict[str, Any], str]
 
@@ -289,7 +290,7 @@ def test_an_estimator_that_cannot_serve_the_model_says_which_can() -> None:
 
 
 class Raises(nn.Module):
-    """Raises in the middle of its forward or its backward pass, at the second call."""
+    """Raises in the middle of its forward or its backward pass, from the second call on."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -298,7 +299,7 @@ class Raises(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.calls[0] += 1
         x = self.norm(self.lin(x))
-        if self.where == "forward" and self.calls[0] == 2:
+        if self.where == "forward" and self.calls[0] >= 2:
             raise KeyError("forward")
         return _Raises.apply(x) if self.where == "backward" else x  # type: ignore[no-any-return, no-untyped-call]
 
@@ -328,8 +329,101 @@ def test_no_trace_is_left_after_an_exception(where: str, estimator: str) -> None
     torch.manual_seed(0)
     if where == "backward" and estimator == "local_mas":
         pytest.skip("local MAS has no backward pass through the network")
-    with unchanged(model), pytest.raises(KeyError, match=where):
+    expected = KeyError if where == "data" else ForgetlessError
+    with unchanged(model), pytest.raises(expected, match=where) as caught:
         getattr(forgetless, estimator)(model, data, progress=False)
+    assert where == "data" or isinstance(caught.value.__cause__, KeyError)
     if where != "backward":
-        model.calls[0] = 5
+        model.calls[0] = -5
         model(torch.randn(5, 4)).sum().backward()  # and it trains on
+
+
+def missing(m: Any, x: Tensor) -> Tensor:
+    return m.lin(torch.nan_to_num(x))  # type: ignore[no-any-return]
+
+
+class Causal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.out = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor, top: Tensor | None = None) -> Tensor:
+        return self.out(self.attention(x, x, x, attn_mask=mask, need_weights=False)[0])  # type: ignore[no-any-return]
+
+
+CAUSAL = nn.Transformer.generate_square_subsequent_mask(5)
+FINITE: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "NaN for what is missing": (lambda: By(missing), spoiled(float("nan"))()),
+    "Inf that is clamped": (lambda: By(lambda m, x: m.lin(x.clamp(-3, 3))), spoiled(float("inf"))()),
+    "a mask of -inf": (Causal, {"x": torch.randn(4, 5, 4), "mask": CAUSAL}),
+    "a bound": (Causal, {"x": torch.randn(4, 5, 4), "mask": torch.zeros(5, 5), "top": torch.tensor(float("inf"))}),
+}
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("what", FINITE)
+def test_what_is_not_finite_may_be_meant(what: str, batch_size: int | None) -> None:
+    build, batch = FINITE[what]
+    torch.manual_seed(0)
+    model = build().eval()
+    found = forgetless.mas(model, batch, batch_size=batch_size, progress=False)
+    assert worst(found, forgetless.reference.mas(model, batch)) < 1e-3
+
+
+class Begins(nn.Module):
+    """Not finite from `name` on, for samples whose first feature is above 9."""
+
+    def __init__(self, value: float, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.first, self.spoils, self.last = nn.Linear(4, 4), Spoils(value), nn.Linear(4, 4)
+        self.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.spoils(self.first(x.nan_to_num(0, 0, 0)), x))  # type: ignore[no-any-return]
+
+
+class Spoils(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor, given: Tensor) -> Tensor:
+        return torch.where(given[:, :1].nan_to_num(0, 0, 0) > 9, self.value, x)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+@pytest.mark.parametrize(
+    ("value", "dtype", "cause"),
+    [
+        (float("inf"), torch.float32, "it overflows float32, so check the scale"),
+        (float("nan"), torch.float32, "check for a division by 0"),
+        (float("inf"), torch.bfloat16, "it overflows bfloat16"),
+        (float("inf"), torch.float16, "the largest float16 is 65,504, so in float16 use bfloat16"),
+    ],
+)
+def test_the_module_where_it_began_and_the_cause(
+    value: float, dtype: torch.dtype, cause: str, batch_size: int | None
+) -> None:
+    torch.manual_seed(0)
+    data = torch.randn(7, 4, dtype=dtype)
+    data[5, 0] = 10
+    where = rf"the output of 'spoils' \(Spoils\) is NaN or Inf for these inputs: batch 1, sample 5; {cause}"
+    with pytest.raises(ForgetlessError, match=where):
+        forgetless.mas(Begins(value, dtype), [data[:4], data], batch_size=batch_size, progress=False)
+
+
+def test_a_squared_norm_that_overflows() -> None:
+    model = nn.Linear(4, 4)
+    with pytest.raises(ForgetlessError, match="the squared norm of the output is NaN or Inf: batch 0, sample 1"):
+        forgetless.mas(model, torch.tensor([[1.0] * 4, [1e25] * 4, [1.0] * 4]), progress=False)
+
+
+def test_sentence_makers_never_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("while composing")
+
+    monkeypatch.setattr(refusals, "_visit", fail)
+    with pytest.raises(ForgetlessError, match="NaN or Inf"):
+        forgetless.mas(Begins(float("nan")), torch.full((3, 4), 10.0), progress=False)
+    with pytest.raises(ForgetlessError, match="depends on the other samples"):
+        forgetless.mas(nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False)), torch.randn(4, 4), progress=False)

@@ -47,8 +47,23 @@ def language() -> tuple[nn.Module, Any]:
     return Language(), {"input_ids": torch.randint(0, 5, (3, 4)), "labels": labels}
 
 
+def binary() -> tuple[nn.Module, Any]:
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)), (torch.randn(8, 5), torch.randint(0, 2, (8,)))
+
+
+def squeezed() -> tuple[nn.Module, Any]:
+    return nn.Sequential(*binary()[0], nn.Flatten(0)), (torch.randn(8, 5), torch.randint(0, 2, (8, 1)))
+
+
+def tagging() -> tuple[nn.Module, Any]:
+    """One logit at every position."""
+    labels = torch.randint(0, 2, (3, 4))
+    labels[0, 2:] = -100
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)), (torch.randn(3, 4, 5), labels)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-6)], ids=str)
-@pytest.mark.parametrize("build", [classifier, pictures, language])
+@pytest.mark.parametrize("build", [classifier, pictures, language, binary, squeezed, tagging])
 @pytest.mark.parametrize("labels", KINDS)
 def test_equals_its_definition(
     labels: Labels, build: Callable[[], tuple[nn.Module, Any]], dtype: torch.dtype, tolerance: float
@@ -155,3 +170,35 @@ def test_refuses(what: str) -> None:
     model, batch = build()
     with unchanged(model), pytest.raises(ForgetlessError, match=sentence):
         forgetless.fisher(model, batch, progress=False, **options)
+
+
+@pytest.mark.parametrize("labels", KINDS)
+def test_one_logit_is_a_bernoulli_variable(labels: Labels) -> None:
+    """`Σ_n p (1 − p) (∂z)²` is its expectation, and the same as that of the two logits (0, z)."""
+    torch.manual_seed(0)
+    model, (x, y) = binary()
+    model, x = model.double(), x.double()
+    two = nn.Sequential(*model, nn.ConstantPad1d((1, 0), 0.0))
+    found = forgetless.fisher(model, (x, y), labels=labels, progress=False)
+    assert all(bool((total > 0).any()) for total in found.sums.values())
+    assert worst(found, forgetless.fisher(two, (x, y), labels=labels, progress=False)) < 1e-10
+    if labels == "expected":
+        total = torch.zeros_like(model[0].weight)
+        for row in x:
+            z = model(row[None]).squeeze()
+            p = z.sigmoid().detach()
+            total += p * (1 - p) * torch.autograd.grad(z, model[0].weight)[0].square()
+        assert torch.allclose(found.sums["0.weight"], total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bool, torch.int32, torch.uint8], ids=str)
+def test_its_labels_are_those_of_binary_cross_entropy(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, (x, y) = binary()
+    expected = forgetless.fisher(model, (x, y), labels="empirical", progress=False)
+    found = forgetless.fisher(model, (x, y.to(dtype).view(-1, 1)), labels="empirical", progress=False)
+    assert worst(found, expected) == 0
+    with pytest.raises(ForgetlessError, match="label 2 of sample 3 is none of the 2 classes"):
+        forgetless.fisher(model, (x, torch.tensor([0, 1, 0, 2, 1, 0, 1, 0])), labels="empirical", progress=False)
+    with pytest.raises(ForgetlessError, match="labels must be class indices"):
+        forgetless.fisher(model, (x, torch.rand(8)), labels="empirical", progress=False)

@@ -68,7 +68,8 @@ def single_sums(target: Target, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
     parameters = list(target.parameters.values())
 
     def add(name: str, gradient: Tensor) -> None:
-        moduli = modulus_(gradient.to_dense() if gradient.is_sparse else gradient, target.power)
+        dense = gradient.to_dense() if gradient.is_sparse else gradient
+        moduli = modulus_(dense.abs() if dense.is_complex() else dense, target.power)
         sums[name] = sums[name].add_(moduli) if name in sums else moduli
 
     taking = _taking(target.parameters, add)
@@ -107,7 +108,7 @@ def accumulate(into: dict[str, Tensor], sums: Mapping[str, Tensor]) -> None:
 
 def wide(tensor: Tensor) -> torch.dtype:
     """The dtype that sums of such a tensor have."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
 
 
 @contextlib.contextmanager

@@ -71,7 +71,8 @@ def plan(target: Target, batch: Any) -> Plan:
     Raises:
         ForgetlessError: the samples of a batch influence each other.
     """
-    squares = replace(target, power=2)
+    why = {name: "no rule for complex numbers" for name, p in target.parameters.items() if p.is_complex()}
+    squares = replace(target.only(name for name in target.parameters if name not in why), power=2)
     pair = batches.rows(batch, 0, 2)
     axes = _axes(squares, pair)
     held = _Held(squares.parameters)
@@ -91,7 +92,7 @@ def plan(target: Target, batch: Any) -> Plan:
     tolerance = agreement(target, together)
     if distance(together, apart) > tolerance and (together.dtype == torch.float64 or coupled(squares, pair)):
         raise ForgetlessError(coupling(squares, pair, tolerance))
-    why = dict(tape.unruled)
+    why |= tape.unruled
     doubtful = [name for name in squares.parameters if name not in why and differs[name]]
     if doubtful:
         why |= _disagreements(squares.only(doubtful), pair, axes, largest)

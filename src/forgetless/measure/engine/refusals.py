@@ -28,10 +28,13 @@ def unfit(target: Target, pair: Any, error: Exception) -> str | None:
         pair: two samples.
         error: what was raised when they were tried.
     """
-    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in batches.tensors(pair))
+    reason = said(error)
+    shapes = shapes_of(pair)
     if not _runs(target, pair):
-        return f"{type(target.module).__name__} does not take the first batch (inputs of shape {shapes}): {reason}."
+        return (
+            f"{type(target.module).__name__} does not take the first batch (inputs of shape {shapes}): {reason}; if "
+            "its tensors do not have one row for each sample, give batches of one sample or forward=."
+        )
     if _runs(target, batches.rows(pair, 0, 1)):
         return None
     for name, module in target.module.named_modules():
@@ -41,8 +44,54 @@ def unfit(target: Target, pair: Any, error: Exception) -> str | None:
     return f"{type(target.module).__name__} takes two samples and not one alone ({reason}), {WAY_OUT}"
 
 
+def foreign(module: nn.Module, batch: Any, error: BaseException) -> str:
+    """The sentence for an error that nothing here has foreseen.
+
+    Args:
+        module: the network.
+        batch: what was measured.
+        error: what was raised.
+    """
+    return (
+        f"{type(module).__name__} cannot be measured on this batch (tensors of shape {shapes_of(batch)}): "
+        f"{said(error)}; batch_size=1 or forward= may help, and the error itself is the cause of this one."
+    )
+
+
+def said(error: BaseException) -> str:
+    """The first line of what an error says, or its type."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an error whose text cannot be made
+        lines = []
+    return (
+        (f"{type(error).__name__}: " if isinstance(error, LookupError) else "") + lines[0].rstrip(".")[:300]
+        if lines
+        else type(error).__name__
+    )
+
+
+def shapes_of(batch: Any) -> str:
+    """The shapes of a batch's tensors, for a message."""
+    try:
+        return ", ".join(str(tuple(tensor.shape)) for tensor in batches.tensors(batch)) or "none"
+    except Exception:
+        return "unknown"
+
+
 def coupling(target: Target, pair: Any, tolerance: float) -> str:
     """The sentence that names the first module in which the samples of a batch influence each other."""
+    try:
+        where = _coupling(target, pair, tolerance)
+    except Exception:  # a sentence is due, whatever the network does
+        where = type(target.module).__name__
+    return (
+        f"what {where} computes for a sample depends on the other samples of its batch or on chance, even in eval "
+        f"mode, {WAY_OUT}"
+    )
+
+
+def _coupling(target: Target, pair: Any, tolerance: float) -> str:
     traces: list[list[tuple[str, nn.Module, Tensor | None, Tensor | None]]] = [[], []]
     for trace, batch in zip(traces, (pair, batches.rows(pair, 0, 1)), strict=True):
 
@@ -52,28 +101,71 @@ def coupling(target: Target, pair: Any, tolerance: float) -> str:
         _visit(target, batch, note)
     for (name, module, given, result), (_, _, given_alone, result_alone) in zip(*traces, strict=False):
         if _same(given, given_alone, tolerance) and not _same(result, result_alone, tolerance):
-            where = f"{name!r} ({type(module).__name__})" if name else type(module).__name__
-            break
-    else:
-        where = type(target.module).__name__
-    return (
-        f"what {where} computes for a sample depends on the other samples of its batch or on chance, even in eval "
-        f"mode, {WAY_OUT}"
-    )
+            return f"{name!r} ({type(module).__name__})" if name else type(module).__name__
+    return type(target.module).__name__
 
 
-def overflow(target: Target, batch: Any) -> str:
-    """The sentence that names the first module whose output is NaN or Inf."""
-    found: list[str] = []
+def overflow(target: Target, batch: Any, values: Tensor | None = None, at: tuple[int, int] = (0, 0)) -> str:
+    """The sentence that names where the first NaN or Inf is: the inputs, or a module's output and what fits as a cause.
 
-    def look(name: str, module: nn.Module, given: Any, result: Any) -> None:
-        floats = [tensor for tensor in batches.tensors(result) if tensor.is_floating_point()]
-        if not found and not all(bool(torch.isfinite(tensor).all()) for tensor in floats):
-            found.append(f"the output of {name!r} ({type(module).__name__})" if name else "the output")
+    Args:
+        target: what is measured.
+        batch: what was measured when it was met.
+        values: its scalars, to tell the sample; None where they must all be looked at (in lockstep).
+        at: the number of the batch and of its first sample.
+    """
+    try:
+        row, sample = _bad_sample(batch, values)
+        return _overflow(target, row, f"batch {at[0]}, sample {at[1] + sample}")
+    except Exception:  # a sentence is due, whatever the network does
+        return "the output is NaN or Inf for these inputs; check the scale of the inputs, or use a wider dtype."
+
+
+def _bad_sample(batch: Any, values: Tensor | None) -> tuple[Any, int]:
+    """The first row whose scalar is not finite, as a batch, and the number of its sample."""
+    if values is None:
+        return batch, 0
+    row = int((~torch.isfinite(values)).nonzero()[0])
+    which = batch.get("which") if isinstance(batch, dict) and batch.keys() == {"samples", "which"} else None
+    return batches.rows(batch, row, row + 1), row if which is None else row // len(which.unique())
+
+
+def _overflow(target: Target, batch: Any, which: str) -> str:
+    given = batch["samples"] if isinstance(batch, dict) and "samples" in batch else batch
+    spoiled = not all(_finite(each) for each in batches.tensors(batches.inputs(given)))
+    found: list[tuple[str, nn.Module, bool, Tensor]] = []
+
+    def look(name: str, module: nn.Module, inputs: Any, result: Any) -> None:
+        bad = next((each for each in batches.tensors(result) if not _finite(each)), None)
+        if not found and bad is not None:
+            found.append((name, module, all(map(_finite, batches.tensors(inputs))), bad.detach()))
 
     _visit(target, batch, look)
-    where = found[0] if found else "the squared norm of the output"
-    return f"{where} is NaN or Inf for these inputs; in float16 use bfloat16 or float32, else check their scale."
+    if spoiled and not (found and found[0][2] and bool(found[0][0])):
+        return f"the inputs hold NaN or Inf: {which}; clean the data first."
+    if not found:
+        return (
+            f"the squared norm of the output is NaN or Inf: {which}; its values are too large for their dtype, so "
+            "check the scale of the inputs and weights."
+        )
+    name, module, _, bad = found[0]
+    where = f"the output of {name!r} ({type(module).__name__})" if name else "the output"
+    return f"{where} is NaN or Inf for these inputs: {which}; {_cause(module, bad)}."
+
+
+def _cause(module: nn.Module, bad: Tensor) -> str:
+    """What makes such a tensor NaN or Inf, as far as it can be told."""
+    if bad.dtype == torch.float16:
+        return "the largest float16 is 65,504, so in float16 use bfloat16 or float32"
+    if not bool(torch.isnan(bad).any()):
+        return f"it overflows {str(bad.dtype).removeprefix('torch.')}, so check the scale of the inputs and weights"
+    if "attention" in type(module).__name__.lower() or "transformer" in type(module).__name__.lower():
+        return "check for a mask that hides every position of a sample"
+    return "check for a division by 0, the root or logarithm of a negative number, or a mask that hides every position"
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
 
 
 def _visit(target: Target, batch: Any, seen: Callable[[str, nn.Module, Any, Any], None]) -> None:
@@ -82,8 +174,7 @@ def _visit(target: Target, batch: Any, seen: Callable[[str, nn.Module, Any, Any]
         module.register_forward_hook(functools.partial(seen, name)) for name, module in target.module.named_modules()
     ]
     try:
-        with torch.no_grad():
-            target.values(batch)
+        target.values(batch)  # with gradients, as it is measured: without them an encoder may take another path
     finally:
         for handle in handles:
             handle.remove()
@@ -105,8 +196,7 @@ def _same(together: Tensor | None, alone: Tensor | None, tolerance: float) -> bo
 
 def _runs(target: Target, batch: Any) -> bool:
     try:
-        with torch.no_grad():
-            target.values(batch)
+        target.values(batch)
     except ForgetlessError:
         raise
     except Exception:

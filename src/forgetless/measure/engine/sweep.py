@@ -48,6 +48,7 @@ class Passes(Protocol):
     """How a piece of a batch is measured. Of several processes all make the same calls; None stands for no samples."""
 
     target: Target
+    at: tuple[int, int]  # the batch that is measured, and the first sample of the part: for messages
 
     def prepare(self, batch: Any) -> int:
         """Plan, where that is still to be done; gives how many scalars a sample of this batch has."""
@@ -102,7 +103,7 @@ class Sweep:
     def add(self, batch: Any) -> int:
         """Add a batch, or nothing while other processes add theirs; gives how many samples were measured here."""
         before = self.count
-        own = None if batch is None else self._admitted(batch)
+        own = None if batch is None else self.admitted(batch)
         samples = 0 if own is None else batches.size(own)
         if not self.group.anyone(samples):
             return 0
@@ -113,18 +114,19 @@ class Sweep:
         parts, pieces, size = self.group.most(mine, math.ceil(scalars / at_once), min(span, samples) * at_once)
         for index in range(parts):
             part = batches.rows(own, index * span, min((index + 1) * span, samples)) if index < mine else None
+            self.passes.at = (self.batch, index * span)
             self._take(part, scalars, rows, pieces, size)
             if self.enough:
                 break
         self.batch += batch is not None
         return self.count - before
 
-    def _admitted(self, batch: Any) -> Any:
+    def admitted(self, batch: Any) -> Any:
+        """The batch where the model is, None if it is empty."""
         if not batches.size(batch):
             return None
-        batches.refuse_non_finite(batch, f"batch {self.batch}")
         device = next(iter(self.passes.target.parameters.values())).device
-        return batches.mapped(batch, lambda tensor: tensor.detach().to(device, non_blocking=True))
+        return batches.moved(batch, device)
 
     def _rows(self, rows: int) -> int:
         return self.batch_size or self.passes.rows(rows, self.confidence is not None)

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from forgetless.model.restored import one_pass
+
 Scalars = Callable[[nn.Module, Any], Tensor]  # (module, batch) → one scalar per sample, [N]
 
 
@@ -51,4 +53,5 @@ class Target:
 
     def values(self, batch: Any) -> Tensor:
         """The scalars of a batch, `[N]`, with their graph."""
-        return self.scalars(self.module, batch)
+        with one_pass(self.module):
+            return self.scalars(self.module, batch)

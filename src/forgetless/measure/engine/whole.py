@@ -16,7 +16,7 @@ from forgetless.measure.engine.copies import Copies
 from forgetless.measure.engine.passes import accumulate, batched_sums, single_sums
 from forgetless.measure.engine.plan import Plan, agreement, plan
 from forgetless.measure.engine.proof import Proof
-from forgetless.measure.engine.refusals import coupling, overflow, unfit
+from forgetless.measure.engine.refusals import coupling, overflow, said, unfit
 from forgetless.measure.engine.target import Quantity, Target
 from forgetless.model import batches
 from forgetless.model.network import Network
@@ -53,6 +53,7 @@ class Whole:
         scalars = quantity.scalars if self.copies is None else self.copies.scalar
         self.target = Target(network.module, parameters, scalars, quantity.power)
         self.plan: Plan | None = None
+        self.at = (0, 0)
         self._planned, self._warns = planned, warns
         self._proof = Proof() if prove else None
         self._measured = 0  # samples, in batches
@@ -73,11 +74,13 @@ class Whole:
             return plan(self.target, pair)
         except (ForgetlessError, torch.OutOfMemoryError):
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            why = unfit(self.target, batches.rows(pair, 0, 2), error)
-            if why is None:
-                raise
-            raise ForgetlessError(why) from error
+        except Exception as error:
+            two = batches.rows(pair, 0, 2)
+            if why := unfit(self.target, two, error):
+                raise ForgetlessError(why) from error
+            single_sums(self.target, two)  # what cannot do this either cannot be measured
+            reason = f"a batch of them cannot be followed: {said(error)}"
+            return Plan(self.target.only(()), self.target, dict.fromkeys(self.target.parameters, reason))
 
     def rows(self, rows: int, compared: bool) -> int:
         """As many as fit the memory, in equal pieces: a short last one would cost as a whole one."""
@@ -149,7 +152,7 @@ class Whole:
 
     def _refuse_non_finite(self, values: Tensor, piece: Any) -> None:
         if not bool(torch.isfinite(values).all()):
-            raise ForgetlessError(overflow(self.target, piece))
+            raise ForgetlessError(overflow(self.target, piece, values, self.at))
 
     def _demote(self, unruled: dict[str, str]) -> None:
         """A later batch took another path than the first two samples did: measure what it lost one by one."""

@@ -46,6 +46,8 @@ def fisher(
         F = 1/N Σ_n Σ_c p(c | x_n; θ) (∂ log p(c | x_n; θ) / ∂θ)²                labels="expected"
         F = 1/N Σ_n (∂ log p(y_n | x_n; θ) / ∂θ)²,  y_n as in the data           labels="empirical"
 
+    One logit z is a Bernoulli variable: p(1 | x) = σ(z), p(0 | x) = 1 − σ(z).
+
     Where F(x) has logits at every position t, as a language model has, `log p(y|x) = Σ_t log p(y_t|x)` and a sample is
     the whole sequence. Eval mode; the model is left as found. EWC's `λ/2 Σ F (θ − θ*)²` is an anchor of strength λ/2.
 
@@ -115,17 +117,24 @@ def estimator(
 
     scalars = {"sampled": sampled, "expected": expected, "empirical": empirical}[labels]
     quantity = Quantity(scalars, power=2, several=labels == "expected")
-    return Estimator(f"fisher, {labels} labels", quantity, None if labels == "expected" else rows)
+    numbered = None if labels == "expected" else rows
+    return Estimator(
+        f"fisher, {labels} labels", quantity, numbered, lambda model, _, batch: function.look(model, batch)
+    )
 
 
 def log_probabilities(function: Output, model: nn.Module, batch: Any) -> Tensor:
     """`log p(c | x_n)` at every position, `[N, T, C]`, T = 1 where there are none; at least float32.
+
+    C = 2 where there is one logit: `[N]`, `[N, 1]` or `[N, T, 1]`.
 
     Raises:
         ForgetlessError: the output is not one tensor of logits `[N, C]` or `[N, T, C]`.
     """
     tensors = function.tensors(model, batch)
     logits = tensors[0]
+    if len(tensors) == 1 and logits.dim() == 1:
+        logits = logits.unsqueeze(1)
     if len(tensors) != 1 or logits.dim() not in (2, 3):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise ForgetlessError(
@@ -133,7 +142,10 @@ def log_probabilities(function: Output, model: nn.Module, batch: Any) -> Tensor:
             "choose with output= or forward=, or measure what any output has with forgetless.mas."
         )
     logits = logits if logits.element_size() >= 4 else logits.float()
-    log_p = logits.log_softmax(-1)
+    if logits.shape[-1] == 1:  # log σ(−z), log σ(z)
+        log_p = nn.functional.logsigmoid(logits * torch.tensor([-1.0, 1.0], dtype=logits.dtype, device=logits.device))
+    else:
+        log_p = logits.log_softmax(-1)
     return log_p if log_p.dim() == 3 else log_p.unsqueeze(1)
 
 
@@ -160,6 +172,8 @@ def checked(targets: Tensor, log_p: Tensor, numbers: Tensor) -> Tensor:
         ForgetlessError: they are no class indices of these logits.
     """
     samples, positions, classes = log_p.shape
+    if classes == 2 and targets.dtype != torch.int64 and bool(((targets == 0) | (targets == 1)).all()):
+        targets = targets.long()  # as binary cross entropy takes them
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise ForgetlessError(f"labels must be class indices (integers), not {targets.dtype}.")
     if targets.numel() != samples * positions or targets.shape[0] != samples:

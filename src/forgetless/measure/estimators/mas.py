@@ -5,7 +5,7 @@ Aljundi, Babiloni, Elhoseiny, Rohrbach, Tuytelaars, "Memory Aware Synapses: Lear
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.accumulator import Estimator, Until, measure
+from forgetless.measure.engine.constant import constant_norm
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
 from forgetless.model.network import Network
@@ -87,9 +88,15 @@ def estimator(
         raise ForgetlessError(f'form must be "norm" or "vector", not {form!r}.')
     function = Output(output, forward)
     if form == "norm":
-        return Estimator("mas", Quantity(function.squared_norms))
+
+        def look(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any) -> list[str]:
+            constant = constant_norm(function, model, parameters, batch)
+            return function.look(model, batch) + ([] if constant is None else [constant])
+
+        return Estimator("mas", Quantity(function.squared_norms), None, look)
 
     def outputs(model: nn.Module, batch: Any) -> Tensor:
         return torch.cat([tensor.flatten(1) for tensor in function.tensors(model, batch)], 1)
 
-    return Estimator("mas, vector form", Quantity(outputs, power=2, several=True, root=True))
+    quantity = Quantity(outputs, power=2, several=True, root=True)
+    return Estimator("mas, vector form", quantity, None, lambda model, _, batch: function.look(model, batch))

@@ -1,0 +1,105 @@
+"""Admission: weights that cannot be measured where they are, each refused by name and with a way out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from forgetless.errors import ForgetlessError
+from forgetless.model.parameters import canonical, listing
+from forgetless.model.sharding import is_sharded
+
+
+def refuse_places(model: nn.Module) -> None:
+    """Refuse weights on several devices, or on none.
+
+    Raises:
+        ForgetlessError: as said.
+    """
+    found: dict[torch.device, str] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        found.setdefault(tensor.device, canonical(name))
+    hook = next((hook for module in model.modules() if _offloads(hook := getattr(module, "_hf_hook", None))), None)
+    if hook is not None:
+        raise ForgetlessError(
+            "weights of the model are offloaded by accelerate and come to the device only while they are used; load "
+            "it on one device (device_map=None)."
+        )
+    if len(found) > 1:
+        listed = ", ".join(f"{name!r} on {device}" for device, name in found.items())
+        raise ForgetlessError(f"the model is on several devices: {listed}; move it to one (model.to(device)).")
+    for device, name in found.items():
+        if device.type == "meta":
+            raise ForgetlessError(f"{name!r} is on the meta device and has no values; load the model's weights first.")
+
+
+def _offloads(hook: object) -> bool:
+    """Whether it is a hook of accelerate that moves weights to the device for a pass, or one of several."""
+    inner = getattr(hook, "hooks", ())
+    return bool(getattr(hook, "offload", False)) or any(_offloads(each) for each in inner)
+
+
+def refuse_kinds(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse trainable weights that torch treats in a way of its own.
+
+    Raises:
+        ForgetlessError: made in inference mode, sparse, of a tensor subclass, not leaves of the graph, or two in the
+            same memory.
+    """
+    places: dict[tuple[torch.device, int], str] = {}
+    for name, parameter in parameters.items():
+        values = parameter.data
+        if parameter.is_inference():
+            raise ForgetlessError(
+                f"{name!r} was made in inference mode and can have no gradient; make or load the model outside of "
+                "torch.inference_mode(), or measure a copy of it (copy.deepcopy)."
+            )
+        if parameter.layout is not torch.strided:
+            raise ForgetlessError(
+                f"{name!r} is a sparse tensor ({parameter.layout}); make it dense (to_dense()), or leave it out with "
+                f"exclude={name!r}."
+            )
+        if is_sharded(parameter):
+            continue
+        if is_traceable_wrapper_subclass(values):
+            raise ForgetlessError(
+                f"{name!r} is a {type(values).__name__}, a tensor that computes in a way of its own (quantized?); "
+                f"measure the network with plain weights, or leave it out with exclude={name!r}."
+            )
+        place = (parameter.device, values.data_ptr())
+        if place[1] and place in places:
+            raise ForgetlessError(
+                f"{places[place]!r} and {name!r} are two parameters in the same memory, so that a step of one moves "
+                "the other; tie them as one parameter (b.weight = a.weight), or give each its own (.clone())."
+            )
+        places[place] = name
+
+
+def unfreezing(module: nn.Module) -> str:
+    """What to do with a model in which nothing is trainable."""
+    quantized = any(type(each).__module__.startswith(_QUANTIZED) for each in module.modules())
+    if quantized or any(not each.is_floating_point() and not each.is_complex() for each in module.parameters()):
+        return "its weights are quantized, so measure the float network that they come from"
+    return "unfreeze some (requires_grad_(True))"
+
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torchao", "bitsandbytes")
+
+
+def warn_merged(module: nn.Module) -> None:
+    """Say that adapters which are merged into their layer's weights take no part, so that their importance is 0."""
+    merged = [
+        canonical(name) or type(each).__name__
+        for name, each in module.named_modules()
+        if getattr(each, "merged", False) is True and any(parameter.requires_grad for parameter in each.parameters())
+    ]
+    if merged:
+        warnings.warn(
+            f"the adapters of {listing(merged)} are merged into the weights and take no part in what is computed, so "
+            "their importance is 0; unmerge them first (model.train(), or unmerge_adapter() in PEFT).",
+            stacklevel=4,
+        )
