@@ -308,7 +308,7 @@ class Views(Block):
     def change(self, s: State) -> Tensor:
         x = s.x * 1.0
         if self.way % 3 == 0:
-            x[:, :2] = self.apply_layer(x[:, :2])
+            x[:, :2] = self.apply_layer(s.x[:, :2])
         elif self.way % 3 == 1:
             x.select(1, 0).add_(self.apply_layer(s.x[:, -1]))
         else:
