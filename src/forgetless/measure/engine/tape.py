@@ -207,12 +207,14 @@ class Tape(TorchFunctionMode):
         rows = provenance.rows_of(met)
         if rows is not None and rows.lost is not None:
             return None, f"which rows belong to which sample is not known after {rows.lost}"
-        if rows is None or rows.of is None:
+        if rows is None or (rows.of is None and rows.axis is None):
             return Samples(self._count, *self._axes.get(names[0], (0, False))), ""
-        if rows.axis is None:  # one sample's, without an axis for it
-            return None, ""
-        if bool((rows.of < 0).any()):
+        if rows.of is None and rows.axis is not None:
+            return Samples(self._count, rows.axis), ""
+        if rows.axis is None or bool((rows.of < 0).any()):
             return None, "some of its rows belong to no sample"
+        if torch.equal(rows.of, torch.arange(self._count).repeat(len(rows.of) // self._count)):
+            return Samples(self._count, rows.axis, inner=True), ""
         return Samples(self._count, rows.axis, of=rows.of), ""
 
     def _write(self, args: tuple[Any, ...], names: tuple[str, ...]) -> bool:

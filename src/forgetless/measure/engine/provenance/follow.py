@@ -213,6 +213,18 @@ def _end(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any,
     return lost(name)
 
 
+def _nonzero(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    places = torch.stack([each.flatten() for each in results], 1) if results[0].dim() < 2 else results[0]
+    return routing.found(rows, x, places, samples) if x.dim() else lost(name)
+
+
+def _recur(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
+    """A recurrent layer: steps of a packed sequence stay whose they are; its last states are in another order."""
+    if x.dim() == 2 and rest and isinstance(rest[0], Tensor) and not rest[0].is_floating_point():
+        return [rows, *[lost(name)] * (len(results) - 1)]
+    return [_kept(name, [x], result) for result in results]
+
+
 def _pack(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
     if name == "_pack_padded_sequence":
         return [routing.packed(rows, x, results[1], bool(rest[1]), samples), lost(name)]
@@ -232,8 +244,10 @@ _ONE: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_chunk"), _split),
     **dict.fromkeys(("flip", "roll", "fliplr", "flipud", "rot90"), _flip),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "diff"), _cumulate),
-    **dict.fromkeys(("unique", "unique_consecutive", "nonzero", "argwhere", "bincount", "histc", "take"), _end),
+    **dict.fromkeys(("unique", "unique_consecutive", "bincount", "histc", "take"), _end),
     **dict.fromkeys(("_unique2", "unique_dim", "masked_scatter", "masked_scatter_", "searchsorted", "bucketize"), _end),
+    **dict.fromkeys(("nonzero", "argwhere"), _nonzero),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recur),
     **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), _pack),
 }
 _JOINING = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})

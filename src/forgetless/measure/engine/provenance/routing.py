@@ -116,10 +116,19 @@ def repeated(rows: Rows, x: Tensor, repeats: Any, dim: int | None, samples: int)
 
 
 def ordered(rows: Rows, x: Tensor, indices: Tensor, dim: int, samples: int, what: str) -> tuple[Rows, Rows]:
-    """`sort` and `topk`: of the values and of the indices, which are an order and no sample's."""
+    """`sort` and `topk`: of the values, and of the indices, each of which is of its value's sample."""
     if rows.axis is None or rows.lost is not None or dim % x.dim() != rows.axis:
         return rows, rows
-    return (selected(rows, x, dim, indices, samples) if x.dim() == 1 else lost(what)), lost(what)
+    found = selected(rows, x, dim, indices, samples) if x.dim() == 1 else lost(what)
+    return found, found
+
+
+def found(rows: Rows, x: Tensor, places: Tensor, samples: int) -> Rows:
+    """`nonzero`: a row for every element that is not 0, of the sample that the element is of; `places` `[K, dims]`."""
+    if rows.lost is not None or rows.axis is None:
+        return rows if rows.lost is not None else lost("nonzero")
+    numbers = rows.numbers(x.shape[rows.axis], samples)
+    return lost("nonzero") if numbers is None else simplified(0, numbers[places[:, rows.axis].cpu()], samples)
 
 
 def written(target: Tensor, index: Any, source: Tensor | None, samples: int) -> Rows:
@@ -166,7 +175,9 @@ def added(target: Tensor, index: Tensor, source: Tensor, samples: int) -> Rows:
     if before is None:
         return _filled(target, places, numbers, samples)
     own = before.numbers(target.shape[0], samples) if before.axis == 0 else None
-    return before if own is not None and bool((own[places] == numbers).all()) else lost("index_add")
+    if own is None or not bool(((own[places] == numbers) | (own[places] < 0)).all()):
+        return lost("index_add")
+    return before if bool((own >= 0).all()) else _filled(target, places, numbers, samples, own)
 
 
 def _owned(target: Tensor) -> Rows | None:
@@ -175,9 +186,12 @@ def _owned(target: Tensor) -> Rows | None:
     return None if rows is BLANK else rows
 
 
-def _filled(target: Tensor, index: Any, numbers: Tensor, samples: int) -> Rows:
-    """Constants into which rows are written: each row belongs to the sample whose rows it got, and to one only."""
-    own = torch.full((target.shape[0],), -1)
+def _filled(target: Tensor, index: Any, numbers: Tensor, samples: int, own: Tensor | None = None) -> Rows:
+    """Constants into which rows are written: each row belongs to the sample whose rows it got, and to one only.
+
+    `own` says which rows are some sample's already.
+    """
+    own = torch.full((target.shape[0],), -1) if own is None else own.clone()
     places = index.detach().cpu() if isinstance(index, Tensor) else index
     own[places] = numbers
     if not bool((own[places] == numbers).all()):

@@ -15,6 +15,7 @@ from torch import Tensor
 from forgetless.measure.engine.provenance.rows import ANYWHERE, Rows, lost, simplified
 
 Rule = Callable[..., Rows]
+_LARGEST = 1 << 20  # numbers of samples that a reshape may write out
 
 
 def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
@@ -27,29 +28,52 @@ def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: i
     for place, size in enumerate(after):
         if total == outer and size == length and length > 1:
             return rows.at(place)
-        if total == outer and size > 1:
-            return _split(rows, place, length, size, math.prod(before[axis + 1 :]), samples)
+        if total == outer and size > 1 and length > 1 and size % length == 0:
+            inner = math.prod(before[axis + 1 :])
+            if inner % (size // length) == 0:  # merged with axes inside: so many entries for each before
+                if rows.of is None:
+                    return rows.at(place)
+                return simplified(place, rows.of.repeat_interleave(size // length), samples)
         total *= size
-    if rows.of is None:
-        return ANYWHERE  # merged with an axis outside: the check of two samples says how it is folded
+    return _regrouped(rows, axis, before, after, samples)
+
+
+def _regrouped(rows: Rows, axis: int, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
+    """Any other: the samples' numbers are reshaped, with those axes that are mixed with theirs."""
+    unknown = ANYWHERE if rows.of is None else lost("reshape")
+    numbers = rows.numbers(before[axis], samples)
+    if numbers is None or not math.prod(before):
+        return unknown
+    (first, last), (start, stop) = _group(axis, before, after)
+    if math.prod(before[first:last]) > _LARGEST:
+        return unknown
+    shape = [1] * (last - first)
+    shape[axis - first] = len(numbers)
+    spread = numbers.view(shape).expand(list(before[first:last])).reshape(list(after[start:stop]))
+    highest = {each: _highest(spread, each) for each in range(spread.dim())}
+    for each, line in highest.items():  # along one axis, all else being of the same sample
+        wide = line.view([-1 if other == each else 1 for other in range(spread.dim())])
+        if bool(((spread == wide) | (spread < 0)).all()):
+            return simplified(start + each, line, samples)
     return lost("reshape")
 
 
-def _split(rows: Rows, place: int, length: int, size: int, inner: int, samples: int) -> Rows:
-    """The axis begins where the new axis `place` begins, and is not as long."""
-    if size % length == 0 and inner % (size // length) == 0:  # merged with axes inside: so many entries for each before
-        if rows.of is None:
-            return rows.at(place)
-        return simplified(place, rows.of.repeat_interleave(size // length), samples)
-    if length % size == 0:  # cut into `size` runs: fine where each run is of one sample
-        numbers = rows.numbers(length, samples)
-        if numbers is None:
-            return ANYWHERE if rows.of is None else lost("reshape")
-        runs = numbers.view(size, length // size)
-        highest = runs.max(1).values
-        if bool(((runs == highest[:, None]) | (runs < 0)).all()):
-            return simplified(place, highest, samples)
-    return ANYWHERE if rows.of is None else lost("reshape")
+def _group(axis: int, before: Sequence[int], after: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The fewest axes around `axis`, and those after, that hold the same elements: `[first, last)`, `[start, stop)`."""
+    ends_before = [math.prod(before[:k]) for k in range(len(before) + 1)]
+    ends_after = [math.prod(after[:k]) for k in range(len(after) + 1)]
+    shared = [each for each in ends_before if each in ends_after]
+    low = max(each for each in shared if each <= ends_before[axis])
+    high = min(each for each in shared if each >= ends_before[axis + 1])
+    first = max(k for k in range(axis + 1) if ends_before[k] == low)
+    last = min(k for k in range(axis + 1, len(before) + 1) if ends_before[k] == high)
+    start = ends_after.index(low)
+    return (first, last), (start, max(start, ends_after.index(high)))
+
+
+def _highest(numbers: Tensor, axis: int) -> Tensor:
+    """The highest number at each entry along an axis."""
+    return numbers.movedim(axis, 0).flatten(1).max(1).values if numbers.dim() > 1 else numbers
 
 
 def moved(rows: Rows, order: Sequence[int]) -> Rows:
