@@ -198,8 +198,10 @@ class Tape(TorchFunctionMode):
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
         if any(tensor.requires_grad for tensor in batches.tensors((result, args))):
+            served = func in RULES or func in ELEMENTWISE or func in JOINING
+            why = ended if ended and served else f"no rule for {provenance.name_of(func)}"
             for name in names:
-                self.unruled.setdefault(name, ended or f"no rule for {provenance.name_of(func)}")
+                self.unruled.setdefault(name, why)
         return result
 
     def _samples(self, names: tuple[str, ...], met: Tensor) -> tuple[Samples | None, str]:
@@ -211,7 +213,9 @@ class Tape(TorchFunctionMode):
             return Samples(self._count, *self._axes.get(names[0], (0, False))), ""
         if rows.of is None and rows.axis is not None:
             return Samples(self._count, rows.axis), ""
-        if rows.axis is None or bool((rows.of < 0).any()):
+        if rows.axis is None and rows.of is not None and met.dim():  # one sample's alone
+            rows = provenance.Rows(0, rows.of.expand(met.shape[0]))
+        if rows.axis is None or rows.of is None or bool((rows.of < 0).any()):
             return None, "some of its rows belong to no sample"
         if torch.equal(rows.of, torch.arange(self._count).repeat(len(rows.of) // self._count)):
             return Samples(self._count, rows.axis, inner=True), ""

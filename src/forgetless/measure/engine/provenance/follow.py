@@ -22,14 +22,12 @@ def follow(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
         for tensor in results:
             note(tensor, ANYWHERE)
         return
-    if name in _WRITING:
-        if args and isinstance(args[0], Tensor):
-            note(args[0], _written(name, args, kwargs, samples))
-        if name == "__setitem__":
-            return
+    if name in _WRITING and args and isinstance(args[0], Tensor):
+        inside = name == "__setitem__" or name.endswith("_")
+        note(args[0] if inside else results[0], _written(name, args, kwargs, samples))
+        return
     for tensor, rows in zip(results, _followed(func, name, args, kwargs, results, samples), strict=True):
-        if name not in _WRITING or tensor is not args[0]:
-            note(tensor, rows)
+        note(tensor, rows)
 
 
 def _followed(
@@ -75,7 +73,8 @@ def _kept(name: str, sources: Sequence[Tensor], result: Tensor) -> Rows:
         if found is not None and (found.axis != axis or not same(found, rows)):
             return lost(name) if found.mapped or rows.mapped else ANYWHERE
         found = rows.at(axis)
-    return found or ANYWHERE
+    blank = all(rows_of(source) is BLANK for source in sources)
+    return found or (BLANK if blank else ANYWHERE)
 
 
 def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: int) -> Rows:

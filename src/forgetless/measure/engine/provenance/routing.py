@@ -68,7 +68,7 @@ def _described(numbers: Tensor, samples: int, before: Rows, what: str) -> Rows:
     if numbers.dim() == 0:
         return Rows(None, numbers.reshape(1))
     if not numbers.numel():
-        return Rows(0, numbers.new_zeros(0)) if numbers.dim() == 1 else lost(what)
+        return Rows(list(numbers.shape).index(0), numbers.new_zeros(0))
     varying = [axis for axis in range(numbers.dim()) if not bool((numbers == numbers.narrow(axis, 0, 1)).all())]
     if len(varying) > 1:
         return lost(what)
@@ -230,6 +230,8 @@ def _spread_numbers(given: Rows, source: Tensor, own: Tensor | None, samples: in
 
 def packed(rows: Rows, x: Tensor, sizes: Tensor, batch_first: bool, samples: int) -> Rows:
     """`pack_padded_sequence`: time after time, the first so many sequences."""
+    if rows.lost is not None:
+        return rows
     axis = 0 if batch_first else 1
     numbers = rows.numbers(x.shape[axis], samples) if rows.axis == axis else None
     return lost("packing") if numbers is None else Rows(0, torch.cat([numbers[:size] for size in sizes.tolist()]))

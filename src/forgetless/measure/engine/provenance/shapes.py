@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import ANYWHERE, Rows, lost, simplified
+from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, simplified
 
 Rule = Callable[..., Rows]
 _LARGEST = 1 << 20  # numbers of samples that a reshape may write out
@@ -40,9 +40,13 @@ def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: i
 
 def _regrouped(rows: Rows, axis: int, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
     """Any other: the samples' numbers are reshaped, with those axes that are mixed with theirs."""
+    if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):  # one sample's alone
+        return Rows(0, rows.of[:1].expand(after[0])) if len(after) else Rows(None, rows.of[:1])
+    if 0 in after:  # nothing is anybody's
+        return Rows(list(after).index(0), torch.zeros(0, dtype=torch.int64))
     unknown = ANYWHERE if rows.of is None else lost("reshape")
     numbers = rows.numbers(before[axis], samples)
-    if numbers is None or not math.prod(before):
+    if numbers is None:
         return unknown
     (first, last), (start, stop) = _group(axis, before, after)
     if math.prod(before[first:last]) > _LARGEST:
@@ -159,7 +163,9 @@ def dims_of(name: str, args: Sequence[Any], kwargs: Any) -> tuple[Any, bool]:
 
 def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) -> Rows:
     """`cat` along an axis: of another axis than the samples' all must agree; along it, rows follow each other."""
-    known = [rows for _, rows in parts if rows is not None]
+    known = [rows for _, rows in parts if rows is not None and rows is not BLANK]
+    if not known:
+        return BLANK
     ended = next((rows for rows in known if rows.lost is not None), None)
     if ended is not None:
         return ended
@@ -170,16 +176,18 @@ def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) 
         first = known[0]
         agree = all(rows.axis == first.axis and (rows.of is first.of or _equal(rows, first)) for rows in known)
         return first if agree else lost("cat")
-    if any(rows is None or rows.axis != place for _, rows in parts):
+    if len(known) < len(parts) or any(rows.axis != place for rows in known):
         return lost("cat")
-    numbers = [rows.numbers(x.shape[place], samples) for x, rows in parts if rows is not None]
+    numbers = [rows.numbers(x.shape[place], samples) for (x, _), rows in zip(parts, known, strict=True)]
     found = [each for each in numbers if each is not None]
-    return simplified(place, torch.cat(found), samples) if len(found) == len(parts) else ANYWHERE
+    return simplified(place, torch.cat(found), samples) if len(found) == len(parts) else lost("cat")
 
 
 def stacked(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) -> Rows:
     """`stack`: a new axis; the samples' own where every part is one sample's."""
-    known = [rows for _, rows in parts if rows is not None]
+    known = [rows for _, rows in parts if rows is not None and rows is not BLANK]
+    if not known:
+        return BLANK
     ended = next((rows for rows in known if rows.lost is not None), None)
     if ended is not None:
         return ended
