@@ -32,7 +32,7 @@ def axis_of(rng: random.Random, x: Tensor) -> int:
 
 def mask_of(rng: random.Random, *shape: int) -> Tensor:
     """A mask of which about two thirds are True."""
-    return torch.tensor([rng.random() < 0.66 for _ in range(torch.Size(shape).numel())]).view(shape)
+    return torch.tensor([rng.random() < 0.66 for _ in range(torch.Size(shape).numel())], dtype=torch.bool).view(shape)
 
 
 def places(rng: random.Random, below: int, count: int) -> Tensor:
@@ -229,7 +229,8 @@ def _nonzero(rng: random.Random, x: Tensor) -> Function:
 @operation
 def _repeat_interleave(rng: random.Random, x: Tensor) -> Function:
     dim = axis_of(rng, x)
-    times = torch.tensor([rng.randrange(3) for _ in range(x.shape[dim])]) if rng.random() < 0.5 else rng.randint(1, 3)
+    each = torch.tensor([rng.randrange(3) for _ in range(x.shape[dim])], dtype=torch.int64)
+    times = each if rng.random() < 0.5 else rng.randint(1, 3)
     if x.dim() == 1 and isinstance(times, int) and rng.random() < 0.5:
         return lambda x: x.repeat_interleave(times)
     return lambda x: x.repeat_interleave(times, dim)
@@ -244,6 +245,8 @@ def _repeat(rng: random.Random, x: Tensor) -> Function:
 @operation
 def _expand(rng: random.Random, x: Tensor) -> Function:
     many = rng.randint(1, 3)
+    if rng.random() < 0.5:
+        return lambda x: x.expand(many, *x.shape)
     return lambda x: x.unsqueeze(0).expand(many, *x.shape)
 
 
@@ -302,7 +305,7 @@ def _turned(rng: random.Random, x: Tensor) -> Function:
 @operation
 def _reduced(rng: random.Random, x: Tensor) -> Function:
     dim, keeps = axis_of(rng, x), rng.random() < 0.5
-    name = rng.choice(["sum", "mean", "amax", "logsumexp", "prod"])
+    name = rng.choice(["sum", "mean", "logsumexp", "prod"])
     if not x.shape[dim] or x.dim() < 2:
         return lambda x: x * 1
     return lambda x: getattr(x, name)(dim, keepdim=keeps)
@@ -429,7 +432,7 @@ def _written_through_views(rng: random.Random, x: Tensor) -> Function:
 
 @operation
 def _packed(rng: random.Random, x: Tensor) -> Function:
-    if x.dim() < 2 or not x.shape[0] or not x.shape[1]:
+    if x.dim() < 2 or not x.numel():
         return lambda x: x * 1
     first = rng.random() < 0.5
     samples, length = (x.shape[0], x.shape[1]) if first else (x.shape[1], x.shape[0])

@@ -306,7 +306,7 @@ class Views(Block):
     """Parts of a tensor are written through views of it."""
 
     def change(self, s: State) -> Tensor:
-        x = s.x * 1.0
+        x = (s.x * 1.0).contiguous()
         if self.way % 3 == 0:
             x[:, :2] = self.apply_layer(s.x[:, :2])
         elif self.way % 3 == 1:

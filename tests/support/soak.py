@@ -1,6 +1,6 @@
 """`make soak`: many random networks against the one-sample loop; resumable, its results in one JSON file.
 
-    PYTHONPATH=tests/support python -m soak --networks 2000
+PYTHONPATH=tests/support python -m soak --networks 2000
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ def false_claim(rows: Rows | None, depends: Tensor, samples: int) -> str | None:
     shape = depends.shape[1:]
     if rows.axis is None and rows.of is None:
         coupled = bool((depends.sum(0) > 1).any())  # what the check of two samples refuses
-        folds = [fold for axis in range(len(shape)) if shape[axis] % samples == 0 for fold in _folds(axis, shape, samples)]
+        folds = [
+            fold for axis in range(len(shape)) if shape[axis] % samples == 0 for fold in _folds(axis, shape, samples)
+        ]
         if not depends.any() or coupled or any(not _wrong(depends, axis, of).any() for axis, of in folds):
             return None
         return "regular along some axis"
@@ -120,7 +122,11 @@ def test_what_is_said_after_an_operation_is_true(name: str, rng: random.Random, 
 
 
 @settings(max_examples=150)
-@given(rng=st.randoms(use_true_random=False), samples=st.integers(2, 4), names=st.lists(st.sampled_from([*OPERATIONS]), min_size=2, max_size=6))
+@given(
+    rng=st.randoms(use_true_random=False),
+    samples=st.integers(2, 4),
+    names=st.lists(st.sampled_from([*OPERATIONS]), min_size=2, max_size=6),
+)
 def test_what_is_said_after_many_operations_is_true(rng: random.Random, samples: int, names: list[str]) -> None:
     x = batch_of(rng, samples)
 
@@ -165,7 +171,7 @@ def _packed(x: Tensor) -> Any:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_must_be_known_is_known(name: str) -> None:
-    """"Lost" is always true and no use: these are followed."""
+    """ "Lost" is always true and no use: these are followed."""
     function, axis, of = KNOWN[name]
     (rows,) = look(function, X, name)
     assert rows is not None

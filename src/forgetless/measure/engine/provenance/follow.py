@@ -11,6 +11,7 @@ from torch import Tensor
 
 from forgetless.measure.engine.provenance import routing, shapes
 from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, note, rows_of, same, simplified
+from forgetless.measure.engine.provenance.views import rewritten
 from forgetless.model import batches
 
 
@@ -22,12 +23,24 @@ def follow(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
         for tensor in results:
             note(tensor, ANYWHERE)
         return
+    inside = _in_place(name) and args and isinstance(args[0], Tensor)
+    target = args[0] if inside else kwargs.get("out")
+    before = rows_of(target)
     if name in _WRITING and args and isinstance(args[0], Tensor):
-        inside = name == "__setitem__" or name.endswith("_")
-        note(args[0] if inside else results[0], _written(name, args, kwargs, samples))
-        return
-    for tensor, rows in zip(results, _followed(func, name, args, kwargs, results, samples), strict=True):
-        note(tensor, rows)
+        found = [_written(name, args, kwargs, samples)]
+        results = [args[0]] if inside else results
+    else:
+        found = _followed(func, name, args, kwargs, results, samples)
+    for tensor, rows in zip(results, found, strict=True):
+        if tensor is target:
+            rewritten(tensor, before, rows, samples)
+        else:
+            note(tensor, rows)
+
+
+def _in_place(name: str) -> bool:
+    """Whether an operation of this name writes to its first argument."""
+    return name == "__setitem__" or name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 
 
 def _followed(
@@ -193,14 +206,26 @@ def _split(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: An
 def _flip(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     if rows.axis is None or rows.lost is not None:
         return rows
-    dims = rest[-1] if rest else kwargs.get("dims")
-    dims = [dims] if isinstance(dims, int) else dims
-    if dims is None or rows.axis in [each % x.dim() for each in dims]:
-        numbers = rows.numbers(x.shape[rows.axis], samples)
-        if numbers is None or name != "flip":
-            return lost(name)
-        return simplified(rows.axis, numbers.flip(0), samples)
-    return rows
+    numbers = rows.numbers(x.shape[rows.axis], samples)
+    if numbers is None or name not in ("flip", "roll"):
+        return lost(name)
+    if name == "roll":
+        shifts = _sequence(rest[0] if rest else kwargs["shifts"])
+        dims = _sequence(rest[1] if len(rest) > 1 else kwargs.get("dims", ()))
+        if not dims:  # of all elements in a row
+            return simplified(0, numbers.roll(shifts[0]), samples) if x.dim() == 1 else lost(name)
+        by = sum(shift for shift, dim in zip(shifts, dims, strict=True) if dim % x.dim() == rows.axis)
+        return simplified(rows.axis, numbers.roll(by), samples)
+    dims = _sequence(kwargs["dims"] if "dims" in kwargs else rest[0] if len(rest) == 1 else rest)
+    return simplified(rows.axis, numbers.flip(0), samples) if rows.axis in [d % x.dim() for d in dims] else rows
+
+
+def _sequence(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _tile(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    return shapes.repeated(rows, x.shape, results[0].shape, samples)
 
 
 def _cumulate(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
@@ -239,6 +264,7 @@ _ONE: dict[str, Callable[..., Any]] = {
     "masked_select": _mask_select,
     **dict.fromkeys(("select", "narrow"), _select),
     "repeat_interleave": _repeat,
+    **dict.fromkeys(("repeat", "tile", "expand", "broadcast_to"), _tile),
     **dict.fromkeys(("sort", "topk", "argsort", "msort", "kthvalue"), _sort),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_chunk"), _split),
     **dict.fromkeys(("flip", "roll", "fliplr", "flipud", "rot90"), _flip),
@@ -261,6 +287,9 @@ _WRITING = frozenset(
         *("__setitem__", "index_put_", "index_put", "index_add_", "index_add", "index_copy_", "index_copy"),
         *("scatter_", "scatter", "scatter_add_", "scatter_add", "scatter_reduce_", "scatter_reduce", "index_reduce_"),
     }
+)
+_IN_PLACE = frozenset(
+    "__iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ipow__ __iand__ __ior__ __ixor__".split()
 )
 _BROADCASTING_NAMES = (
     "add sub mul div true_divide multiply subtract divide rsub pow where lerp addcmul addcdiv maximum "

@@ -94,7 +94,8 @@ def gathered(rows: Rows, x: Tensor, dim: int, index: Tensor, samples: int) -> Ro
     """`gather`: along the samples' axis only where whole rows are taken."""
     if rows.lost is not None or rows.axis is None or dim % x.dim() != rows.axis:
         return rows
-    lines = index.detach().movedim(rows.axis, 0).flatten(1)
+    lines = index.detach().movedim(rows.axis, 0)
+    lines = lines.flatten(1) if lines.dim() > 1 else lines[:, None]
     if lines.shape[1] and bool((lines == lines[:, :1]).all()):
         return selected(rows, x, dim, lines[:, 0], samples)
     return lost("gather")

@@ -54,12 +54,18 @@ def _regrouped(rows: Rows, axis: int, before: Sequence[int], after: Sequence[int
     shape = [1] * (last - first)
     shape[axis - first] = len(numbers)
     spread = numbers.view(shape).expand(list(before[first:last])).reshape(list(after[start:stop]))
-    highest = {each: _highest(spread, each) for each in range(spread.dim())}
-    for each, line in highest.items():  # along one axis, all else being of the same sample
-        wide = line.view([-1 if other == each else 1 for other in range(spread.dim())])
-        if bool(((spread == wide) | (spread < 0)).all()):
-            return simplified(start + each, line, samples)
-    return lost("reshape")
+    found = described(spread, samples)
+    return lost("reshape") if found is None or found.axis is None else found.at(start + found.axis)
+
+
+def described(numbers: Tensor, samples: int) -> Rows | None:
+    """Rows of a tensor whose every element's sample is given: along one axis, all else being of the same sample."""
+    for axis in range(numbers.dim()):
+        line = _highest(numbers, axis)
+        wide = line.view([-1 if other == axis else 1 for other in range(numbers.dim())])
+        if bool(((numbers == wide) | (numbers < 0)).all()):
+            return simplified(axis, line, samples)
+    return None
 
 
 def _group(axis: int, before: Sequence[int], after: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -129,6 +135,20 @@ def reduced(rows: Rows, x: Tensor, dim: Any = None, keepdim: bool = False) -> Ro
             return Rows(None, rows.of[:1])  # what is left is that sample's
         return ANYWHERE if rows.of is None else lost("a reduction over samples")
     return rows if keepdim else rows.at(rows.axis - sum(each < rows.axis for each in gone))
+
+
+def repeated(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
+    """`repeat`, `tile` and `expand`: one after another along every axis, new axes in front."""
+    if rows.axis is None or rows.lost is not None:
+        return rows
+    axis = rows.axis + len(after) - len(before)
+    length = before[rows.axis]
+    if after[axis] == length:
+        return rows.at(axis)
+    numbers = rows.numbers(length, samples)
+    if numbers is None:
+        return lost("repeat")
+    return simplified(axis, numbers.repeat(after[axis] // length if length else 1), samples)
 
 
 MOVING: dict[str, Rule] = {
