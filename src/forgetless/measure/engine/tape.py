@@ -233,9 +233,9 @@ class Tape(TorchFunctionMode):
         provenance.follow(Tensor.__getitem__, (place, index), {}, chosen, self._count)
         samples, _ = self._samples(names, chosen)
         rows = provenance.rows_of(chosen)
-        if samples is None or rows is None or rows.axis is None:
+        if samples is None or rows is None or not chosen.dim() or (rows.axis is None and self._count > 1):
             return False
-        if rows.of is None:
+        if rows.of is None and rows.axis is not None:
             samples = Samples(self._count, rows.axis)
         wide = spread(value.detach(), chosen.dim(), chosen.shape[samples.axis], samples)
         if wide is None:
@@ -342,7 +342,9 @@ class _Use(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.call, ctx.ledgers, ctx.values, ctx.slots = call, ledgers, values, len(slots)
         ctx.save_for_backward(x)
-        return call.forward(x, *values)
+        y = call.forward(x, *values)
+        # A view that is made in here may not be written to afterwards: the same memory, and no view.
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:

@@ -63,10 +63,10 @@ def _followed(
     if not _is_known(func, name):
         return [lost(name)] * len(results)
     sources = [tensor for tensor in batches.tensors((list(args), dict(kwargs))) if rows_of(tensor) is not None]
-    return [_kept(name, sources, result) for result in results]
+    return [_kept(name, sources, result, samples) for result in results]
 
 
-def _kept(name: str, sources: Sequence[Tensor], result: Tensor) -> Rows:
+def _kept(name: str, sources: Sequence[Tensor], result: Tensor, samples: int) -> Rows:
     """An operation that treats the samples' axis as one of its own: it stays where it was."""
     found: Rows | None = None
     for source in sources:
@@ -83,11 +83,25 @@ def _kept(name: str, sources: Sequence[Tensor], result: Tensor) -> Rows:
             if rows.mapped:
                 return lost(name)
             continue
-        if found is not None and (found.axis != axis or not same(found, rows)):
-            return lost(name) if found.mapped or rows.mapped else ANYWHERE
-        found = rows.at(axis)
+        if found is None or (found.axis == axis and same(found, rows)):
+            found = rows.at(axis)
+            continue
+        if not found.mapped and not rows.mapped:
+            return ANYWHERE
+        merged = _merged(found, rows, result.shape[axis], samples) if found.axis == axis else None
+        if merged is None:
+            return lost(name)
+        found = simplified(axis, merged, samples)
     blank = all(rows_of(source) is BLANK for source in sources)
     return found or (BLANK if blank else ANYWHERE)
+
+
+def _merged(some: Rows, other: Rows, length: int, samples: int) -> Tensor | None:
+    """Each entry's sample by two tensors, of which one may know more; None where they contradict each other."""
+    one, two = some.numbers(length, samples), other.numbers(length, samples)
+    if one is None or two is None or not bool(((one == two) | (one < 0) | (two < 0)).all()):
+        return None
+    return torch.maximum(one, two)
 
 
 def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: int) -> Rows:
@@ -143,7 +157,7 @@ def _move(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
 
 def _reduce(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     if rows.lost is not None or (rest and isinstance(rest[0], Tensor)):
-        return rows if rows.lost is not None else _kept(name, [x, rest[0]], results[0])
+        return rows if rows.lost is not None else _kept(name, [x, rest[0]], results[0], samples)
     return shapes.reduced(rows, x, *shapes.dims_of(name, rest, kwargs))
 
 
@@ -246,7 +260,7 @@ def _recur(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: An
     """A recurrent layer: steps of a packed sequence stay whose they are; its last states are in another order."""
     if x.dim() == 2 and rest and isinstance(rest[0], Tensor) and not rest[0].is_floating_point():
         return [rows, *[lost(name)] * (len(results) - 1)]
-    return [_kept(name, [x], result) for result in results]
+    return [_kept(name, [x], result, samples) for result in results]
 
 
 def _pack(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:

@@ -73,7 +73,7 @@ def simplified(axis: int, of: Tensor, samples: int) -> Rows:
 def rows_of(tensor: Any) -> Rows | None:
     """What is known of a tensor; None if it was not computed from the batch."""
     rows: Rows | None = getattr(tensor, _NAME, None)
-    root = getattr(tensor, "_base", None)
+    root = None if rows is None else getattr(tensor, "_base", None)
     if root is not None and getattr(root, _REWRITTEN, -1) > getattr(tensor, _NOTED, -1):
         return lost("writing to a view")  # of the same memory, after this was said
     return rows
