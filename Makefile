@@ -1,5 +1,5 @@
 # Everything happens inside this clone: packages in .venv, caches in .cache, results in runs.
-.PHONY: help demo test test-gpu lint pages clean
+.PHONY: help demo test test-gpu lint pages soak clean
 
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export TMPDIR := $(CURDIR)/.cache/tmp
