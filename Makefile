@@ -1,5 +1,5 @@
 # Everything happens inside this clone: packages in .venv, caches in .cache, results in runs.
-.PHONY: help demo test test-gpu lint pages clean
+.PHONY: help demo test test-gpu lint pages soak clean
 
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export TMPDIR := $(CURDIR)/.cache/tmp
@@ -16,6 +16,7 @@ help:
 	@echo "make test-gpu  check everything that runs on a GPU; about 5 minutes, writes results/gpu/CARD.json"
 	@echo "make lint   check style and types only"
 	@echo "make pages  make the pages that come from committed runs anew"
+	@echo "make soak   2,000 random networks against the one-sample loop; about 6 minutes, resumable"
 	@echo "make clean  remove packages and caches, keep runs/"
 
 demo:
@@ -40,6 +41,10 @@ pages:
 test-gpu:
 	@[ -n "$(PYTHON)" ] || scripts/setup.sh dev
 	$(or $(PYTHON),.venv/bin/python) scripts/test_gpu.py
+
+soak:
+	@scripts/setup.sh dev
+	PYTHONPATH=tests/support OMP_NUM_THREADS=1 .venv/bin/python -m soak --networks 2000
 
 clean:
 	rm -rf .venv .cache build dist src/*.egg-info

@@ -79,6 +79,7 @@ class Clock:
     """Seconds, of the wall or of this process's own work where other programs use the machine."""
 
     def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.now = time.process_time if kind == "cpu" else time.perf_counter
 
     def time(self, work: Callable[[], Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -68,6 +69,10 @@ class Measurement(Accumulator):
         """
         if estimator not in ESTIMATORS:
             raise ForgetlessError(f"estimator must be one of {listing(ESTIMATORS)}, not {estimator!r}.")
+        known = list(inspect.signature(ESTIMATORS[estimator]).parameters)[1:]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ForgetlessError(f"{estimator!r} has no option {listing(unknown)}; it has {listing(known)}.")
         network = Network.of(model, exclude)
         made = ESTIMATORS[estimator](network, **options)
         super().__init__(network, made, into=into, batch_size=batch_size, until=until, prove=prove)

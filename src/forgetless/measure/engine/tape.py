@@ -198,8 +198,10 @@ class Tape(TorchFunctionMode):
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
         if any(tensor.requires_grad for tensor in batches.tensors((result, args))):
+            served = func in RULES or func in ELEMENTWISE or func in JOINING
+            why = ended if ended and served else f"no rule for {provenance.name_of(func)}"
             for name in names:
-                self.unruled.setdefault(name, ended or f"no rule for {provenance.name_of(func)}")
+                self.unruled.setdefault(name, why)
         return result
 
     def _samples(self, names: tuple[str, ...], met: Tensor) -> tuple[Samples | None, str]:
@@ -207,12 +209,16 @@ class Tape(TorchFunctionMode):
         rows = provenance.rows_of(met)
         if rows is not None and rows.lost is not None:
             return None, f"which rows belong to which sample is not known after {rows.lost}"
-        if rows is None or rows.of is None:
+        if rows is None or (rows.of is None and rows.axis is None):
             return Samples(self._count, *self._axes.get(names[0], (0, False))), ""
-        if rows.axis is None:  # one sample's, without an axis for it
-            return None, ""
-        if bool((rows.of < 0).any()):
+        if rows.of is None and rows.axis is not None:
+            return Samples(self._count, rows.axis), ""
+        if rows.axis is None and rows.of is not None and met.dim():  # one sample's alone
+            rows = provenance.Rows(0, rows.of.expand(met.shape[0]))
+        if rows.axis is None or rows.of is None or bool((rows.of < 0).any()):
             return None, "some of its rows belong to no sample"
+        if torch.equal(rows.of, torch.arange(self._count).repeat(len(rows.of) // self._count)):
+            return Samples(self._count, rows.axis, inner=True), ""
         return Samples(self._count, rows.axis, of=rows.of), ""
 
     def _write(self, args: tuple[Any, ...], names: tuple[str, ...]) -> bool:
@@ -227,9 +233,9 @@ class Tape(TorchFunctionMode):
         provenance.follow(Tensor.__getitem__, (place, index), {}, chosen, self._count)
         samples, _ = self._samples(names, chosen)
         rows = provenance.rows_of(chosen)
-        if samples is None or rows is None or rows.axis is None:
+        if samples is None or rows is None or not chosen.dim() or (rows.axis is None and self._count > 1):
             return False
-        if rows.of is None:
+        if rows.of is None and rows.axis is not None:
             samples = Samples(self._count, rows.axis)
         wide = spread(value.detach(), chosen.dim(), chosen.shape[samples.axis], samples)
         if wide is None:
@@ -336,7 +342,9 @@ class _Use(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.call, ctx.ledgers, ctx.values, ctx.slots = call, ledgers, values, len(slots)
         ctx.save_for_backward(x)
-        return call.forward(x, *values)
+        y = call.forward(x, *values)
+        # A view that is made in here may not be written to afterwards: the same memory, and no view.
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:

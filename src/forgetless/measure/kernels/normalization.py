@@ -120,18 +120,20 @@ def group_norm(
     """Rule of group norm over x `[N, C, …]`."""
     if input.dim() < 2 or not samples.lead(input):
         return None
-    sizes = (input.shape[0], input.shape[1], math.prod(input.shape[2:]), num_groups)
+
+    def sizes(x: Tensor) -> tuple[int, int, int, int]:  # of x as it is given: a term's has been padded
+        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), num_groups
 
     def forward(x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
         return torch.group_norm(x, num_groups, w, b, eps, cudnn_enabled)
 
     def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-        _, mean, rstd = _aten.native_group_norm(x.contiguous(), None, None, *sizes, eps)
+        _, mean, rstd = _aten.native_group_norm(x.contiguous(), None, None, *sizes(x), eps)
         return mean, rstd
 
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
         mask = [True, False, False]
-        gradients = _aten.native_group_norm_backward(d.contiguous(), x.contiguous(), *moments(x), w, *sizes, mask)
+        gradients = _aten.native_group_norm_backward(d.contiguous(), x.contiguous(), *moments(x), w, *sizes(x), mask)
         return gradients[0]  # type: ignore[no-any-return]
 
     def statistics(x: Tensor) -> Statistics:
@@ -194,8 +196,11 @@ def layer_norm(
         y, *held[:] = _aten.native_layer_norm(x, shape, w, b, eps)
         return y  # type: ignore[no-any-return]
 
+    def fresh(x: Tensor) -> list[Tensor]:
+        return list(_aten.native_layer_norm(widened(x), shape, None, None, eps)[1:])
+
     def moments(x: Tensor) -> list[Tensor]:
-        return held or list(_aten.native_layer_norm(widened(x), shape, None, None, eps)[1:])
+        return held or fresh(x)
 
     def input_gradient(d: Tensor, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
         mask = [True, False, False]
@@ -203,7 +208,8 @@ def layer_norm(
         return gradients[0]  # type: ignore[no-any-return]
 
     def statistics(x: Tensor) -> Statistics:
-        return Statistics(*moments(x))
+        # Rows that are not the samples in their order come padded: the numbers held are not of these rows.
+        return Statistics(*(moments(x) if samples.of is None else fresh(x)))
 
     return _norm(samples, input, (weight, bias), forward, input_gradient, statistics, reduce)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from forgetless.measure.engine.provenance import routing, shapes
 from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, note, rows_of, same, simplified
+from forgetless.measure.engine.provenance.views import rewritten
 from forgetless.model import batches
 
 
@@ -22,14 +23,24 @@ def follow(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
         for tensor in results:
             note(tensor, ANYWHERE)
         return
-    if name in _WRITING:
-        if args and isinstance(args[0], Tensor):
-            note(args[0], _written(name, args, kwargs, samples))
-        if name == "__setitem__":
-            return
-    for tensor, rows in zip(results, _followed(func, name, args, kwargs, results, samples), strict=True):
-        if name not in _WRITING or tensor is not args[0]:
+    inside = _in_place(name) and args and isinstance(args[0], Tensor)
+    target = args[0] if inside else kwargs.get("out")
+    before = rows_of(target)
+    if name in _WRITING and args and isinstance(args[0], Tensor):
+        found = [_written(name, args, kwargs, samples)]
+        results = [args[0]] if inside else results
+    else:
+        found = _followed(func, name, args, kwargs, results, samples)
+    for tensor, rows in zip(results, found, strict=True):
+        if tensor is target:
+            rewritten(tensor, before, rows, samples)
+        else:
             note(tensor, rows)
+
+
+def _in_place(name: str) -> bool:
+    """Whether an operation of this name writes to its first argument."""
+    return name == "__setitem__" or name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 
 
 def _followed(
@@ -52,10 +63,10 @@ def _followed(
     if not _is_known(func, name):
         return [lost(name)] * len(results)
     sources = [tensor for tensor in batches.tensors((list(args), dict(kwargs))) if rows_of(tensor) is not None]
-    return [_kept(name, sources, result) for result in results]
+    return [_kept(name, sources, result, samples) for result in results]
 
 
-def _kept(name: str, sources: Sequence[Tensor], result: Tensor) -> Rows:
+def _kept(name: str, sources: Sequence[Tensor], result: Tensor, samples: int) -> Rows:
     """An operation that treats the samples' axis as one of its own: it stays where it was."""
     found: Rows | None = None
     for source in sources:
@@ -72,10 +83,25 @@ def _kept(name: str, sources: Sequence[Tensor], result: Tensor) -> Rows:
             if rows.mapped:
                 return lost(name)
             continue
-        if found is not None and (found.axis != axis or not same(found, rows)):
-            return lost(name) if found.mapped or rows.mapped else ANYWHERE
-        found = rows.at(axis)
-    return found or ANYWHERE
+        if found is None or (found.axis == axis and same(found, rows)):
+            found = rows.at(axis)
+            continue
+        if not found.mapped and not rows.mapped:
+            return ANYWHERE
+        merged = _merged(found, rows, result.shape[axis], samples) if found.axis == axis else None
+        if merged is None:
+            return lost(name)
+        found = simplified(axis, merged, samples)
+    blank = all(rows_of(source) is BLANK for source in sources)
+    return found or (BLANK if blank else ANYWHERE)
+
+
+def _merged(some: Rows, other: Rows, length: int, samples: int) -> Tensor | None:
+    """Each entry's sample by two tensors, of which one may know more; None where they contradict each other."""
+    one, two = some.numbers(length, samples), other.numbers(length, samples)
+    if one is None or two is None or not bool(((one == two) | (one < 0) | (two < 0)).all()):
+        return None
+    return torch.maximum(one, two)
 
 
 def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: int) -> Rows:
@@ -131,7 +157,7 @@ def _move(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
 
 def _reduce(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     if rows.lost is not None or (rest and isinstance(rest[0], Tensor)):
-        return rows if rows.lost is not None else _kept(name, [x, rest[0]], results[0])
+        return rows if rows.lost is not None else _kept(name, [x, rest[0]], results[0], samples)
     return shapes.reduced(rows, x, *shapes.dims_of(name, rest, kwargs))
 
 
@@ -194,14 +220,26 @@ def _split(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: An
 def _flip(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     if rows.axis is None or rows.lost is not None:
         return rows
-    dims = rest[-1] if rest else kwargs.get("dims")
-    dims = [dims] if isinstance(dims, int) else dims
-    if dims is None or rows.axis in [each % x.dim() for each in dims]:
-        numbers = rows.numbers(x.shape[rows.axis], samples)
-        if numbers is None or name != "flip":
-            return lost(name)
-        return simplified(rows.axis, numbers.flip(0), samples)
-    return rows
+    numbers = rows.numbers(x.shape[rows.axis], samples)
+    if numbers is None or name not in ("flip", "roll"):
+        return lost(name)
+    if name == "roll":
+        shifts = _sequence(rest[0] if rest else kwargs["shifts"])
+        dims = _sequence(rest[1] if len(rest) > 1 else kwargs.get("dims", ()))
+        if not dims:  # of all elements in a row
+            return simplified(0, numbers.roll(shifts[0]), samples) if x.dim() == 1 else lost(name)
+        by = sum(shift for shift, dim in zip(shifts, dims, strict=True) if dim % x.dim() == rows.axis)
+        return simplified(rows.axis, numbers.roll(by), samples)
+    dims = _sequence(kwargs["dims"] if "dims" in kwargs else rest[0] if len(rest) == 1 else rest)
+    return simplified(rows.axis, numbers.flip(0), samples) if rows.axis in [d % x.dim() for d in dims] else rows
+
+
+def _sequence(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _tile(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    return shapes.repeated(rows, x.shape, results[0].shape, samples)
 
 
 def _cumulate(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
@@ -211,6 +249,18 @@ def _cumulate(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results:
 
 def _end(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     return lost(name)
+
+
+def _nonzero(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    places = torch.stack([each.flatten() for each in results], 1) if results[0].dim() < 2 else results[0]
+    return routing.found(rows, x, places, samples) if x.dim() else lost(name)
+
+
+def _recur(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
+    """A recurrent layer: steps of a packed sequence stay whose they are; its last states are in another order."""
+    if x.dim() == 2 and rest and isinstance(rest[0], Tensor) and not rest[0].is_floating_point():
+        return [rows, *[lost(name)] * (len(results) - 1)]
+    return [_kept(name, [x], result, samples) for result in results]
 
 
 def _pack(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
@@ -228,12 +278,15 @@ _ONE: dict[str, Callable[..., Any]] = {
     "masked_select": _mask_select,
     **dict.fromkeys(("select", "narrow"), _select),
     "repeat_interleave": _repeat,
+    **dict.fromkeys(("repeat", "tile", "expand", "broadcast_to"), _tile),
     **dict.fromkeys(("sort", "topk", "argsort", "msort", "kthvalue"), _sort),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_chunk"), _split),
     **dict.fromkeys(("flip", "roll", "fliplr", "flipud", "rot90"), _flip),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "diff"), _cumulate),
-    **dict.fromkeys(("unique", "unique_consecutive", "nonzero", "argwhere", "bincount", "histc", "take"), _end),
+    **dict.fromkeys(("unique", "unique_consecutive", "bincount", "histc", "take"), _end),
     **dict.fromkeys(("_unique2", "unique_dim", "masked_scatter", "masked_scatter_", "searchsorted", "bucketize"), _end),
+    **dict.fromkeys(("nonzero", "argwhere"), _nonzero),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recur),
     **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), _pack),
 }
 _JOINING = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
@@ -248,6 +301,9 @@ _WRITING = frozenset(
         *("__setitem__", "index_put_", "index_put", "index_add_", "index_add", "index_copy_", "index_copy"),
         *("scatter_", "scatter", "scatter_add_", "scatter_add", "scatter_reduce_", "scatter_reduce", "index_reduce_"),
     }
+)
+_IN_PLACE = frozenset(
+    "__iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ipow__ __iand__ __ior__ __ixor__".split()
 )
 _BROADCASTING_NAMES = (
     "add sub mul div true_divide multiply subtract divide rsub pow where lerp addcmul addcdiv maximum "

@@ -68,7 +68,7 @@ def _described(numbers: Tensor, samples: int, before: Rows, what: str) -> Rows:
     if numbers.dim() == 0:
         return Rows(None, numbers.reshape(1))
     if not numbers.numel():
-        return Rows(0, numbers.new_zeros(0)) if numbers.dim() == 1 else lost(what)
+        return Rows(list(numbers.shape).index(0), numbers.new_zeros(0))
     varying = [axis for axis in range(numbers.dim()) if not bool((numbers == numbers.narrow(axis, 0, 1)).all())]
     if len(varying) > 1:
         return lost(what)
@@ -94,7 +94,8 @@ def gathered(rows: Rows, x: Tensor, dim: int, index: Tensor, samples: int) -> Ro
     """`gather`: along the samples' axis only where whole rows are taken."""
     if rows.lost is not None or rows.axis is None or dim % x.dim() != rows.axis:
         return rows
-    lines = index.detach().movedim(rows.axis, 0).flatten(1)
+    lines = index.detach().movedim(rows.axis, 0)
+    lines = lines.flatten(1) if lines.dim() > 1 else lines[:, None]
     if lines.shape[1] and bool((lines == lines[:, :1]).all()):
         return selected(rows, x, dim, lines[:, 0], samples)
     return lost("gather")
@@ -116,10 +117,19 @@ def repeated(rows: Rows, x: Tensor, repeats: Any, dim: int | None, samples: int)
 
 
 def ordered(rows: Rows, x: Tensor, indices: Tensor, dim: int, samples: int, what: str) -> tuple[Rows, Rows]:
-    """`sort` and `topk`: of the values and of the indices, which are an order and no sample's."""
+    """`sort` and `topk`: of the values, and of the indices, each of which is of its value's sample."""
     if rows.axis is None or rows.lost is not None or dim % x.dim() != rows.axis:
         return rows, rows
-    return (selected(rows, x, dim, indices, samples) if x.dim() == 1 else lost(what)), lost(what)
+    found = selected(rows, x, dim, indices, samples) if x.dim() == 1 else lost(what)
+    return found, found
+
+
+def found(rows: Rows, x: Tensor, places: Tensor, samples: int) -> Rows:
+    """`nonzero`: a row for every element that is not 0, of the sample that the element is of; `places` `[K, dims]`."""
+    if rows.lost is not None or rows.axis is None:
+        return rows if rows.lost is not None else lost("nonzero")
+    numbers = rows.numbers(x.shape[rows.axis], samples)
+    return lost("nonzero") if numbers is None else simplified(0, numbers[places[:, rows.axis].cpu()], samples)
 
 
 def written(target: Tensor, index: Any, source: Tensor | None, samples: int) -> Rows:
@@ -166,7 +176,9 @@ def added(target: Tensor, index: Tensor, source: Tensor, samples: int) -> Rows:
     if before is None:
         return _filled(target, places, numbers, samples)
     own = before.numbers(target.shape[0], samples) if before.axis == 0 else None
-    return before if own is not None and bool((own[places] == numbers).all()) else lost("index_add")
+    if own is None or not bool(((own[places] == numbers) | (own[places] < 0)).all()):
+        return lost("index_add")
+    return before if bool((own >= 0).all()) else _filled(target, places, numbers, samples, own)
 
 
 def _owned(target: Tensor) -> Rows | None:
@@ -175,9 +187,12 @@ def _owned(target: Tensor) -> Rows | None:
     return None if rows is BLANK else rows
 
 
-def _filled(target: Tensor, index: Any, numbers: Tensor, samples: int) -> Rows:
-    """Constants into which rows are written: each row belongs to the sample whose rows it got, and to one only."""
-    own = torch.full((target.shape[0],), -1)
+def _filled(target: Tensor, index: Any, numbers: Tensor, samples: int, own: Tensor | None = None) -> Rows:
+    """Constants into which rows are written: each row belongs to the sample whose rows it got, and to one only.
+
+    `own` says which rows are some sample's already.
+    """
+    own = torch.full((target.shape[0],), -1) if own is None else own.clone()
     places = index.detach().cpu() if isinstance(index, Tensor) else index
     own[places] = numbers
     if not bool((own[places] == numbers).all()):
@@ -216,6 +231,8 @@ def _spread_numbers(given: Rows, source: Tensor, own: Tensor | None, samples: in
 
 def packed(rows: Rows, x: Tensor, sizes: Tensor, batch_first: bool, samples: int) -> Rows:
     """`pack_padded_sequence`: time after time, the first so many sequences."""
+    if rows.lost is not None:
+        return rows
     axis = 0 if batch_first else 1
     numbers = rows.numbers(x.shape[axis], samples) if rows.axis == axis else None
     return lost("packing") if numbers is None else Rows(0, torch.cat([numbers[:size] for size in sizes.tolist()]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 _NAME = "_forgetless_rows"  # the attribute of a tensor that was computed from the batch
+_NOTED, _REWRITTEN = "_forgetless_noted", "_forgetless_rewritten"  # when that was said, and when it ceased to hold
+_clock = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +72,22 @@ def simplified(axis: int, of: Tensor, samples: int) -> Rows:
 
 def rows_of(tensor: Any) -> Rows | None:
     """What is known of a tensor; None if it was not computed from the batch."""
-    return getattr(tensor, _NAME, None)
+    rows: Rows | None = getattr(tensor, _NAME, None)
+    root = None if rows is None else getattr(tensor, "_base", None)
+    if root is not None and getattr(root, _REWRITTEN, -1) > getattr(tensor, _NOTED, -1):
+        return lost("writing to a view")  # of the same memory, after this was said
+    return rows
 
 
 def note(tensor: Tensor, rows: Rows) -> None:
     """Say what is known of a tensor."""
     setattr(tensor, _NAME, rows)
+    setattr(tensor, _NOTED, next(_clock))
+
+
+def rewrite(tensor: Tensor) -> None:
+    """Say that rows of this tensor, which is no view, changed hands: what was said of its views holds no more."""
+    setattr(tensor, _REWRITTEN, next(_clock))
 
 
 def begin(tensor: Tensor, samples: int) -> None:

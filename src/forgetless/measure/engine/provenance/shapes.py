@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import ANYWHERE, Rows, lost, simplified
+from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, simplified
 
 Rule = Callable[..., Rows]
+_LARGEST = 1 << 20  # numbers of samples that a reshape may write out
 
 
 def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
@@ -27,29 +28,62 @@ def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: i
     for place, size in enumerate(after):
         if total == outer and size == length and length > 1:
             return rows.at(place)
-        if total == outer and size > 1:
-            return _split(rows, place, length, size, math.prod(before[axis + 1 :]), samples)
+        if total == outer and size > 1 and length > 1 and size % length == 0:
+            inner = math.prod(before[axis + 1 :])
+            if inner % (size // length) == 0:  # merged with axes inside: so many entries for each before
+                if rows.of is None:
+                    return rows.at(place)
+                return simplified(place, rows.of.repeat_interleave(size // length), samples)
         total *= size
-    if rows.of is None:
-        return ANYWHERE  # merged with an axis outside: the check of two samples says how it is folded
-    return lost("reshape")
+    return _regrouped(rows, axis, before, after, samples)
 
 
-def _split(rows: Rows, place: int, length: int, size: int, inner: int, samples: int) -> Rows:
-    """The axis begins where the new axis `place` begins, and is not as long."""
-    if size % length == 0 and inner % (size // length) == 0:  # merged with axes inside: so many entries for each before
-        if rows.of is None:
-            return rows.at(place)
-        return simplified(place, rows.of.repeat_interleave(size // length), samples)
-    if length % size == 0:  # cut into `size` runs: fine where each run is of one sample
-        numbers = rows.numbers(length, samples)
-        if numbers is None:
-            return ANYWHERE if rows.of is None else lost("reshape")
-        runs = numbers.view(size, length // size)
-        highest = runs.max(1).values
-        if bool(((runs == highest[:, None]) | (runs < 0)).all()):
-            return simplified(place, highest, samples)
-    return ANYWHERE if rows.of is None else lost("reshape")
+def _regrouped(rows: Rows, axis: int, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
+    """Any other: the samples' numbers are reshaped, with those axes that are mixed with theirs."""
+    if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):  # one sample's alone
+        return Rows(0, rows.of[:1].expand(after[0])) if len(after) else Rows(None, rows.of[:1])
+    if 0 in after:  # nothing is anybody's
+        return Rows(list(after).index(0), torch.zeros(0, dtype=torch.int64))
+    unknown = ANYWHERE if rows.of is None else lost("reshape")
+    numbers = rows.numbers(before[axis], samples)
+    if numbers is None:
+        return unknown
+    (first, last), (start, stop) = _group(axis, before, after)
+    if math.prod(before[first:last]) > _LARGEST:
+        return unknown
+    shape = [1] * (last - first)
+    shape[axis - first] = len(numbers)
+    spread = numbers.view(shape).expand(list(before[first:last])).reshape(list(after[start:stop]))
+    found = described(spread, samples)
+    return lost("reshape") if found is None or found.axis is None else found.at(start + found.axis)
+
+
+def described(numbers: Tensor, samples: int) -> Rows | None:
+    """Rows of a tensor whose every element's sample is given: along one axis, all else being of the same sample."""
+    for axis in range(numbers.dim()):
+        line = _highest(numbers, axis)
+        wide = line.view([-1 if other == axis else 1 for other in range(numbers.dim())])
+        if bool(((numbers == wide) | (numbers < 0)).all()):
+            return simplified(axis, line, samples)
+    return None
+
+
+def _group(axis: int, before: Sequence[int], after: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The fewest axes around `axis`, and those after, that hold the same elements: `[first, last)`, `[start, stop)`."""
+    ends_before = [math.prod(before[:k]) for k in range(len(before) + 1)]
+    ends_after = [math.prod(after[:k]) for k in range(len(after) + 1)]
+    shared = [each for each in ends_before if each in ends_after]
+    low = max(each for each in shared if each <= ends_before[axis])
+    high = min(each for each in shared if each >= ends_before[axis + 1])
+    first = max(k for k in range(axis + 1) if ends_before[k] == low)
+    last = min(k for k in range(axis + 1, len(before) + 1) if ends_before[k] == high)
+    start = ends_after.index(low)
+    return (first, last), (start, max(start, ends_after.index(high)))
+
+
+def _highest(numbers: Tensor, axis: int) -> Tensor:
+    """The highest number at each entry along an axis."""
+    return numbers.movedim(axis, 0).flatten(1).max(1).values if numbers.dim() > 1 else numbers
 
 
 def moved(rows: Rows, order: Sequence[int]) -> Rows:
@@ -103,6 +137,20 @@ def reduced(rows: Rows, x: Tensor, dim: Any = None, keepdim: bool = False) -> Ro
     return rows if keepdim else rows.at(rows.axis - sum(each < rows.axis for each in gone))
 
 
+def repeated(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
+    """`repeat`, `tile` and `expand`: one after another along every axis, new axes in front."""
+    if rows.axis is None or rows.lost is not None:
+        return rows
+    axis = rows.axis + len(after) - len(before)
+    length = before[rows.axis]
+    if after[axis] == length:
+        return rows.at(axis)
+    numbers = rows.numbers(length, samples)
+    if numbers is None:
+        return lost("repeat")
+    return simplified(axis, numbers.repeat(after[axis] // length if length else 1), samples)
+
+
 MOVING: dict[str, Rule] = {
     "permute": _permute,
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "transpose_"), _transpose),
@@ -135,7 +183,9 @@ def dims_of(name: str, args: Sequence[Any], kwargs: Any) -> tuple[Any, bool]:
 
 def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) -> Rows:
     """`cat` along an axis: of another axis than the samples' all must agree; along it, rows follow each other."""
-    known = [rows for _, rows in parts if rows is not None]
+    known = [rows for _, rows in parts if rows is not None and rows is not BLANK]
+    if not known:
+        return BLANK
     ended = next((rows for rows in known if rows.lost is not None), None)
     if ended is not None:
         return ended
@@ -146,16 +196,18 @@ def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) 
         first = known[0]
         agree = all(rows.axis == first.axis and (rows.of is first.of or _equal(rows, first)) for rows in known)
         return first if agree else lost("cat")
-    if any(rows is None or rows.axis != place for _, rows in parts):
+    if len(known) < len(parts) or any(rows.axis != place for rows in known):
         return lost("cat")
-    numbers = [rows.numbers(x.shape[place], samples) for x, rows in parts if rows is not None]
+    numbers = [rows.numbers(x.shape[place], samples) for (x, _), rows in zip(parts, known, strict=True)]
     found = [each for each in numbers if each is not None]
-    return simplified(place, torch.cat(found), samples) if len(found) == len(parts) else ANYWHERE
+    return simplified(place, torch.cat(found), samples) if len(found) == len(parts) else lost("cat")
 
 
 def stacked(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) -> Rows:
     """`stack`: a new axis; the samples' own where every part is one sample's."""
-    known = [rows for _, rows in parts if rows is not None]
+    known = [rows for _, rows in parts if rows is not None and rows is not BLANK]
+    if not known:
+        return BLANK
     ended = next((rows for rows in known if rows.lost is not None), None)
     if ended is not None:
         return ended
