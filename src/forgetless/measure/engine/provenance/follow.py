@@ -303,7 +303,7 @@ _WRITING = frozenset(
     }
 )
 _IN_PLACE = frozenset(
-    "__iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ipow__ __iand__ __ior__ __ixor__".split()
+    ["__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__ipow__", "__iand__", "__ior__", "__ixor__"]
 )
 _BROADCASTING_NAMES = (
     "add sub mul div true_divide multiply subtract divide rsub pow where lerp addcmul addcdiv maximum "
