@@ -344,7 +344,7 @@ class _Use(torch.autograd.Function):
         ctx.save_for_backward(x)
         y = call.forward(x, *values)
         # A view that is made in here may not be written to afterwards: the same memory, and no view.
-        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)  # type: ignore[no-any-return]
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
