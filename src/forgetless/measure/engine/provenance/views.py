@@ -14,8 +14,8 @@ _LARGEST = 1 << 20  # elements whose samples may be written out
 def rewritten(target: Tensor, before: Rows | None, now: Rows, samples: int) -> None:
     """Note what is known of a tensor that was written in place, and of what it is a view of."""
     note(target, now)
-    known = before is not None and before is not BLANK and before.axis == now.axis and before.lost == now.lost
-    if known and before is not None and same(before, now):
+    alike = before is not None and before is not BLANK and before.axis == now.axis and before.lost == now.lost
+    if alike and before is not None and same(before, now):
         return  # its rows are whose they were
     root = target._base
     if root is None:
