@@ -58,11 +58,6 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
     "AdamW": lambda model: optim.AdamW(model.parameters(), lr=1e-5),
     "AdamW(fused=True)": lambda model: optim.AdamW(model.parameters(), lr=1e-5, fused=True),
 }
-GOALS = {  # of the pull
-    "SGD with momentum": (1.10, None, 1.02, 1.02, 1.05),
-    "AdamW": (1.15, 1.05, 1.05, 1.05, 1.05),
-    "AdamW(fused=True)": (1.15, 1.05, 1.05, 1.05, 1.05),
-}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 ROWS = ("plain", "pull", "compact", "pull by torch", "loss")
 
@@ -187,9 +182,6 @@ def tables(found: dict[str, object]) -> str:
         text += f"\n| {optimizer} | " + " | ".join(each["case"] for each in mine) + " |\n"
         text += "|---|" + "---|" * len(mine) + "\n"
         text += "| plain step, ms | " + " | ".join(f"{each['plain_ms']:.0f}" for each in mine) + " |\n"
-        goals = dict(zip(CASES, GOALS[optimizer], strict=True))
-        cells = [f"{goal:.2f}" if (goal := goals[each["case"]]) else "–" for each in mine]
-        text += "| *goal for the pull* | " + " | ".join(f"*{cell}*" for cell in cells) + " |\n"
         for name in ROWS[1:]:
             bold = "**" if name == "pull" else ""
             spans = ["–".join(f"{value:.2f}" for value in each["quartiles"][name]) for each in mine]
