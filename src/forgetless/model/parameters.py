@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+from torch.nn.parameter import is_lazy
 
 from forgetless.errors import ForgetlessError, quoted
 
@@ -67,7 +67,7 @@ def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, 
     patterns = patterns_of(exclude)
     parameters = named(model)
     for name, parameter in parameters.items():
-        if isinstance(parameter, UninitializedTensorMixin):
+        if is_lazy(parameter):
             raise ForgetlessError(f"{name!r} is lazy and has no shape yet; run the model once on a batch first.")
         if hasattr(parameter, "ds_id") and not parameter.numel():
             raise ForgetlessError(
