@@ -272,6 +272,34 @@ def test_only_the_command_line_knows_the_experiments() -> None:
     assert users <= {"cli.parts", "cli.run", "lab.experiments"}
 
 
+# Where a module is tested that has no file of its own name: what several processes do is tested where they are started.
+TESTED_ELSEWHERE = {"measure.engine.lockstep": "tests/model/test_ranks.py"}
+
+
+def without_a_test() -> list[str]:
+    """Modules of the engine and the kernels that have no test file of their name in the mirrored folder."""
+    missing = []
+    for module, path in MODULES.items():
+        name = module.removeprefix("forgetless.")
+        mirrored = name.startswith(("measure.engine.", "measure.kernels.")) and ".provenance." not in name
+        if not mirrored or (path.name == "__init__.py" and path.parent.name == "parts"):
+            continue
+        folder, _, last = name.rpartition(".")
+        file = ROOT / TESTED_ELSEWHERE.get(name, f"tests/{folder.replace('.', '/')}/test_{last}.py")
+        if not file.exists():
+            missing.append(f"{module}: {file.relative_to(ROOT)}")
+    return missing
+
+
+def test_every_module_of_the_engine_and_the_kernels_has_a_test_file() -> None:
+    assert without_a_test() == []
+
+
+def test_a_module_without_a_test_file_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODULES, "forgetless.measure.engine.planted", SOURCE / "measure" / "engine" / "planted.py")
+    assert without_a_test() == ["forgetless.measure.engine.planted: tests/measure/engine/test_planted.py"]
+
+
 def test_every_folder_says_by_its_name_what_it_holds() -> None:
     assert NO_ROOM_IS_CALLED.isdisjoint(part for module in MODULES for part in module.split("."))
 

@@ -19,13 +19,13 @@ def test_until_that_is_no_share(until: object) -> None:
 
 
 def test_weights_that_are_not_finite_are_refused_and_infinite_buffers_are_not() -> None:
-    model = nn.Linear(2, 2)
+    model, x = nn.Linear(2, 2), torch.randn(3, 2)
     model.register_buffer("bound", torch.tensor([float("-inf")]))
-    forgetless.mas(model, torch.randn(3, 2), progress=False)
+    forgetless.mas(model, x, progress=False)
     with torch.no_grad():
         model.weight[0, 0] = float("nan")
     with unchanged(model), pytest.raises(ForgetlessError, match=r"the weights of 'weight' hold NaN or Inf"):
-        forgetless.mas(model, torch.randn(3, 2), progress=False)
+        forgetless.mas(model, x, progress=False)
 
 
 def test_a_data_loader_is_read_no_further_than_needed() -> None:

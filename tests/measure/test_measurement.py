@@ -74,9 +74,14 @@ def test_inside_a_block_the_model_stays_as_it_is_measured() -> None:
 
 def test_a_block_that_raises_puts_the_model_back() -> None:
     model = network()
-    with unchanged(model), pytest.raises(ZeroDivisionError), Measurement(model) as measurement:  # noqa: PT012
-        measurement.add(stream()[0])
-        raise ZeroDivisionError
+
+    def stopped() -> None:
+        with Measurement(model) as measurement:
+            measurement.add(stream()[0])
+            raise ZeroDivisionError
+
+    with unchanged(model), pytest.raises(ZeroDivisionError):
+        stopped()
 
 
 def test_changed_weights_are_said_once() -> None:
