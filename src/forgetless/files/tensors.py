@@ -88,7 +88,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, he
 
 
 def _stored(tensor: Tensor, taken: set[int]) -> Tensor:
-    """The tensor, whole and on the CPU; copied where its memory is `taken`, as safetensors refuses tensors that share."""
+    """The tensor, whole and on the CPU; copied where its memory is `taken`: safetensors refuses tensors that share."""
     found = sharding.whole(tensor.detach()).cpu().resolve_conj().resolve_neg().contiguous()
     place = found.untyped_storage().data_ptr()
     found = found.clone() if place in taken else found
@@ -210,7 +210,7 @@ def _refuse_type(path: Path, name: str, stored: str, dtypes: Collection[torch.dt
 
 
 def _sums(file: BinaryIO, path: Path) -> dict[str, str]:
-    """The SHA-256 of every tensor's bytes, read from the file in pieces: mapped pages that were read count as memory."""
+    """The SHA-256 of every tensor's bytes, read from the file in pieces: mapped pages, once read, count as memory."""
     length = int.from_bytes(file.read(8), "little")
     listed = parse_json(file.read(length).decode("utf-8"), f"the list of tensors in {path}")
     sums, piece = {}, memoryview(bytearray(_PIECE))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -138,6 +139,8 @@ def test_pictures_stay_in_the_cache_and_outlive_its_files(tmp_path: Path) -> Non
             assert int((kept[0][0] != expected[0][0]).sum()) == 1
             file.seek(-1, 2)
             file.write(bytes([last]))
+    sent = pickle.dumps(kept)
+    assert len(sent) < 1.1 * (9 + 2) * 3 * 64 * 64 + 4096  # to another process goes every picture once
     shutil.rmtree(cache)
     for found, whole in zip(kept, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(found, whole, strict=True))

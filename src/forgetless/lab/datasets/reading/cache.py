@@ -54,8 +54,8 @@ def decoded(
         decode: how to decode a part.
 
     Returns:
-        For each part inputs uint8 `[N, 3, size, size]` and labels int64 `[N]`. With `cache` they are memory-mapped: the
-        files may be removed, but not changed in place, as long as the tensors are used.
+        For each part inputs uint8 `[N, 3, size, size]` and labels int64 `[N]`. With `cache` the inputs are memory-mapped:
+        the files may be removed, but not changed in place, as long as the tensors are used.
 
     Raises:
         ForgetlessError: pictures cannot be read, no training picture of a class can, or the cache cannot be written.
@@ -95,7 +95,7 @@ def _kept(path: Path, pictures: Pictures, size: int, name: str) -> Decoded | Non
 
 
 def _read(path: Path, pictures: Pictures, size: int) -> Decoded:
-    """What a file of the cache holds, mapped, as far as it can be what `decode` gave for these pictures."""
+    """What a file of the cache holds, its pictures mapped, as far as it can be what `decode` gave for these."""
     found, _ = files.read_tensors(path, "pictures", dtypes=(torch.uint8, torch.int64), mmap=True)
     inputs, labels = found.get("inputs"), found.get("labels")
     if inputs is None or labels is None or inputs.dtype != torch.uint8 or labels.dtype != torch.int64:
@@ -105,7 +105,7 @@ def _read(path: Path, pictures: Pictures, size: int) -> Decoded:
         raise ForgetlessError(f"{path} is damaged: it has other pictures than were decoded.")
     if not 0 <= int(labels.min()) <= int(labels.max()) < len(pictures.classes):
         raise ForgetlessError(f"{path} is damaged: it has labels outside the classes.")
-    return inputs, labels
+    return inputs, labels.clone()  # pickled by itself a mapped tensor is sent with all of its file
 
 
 def _refuse_lost(train: Pictures, labels: Tensor, name: str) -> None:
