@@ -54,7 +54,7 @@ def decoded(
         decode: how to decode a part.
 
     Returns:
-        For each part inputs uint8 `[N, 3, size, size]` and labels int64 `[N]`. With `cache` the inputs are memory-mapped:
+        For each part inputs uint8 `[N, 3, size, size]` and labels int64 `[N]`. With `cache` the inputs are mapped:
         the files may be removed, but not changed in place, as long as the tensors are used.
 
     Raises:
