@@ -233,7 +233,39 @@ def test_what_is_read_is_in_memory_unless_it_is_mapped(tmp_path: Path) -> None:
     os.truncate(path, 0)  # reading a mapped tensor would now end the process
     assert torch.equal(found["a.weight"], TENSORS["a.weight"])
     mapped, _ = files.read_tensors(written(path), "importance", mmap=True)
+    path.unlink()
     assert torch.equal(mapped["a.weight"], TENSORS["a.weight"])
+
+
+def test_mapped_tensors_of_all_sizes_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.tensors, "_PIECE", 7)
+    given = {
+        "empty": torch.zeros(0, 3),
+        "one": torch.tensor(True),
+        "piece": torch.arange(7, dtype=torch.uint8),
+        "pieces": torch.arange(51.0),
+    }
+    found, _ = files.read_tensors(written(tmp_path / "t", given), "importance", mmap=True)
+    assert found.keys() == given.keys()
+    assert all(torch.equal(found[name], given[name]) for name in given)
+    whole = (tmp_path / "t").read_bytes()
+    for back in range(1, 213):  # every byte of every tensor
+        (tmp_path / "t").unlink()  # nothing mapped is changed in place
+        (tmp_path / "t").write_bytes(whole[:-back] + bytes([whole[-back] ^ 64]) + whole[len(whole) - back + 1 :])
+        with pytest.raises(ForgetlessError, match=r"t is damaged: the bytes of '\w+' are not the ones written\.$"):
+            files.read_tensors(tmp_path / "t", "importance", mmap=True)
+
+
+def test_a_file_that_is_replaced_while_it_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "t")
+
+    def late(*args: Any, **options: Any) -> Any:
+        written(path)
+        return safe_open(*args, **options)
+
+    monkeypatch.setattr(files.tensors.safetensors, "safe_open", late)
+    with pytest.raises(ForgetlessError, match=r"t changed while it was read; try again when nothing writes to it\.$"):
+        files.read_tensors(path, "importance", mmap=True)
 
 
 def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import torch
@@ -29,6 +29,7 @@ from forgetless.model import sharding
 
 _KEY = "forgetless"
 _VERSION = 1
+_PIECE = 1 << 20  # bytes of a file that are read at once
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
@@ -79,15 +80,20 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], kind: str, he
             raise ForgetlessError(
                 f"{path} cannot hold {quoted(name)}: no file of this kind has {_called(tensor.dtype)}."
             )
-    # Clones: safetensors refuses tensors that share memory, and tied or sliced ones do.
-    stored = {name: _stored(tensor) for name, tensor in tensors.items()}
+    taken: set[int] = set()
+    stored = {name: _stored(tensor, taken) for name, tensor in tensors.items()}
     with sharding.written_once(tensors) as mine:
         if mine:
             _write(Path(path), stored, kind, header)
 
 
-def _stored(tensor: Tensor) -> Tensor:
-    return sharding.whole(tensor.detach()).cpu().contiguous().clone()
+def _stored(tensor: Tensor, taken: set[int]) -> Tensor:
+    """The tensor, whole and on the CPU; copied where its memory is `taken`: safetensors refuses tensors that share."""
+    found = sharding.whole(tensor.detach()).cpu().resolve_conj().resolve_neg().contiguous()
+    place = found.untyped_storage().data_ptr()
+    found = found.clone() if place in taken else found
+    taken.add(place)
+    return found
 
 
 def _called(dtype: torch.dtype) -> str:
@@ -142,21 +148,27 @@ def read_tensors(
     if not there:
         raise ForgetlessError(f"{path} does not exist; name a file of that kind ({kind}) that was saved before.")
     with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as found:
-            meta = _meta(path, kind, found.metadata())
-            for name in found.keys():  # noqa: SIM118 (no mapping)
-                _refuse_type(path, name, str(found.get_slice(name).get_dtype()), dtypes)
-            tensors = {name: _checked(path, name, found.get_tensor(name), meta, mmap) for name in found.keys()}  # noqa: SIM118
-    except ForgetlessError:
-        raise
-    except Exception as error:
-        raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
-    with opened(path) as file:
-        changed = os.fstat(file.fileno()).st_size != size
-    if changed:
-        raise ForgetlessError(f"{path} changed while it was read; try again when nothing writes to it.")
+        before = os.fstat(file.fileno())
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as found:
+                same = os.path.samestat(before, path.stat())  # what is mapped is what `file` reads
+                meta = _meta(path, kind, found.metadata())
+                for name in found.keys():  # noqa: SIM118 (no mapping)
+                    _refuse_type(path, name, str(found.get_slice(name).get_dtype()), dtypes)
+                sums = _sums(file, path) if mmap else {}
+                tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+                if not mmap:
+                    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+                    sums = {name: sha256(tensor) for name, tensor in tensors.items()}
+        except ForgetlessError:
+            raise
+        except Exception as error:
+            raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
+        if not same or os.fstat(file.fileno()).st_size != before.st_size:
+            raise ForgetlessError(f"{path} changed while it was read; try again when nothing writes to it.")
+    for name in tensors:
+        if name in meta["sha256"] and sums.get(name) != meta["sha256"][name]:
+            raise ForgetlessError(f"{path} is damaged: the bytes of {quoted(name)} are not the ones written.")
     if set(meta["sha256"]) != set(tensors):
         raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
     return tensors, meta["header"]
@@ -197,14 +209,20 @@ def _refuse_type(path: Path, name: str, stored: str, dtypes: Collection[torch.dt
         )
 
 
-def _checked(path: Path, name: str, tensor: Tensor, meta: Mapping[str, Any], mmap: bool) -> Tensor:
-    if not mmap:
-        tensor = tensor.clone()
-    if name not in meta["sha256"]:
-        raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
-    if sha256(tensor) != meta["sha256"][name]:
-        raise ForgetlessError(f"{path} is damaged: the bytes of {quoted(name)} are not the ones written.")
-    return tensor
+def _sums(file: BinaryIO, path: Path) -> dict[str, str]:
+    """The SHA-256 of every tensor's bytes, read from the file in pieces: mapped pages, once read, count as memory."""
+    length = int.from_bytes(file.read(8), "little")
+    listed = parse_json(file.read(length).decode("utf-8"), f"the list of tensors in {path}")
+    sums, piece = {}, memoryview(bytearray(_PIECE))
+    for name in listed.keys() - {"__metadata__"}:
+        start, stop = listed[name]["data_offsets"]
+        file.seek(8 + length + start)
+        digest, left = hashlib.sha256(), stop - start
+        while left and (count := file.readinto(piece[: min(left, _PIECE)])):  # type: ignore[attr-defined]
+            digest.update(piece[:count])
+            left -= count
+        sums[name] = digest.hexdigest()
+    return sums
 
 
 def _seal(header: Mapping[str, Any]) -> str:

@@ -50,6 +50,12 @@ def refusal(content: bytes | Path, size: int = 4) -> str:
     return str(caught.value)
 
 
+def test_a_size_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    sentence = "^4 pictures of 100000000 × 100000000 pixels do not fit in the memory; choose a smaller size, or fewer"
+    with pytest.raises(ForgetlessError, match=sentence):
+        decode(pictures(tmp_path), 100_000_000)
+
+
 def test_bad_pictures_are_counted_named_and_left_out_only_on_demand(tmp_path: Path) -> None:
     some = pictures(tmp_path)
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])

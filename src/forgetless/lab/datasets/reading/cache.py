@@ -1,4 +1,8 @@
-"""Decoded pictures on disk: a file per data set, found again by the content of what it was decoded from."""
+"""Decoded pictures on disk: a file per part of a data set, found again by the content of what it was decoded from.
+
+What is returned stays in the files, memory-mapped, so that a stream of data sets needs the memory of one part: of the
+one that is being decoded.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from forgetless.lab.datasets.reading.decoding import WHITE, Color, decode
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.model.parameters import listing
 
-_FORMAT = 2
+_FORMAT = 3
 
 Decoded = tuple[Tensor, Tensor]
 
@@ -33,9 +37,9 @@ def decoded(
     background: Color = WHITE,
     decode: Callable[..., Decoded] = decode,
 ) -> tuple[Decoded, Decoded]:
-    """Decode both parts, or read them back where `cache` holds them.
+    """Decode both parts, or map them from the files where `cache` holds them.
 
-    The file's name carries a hash of every picture's bytes, of the labels, the size and the version of the decoder, so
+    A file's name carries a hash of every picture's bytes, of the labels, the size and the version of the decoder, so
     that a picture that changed, even in place, is decoded anew. Files are written whole and verified when read; a
     damaged one is decoded anew, with a warning.
 
@@ -43,56 +47,65 @@ def decoded(
         train: the training pictures.
         test: the test pictures.
         size: pixels per side.
-        name: what the data set is called; the file is called `name-HASH.safetensors`.
-        cache: a folder; None to keep nothing.
+        name: what the data set is called; the files are called `name-PART-HASH.safetensors`.
+        cache: a folder; None to keep nothing, and to have the pictures in memory.
         skip_bad: leave out pictures that cannot be read.
         background: what shows behind transparent pixels.
         decode: how to decode a part.
 
+    Returns:
+        For each part inputs uint8 `[N, 3, size, size]` and labels int64 `[N]`. With `cache` the inputs are mapped:
+        the files may be removed, but not changed in place, as long as the tensors are used.
+
     Raises:
         ForgetlessError: pictures cannot be read, no training picture of a class can, or the cache cannot be written.
     """
-    path = None if cache is None else cache / f"{name}-{_key(train, test, size, skip_bad, background)}.safetensors"
-    if path is not None and path.is_file():
-        try:
-            kept = _read(path, train, test, size)
-        except ForgetlessError as error:
-            warnings.warn(f"decoding {name} again: {error}", stacklevel=2)
-        else:
-            _refuse_lost(train, kept[0][1], name)
-            left_out = sum(
-                len(part.labels) - len(labels) for part, (_, labels) in zip((train, test), kept, strict=True)
-            )
-            if left_out:
-                warnings.warn(
-                    f"left out {left_out} pictures of {name} that cannot be read; "
-                    f"remove {path} to have them named again.",
-                    stacklevel=2,
-                )
-            return kept
-    first, second = (decode(part, size, skip_bad=skip_bad, background=background) for part in (train, test))
-    _refuse_lost(train, first[1], name)
-    if path is not None:
-        tensors = {"train": first[0], "train labels": first[1], "test": second[0], "test labels": second[1]}
-        files.write_tensors(path, tensors, "pictures", {"set": name, "size": size})
-    return first, second
+
+    def part(called: str, pictures: Pictures) -> Decoded:
+        path = None
+        if cache is not None:
+            path = cache / f"{name}-{called}-{_key(pictures, size, skip_bad, background)}.safetensors"
+            if path.is_file() and (kept := _kept(path, pictures, size, name)) is not None:
+                return kept
+        inputs, labels = decode(pictures, size, skip_bad=skip_bad, background=background)
+        if called == "train":
+            _refuse_lost(pictures, labels, name)
+        if path is None:
+            return inputs, labels
+        tensors = {"inputs": inputs, "labels": labels}
+        files.write_tensors(path, tensors, "pictures", {"set": name, "part": called, "size": size})
+        return _read(path, pictures, size)
+
+    return part("train", train), part("test", test)
 
 
-def _read(path: Path, train: Pictures, test: Pictures, size: int) -> tuple[Decoded, Decoded]:
-    """What a file of the cache holds, as far as it can be what `decode` gave for these pictures."""
-    found, _ = files.read_tensors(path, "pictures", dtypes=(torch.uint8, torch.int64))
-    parts = []
-    for name, part in (("train", train), ("test", test)):
-        inputs, labels = found.get(name), found.get(f"{name} labels")
-        if inputs is None or labels is None or inputs.dtype != torch.uint8 or labels.dtype != torch.int64:
-            raise ForgetlessError(f"{path} is damaged: it lacks the pictures or the labels of the {name} part.")
-        fits = labels.ndim == 1 and 0 < len(labels) <= len(part.labels)
-        if not fits or inputs.shape != (len(labels), 3, size, size):
-            raise ForgetlessError(f"{path} is damaged: its {name} part has other pictures than were decoded.")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < len(part.classes):
-            raise ForgetlessError(f"{path} is damaged: its {name} part has labels outside the classes.")
-        parts.append((inputs, labels))
-    return parts[0], parts[1]
+def _kept(path: Path, pictures: Pictures, size: int, name: str) -> Decoded | None:
+    """What a file of the cache holds; None, with a warning, where it is damaged."""
+    try:
+        inputs, labels = _read(path, pictures, size)
+    except ForgetlessError as error:
+        warnings.warn(f"decoding {name} again: {error}", stacklevel=4)
+        return None
+    if left_out := len(pictures.labels) - len(labels):
+        warnings.warn(
+            f"left out {left_out} pictures of {name} that cannot be read; remove {path} to have them named again.",
+            stacklevel=4,
+        )
+    return inputs, labels
+
+
+def _read(path: Path, pictures: Pictures, size: int) -> Decoded:
+    """What a file of the cache holds, its pictures mapped, as far as it can be what `decode` gave for these."""
+    found, _ = files.read_tensors(path, "pictures", dtypes=(torch.uint8, torch.int64), mmap=True)
+    inputs, labels = found.get("inputs"), found.get("labels")
+    if inputs is None or labels is None or inputs.dtype != torch.uint8 or labels.dtype != torch.int64:
+        raise ForgetlessError(f"{path} is damaged: it lacks the pictures or the labels.")
+    fits = labels.ndim == 1 and 0 < len(labels) <= len(pictures.labels)
+    if not fits or inputs.shape != (len(labels), 3, size, size):
+        raise ForgetlessError(f"{path} is damaged: it has other pictures than were decoded.")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(pictures.classes):
+        raise ForgetlessError(f"{path} is damaged: it has labels outside the classes.")
+    return inputs, labels.clone()  # pickled by itself a mapped tensor is sent with all of its file
 
 
 def _refuse_lost(train: Pictures, labels: Tensor, name: str) -> None:
@@ -105,7 +118,7 @@ def _refuse_lost(train: Pictures, labels: Tensor, name: str) -> None:
         )
 
 
-def _key(train: Pictures, test: Pictures, size: int, skip_bad: bool, background: Color) -> str:
+def _key(pictures: Pictures, size: int, skip_bad: bool, background: Color) -> str:
     pillow = importlib.metadata.version("pillow")
-    parts = (_FORMAT, pillow, size, skip_bad, background, train.contents(), test.contents())
+    parts = (_FORMAT, pillow, size, skip_bad, background, pictures.contents())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

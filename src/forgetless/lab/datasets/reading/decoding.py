@@ -47,11 +47,16 @@ def decode(
     Raises:
         ForgetlessError: pictures cannot be read (counting and naming them), none is left, or Pillow is not installed.
     """
-    # Decoding lets go of Python's lock, so threads do speed it up.
+    try:
+        inputs = torch.empty(len(pictures.pictures), 3, size, size, dtype=torch.uint8)
+    except RuntimeError as error:
+        what = f"{len(pictures.pictures)} pictures of {size} × {size} pixels"
+        raise ForgetlessError(f"{what} do not fit in the memory; choose a smaller size, or fewer pictures.") from error
+    # Decoding lets go of Python's lock, so threads do speed it up. Each picture goes straight to its row.
     with ThreadPoolExecutor() as pool:
-        tried = list(pool.map(_tried(size, background), pictures.pictures, pictures.names))
-    bad = [why for why in tried if isinstance(why, str)]
-    good = [number for number, found in enumerate(tried) if isinstance(found, Tensor)]
+        tried = list(pool.map(_into(inputs, background), range(len(inputs)), pictures.pictures, pictures.names))
+    bad = [why for why in tried if why is not None]
+    good = [number for number, why in enumerate(tried) if why is None]
     if bad and not skip_bad:
         more = f"{len(bad)} of {len(tried)} pictures cannot be read; a run with --skip-bad leaves them out."
         raise ForgetlessError(f"{bad[0]}. {more if len(bad) > 1 else 'A run with --skip-bad leaves it out.'}")
@@ -60,24 +65,28 @@ def decode(
             f"none of the {len(tried)} pictures can be read; the first: {(bad or ['there is none'])[0]}."
         )
     if bad:
-        names = listing(pictures.names[number] for number, found in enumerate(tried) if isinstance(found, str))
+        names = listing(pictures.names[number] for number, why in enumerate(tried) if why is not None)
         warnings.warn(f"left out {len(bad)} of {len(tried)} pictures that cannot be read: {names}.", stacklevel=2)
-    return torch.stack([found for found in tried if isinstance(found, Tensor)]), pictures.labels[torch.tensor(good)]
+        for row, number in enumerate(good):  # in place: a copy of the good ones would need the memory again
+            inputs[row] = inputs[number]
+    return inputs[: len(good)], pictures.labels[torch.tensor(good)]
 
 
-def _tried(size: int, background: Color) -> Callable[[Picture, str], Tensor | str]:
+def _into(inputs: Tensor, background: Color) -> Callable[[int, Picture, str], str | None]:
+    """A function that decodes a picture into a row of `inputs`, `[N, 3, size, size]`; gives what is wrong with it."""
     try:
         import PIL.Image
     except ImportError as error:
         raise ForgetlessError("pictures need Pillow: pip install 'forgetless[vision]'.") from error
 
-    def one(picture: Picture, name: str) -> Tensor | str:
+    def one(row: int, picture: Picture, name: str) -> str | None:
         try:
-            return _square(picture, size, background)
+            inputs[row] = _square(picture, inputs.shape[-1], background)
         except PIL.UnidentifiedImageError:
             return f"{name} is no picture that can be read: {_unread(picture)}"
         except Exception as error:
             return f"{name} is no picture that can be read: {brief(error)}"
+        return None
 
     return one
 
