@@ -1,6 +1,6 @@
 """Writes `docs/exactness.md`: every problem, the path its parameters take, and how far they are from the reference.
 
-PYTHONPATH=tests OMP_NUM_THREADS=1 python -m problems > docs/exactness.md
+PYTHONPATH=tests/support OMP_NUM_THREADS=1 python -m problems > docs/exactness.md
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from problems import PROBLEMS, Problem
 
 PAGE = """# Exactness: what was measured on every kind of network
 
-Made by the command below from the tests' own problems (`tests/problems`); the numbers are of one run.
+Made by the command below from the tests' own problems (`tests/support/problems`); the numbers are of one run.
 
 ```
-PYTHONPATH=tests OMP_NUM_THREADS=1 python -m problems > docs/exactness.md
+PYTHONPATH=tests/support OMP_NUM_THREADS=1 python -m problems > docs/exactness.md
 ```
 
 Each problem is measured by `forgetless.mas` in a batch and by `forgetless.reference.mas`, which takes one sample at a
