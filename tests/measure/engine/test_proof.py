@@ -70,3 +70,11 @@ def test_the_first_piece_is_proven_and_later_ones_within_the_share() -> None:
     assert proof.chosen(5) is None  # two proofs would be 2 of 60 seconds
     proof.took(10.0)
     assert proof.chosen(5) in range(5)
+
+
+def test_when_there_is_time_for_a_proof_does_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network().float(), torch.randn(64, 4)
+    without = forgetless.mas(model, x, batch_size=8, prove=False, progress=False)
+    monkeypatch.setattr("forgetless.measure.engine.proof.SHARE", 1e9)
+    proven = forgetless.mas(model, x, batch_size=8, progress=False)
+    assert all(torch.equal(proven.sums[name], total) for name, total in without.sums.items())

@@ -112,9 +112,11 @@ class Whole:
     def _together(self, decided: Plan, piece: Any, found: dict[str, Tensor]) -> bool:
         """Add the sums of what is measured in batches; False, and another plan, where that turns out not to hold."""
         chosen = None if self._proof is None else self._proof.chosen(batches.size(piece))
+        # A copy to return to. The sums themselves are added to as ever: when there is time for a proof depends on the
+        # machine, and the last bits of the numbers must not.
+        before = {} if chosen is None else {name: total.clone() for name, total in found.items()}
         start = time.perf_counter()
-        sums = found if chosen is None else {}  # what is to be proven is added only then
-        _, values, tape = batched_sums(decided.batched, piece, decided.axes, sums, chosen)
+        _, values, tape = batched_sums(decided.batched, piece, decided.axes, found, chosen)
         if self._proof is not None:
             self._proof.took(time.perf_counter() - start)
         if any(name in decided.batched.parameters for name in tape.unruled):
@@ -129,6 +131,8 @@ class Whole:
         if coupled:
             raise ForgetlessError(coupling(self.target, piece, agreement(self.target, values)))
         if wrong:
+            found.clear()
+            found.update(before)
             self._demote(dict.fromkeys(wrong, "a sample of a later batch came out differently alone"))
             if self._measured and self._warns:
                 warnings.warn(
@@ -137,7 +141,6 @@ class Whole:
                     stacklevel=6,
                 )
             return False
-        accumulate(found, sums)
         self._measured += len(values)
         return True
 
