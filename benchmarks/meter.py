@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/meter.py --render                       # rewrites the table in docs/strength.md
 
 A network is trained for as many steps as the watcher, at its own pace, needs for three askings. Both kinds of seconds
-come from the same run (`Meter.cost`, `Agreement.cost`), so that what else the machine does hits both.
+come from the same run (`ForgettingMeter.cost`, `KeepAgreement.cost`), so that what else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "meter.json"
 PAGE = ROOT / "docs" / "strength.md"
 PROBES, ASKINGS = 128, 3
-WATCHERS = ("Meter", "Meter(roll_back=…)", "Agreement")
+WATCHERS = ("ForgettingMeter", "ForgettingMeter(roll_back=…)", "KeepAgreement")
 
 
 def cost(watcher: str, key: str, batch: int) -> float:
@@ -40,7 +40,7 @@ def cost(watcher: str, key: str, batch: int) -> float:
     optimizer = optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
     inputs, labels, probes = network.inputs(batch), torch.randint(0, 10, (batch,)), network.inputs(PROBES)
     watch: ForgettingMeter | KeepAgreement
-    if watcher == "Agreement":
+    if watcher == "KeepAgreement":
         sums = {name: torch.rand_like(p).pow_(4).detach() for name, p in model.named_parameters()}
         watch = KeepAgreement(0.01, probes, freeze_batchnorm=False)
         Anchor(model, Importance(sums, 1.0), watch).attach(optimizer)
