@@ -32,9 +32,7 @@ def test_json(forgetless: Command) -> None:
 
 def test_no_results(refused: Callable[..., None]) -> None:
     Path("r").mkdir()
-    refused(
-        "r/results.json cannot be read as JSON: [Errno 2] No such file or directory: 'r/results.json'.", "report", "r"
-    )
+    refused("r/results.json cannot be read: it does not exist.", "report", "r")
     Path("r/results.json").write_text("{")
     refused(
         "r/results.json cannot be read as JSON: Expecting property name enclosed in double quotes: line 1 column 2 "

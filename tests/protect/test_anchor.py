@@ -533,8 +533,8 @@ def test_loading_for_another_model_names_what_differs(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    measured(Net()).save(tmp_path)
     path = tmp_path / "importance.safetensors"
+    measured(Net()).save(path)
     with pytest.raises(ForgetlessError, match=r"importance\.safetensors .* it holds 'importance'"):
         Anchor.load(path, Net())
     with pytest.raises(ForgetlessError, match="none does not exist"):

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import nn
 
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.task import Task
 from studies import norm_statistics as study
@@ -22,7 +23,7 @@ def task(name: str, shift: float) -> Task:
     generator = torch.Generator().manual_seed(len(name))
     inputs = torch.randn(160, 6, generator=generator) + shift
     labels = (inputs[:, 0] + inputs[:, 1] > 2 * shift).long()
-    return Task(name, ("a", "b"), (inputs[:100], labels[:100]), (inputs[100:], labels[100:]))
+    return classification(name, ("a", "b"), (inputs[:100], labels[:100]), (inputs[100:], labels[100:]))
 
 
 def test_held_statistics_stay_and_moved_ones_can_be_put_back() -> None:

@@ -185,7 +185,7 @@ class Ranks:
             self.shards = {}
             for pair in named.values():
                 for tensor in pair:
-                    for mark in (SHARD, "_of_samples"):
+                    for mark in (SHARD, "_of_samples", "_forgetless_rows"):
                         tensor.__dict__.pop(mark, None)
             self._rest()
 

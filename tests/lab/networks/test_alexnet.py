@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from forgetless.errors import ForgetlessError
 from forgetless.lab.networks import alexnet as module
 from forgetless.lab.networks.alexnet import FEATURES, SIZE, Enlarge, Mixed, alexnet
+from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
 
 models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
@@ -156,7 +157,6 @@ def test_mixed_precision_is_for_training_alone() -> None:
 def test_learning_in_mixed_precision_with_mas(small: None, tmp_path: Path) -> None:
     from forgetless.learn.methods.mas import MAS
     from forgetless.learn.recipe import Recipe
-    from forgetless.learn.task import Task
     from forgetless.learn.train import learn
 
     torch.manual_seed(0)
@@ -164,7 +164,7 @@ def test_learning_in_mixed_precision_with_mas(small: None, tmp_path: Path) -> No
     model = alexnet(str(tmp_path / "small.pth"), amp=True)
     labels = torch.arange(8) % 2
     pictures = (labels * 200).to(torch.uint8).view(-1, 1, 1, 1).expand(8, 3, 63, 63).contiguous()
-    tasks = [Task(name, ("dark", "light"), (pictures, labels), (pictures, labels)) for name in ("a", "b")]
+    tasks = [classification(name, ("dark", "light"), (pictures, labels), (pictures, labels)) for name in ("a", "b")]
     method = MAS()
     outcome = learn(model, tasks, method, Recipe(1e-3, 2, 4, warm_start=False), seed=0)
     assert outcome.accuracy[1][0] is not None

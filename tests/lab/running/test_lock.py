@@ -117,6 +117,6 @@ def test_a_result_is_not_added_to_damaged_ones(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(path.read_text().replace("0.5", "0.6"))
     before = path.read_bytes()
-    with pytest.raises(ForgetlessError, match="does not match its checksum"):
+    with pytest.raises(ForgetlessError, match="is damaged: its values are not the ones written"):
         one.add(found("ewc"))
     assert path.read_bytes() == before

@@ -106,7 +106,9 @@ def repeated(rows: Rows, x: Tensor, repeats: Any, dim: int | None, samples: int)
     if rows.axis is None or rows.lost is not None:
         return rows
     if dim is None:
-        return rows if x.dim() == 1 and isinstance(repeats, int) else lost("repeat_interleave")
+        if x.dim() != 1:
+            return lost("repeat_interleave")
+        dim = 0
     if dim % x.dim() != rows.axis:
         return rows
     numbers = rows.numbers(x.shape[rows.axis], samples)
