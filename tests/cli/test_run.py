@@ -16,6 +16,7 @@ from cli.conftest import Command
 from forgetless.cli.parts.progress import Lines
 from forgetless.files import write_sealed
 from forgetless.lab import experiments, results
+from forgetless.lab.datasets.reading import decoding
 from forgetless.lab.experiments.parts.settings import Settings
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
