@@ -185,8 +185,8 @@ class Ranks:
             self.shards = {}
             for pair in named.values():
                 for tensor in pair:
-                    for mark in (SHARD, "_of_samples", "_forgetless_rows"):
-                        tensor.__dict__.pop(mark, None)
+                    for mark in [name for name in vars(tensor) if name.startswith(("_forgetless", "_of_samples"))]:
+                        delattr(tensor, mark)  # whatever the pass noted on it
             self._rest()
 
     def _rest(self) -> None:

@@ -194,7 +194,7 @@ class Lockstep(Whole):
 
     def _overflowed(self, batch: Any, here: bool) -> None:
         """Look for the module where it happened, on every rank: that is a pass too."""
-        said = overflow(self.target, batch)
+        said = overflow(self.target, batch, at=self.at)
         if here:
             raise ForgetlessError(said)
         self.ranks.agree()
