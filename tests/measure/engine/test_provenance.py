@@ -18,10 +18,10 @@ from operations import OPERATIONS, Function, Make
 
 
 def batch_of(rng: random.Random, samples: int) -> Tensor:
-    """`[samples, …]` of numbers no two sums of which tie: rows that tie would sort otherwise after any nudge."""
+    """`[samples, …]` of distinct numbers."""
     shape = (samples, *[rng.randint(1, 4) for _ in range(rng.randint(0, 3))])
     size = torch.Size(shape).numel()
-    return 0.6 * (torch.tensor(rng.sample(range(1, size + 1), size), dtype=torch.float64).view(shape) / size).exp()
+    return torch.tensor(rng.sample(range(1, size + 1), size), dtype=torch.float64).view(shape) / size + 0.6
 
 
 def outcome(function: Function, x: Tensor) -> list[Tensor]:
