@@ -18,10 +18,10 @@ from operations import OPERATIONS, Function, Make
 
 
 def batch_of(rng: random.Random, samples: int) -> Tensor:
-    """`[samples, …]` of distinct numbers."""
+    """`[samples, …]` of numbers no two sums of which tie: rows that tie would sort otherwise after any nudge."""
     shape = (samples, *[rng.randint(1, 4) for _ in range(rng.randint(0, 3))])
     size = torch.Size(shape).numel()
-    return torch.tensor(rng.sample(range(1, size + 1), size), dtype=torch.float64).view(shape) / size + 0.6
+    return 0.6 * (torch.tensor(rng.sample(range(1, size + 1), size), dtype=torch.float64).view(shape) / size).exp()
 
 
 def outcome(function: Function, x: Tensor) -> list[Tensor]:
@@ -161,6 +161,10 @@ KNOWN: dict[str, tuple[Function, int, list[int] | None]] = {
     "one sample after another": (lambda x: torch.stack([one * 2 for one in x]), 0, None),
     "per-expert pieces": (lambda x: torch.cat(x[ORDER].split([1, 3])), 0, [2, 0, 3, 1]),
     "owners summed": (lambda x: x.new_zeros(4, 2).index_add_(0, MASK.nonzero()[:, 0], x[MASK]), 0, None),
+    "piled up": (lambda x: torch.vstack([x, x * 2]), 0, [0, 1, 2, 3, 0, 1, 2, 3]),
+    "side by side": (lambda x: torch.hstack([x, x * 2]), 0, None),
+    "numbers side by side": (lambda x: torch.hstack([x[:, 0, 0], x[:, 1, 0]]), 0, [0, 1, 2, 3, 0, 1, 2, 3]),
+    "in depth": (lambda x: torch.dstack([x, x * 2]), 0, None),
     "packed": (lambda x: _packed(x), 0, [2, 0, 3, 1, 2, 0, 3, 2]),
 }
 

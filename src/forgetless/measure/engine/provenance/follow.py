@@ -139,8 +139,8 @@ def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples:
 def _joined(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: int) -> Rows:
     parts = [(part, rows_of(part)) for part in args[0]]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    if name in ("hstack", "vstack", "dstack"):
-        return ANYWHERE if not any(rows is not None and rows.mapped for _, rows in parts) else lost(name)
+    if name.endswith("stack") and name != "stack":
+        return shapes.piled(name, parts, samples)
     return (shapes.stacked if name == "stack" else shapes.joined)(parts, dim, samples)
 
 

@@ -21,6 +21,8 @@ _LARGEST = 1 << 20  # numbers of samples that a reshape may write out
 def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
     """A view or reshape: the axis stays, is split, or is merged with its neighbors."""
     axis = rows.axis
+    if rows is ANYWHERE:
+        return _reshaped_anywhere(before, after, samples)
     if axis is None or rows.lost is not None:
         return rows
     outer, length = math.prod(before[:axis]), before[axis]
@@ -36,6 +38,18 @@ def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: i
                 return simplified(place, rows.of.repeat_interleave(size // length), samples)
         total *= size
     return _regrouped(rows, axis, before, after, samples)
+
+
+def _reshaped_anywhere(before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
+    """Still regular along some axis if it would be from any that may be the samples'; else no longer known."""
+    for axis, length in enumerate(before):
+        if length % samples:
+            continue
+        order = torch.arange(samples)
+        for of in (None, order.repeat(length // samples)):  # in the batch's order, or copies of the batch
+            if reshaped(Rows(axis, of), before, after, samples).lost is not None:
+                return lost("reshape")
+    return ANYWHERE
 
 
 def _regrouped(rows: Rows, axis: int, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
@@ -201,6 +215,21 @@ def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) 
     numbers = [rows.numbers(x.shape[place], samples) for (x, _), rows in zip(parts, known, strict=True)]
     found = [each for each in numbers if each is not None]
     return simplified(place, torch.cat(found), samples) if len(found) == len(parts) else lost("cat")
+
+
+def piled(name: str, parts: Sequence[tuple[Tensor, Rows | None]], samples: int) -> Rows:
+    """`vstack`, `hstack` and `dstack`: `cat` of parts that get the axes they lack first."""
+    widened, axis = _PILES[name]
+    wide = [(widened(x.detach()), x, rows) for x, rows in parts]
+    again = [(w, rows and reshaped(rows, x.shape, w.shape, samples)) for w, x, rows in wide]
+    return joined(again, min(axis, again[0][0].dim() - 1), samples)
+
+
+_PILES: dict[str, tuple[Callable[[Tensor], Any], int]] = {
+    "vstack": (torch.atleast_2d, 0),
+    "hstack": (torch.atleast_1d, 1),
+    "dstack": (torch.atleast_3d, 2),
+}
 
 
 def stacked(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) -> Rows:
