@@ -159,7 +159,7 @@ def _mask(rng: random.Random, x: Tensor) -> Function:
 
 @operation
 def _mask_by_data(rng: random.Random, x: Tensor) -> Function:
-    middle = float(x.detach().median()) + 0.01 if x.numel() else 0.0
+    middle = float(x.detach().median()) * 1.01 if x.numel() else 0.0
     return lambda x: x[x > middle]
 
 
@@ -220,7 +220,7 @@ def _sort_rows_and_back(rng: random.Random, x: Tensor) -> Function:
 
 @operation
 def _nonzero(rng: random.Random, x: Tensor) -> Function:
-    middle = float(x.detach().median()) + 0.01 if x.numel() else 0.0
+    middle = float(x.detach().median()) * 1.01 if x.numel() else 0.0
     if rng.random() < 0.5:
         return lambda x: x[(x > middle).nonzero(as_tuple=True)]
     return lambda x: x[(x > middle).nonzero()[:, 0]]
@@ -412,7 +412,7 @@ def _written_through_views(rng: random.Random, x: Tensor) -> Function:
     dim, way = axis_of(rng, x), rng.randrange(5)
 
     def function(x: Tensor) -> Tensor:
-        y = x * 1
+        y = x.contiguous() * 1
         if not x.numel():
             return y
         if way == 0:

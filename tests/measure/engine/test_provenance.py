@@ -18,10 +18,11 @@ from operations import OPERATIONS, Function, Make
 
 
 def batch_of(rng: random.Random, samples: int) -> Tensor:
-    """`[samples, …]` of numbers no two sums of which tie: rows that tie would sort otherwise after any nudge."""
+    """`[samples, …]` of numbers whose sums and products do not tie: rows that tie are sorted otherwise by any nudge."""
     shape = (samples, *[rng.randint(1, 4) for _ in range(rng.randint(0, 3))])
     size = torch.Size(shape).numel()
-    return 0.6 * (torch.tensor(rng.sample(range(1, size + 1), size), dtype=torch.float64).view(shape) / size).exp()
+    generic = torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.6
+    return generic[rng.sample(range(size), size)].view(shape)
 
 
 def outcome(function: Function, x: Tensor) -> list[Tensor]:
@@ -34,7 +35,7 @@ def dependence(function: Function, x: Tensor) -> list[Tensor]:
     changes = []
     for n in range(len(x)):
         y = x.clone()
-        y[n] *= 1 + 1e-7 * (1 + torch.arange(y[n].numel(), dtype=y.dtype).view(y[n].shape) / 100)
+        y[n] *= 1 + 1e-10 * (1 + torch.arange(y[n].numel(), dtype=y.dtype).view(y[n].shape) / 100)
         changes.append([after != old for after, old in zip(outcome(function, y), before, strict=True)])
     return [torch.stack(each) for each in zip(*changes, strict=True)]
 

@@ -86,8 +86,6 @@ def _kept(name: str, sources: Sequence[Tensor], result: Tensor, samples: int) ->
         if found is None or (found.axis == axis and same(found, rows)):
             found = rows.at(axis)
             continue
-        if not found.mapped and not rows.mapped:
-            return ANYWHERE
         merged = _merged(found, rows, result.shape[axis], samples) if found.axis == axis else None
         if merged is None:
             return lost(name)

@@ -147,7 +147,7 @@ def reduced(rows: Rows, x: Tensor, dim: Any = None, keepdim: bool = False) -> Ro
     if rows.axis in gone:
         if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):
             return Rows(None, rows.of[:1])  # what is left is that sample's
-        return ANYWHERE if rows.of is None else lost("a reduction over samples")
+        return lost("a reduction over samples")
     return rows if keepdim else rows.at(rows.axis - sum(each < rows.axis for each in gone))
 
 
