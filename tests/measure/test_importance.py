@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetless import Importance
+from forgetless import Importance, files
 from forgetless.errors import ForgetlessError
 from forgetless.measure.confidence import Confidence
 from forgetless.measure.importance import refuse_mismatch
@@ -123,6 +124,28 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert (loaded.estimator, loaded.weights, loaded.unused) == (found.estimator, found.weights, found.unused)
     assert loaded.error() == found.error()
     assert loaded.overlap(0.3) == found.overlap(0.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"count": True}, "count must be a number, not True"),
+        ({"count": -1}, "is damaged: "),
+        ({"estimator": 3}, "estimator must be text, not 3"),
+        ({"weights": {"b": None}}, "weights.b must be text, not None"),
+        ({"unused": [1]}, "unused[0] must be text, not 1"),
+        ({"confidence": {}}, "its header does not say how sure it is"),
+        ({"confidence": 2}, "confidence must be an object, not 2"),
+        ({"more": 1}, "its content has the field 'more'"),
+    ],
+)
+def test_a_header_that_no_writer_makes_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    path = tmp_path / "it.safetensors"
+    made().save(path)
+    tensors, header = files.read_tensors(path, "importance")
+    files.write_tensors(path, tensors, "importance", {**header, **change})
+    with pytest.raises(ForgetlessError, match=re.escape(sentence)):
+        Importance.load(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

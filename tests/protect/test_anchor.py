@@ -391,12 +391,12 @@ def test_an_optimizer_of_other_parameters_is_refused():
         "master weights), add anchor.penalty() to the loss."
     )
     with refused(
-        "the optimizer trains none of the anchored parameters "
+        "the optimizer holds none of the anchored parameters "
         "('scale', 'first.weight', 'first.bias', 'last.weight', 'last.bias')" + sentence
     ):
         Anchor(model, None).attach(stranger)
     with refused(
-        "the optimizer trains none of the anchored parameters ('scale', 'first.weight', 'first.bias')" + sentence
+        "the optimizer holds none of the anchored parameters ('scale', 'first.weight', 'first.bias')" + sentence
     ):
         Anchor(model, measured(model, exclude="last")).attach(optim.SGD(model.last.parameters(), lr=0.1))
     assert not stranger._optimizer_step_post_hooks

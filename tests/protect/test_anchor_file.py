@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.protect import anchor_file
 from forgetless.protect.anchor_file import State, checked
@@ -40,6 +41,9 @@ def test_a_state_is_parsed_as_it_was(carry):
         ({"carry.x": torch.zeros(1)}, "the carry in the anchor's state does not fit its weights: it has 'x' besides."),
         ({"weights.w": torch.full((2, 3), torch.inf)}, "the anchor's state has NaN or Inf for 'w'."),
         ({"importance.w": -torch.ones(2, 3)}, "the anchor's state has a negative importance for 'w'."),
+        ({"strength": torch.ones(2)}, "the anchor's state has 2 numbers as its 'strength', not one."),
+        ({"importance.w": torch.ones(2, 3, dtype=torch.cfloat)}, "no tensor of real numbers as 'importance.w'."),
+        ({"weights.w": torch.ones(2, 3, dtype=torch.int64)}, "no tensor of real numbers as 'weights.w'."),
         ({"l2sp": torch.tensor(-1.0)}, "the l2sp coefficient must be a finite number of 0 or more, not -1.0."),
     ],
 )
@@ -58,6 +62,36 @@ def test_the_file_gives_back_state_shapes_and_fingerprints(tmp_path):
     assert shapes["w"].shape == (2, 3)
     assert hashes.keys() == {"w"}
     assert [each.name for each in tmp_path.iterdir()] == ["anchor.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"shapes": {"w": [2, -3]}}, "is damaged: shapes.w[1] must be from 0 to "),
+        ({"shapes": {"w": [2**40, 2**40]}}, "is damaged: shapes.w is the shape of a tensor that no memory holds"),
+        ({"shapes": {"w": [2.5]}}, "is damaged: shapes.w[0] must be an integer, not 2.5."),
+        ({"shapes": [2, 3]}, "is damaged: shapes must be an object"),
+        ({"weights": {"w": 7}}, "is damaged: weights.w must be text, not 7."),
+        ({"strength": True}, "is damaged: strength must be a number, not True."),
+        ({"more": 1}, "is damaged: its content has the field 'more'"),
+    ],
+)
+def test_a_header_that_no_writer_makes_is_refused(tmp_path, change, sentence):
+    path = tmp_path / "anchor.safetensors"
+    anchor_file.write(path, state(), {"w": torch.ones(2, 3)})
+    tensors, header = files.read_tensors(path, "anchor")
+    files.write_tensors(path, tensors, "anchor", {**header, **change})
+    with refused(sentence):
+        anchor_file.read(path)
+
+
+def test_a_file_of_integers_is_refused(tmp_path):
+    path = tmp_path / "anchor.safetensors"
+    anchor_file.write(path, state(), {"w": torch.ones(2, 3)})
+    tensors, header = files.read_tensors(path, "anchor")
+    files.write_tensors(path, {**tensors, "weights.w": torch.ones(2, 3, dtype=torch.int32)}, "anchor", header)
+    with refused("'weights.w' has the type int32"):
+        anchor_file.read(path)
 
 
 def test_a_cut_file_is_refused(tmp_path):

@@ -159,22 +159,25 @@ class Importance:
         Raises:
             ForgetlessError: the file is missing, cut, damaged or holds something else.
         """
-        tensors, header = files.read_tensors(path, "importance")
-        estimator, count = header.get("estimator"), header.get("count")
-        weights, unused = header.get("weights"), header.get("unused")
-        if (
-            not isinstance(estimator, str)
-            or not isinstance(count, (int, float))
-            or not isinstance(weights, dict)
-            or not isinstance(unused, list)
-        ):
-            raise ForgetlessError(f"{path} is damaged: its header lacks the estimator, count or weights.")
+        tensors, header = files.read_tensors(path, "importance", dtypes=files.FLOATS)
+        noted: _Header = files.decoded(header, _Header, path)
         try:
-            found = header.get("confidence")
+            found = noted.confidence
             confidence = None if found is None else Confidence.restored(found, tensors)
-            return cls(tensors, float(count), estimator, weights, tuple(map(str, unused)), confidence)
+            return cls(tensors, noted.count, noted.estimator, noted.weights, noted.unused, confidence)
         except ForgetlessError as error:
             raise ForgetlessError(f"{path} is damaged: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an importance's file says of itself; see `Importance`."""
+
+    estimator: str
+    count: float
+    weights: dict[str, str]
+    unused: tuple[str, ...]
+    confidence: dict[str, Any] | None = None
 
 
 def refuse_mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], whose: str, of: str) -> None:

@@ -184,7 +184,7 @@ class Anchor:
             The anchor.
 
         Raises:
-            ForgetlessError: attached already, used in the loss already, an optimizer that trains none of the anchored
+            ForgetlessError: attached already, used in the loss already, an optimizer that holds none of the anchored
                 parameters, or one that cannot be followed (LBFGS, LOMO, …). Nothing is attached then.
         """
         if how not in _HOW:
@@ -240,7 +240,7 @@ class Anchor:
             owners.append((optimizer, rivals))
         if not owners:
             raise ForgetlessError(
-                "the optimizer trains none of the anchored parameters "
+                "the optimizer holds none of the anchored parameters "
                 f"({listing(self._anchored or _named(self._model))}); make it from the parameters of the anchored "
                 "model, or, if it trains copies of them (ZeRO, offloading, master weights), add anchor.penalty() to "
                 "the loss."
@@ -379,8 +379,9 @@ class Anchor:
             path: the file.
             model: the network that was anchored.
             mmap: leave θ* and Ω in the file, from where each step reads them, instead of in memory (for weights on the
-                CPU). The file must not be changed in place as long as the anchor is used; `save` replaces it, which is
-                fine. After `consolidate` θ* and Ω are in memory.
+                CPU). The file must not be changed in place as long as the anchor is used: the system ends a process
+                that reads behind a file's new, earlier end. `save` replaces it, which is fine. After `consolidate` θ*
+                and Ω are in memory.
 
         Raises:
             ForgetlessError: the file is missing, cut, damaged or another model's.

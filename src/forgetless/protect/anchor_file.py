@@ -47,6 +47,11 @@ class State:
         """
         if "strength" not in tensors:
             raise ForgetlessError("the anchor's state lacks its 'strength'.")
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor) or tensor.dtype not in files.FLOATS:
+                raise ForgetlessError(f"the anchor's state has no tensor of real numbers as {name!r}.")
+            if name in ("strength", "l2sp") and tensor.numel() != 1:
+                raise ForgetlessError(f"the anchor's state has {tensor.numel()} numbers as its {name!r}, not one.")
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, tensor in tensors.items():
             kind, _, name = key.partition(".")
@@ -96,11 +101,18 @@ def read(path: str | Path, *, mmap: bool = False) -> tuple[dict[str, Tensor], di
     Raises:
         ForgetlessError: the file is missing, cut, damaged or not an anchor's.
     """
-    tensors, header = files.read_tensors(path, "anchor", mmap=mmap)
-    shapes, hashes = header.get("shapes"), header.get("weights")
-    if not isinstance(shapes, dict) or not isinstance(hashes, dict):
-        raise ForgetlessError(f"{path} is damaged: its header lacks the shapes or the weights' hashes.")
-    return tensors, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, hashes
+    tensors, header = files.read_tensors(path, "anchor", dtypes=files.FLOATS, mmap=mmap)
+    noted: _Header = files.decoded(header, _Header, path)
+    return tensors, {name: torch.empty(shape, device="meta") for name, shape in noted.shapes.items()}, noted.weights
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an anchor's file says of itself: λ, the parameters' shapes and their fingerprints."""
+
+    strength: float
+    shapes: dict[str, files.Shape]
+    weights: dict[str, str]
 
 
 def checked(number: object, what: str = "strength") -> float:
