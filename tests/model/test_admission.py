@@ -15,6 +15,7 @@ import forgetless
 from exactness import unchanged, worst
 from forgetless import ForgetlessError
 from forgetless.measure import reference
+from refused import REFUSED_MODELS, from_inference_mode
 
 X = torch.randn(6, 4)
 
@@ -30,93 +31,10 @@ class By(nn.Module):
         return self.function(self, x)
 
 
-class Weight(nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.T
-
-
-def from_inference_mode() -> nn.Module:
-    with torch.inference_mode():
-        return nn.Linear(4, 3)
-
-
-def partitioned() -> nn.Module:
-    model = nn.Linear(4, 3)
-    model.weight = nn.Parameter(torch.empty(0))
-    model.weight.ds_id = 3
-    return model
-
-
-def in_one_memory() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight.data = model[0].weight.data
-    return model
-
-
-def offloaded() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 3, device="meta"))
-    model[0]._hf_hook = type("AlignDevicesHook", (), {"offload": True})()
-    return model
-
-
-def quantized() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 3)), {nn.Linear})
-
-
-class Wrapping(torch.Tensor):
-    """A tensor that wraps another, as torchao's do."""
-
-    inner: Tensor
-
-    @staticmethod
-    def __new__(cls, inner: Tensor) -> Wrapping:
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-        made.inner = inner
-        return made
-
-    def __tensor_flatten__(self) -> Any:
-        return ["inner"], None
-
-    @staticmethod
-    def __tensor_unflatten__(tensors: Any, *_: Any) -> Wrapping:
-        return Wrapping(tensors["inner"])
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args = torch.utils._pytree.tree_map_only(Wrapping, lambda each: each.inner, args)
-        found = func(*args, **(kwargs or {}))
-        return Wrapping(found) if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default) else found
-
-
-REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "inference mode": (from_inference_mode, "'weight' was made in inference mode .*copy"),
-    "lazy": (lambda: nn.Sequential(nn.LazyLinear(3)), r"'0\.weight' is lazy and has no shape yet; run the model once"),
-    "partly lazy": (lambda: nn.Sequential(nn.Linear(4, 3), nn.LazyLinear(3)), r"'1\.weight' is lazy"),
-    "ZeRO-3": (partitioned, "'weight' is partitioned by DeepSpeed ZeRO-3 .*GatheredParameters"),
-    "sparse": (lambda: Weight(torch.eye(4).to_sparse()), "'weight' is a sparse tensor .*to_dense.*exclude='weight'"),
-    "one memory": (in_one_memory, r"'0\.weight' and '1\.weight' are two parameters in the same memory"),
-    "offloaded": (offloaded, "offloaded by accelerate"),
-    "meta": (lambda: nn.Linear(4, 3, device="meta"), "'weight' is on the meta device and has no values"),
-    "quantized": (quantized, "no trainable parameter to measure; its weights are quantized"),
-    "a subclass": (
-        lambda: Weight(Wrapping(torch.randn(3, 4))),
-        "'weight' is a Wrapping, a tensor that computes in a way",
-    ),
-    "a function": (lambda: lambda x: x, "a model is a torch.nn.Module, not function .*the network itself"),
-    "a class": (lambda: nn.Linear, "a model is a torch.nn.Module, not type"),
-}
-
-
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("what", REFUSED_MODELS)
 def test_refused_by_name(what: str) -> None:
-    build, sentence = REFUSED[what]
+    build, sentence = REFUSED_MODELS[what]
     model = build()
     for run in (lambda: forgetless.mas(model, X, progress=False), lambda: forgetless.Measurement(model)):
         with pytest.raises(ForgetlessError, match=sentence) as caught:

@@ -14,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import forgetless
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
+from refused import REFUSED_DATA, Unequal
 
 X, Y = torch.arange(12.0).view(6, 2), torch.arange(6)
 
@@ -244,44 +244,9 @@ def test_patches_without_rows_are_counted_by_their_texts() -> None:
     assert batches.rows(given, 0, 1)["pixel_values"].shape == (9, 5)
 
 
-class Rows:
-    """As a `datasets.Dataset`."""
-
-    column_names = ("x",)
-
-    def with_format(self, kind: str, columns: Any = None) -> Rows:
-        return self
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([{"x": [1.0, 2.0]}])
-
-
-class Unequal(Dataset[Tensor]):
-    def __len__(self) -> int:
-        return 3
-
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.zeros(3, 5 + index, 5)
-
-
-NO_BATCH: dict[str, tuple[Any, str]] = {
-    "datasets.Dataset": (Rows(), "a datasets.Dataset gives rows .*DataLoader"),
-    "unequal pictures in a Dataset": (Unequal(), "the samples of the Dataset do not make a batch .*batches of one"),
-    "a list of unequal pictures": (
-        [([torch.zeros(3, 5, 5), torch.zeros(3, 6, 5)], [0, 1])],
-        "the inputs are a list of 2 tensors without a common sample axis; .*batches of one",
-    ),
-    "a PackedSequence": (
-        [(pack_padded_sequence(torch.zeros(4, 2, 3), torch.tensor([4, 2])), 0)],
-        "a PackedSequence has no sample axis; .*forward=",
-    ),
-    "an object without tensors": ([Sample("text")], "a batch holds no tensor with a sample axis"),  # type: ignore[arg-type]
-}
-
-
-@pytest.mark.parametrize("what", NO_BATCH)
+@pytest.mark.parametrize("what", REFUSED_DATA)
 def test_what_makes_no_batch_is_told_the_way(what: str) -> None:
-    data, sentence = NO_BATCH[what]
+    data, sentence = REFUSED_DATA[what]
     with pytest.raises(ForgetlessError, match=sentence):
         forgetless.mas(nn.Conv2d(3, 2, 3), data, progress=False)
 

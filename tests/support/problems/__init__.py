@@ -1,14 +1,16 @@
 """The open list of what importance is measured on: every layer, use and network that the package promises.
 
-To add one, append a line to `layers`, `uses`, `networks` or `foreign`. Every contract test runs over the whole list.
+To add one, append a line to `layers`, `uses`, `routed`, `networks` or `foreign`. Every contract test runs over all of
+them.
 """
 
 from problems.foreign import FOREIGN
 from problems.layers import LAYERS
 from problems.networks import NETWORKS
 from problems.problem import Problem
+from problems.routed import ROUTED
 from problems.uses import USES
 
-PROBLEMS: list[Problem] = [*LAYERS, *USES, *NETWORKS, *FOREIGN]
+PROBLEMS: list[Problem] = [*LAYERS, *USES, *ROUTED, *NETWORKS, *FOREIGN]
 
-__all__ = ["FOREIGN", "LAYERS", "NETWORKS", "PROBLEMS", "USES", "Problem"]
+__all__ = ["FOREIGN", "LAYERS", "NETWORKS", "PROBLEMS", "ROUTED", "USES", "Problem"]

@@ -18,6 +18,7 @@ from exactness import worst
 from forgetless.measure.verify.kinks import on_a_kink, without
 from forgetless.model.outputs import Output
 from problems import PROBLEMS, Problem
+from refused import REFUSED_DATA, REFUSED_MODELS
 
 PAGE = """# Exactness: what was measured on every kind of network
 
@@ -41,7 +42,12 @@ The tests hold these numbers to 1e-10 in float64, and in float32 to 5e-6 for lay
 torch {torch}, {count} problems, worst error {wide:.1e} in float64{but}, {single:.1e} in float32.
 """
 WHOLE = 2e-5
-KINDS = {"layer": "Layers of `torch.nn`", "use": "Other uses of parameters", "network": "Whole networks"}
+KINDS = {
+    "layer": "Layers of `torch.nn`",
+    "use": "Other uses of parameters",
+    "routed": "Rows that follow the data",
+    "network": "Whole networks",
+}
 
 
 def measured(problem: Problem) -> tuple[str, float, float, int]:
@@ -69,6 +75,24 @@ def _compared(model: nn.Module, batch: Any, options: dict[str, Any]) -> tuple[st
     return path, worst(found, forgetless.reference.mas(model, batch, **options)), found.count
 
 
+def sentence(model: Any, data: Any) -> str:
+    """What is said instead of a number, as a cell of a table."""
+    try:
+        forgetless.mas(model, data, progress=False)
+    except forgetless.ForgetlessError as error:
+        return str(error).replace("|", "\\|")
+    raise AssertionError("it was measured")
+
+
+def refusals() -> None:
+    """Write what cannot be measured as it is."""
+    print("## Refused in one sentence\n\n| what is given | what is said |\n|---|---|")
+    for what, (build, _) in REFUSED_MODELS.items():
+        print(f"| model: {what} | {sentence(build(), torch.randn(6, 4))} |")
+    for what, (data, _) in REFUSED_DATA.items():
+        print(f"| data: {what} | {sentence(nn.Conv2d(3, 2, 3), data)} |")
+
+
 def main() -> None:
     """Write the page to standard output."""
     torch.set_num_threads(1)
@@ -93,6 +117,7 @@ def main() -> None:
                 path, wide, single, kinked = results[problem.name]
                 print(f"| {problem.name} | {path} | {wide:.1e} | {single:.1e} | {kinked or ''} |")
         print()
+    refusals()
 
 
 if __name__ == "__main__":

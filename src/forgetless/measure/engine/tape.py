@@ -160,7 +160,8 @@ class Tape(TorchFunctionMode):
         for tensor in fresh:
             mark_of_samples(tensor)
             rows = provenance.rows_of(tensor)
-            self._ragged = self._ragged or (rows is not None and (rows.mapped or rows.lost is not None))
+            if tensor.dim() and rows is not None:  # a number has no rows
+                self._ragged = self._ragged or rows.mapped or rows.lost is not None
 
     def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation on parameters alone."""

@@ -142,7 +142,7 @@ def written(target: Tensor, index: Any, source: Tensor | None, samples: int) -> 
     """
     before, given = _owned(target), rows_of(source) if source is not None else None
     if given is None or given is BLANK:
-        return REGULAR if before is None else before  # constants are anybody's
+        return rows_of(target) or REGULAR  # constants are anybody's, and stay so
     assert source is not None
     if given.lost is not None or (before is not None and before.lost is not None):
         return given if given.lost is not None else before  # type: ignore[return-value]
