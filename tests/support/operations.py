@@ -6,12 +6,14 @@ call. None of them changes its argument.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Function = Callable[[Tensor], Any]
@@ -20,9 +22,18 @@ OPERATIONS: dict[str, Make] = {}
 
 
 def operation(make: Make) -> Make:
-    """Enter it in the list, under its own name."""
-    OPERATIONS[make.__name__.strip("_")] = make
-    return make
+    """Enter it in the list, under its own name. What torch refuses to do with a tensor is not done."""
+
+    def possible(rng: random.Random, x: Tensor) -> Function:
+        function = make(rng, x)
+        try:
+            function(x)
+        except (RuntimeError, IndexError):
+            return lambda x: x * 1
+        return function
+
+    OPERATIONS[make.__name__.strip("_")] = possible
+    return possible
 
 
 def axis_of(rng: random.Random, x: Tensor) -> int:
@@ -212,7 +223,7 @@ def _sort_rows_and_back(rng: random.Random, x: Tensor) -> Function:
     there = rng.random() < 0.5
 
     def function(x: Tensor) -> Tensor:
-        order = x.flatten(1).sum(1).argsort() if x.dim() > 1 else x.argsort()
+        order = (x.flatten(1) @ constants(x[0].numel())).argsort() if len(x) else x.flatten().argsort()  # sums may tie
         return x[order] if there else (x[order] * 2)[order.argsort()]
 
     return function
@@ -457,3 +468,246 @@ def _given_up(rng: random.Random, x: Tensor) -> Function:
     if way == 2:
         return lambda x: x.rot90(1, (0, 1)) if x.dim() > 1 else x.flip(0)
     return lambda x: x.masked_scatter(x > 1.5, x.flip(0))
+
+
+def constants(*shape: int) -> Tensor:
+    """The same numbers at every call."""
+    return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.5
+
+
+@operation
+def _einsum(rng: random.Random, x: Tensor) -> Function:
+    """Axes in another order, one of them perhaps contracted with a matrix that has as many rows as some axis."""
+    letters = list("abcdefgh"[: x.dim()])
+    out = rng.sample(letters, len(letters))
+    if rng.random() < 0.5:
+        return lambda x: torch.einsum(f"{''.join(letters)}->{''.join(out)}", x)
+    gone = rng.randrange(x.dim())
+    weight = constants(rng.choice([*x.shape, 2]), x.shape[gone])
+    out[out.index(letters[gone])] = "z"
+    return lambda x: torch.einsum(f"z{letters[gone]},{''.join(letters)}->{''.join(out)}", weight, x)
+
+
+@operation
+def _product(rng: random.Random, x: Tensor) -> Function:
+    """A matrix product with constants, which may bring axes of their own, as long as another."""
+    lead = [rng.choice([*x.shape, 2]) for _ in range(rng.randrange(2))]
+    wide, way = rng.choice([*x.shape, 3]), rng.randrange(5)
+    if way == 0 or x.dim() < 2:
+        weight = constants(*x.shape[:-1][-len(lead) :], x.shape[-1], wide)
+        return lambda x: x.unsqueeze(-2) @ weight
+    if way == 1:
+        weight = constants(*lead, *x.shape[:-2], x.shape[-1], wide)
+        return lambda x: torch.matmul(x, weight)
+    if way == 2:
+        weight = constants(*lead, *[1] * (x.dim() - 2), wide, x.shape[-2])
+        return lambda x: weight @ x
+    if way == 3:
+        vector = constants(x.shape[-1])
+        return lambda x: x @ vector
+    return lambda x: torch.tensordot(constants(wide, x.shape[1]), x, dims=([1], [1]))
+
+
+@operation
+def _against_a_table(rng: random.Random, x: Tensor) -> Function:
+    """With constants that bring an axis in front, as long as another."""
+    table, way = constants(rng.choice([*x.shape, 2]), *x.shape), rng.randrange(6)
+    if way == 0:
+        return lambda x: torch.fmax(x, table)
+    if way == 1:
+        return lambda x: torch.clip(x, max=table)
+    if way == 2:
+        return lambda x: torch.broadcast_tensors(x, table)[0]
+    if way == 3:
+        return lambda x: torch.max(x, table)
+    if way == 4:
+        return lambda x: torch.float_power(x.abs() + 1, table)
+    return lambda x: torch.cdist(table, x.unsqueeze(0)) if x.dim() > 1 else torch.fmin(table, x)
+
+
+@operation
+def _diagonal(rng: random.Random, x: Tensor) -> Function:
+    if x.dim() < 2:
+        return lambda x: torch.diag_embed(x)
+    first, second = rng.sample(range(x.dim()), 2)
+    return lambda x: x.diagonal(dim1=first, dim2=second)
+
+
+@operation
+def _layer(rng: random.Random, x: Tensor) -> Function:
+    """A layer that works on the last axes, of as many channels as some axis has."""
+    out, deep = rng.choice([*x.shape, 2]), x.dim()
+    known: list[Function] = [
+        lambda x: functional.linear(x, constants(out, x.shape[-1])),
+        lambda x: functional.layer_norm(x, x.shape[1:]),
+        lambda x: functional.layer_norm(x, x.shape[-1:]),
+        lambda x: functional.rms_norm(x, x.shape[-1:]),
+        lambda x: functional.pad(x, (0, 0, 1, 0) if deep > 1 and out % 2 else (1, 0)),
+        lambda x: torch.fft.rfft(x, dim=-1).abs(),
+        lambda x: torch.tril(x) if deep > 1 else x * 2,
+    ]
+    if deep > 1:
+        known += [
+            lambda x: functional.group_norm(x, 1),
+            lambda x: functional.batch_norm(x, constants(x.shape[1]), constants(x.shape[1])),
+            lambda x: functional.prelu(x - 1, constants(x.shape[1])),
+        ]
+    if deep in (2, 3):
+        known += [
+            lambda x: functional.conv1d(x, constants(out, x.shape[-2], 1)),
+            lambda x: functional.avg_pool1d(x, 1),
+            lambda x: functional.max_pool1d(x, x.shape[-1]),
+        ]
+    if deep in (3, 4):
+        known += [
+            lambda x: functional.conv2d(x, constants(out, x.shape[-3], 1, 1)),
+            lambda x: functional.adaptive_avg_pool2d(x, 1),
+            lambda x: functional.conv_transpose2d(x, constants(x.shape[-3], out, 2, 2)),
+            lambda x: functional.interpolate(x, scale_factor=2),
+        ]
+    return rng.choice(known)
+
+
+@operation
+def _along(rng: random.Random, x: Tensor) -> Function:
+    """What mixes one axis only, with its arguments by place and by name."""
+    dim = axis_of(rng, x)
+    return rng.choice(
+        [
+            lambda x: x.softmax(dim),
+            lambda x: functional.log_softmax(x, dim=dim),
+            lambda x: functional.normalize(x, dim=dim),
+            lambda x: x.cumsum(dim),
+            lambda x: x.diff(1, dim),
+            lambda x: x.diff(dim=dim),
+            lambda x: torch.diff(x),
+            lambda x: torch.fft.fft(x, None, dim).real,
+            lambda x: torch.fft.fftshift(x, dim),
+            lambda x: x.unfold(dim, min(2, x.shape[dim]), 1),
+            lambda x: x.cummax(dim)[0],
+        ]
+    )
+
+
+@operation
+def _reduced_in_other_words(rng: random.Random, x: Tensor) -> Function:
+    dim, keeps = axis_of(rng, x), rng.random() < 0.5
+    if x.dim() < 2:
+        return lambda x: x * 1
+    return rng.choice(
+        [
+            lambda x: x.std(dim, False, keeps),
+            lambda x: x.var(dim, False),
+            lambda x: torch.var_mean(x, dim, correction=0)[1],
+            lambda x: x.norm(2, dim, keeps),
+            lambda x: x.norm(dim=dim),
+            lambda x: torch.linalg.vector_norm(x, 2, dim),
+            lambda x: torch.linalg.vector_norm(x, dim=dim, keepdim=keeps),
+            lambda x: x.kthvalue(1, dim, keeps)[0],
+            lambda x: x.kthvalue(k=1, dim=dim)[0],
+            lambda x: x.mode()[0],
+            lambda x: x.quantile(0.5, dim),
+            lambda x: x.max(dim, keeps)[0],
+            lambda x: torch.amin(x, dim),
+            lambda x: x.sum((dim, (dim + 1) % x.dim())),
+            lambda x: x.mean(axis=dim),
+            lambda x: functional.cosine_similarity(x, constants(*x.shape[1:]), dim=dim),
+            lambda x: functional.cosine_similarity(constants(x.shape[0], *x.shape), x, dim=dim),
+        ]
+    )
+
+
+@operation
+def _attention(rng: random.Random, x: Tensor) -> Function:
+    if x.dim() < 2:
+        return lambda x: x * 2
+    asked = constants(*rng.choice([[], [rng.choice([*x.shape, 2])]]), *[1] * (x.dim() - 2), 2, x.shape[-1])
+    if rng.random() < 0.4:
+        return lambda x: functional.scaled_dot_product_attention(x, x, x)
+    return lambda x: functional.scaled_dot_product_attention(asked, x, x)
+
+
+@operation
+def _recurrent(rng: random.Random, x: Tensor) -> Function:
+    if x.dim() != 3 or not x.numel():
+        return lambda x: x * 2
+    layers, first = rng.choice([*x.shape, 2]), rng.random() < 0.5
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        gru = torch.nn.GRU(x.shape[-1], 2, layers, batch_first=first, bidirectional=rng.random() < 0.3).double()
+    gru.requires_grad_(False)
+    return lambda x: gru(x)[0] if layers % 2 else gru(x)[1]
+
+
+@operation
+def _scattered(rng: random.Random, x: Tensor) -> Function:
+    """Along any axis, by an index that may be shorter than what it takes from and goes to."""
+    dim, way = axis_of(rng, x), rng.randrange(7)
+    if not x.numel():
+        return lambda x: x * 1
+    shape = [rng.randint(1, size) for size in x.shape] if rng.random() < 0.5 else list(x.shape)
+    index = torch.tensor(rng.choices(range(x.shape[dim]), k=math.prod(shape))).view(shape)
+    line = index.flatten()[: x.shape[dim]]
+    longer = [size + rng.randrange(3) for size in x.shape]
+    return [
+        lambda x: x.gather(dim, index),
+        lambda x: x.new_zeros(longer).scatter(dim, index, x),
+        lambda x: x.new_zeros(longer).scatter_add(dim, index, x),
+        lambda x: x.scatter(dim, index, 0.5),
+        lambda x: x.new_zeros(x.shape).index_add(dim, line, x.narrow(dim, 0, len(line))),
+        lambda x: x.new_zeros(x.shape).scatter(dim, x.argsort(dim), 1.0) * x,
+        lambda x: x.new_zeros(x.shape).scatter(dim, x.argsort(dim).narrow(dim, 0, 1), x),
+    ][way]
+
+
+@operation
+def _written_by_slices(rng: random.Random, x: Tensor) -> Function:
+    """Into constants or samples, at numbers and slices; perhaps one entry after another."""
+    long, place = rng.choice([*x.shape, 2]), rng.randint(0, x.dim())
+    way, dim = rng.randrange(5), axis_of(rng, x)
+
+    def function(x: Tensor) -> Tensor:
+        out = x.new_zeros(*x.shape[:place], long, *x.shape[place:])
+        if not x.numel() or not long:
+            return out
+        head = (slice(None),) * place
+        if way == 0:
+            for k in range(long):
+                out[(*head, k)] = x * (k + 1)
+        elif way == 1:
+            out[(*head, 0)] = x
+        elif way == 2:
+            out[(*head, slice(0, 1))] = x.unsqueeze(place)
+        elif way == 3:
+            out[..., 0] = (
+                x.select(dim, 0)[(..., None)] if x.dim() > 1 and place == x.dim() and dim == place - 1 else 1.0
+            )
+            out[(*head, long - 1)] = x.flip(0)
+        else:
+            out = torch.zeros_like(x)
+            for k in range(len(x)):
+                out[k] = x[k] * 2
+            out[:, None] = out.clone()[:, None]
+        return out
+
+    return function
+
+
+@operation
+def _looked_up(rng: random.Random, x: Tensor) -> Function:
+    """Constants at numbers that are of samples."""
+    wide, way = rng.choice([*x.shape, 2]), rng.randrange(4)
+
+    def function(x: Tensor) -> Tensor:
+        index = (x > 1).long()
+        table = constants(2, wide)
+        looked = [
+            lambda: table[index],
+            lambda: constants(wide, 2)[:, index],
+            lambda: functional.embedding(index, table),
+            lambda: constants(2)[index],
+        ][way]()
+        widened = x[(..., None)] if way in (0, 2) else x
+        return looked * widened
+
+    return function

@@ -38,7 +38,7 @@ def test_sums_are_added_in_place() -> None:
     found, x = target(1), torch.randn(5, 3).double()
     sums, _, _ = batched_sums(found, x[:2])
     memory = {name: total.data_ptr() for name, total in sums.items()}
-    batched_sums(found, x[2:], None, sums)
+    batched_sums(found, x[2:], sums)
     assert {name: total.data_ptr() for name, total in sums.items()} == memory
     torch.testing.assert_close(sums, single_sums(found, x)[0])
 

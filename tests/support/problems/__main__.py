@@ -46,6 +46,7 @@ KINDS = {
     "layer": "Layers of `torch.nn`",
     "use": "Other uses of parameters",
     "routed": "Rows that follow the data",
+    "alike": "Another axis as long as the batch",
     "network": "Whole networks",
 }
 

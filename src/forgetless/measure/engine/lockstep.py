@@ -128,7 +128,7 @@ class Lockstep(Whole):
                 held[name] = total
 
         parameters = decided.batched.parameters
-        tape = Tape(parameters, batch, self.target.power, deposit, decided.axes)
+        tape = Tape(parameters, batch, self.target.power, deposit)
 
         def lost() -> int:
             return sum(name in parameters for name in tape.unruled)

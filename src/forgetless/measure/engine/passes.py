@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.tape import Axis, Tape
+from forgetless.measure.engine.tape import Tape
 from forgetless.measure.engine.target import Target
 from forgetless.measure.kernels.parts.terms import modulus_
 from forgetless.model import batches
@@ -20,7 +20,6 @@ from forgetless.model.restored import only
 def batched_sums(
     target: Target,
     batch: Any,
-    axes: Mapping[str, Axis] | None = None,
     into: dict[str, Tensor] | None = None,
     watched: int | None = None,
 ) -> tuple[dict[str, Tensor], Tensor, Tape]:
@@ -35,7 +34,7 @@ def batched_sums(
     def deposit(name: str, total: Tensor) -> None:
         sums[name] = total if total is sums.get(name) else _own(total)
 
-    tape = Tape(target.parameters, batch, target.power, deposit, axes, into, watched)
+    tape = Tape(target.parameters, batch, target.power, deposit, into, watched)
     return sums, taped(tape, target, batch, strict=into is not None), tape
 
 

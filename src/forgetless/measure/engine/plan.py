@@ -1,17 +1,16 @@
 """The check of the first two samples: which parameter may take the fast path, and what is refused.
 
 Two samples go through the network once as a batch, under the `Tape`, and once one at a time. A parameter whose numbers
-agree is measured in batches; one that disagrees (its sample axis is missing, folded or second) or that some operation
-without a rule consumes is measured one sample at a time. A network whose output for a sample depends on the sample's
-neighbors has no per-sample gradient: it is refused, by the name of the module that couples them.
+agree is measured in batches; one that disagrees, or that some operation without a rule consumes, is measured one sample
+at a time. A network whose output for a sample depends on the sample's neighbors has no per-sample gradient: it is
+refused, by the name of the module that couples them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.distance import distance
 from forgetless.measure.engine.passes import batched_sums, single_sums, taped
 from forgetless.measure.engine.refusals import coupling
-from forgetless.measure.engine.tape import Axis, Tape
+from forgetless.measure.engine.tape import Tape
 from forgetless.measure.engine.target import Target
 from forgetless.model import batches
-from forgetless.model.restored import in_float64, only
+from forgetless.model.restored import in_float64
 
 AGREE = {torch.float64: 1e-8, torch.float32: 1e-3}  # of the parameter's largest; a kink may flip in float32
 AGREE_HALF = 5e-2
@@ -39,7 +38,6 @@ class Plan:
         batched: what is measured in batches.
         single: what is measured one sample at a time.
         why: name → why it is in `single`.
-        axes: name → where its samples are, for the `Tape`.
         sample_bytes: memory that the backward pass of one sample holds on to.
         sample_seconds: seconds of one sample (in a batch of two, one at a time).
     """
@@ -47,7 +45,6 @@ class Plan:
     batched: Target
     single: Target
     why: dict[str, str]
-    axes: dict[str, Axis] = field(default_factory=dict)
     sample_bytes: float = 0.0
     sample_seconds: tuple[float, float] = (0.0, 0.0)
 
@@ -74,10 +71,12 @@ def plan(target: Target, batch: Any) -> Plan:
     why = {name: "no rule for complex numbers" for name, p in target.parameters.items() if p.is_complex()}
     squares = replace(target.only(name for name in target.parameters if name not in why), power=2)
     pair = batches.rows(batch, 0, 2)
-    axes = _axes(squares, pair)
     held = _Held(squares.parameters)
+    with torch.no_grad():  # what the model cannot do with a batch is said of a batch
+        squares.values(pair)
     start = time.perf_counter()
-    slow, apart = single_sums(squares, pair)
+    with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
+        slow, apart = single_sums(squares, pair)
     middle = time.perf_counter()
     largest = max((float(total.max()) for total in slow.values() if total.numel()), default=0.0)
     differs = {name: _differs(None, slow.get(name), largest) for name in squares.parameters}
@@ -85,9 +84,8 @@ def plan(target: Target, batch: Any) -> Plan:
     def compare(name: str, total: Tensor) -> None:  # as it comes, so that not all sums are in memory twice
         differs[name] = _differs(total, slow.get(name), largest)
 
-    tape = Tape(squares.parameters, pair, 2, compare, axes)
-    with torch.autograd.graph.saved_tensors_hooks(held.count, lambda saved: saved):
-        together = taped(tape, squares, pair, strict=False)
+    tape = Tape(squares.parameters, pair, 2, compare)
+    together = taped(tape, squares, pair, strict=False)
     end = time.perf_counter()
     tolerance = agreement(target, together)
     if distance(together, apart) > tolerance and (together.dtype == torch.float64 or coupled(squares, pair)):
@@ -95,12 +93,11 @@ def plan(target: Target, batch: Any) -> Plan:
     why |= tape.unruled
     doubtful = [name for name in squares.parameters if name not in why and differs[name]]
     if doubtful:
-        why |= _disagreements(squares.only(doubtful), pair, axes, largest)
+        why |= _disagreements(squares.only(doubtful), pair, largest)
     return Plan(
         batched=target.only(name for name in target.parameters if name not in why),
         single=target.only(why),
         why=why,
-        axes=axes,
         sample_bytes=held.bytes / 2,
         sample_seconds=((end - middle) / 2, (middle - start) / 2),
     )
@@ -126,22 +123,6 @@ def coupled(target: Target, batch: Any, n: int = 0) -> bool:
     except RuntimeError:  # a network that insists on its own dtype
         return True
     return distance(together[n : n + 1], apart) > AGREE[torch.float32]
-
-
-def _axes(target: Target, pair: Any) -> dict[str, Axis]:
-    """Where each parameter meets the samples: the axis of its operation's input that two samples make twice as long."""
-    shapes = []
-    for batch in (pair, batches.rows(pair, 0, 1)):
-        tape = Tape(target.parameters, batch, 1, lambda name, total: None)
-        with only(list(target.parameters.values()), target.module), contextlib.closing(tape), tape:
-            target.values(batch)
-        shapes.append(tape.met)
-    axes: dict[str, Axis] = {}
-    for (names, two), (_, one) in zip(*shapes, strict=False):
-        longer = [axis for axis, (n2, n1) in enumerate(zip(two, one, strict=False)) if n2 != n1]
-        if len(longer) == 1:
-            axes.update(dict.fromkeys(names, (longer[0], False)))
-    return axes
 
 
 class _Held:
@@ -172,25 +153,18 @@ def _differs(found: Tensor | None, expected: Tensor | None, largest: float) -> b
     return distance(found, expected) > AGREE.get(found.dtype, AGREE_HALF)
 
 
-def _disagreements(target: Target, pair: Any, axes: dict[str, Axis], largest: float) -> dict[str, str]:
-    """Which of the doubtful parameters are really measured wrongly in a batch. Folded axes are tried both ways.
+def _disagreements(target: Target, pair: Any, largest: float) -> dict[str, str]:
+    """Which of the doubtful parameters are really measured wrongly in a batch.
 
     In float32 an activation next to a kink may fall on its other side in a batch, which changes a gradient by itself.
     In float64 it does not, so what still disagrees there has no rule that holds.
     """
-    doubtful = list(target.parameters)
     try:
         with in_float64(target.module) as widened:
             wide = batches.mapped(pair, widened)
             slow, _ = single_sums(target, wide)
-            for inner in (False, True):
-                tried = {name: (axes.get(name, (0, False))[0], inner) for name in doubtful}
-                fast, _, _ = batched_sums(target.only(doubtful), wide, {**axes, **tried})
-                agreed = [name for name in doubtful if not _differs(fast.get(name), slow.get(name), largest)]
-                axes.update({name: tried[name] for name in agreed})
-                doubtful = [name for name in doubtful if name not in agreed]
-                if not doubtful:
-                    break
+            fast, _, _ = batched_sums(target, wide)
     except RuntimeError:  # a network that insists on its own dtype: the safe path
-        return dict.fromkeys(doubtful, "its batch and its samples disagree")
-    return dict.fromkeys(doubtful, "its samples cannot be told apart in a batch")
+        return dict.fromkeys(target.parameters, "its batch and its samples disagree")
+    wrong = [name for name in target.parameters if _differs(fast.get(name), slow.get(name), largest)]
+    return dict.fromkeys(wrong, "its samples cannot be told apart in a batch")

@@ -19,7 +19,6 @@ from torch import Tensor
 from forgetless.measure.engine.distance import sketch
 from forgetless.measure.engine.passes import alone, batched_sums
 from forgetless.measure.engine.plan import AGREE, agreement, coupled
-from forgetless.measure.engine.tape import Axis
 from forgetless.measure.engine.target import Target
 from forgetless.model import batches
 from forgetless.model.restored import in_float64
@@ -59,7 +58,6 @@ class Proof:
         chosen: int,
         sketches: Mapping[str, Tensor],
         value: Tensor,
-        axes: Mapping[str, Axis],
     ) -> tuple[list[str], bool]:
         """Which parameters one sample's gradient is wrong of, and whether even its scalar is another than alone.
 
@@ -69,7 +67,6 @@ class Proof:
             chosen: the sample that was looked at.
             sketches: `sketch` of its gradients as the tape has them, of the parameters that took part.
             value: its scalar in the batch.
-            axes: where the samples are, for the tape.
         """
         start = time.perf_counter()
         gradients, own = alone(target, batches.rows(piece, chosen, chosen + 1))
@@ -78,7 +75,7 @@ class Proof:
         another = another and (value.dtype == torch.float64 or coupled(target, piece, chosen))
         wrong = [] if another else _differing(sketches, {n: sketch(g) for n, g in gradients.items()}, tolerance)
         if wrong and value.dtype != torch.float64:
-            wrong = _in_float64(target.only(wrong), piece, chosen, axes)
+            wrong = _in_float64(target.only(wrong), piece, chosen)
         self.proofs += 1
         self._spent += time.perf_counter() - start
         return wrong, another
@@ -103,12 +100,12 @@ def _differing(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tole
     return wrong
 
 
-def _in_float64(target: Target, piece: Any, chosen: int, axes: Mapping[str, Axis]) -> list[str]:
+def _in_float64(target: Target, piece: Any, chosen: int) -> list[str]:
     """Those that disagree in float64 too: in float32 an activation may fall on another side of a kink in a batch."""
     try:
         with in_float64(target.module) as widened:
             wide = batches.mapped(piece, widened)
-            _, _, tape = batched_sums(target, wide, axes, watched=chosen)
+            _, _, tape = batched_sums(target, wide, watched=chosen)
             gradients, _ = alone(target, batches.rows(wide, chosen, chosen + 1))
             expected = {name: sketch(gradient) for name, gradient in gradients.items()}
             return _differing(tape.sketches, expected, AGREE[torch.float64])

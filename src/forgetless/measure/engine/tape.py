@@ -41,7 +41,6 @@ from forgetless.measure.kernels import (
 from forgetless.model import batches
 
 Deposit = Callable[[str, Tensor], None]
-Axis = tuple[int, bool]
 
 
 class Tape(TorchFunctionMode):
@@ -52,15 +51,13 @@ class Tape(TorchFunctionMode):
         batch: the batch that goes through; what is computed from its tensors depends on the samples.
         power: 1 for the modulus (MAS), 2 for the square (Fisher).
         deposit: called as `deposit(name, Σ_n |g_n|^power)` once per parameter during the backward pass.
-        axes: name → where the samples are in the input of the operations that use it, if not in the first axis: the
-            axis, and whether it is folded with the sample index running fastest.
         into: name → what this pass adds to, in place; such a tensor is then what is deposited.
         watched: a sample whose gradients are kept as sketches.
 
     Attributes:
         unruled: name → why no rule serves it. Such a parameter's deposits mean nothing.
         sketches: name → `sketch` of the watched sample's gradient.
-        met: the shape of the input wherever parameters met the samples: (their names, shape) in order.
+        met: the names of the parameters that met the samples, operation by operation.
     """
 
     def __init__(
@@ -69,7 +66,6 @@ class Tape(TorchFunctionMode):
         batch: Any,
         power: int,
         deposit: Deposit,
-        axes: Mapping[str, Axis] | None = None,
         into: Mapping[str, Tensor] | None = None,
         watched: int | None = None,
     ) -> None:
@@ -77,19 +73,18 @@ class Tape(TorchFunctionMode):
         self.sketches: dict[str, Tensor] = {}
         self._watched = watched
         self.unruled: dict[str, str] = {}
-        self.met: list[tuple[tuple[str, ...], torch.Size]] = []
+        self.met: list[tuple[str, ...]] = []
         self._count = batches.size(batch)
-        self._axes = axes or {}
         self._into = {} if into is None else into
         self._power = power
         self._deposit = deposit
         self._derived = {id(p): Derived(p, {name: p}, rearranged=True) for name, p in parameters.items()}
         self._slots: dict[str, Tensor] = {}
         self._used: dict[str, list[Derived]] = {}
-        self._ragged = False  # whether rows were met that are not in the order of the batch
         for tensor in batches.tensors(batch):
-            mark_of_samples(tensor)
-            provenance.begin(tensor, self._count)
+            if tensor.dim() and len(tensor) == self._count:  # others are the same for every sample
+                mark_of_samples(tensor)
+                provenance.begin(tensor, self._count)
 
     def order(self) -> list[str]:
         """The names of the parameters that were used, in the order of their first use."""
@@ -139,10 +134,14 @@ class Tape(TorchFunctionMode):
             if tensor.requires_grad and id(tensor) not in self._derived:
                 mark_of_samples(tensor)
                 if provenance.rows_of(tensor) is None:
-                    provenance.note(tensor, provenance.lost("a copy") if self._ragged else provenance.ANYWHERE)
+                    provenance.note(tensor, provenance.lost("a copy"))
         sampled = any(of_samples(tensor) for tensor in tensors)
         if found and (not sampled or (func in SHAPED_LIKE and id(args[0]) in self._derived)):
             return self._derive(func, found, args, kwargs)
+        inner = body_of(func) if sampled and not found else None
+        if inner is not None:  # what it is made of can be followed
+            with self:
+                return inner(*args, **kwargs)
         result = self._meet(func, found, args, kwargs) if found else func(*args, **kwargs)
         if sampled:
             self._mark(func, args, kwargs, result)
@@ -159,9 +158,6 @@ class Tape(TorchFunctionMode):
         provenance.follow(func, args, kwargs, result, self._count)
         for tensor in fresh:
             mark_of_samples(tensor)
-            rows = provenance.rows_of(tensor)
-            if tensor.dim() and rows is not None:  # a number has no rows
-                self._ragged = self._ragged or rows.mapped or rows.lost is not None
 
     def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation on parameters alone."""
@@ -190,7 +186,7 @@ class Tape(TorchFunctionMode):
         samples, ended = self._samples(names, met)
         if samples is not None and func in RULES:
             call = RULES[func](samples, *args, **kwargs)
-            self.met.append((names, met.shape))
+            self.met.append(names)
             if call is not None and of_samples(call.input):
                 return self._use(call if samples.of is None else _padded(call, samples))
         if samples is not None and (func in ELEMENTWISE or func in JOINING):
@@ -208,10 +204,16 @@ class Tape(TorchFunctionMode):
     def _samples(self, names: tuple[str, ...], met: Tensor) -> tuple[Samples | None, str]:
         """Where the samples are in `met`, which meets these parameters; None and the reason where that is not known."""
         rows = provenance.rows_of(met)
-        if rows is not None and rows.lost is not None:
-            return None, f"which rows belong to which sample is not known after {rows.lost}"
-        if rows is None or (rows.of is None and rows.axis is None):
-            return Samples(self._count, *self._axes.get(names[0], (0, False))), ""
+        if rows is None or rows.lost is not None:
+            lost = "an operation that cannot be followed" if rows is None else rows.lost
+            return None, f"which rows belong to which sample is not known after {lost}"
+        if self._count == 1:
+            return Samples(1), ""
+        if rows is provenance.BLANK:  # constants: as many rows for every sample as any
+            if not met.dim() or len(met) % self._count:
+                return None, "some of its rows belong to no sample"
+            provenance.note(met, provenance.REGULAR)
+            rows = provenance.REGULAR
         if rows.of is None and rows.axis is not None:
             return Samples(self._count, rows.axis), ""
         if rows.axis is None and rows.of is not None and met.dim():  # one sample's alone
@@ -229,7 +231,7 @@ class Tape(TorchFunctionMode):
         if use is None or not of_samples(target):
             return False
         place = target.detach()
-        provenance.note(place, provenance.rows_of(target) or provenance.ANYWHERE)
+        provenance.note(place, provenance.rows_of(target) or provenance.BLANK)
         chosen = place[index]
         provenance.follow(Tensor.__getitem__, (place, index), {}, chosen, self._count)
         samples, _ = self._samples(names, chosen)
@@ -263,7 +265,7 @@ class Tape(TorchFunctionMode):
     ) -> tuple[tuple[Any, ...], bool]:
         """The arguments with every derived tensor spread to one virtual copy per row, if each can be."""
         ranks = [tensor.dim() for tensor in batches.tensors(args)]
-        self.met.append((names, largest.shape))
+        self.met.append(names)
         if largest.dim() <= samples.axis or largest.dim() < max(ranks):
             return args, False
         rows = largest.shape[samples.axis]
@@ -387,9 +389,12 @@ def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The body of one of torch's Python functions (`F.layer_norm`, …); `None` for a built-in one.
 
     Such a function hands itself to the mode instead of running, and inside the mode its own calls would be hidden. The
-    copy made here has the same code but never hands itself over.
+    copy made here has the same code but never hands itself over. A method that calls `super()` is no more than a
+    built-in one of the same name.
     """
     if not isinstance(function, types.FunctionType) or not any(c in function.__globals__ for c in _CHECKS):
+        return None
+    if "__class__" in function.__code__.co_freevars:
         return None
     never = dict.fromkeys(_CHECKS, lambda *_: False)
     scope = {**function.__globals__, **never}

@@ -116,7 +116,7 @@ class Whole:
         # machine, and the last bits of the numbers must not.
         before = {} if chosen is None else {name: total.clone() for name, total in found.items()}
         start = time.perf_counter()
-        _, values, tape = batched_sums(decided.batched, piece, decided.axes, found, chosen)
+        _, values, tape = batched_sums(decided.batched, piece, found, chosen)
         if self._proof is not None:
             self._proof.took(time.perf_counter() - start)
         if any(name in decided.batched.parameters for name in tape.unruled):
@@ -127,7 +127,7 @@ class Whole:
             self._measured += len(values)
             return True
         value = values[chosen : chosen + 1]
-        wrong, coupled = self._proof.disagreeing(decided.batched, piece, chosen, tape.sketches, value, decided.axes)
+        wrong, coupled = self._proof.disagreeing(decided.batched, piece, chosen, tape.sketches, value)
         if coupled:
             raise ForgetlessError(coupling(self.target, piece, agreement(self.target, values)))
         if wrong:

@@ -107,7 +107,7 @@ def verify(
     with untouched(model):
         kinked = on_a_kink(lambda piece: function.tensors(model, piece), batch)
         decided = plan(Target(model, parameters, function.squared_norms), batch)
-        timed = _Timed(decided.batched.parameters, batch, 1, lambda name, total: None, decided.axes)
+        timed = _Timed(decided.batched.parameters, batch, 1, lambda name, total: None)
         for _ in range(3):
             _pass(model, decided.batched.parameters, function, batch, timed)
         plain = min(_pass(model, parameters, function, batch, None) for _ in range(3))
@@ -141,7 +141,7 @@ class _Timed(Tape):
     def _meet(self, func: Callable[..., Any], found: Any, args: Any, kwargs: Any) -> Any:
         before = len(self.met)
         result = super()._meet(func, found, args, kwargs)
-        for names, _ in self.met[before:]:
+        for names in self.met[before:]:
             for name in names:  # an operation said in terms of others is met by these first
                 self.operations.setdefault(name, set()).add(getattr(func, "__name__", str(func)))
         return result

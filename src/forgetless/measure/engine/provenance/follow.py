@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance import routing, shapes
-from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, note, rows_of, same, simplified
+from forgetless.measure.engine.provenance import aligned, names, routing, shapes
+from forgetless.measure.engine.provenance.rows import ALONE, BLANK, Rows, lost, note, rows_of, same, simplified
 from forgetless.measure.engine.provenance.views import rewritten
 from forgetless.model import batches
 
@@ -19,87 +20,68 @@ def follow(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
     """Note what is known of the results of `func(*args, **kwargs)`, at least one of whose arguments is of samples."""
     name = name_of(func)
     results = list(batches.tensors(result))
-    if samples == 1:  # all rows are that sample's
+    if samples == 1:
         for tensor in results:
-            note(tensor, ANYWHERE)
+            note(tensor, ALONE)
         return
-    inside = _in_place(name) and args and isinstance(args[0], Tensor)
+    if not args and isinstance(kwargs.get("input"), Tensor):
+        args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    inside = names.writes(name) and args and isinstance(args[0], Tensor)
     target = args[0] if inside else kwargs.get("out")
     before = rows_of(target)
-    if name in _WRITING and args and isinstance(args[0], Tensor):
-        found = [_written(name, args, kwargs, samples)]
-        results = [args[0]] if inside else results
-    else:
-        found = _followed(func, name, args, kwargs, results, samples)
-    for tensor, rows in zip(results, found, strict=True):
+    if inside and name == "__setitem__":
+        results = [args[0]]
+    found = _followed(name, args, kwargs, results, samples) if _is_torchs(func, name) else lost(name)
+    each = found if isinstance(found, list) else [found] * len(results)
+    for tensor, rows in zip(results, each, strict=True):
+        rows = _fitting(name, rows, tensor, samples)
         if tensor is target:
             rewritten(tensor, before, rows, samples)
         else:
             note(tensor, rows)
 
 
-def _in_place(name: str) -> bool:
-    """Whether an operation of this name writes to its first argument."""
-    return name == "__setitem__" or name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
-
-
 def _followed(
-    func: Callable[..., Any],
-    name: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    results: Sequence[Tensor],
-    samples: int,
-) -> list[Rows]:
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], results: Sequence[Tensor], samples: int
+) -> list[Rows] | Rows:
+    sources = [each for each in batches.tensors((list(args), dict(kwargs))) if rows_of(each) not in (None, BLANK)]
+    if not sources:
+        return BLANK  # constants, whatever is done to them
     x = args[0] if args and isinstance(args[0], Tensor) else None
     rows = rows_of(x)
-    if name in _CONSTANT:
-        return [BLANK] * len(results)
-    if name in _JOINING:
-        return [_joined(name, args, kwargs, samples)] * len(results)
-    if x is not None and rows is not None and name in _ONE:
-        found = _ONE[name](name, rows, x, args[1:], kwargs, results, samples)
-        return found if isinstance(found, list) else [found] * len(results)
-    if not _is_known(func, name):
-        return [lost(name)] * len(results)
-    sources = [tensor for tensor in batches.tensors((list(args), dict(kwargs))) if rows_of(tensor) is not None]
-    return [_kept(name, sources, result, samples) for result in results]
+    if names.is_among(name, names.CONSTANT):
+        return BLANK if all(each is x for each in sources) else lost(name)
+    if name in names.WRITING and x is not None:
+        return _written(name, args, kwargs, samples)
+    if name in names.JOINING:
+        return _joined(name, args, kwargs, samples)
+    if name == "broadcast_tensors":
+        each = zip(args[0] if isinstance(args[0], (list, tuple)) else args, results, strict=True)
+        return [aligned.met(name, aligned.broadcast([x], wide), wide, samples) for x, wide in each]
+    if name == "embedding_bag" and isinstance(args[0], Tensor) and args[0].is_floating_point():
+        bags = routing.bagged(args[1], args[2], len(results[0]), samples) if rows in (None, BLANK) else lost(name)
+        return [bags, *[lost(name)] * (len(results) - 1)]
+    if name in _SEVERAL:
+        places = _SEVERAL[name](name, args, kwargs, results[0])
+        return lost(name) if places is None else aligned.met(name, places, results[0], samples)
+    if x is not None and rows is not None and rows is not BLANK and name in _ONE:
+        return rows if rows.lost is not None else _ONE[name](name, rows, x, args[1:], kwargs, results, samples)
+    if names.is_among(name, names.LIKE) and x is not None:
+        return BLANK if rows is None else aligned.met(name, aligned.broadcast([x], results[0]), results[0], samples)
+    if names.is_among(name, names.POINTWISE):
+        return [aligned.met(name, aligned.broadcast(sources, each), each, samples) for each in results]
+    if name in routing.LOOKUPS and x is not None and rows in (None, BLANK):
+        return routing.LOOKUPS[name](x, args[1:], kwargs, results[0], samples)
+    return lost(name)
 
 
-def _kept(name: str, sources: Sequence[Tensor], result: Tensor, samples: int) -> Rows:
-    """An operation that treats the samples' axis as one of its own: it stays where it was."""
-    found: Rows | None = None
-    for source in sources:
-        rows = rows_of(source)
-        assert rows is not None
-        if rows.lost is not None:
-            return rows
-        if rows.axis is None:
-            if rows.of is not None:
-                return Rows(None, rows.of) if len(sources) == 1 else lost(name)
-            continue
-        axis = rows.axis + (result.dim() - source.dim() if name in _BROADCASTING else 0)
-        if not 0 <= axis < result.dim() or result.shape[axis] != source.shape[rows.axis]:
-            if rows.mapped:
-                return lost(name)
-            continue
-        if found is None or (found.axis == axis and same(found, rows)):
-            found = rows.at(axis)
-            continue
-        merged = _merged(found, rows, result.shape[axis], samples) if found.axis == axis else None
-        if merged is None:
-            return lost(name)
-        found = simplified(axis, merged, samples)
-    blank = all(rows_of(source) is BLANK for source in sources)
-    return found or (BLANK if blank else ANYWHERE)
-
-
-def _merged(some: Rows, other: Rows, length: int, samples: int) -> Tensor | None:
-    """Each entry's sample by two tensors, of which one may know more; None where they contradict each other."""
-    one, two = some.numbers(length, samples), other.numbers(length, samples)
-    if one is None or two is None or not bool(((one == two) | (one < 0) | (two < 0)).all()):
-        return None
-    return torch.maximum(one, two)
+def _fitting(name: str, rows: Rows, result: Tensor, samples: int) -> Rows:
+    """The rows, if the result has such an axis: no rule may say more than that."""
+    if rows.axis is None or rows.lost is not None:
+        return rows
+    length = result.shape[rows.axis] if rows.axis < result.dim() else -1
+    fits = length >= 0 and (length % samples == 0 if rows.of is None else length == len(rows.of))
+    return rows if fits else lost(name)
 
 
 def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: int) -> Rows:
@@ -116,31 +98,74 @@ def _written(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples:
         return routing.added(target, indices[0], source, samples) if len(indices) == 1 else lost(name)
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     index = args[2] if len(args) > 2 else kwargs.get("index")
-    source = args[3] if len(args) > 3 else kwargs.get("source", kwargs.get("src"))
-    before = rows_of(target)
-    before = None if before is BLANK else before
-    if not isinstance(dim, int) or not isinstance(index, Tensor) or not isinstance(source, Tensor):
-        return before if before is not None and not isinstance(source, Tensor) else lost(name)
-    if before is not None and before.axis is not None and dim % target.dim() != before.axis:
-        given = rows_of(source)
-        return before if given is None or (given.axis == before.axis and same(given, before)) else lost(name)
-    if dim % target.dim():
-        return rows_of(source) or ANYWHERE
-    if index.dim() > 1:  # scatter: by whole rows
-        lines = index.flatten(1)
-        if not lines.shape[1] or not bool((lines == lines[:, :1]).all()):
-            return lost(name)
-        index = lines[:, 0]
-    return routing.added(target, index, source, samples)
+    source = args[3] if len(args) > 3 else kwargs.get("source", kwargs.get("src", kwargs.get("value")))
+    if not isinstance(dim, int) or not isinstance(index, Tensor) or not target.dim():
+        return lost(name)
+    return routing.scattered(name, target, dim % target.dim(), index, source, samples)
 
 
 def _joined(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: int) -> Rows:
-    parts = [(part, rows_of(part)) for part in args[0]]
+    parts = [(part, rows_of(part)) for part in (args[0] if args else kwargs["tensors"])]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
     if name.endswith("stack") and name != "stack":
         return shapes.piled(name, parts, samples)
     return (shapes.stacked if name == "stack" else shapes.joined)(parts, dim, samples)
 
+
+# -- operations on several tensors: (name, args, kwargs, result) → where the samples of each are in the result
+
+
+def _product(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
+    return aligned.product(name, args[0], args[1] if len(args) > 1 else _other(kwargs), result)
+
+
+def _product_added(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
+    one, two = args[1:3] if len(args) > 2 else (kwargs["mat1"], kwargs["mat2"])
+    return [*aligned.broadcast([args[0]], result), *aligned.product(name, one, two, result)]
+
+
+def _other(kwargs: Any) -> Tensor:
+    return next(kwargs[key] for key in ("other", "mat2", "vec") if key in kwargs)  # type: ignore[no-any-return]
+
+
+def _einsum(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place] | None:
+    return aligned.einsum(args[0], args[1] if isinstance(args[1], (list, tuple)) else args[1:])
+
+
+def _tensordot(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place] | None:
+    return aligned.tensordot(*args[:4]) if len(args) > 3 else None
+
+
+def _distances(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
+    a, b = args[:2]
+    places = aligned.product(name, a, b, result)  # as a @ b.mT, …
+    axis = aligned.axis_of(b)
+    if axis is not None and axis >= b.dim() - 2:  # … whose last two axes are the other way round
+        places[1] = (b, result.dim() - 1 if axis == b.dim() - 2 else None)
+    return places
+
+
+def _layer_of_several(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
+    tensors = batches.tensors((list(args), dict(kwargs)))
+    core = aligned.SEVERAL[name]
+    own = [each for each in tensors if rows_of(each) is not None]
+    return aligned.broadcast(own, result, core)
+
+
+def _embedding(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place] | None:
+    table, index = sorted(args[:2], key=Tensor.is_floating_point, reverse=True)  # `F.embedding` has them the other way
+    return aligned.broadcast([index], result, 0, 1) if rows_of(table) in (None, BLANK) else None
+
+
+_SEVERAL: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(aligned.PRODUCTS, _product),
+    **dict.fromkeys(aligned.PRODUCTS_ADDED, _product_added),
+    **dict.fromkeys(aligned.SEVERAL, _layer_of_several),
+    "einsum": _einsum,
+    "tensordot": _tensordot,
+    **dict.fromkeys(("cdist", "_euclidean_dist"), _distances),
+    "embedding": _embedding,
+}
 
 # -- operations on one tensor: (name, rows, x, the other arguments, kwargs, results, samples) → rows
 
@@ -154,9 +179,9 @@ def _move(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
 
 
 def _reduce(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
-    if rows.lost is not None or (rest and isinstance(rest[0], Tensor)):
-        return rows if rows.lost is not None else _kept(name, [x, rest[0]], results[0], samples)
-    return shapes.reduced(rows, x, *shapes.dims_of(name, rest, kwargs))
+    if rest and isinstance(rest[0], Tensor):  # the larger of two
+        return aligned.met(name, aligned.broadcast([x, rest[0]], results[0]), results[0], samples)
+    return shapes.reduced(rows, x, shapes.dims_of(name, rest, kwargs), results[0].dim() == x.dim())
 
 
 def _index(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
@@ -167,7 +192,8 @@ def _dim_and_index(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, res
     if name == "take_along_dim":
         index = rest[0] if rest else kwargs["indices"]
         dim = rest[1] if len(rest) > 1 else kwargs.get("dim")
-        return lost(name) if dim is None else routing.gathered(rows, x, dim, index, samples)
+        wide = None if dim is None else routing.along(index, x, dim)
+        return lost(name) if wide is None else routing.gathered(rows, x, dim, wide, samples)
     dim = rest[0] if rest else kwargs["dim"]
     index = rest[1] if len(rest) > 1 else kwargs["index"]
     rule = routing.selected if name == "index_select" else routing.gathered
@@ -176,7 +202,8 @@ def _dim_and_index(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, res
 
 def _mask_select(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     mask = rest[0] if rest else kwargs["mask"]
-    return routing.indexed(rows, x, mask.expand(x.shape), samples)
+    wide, _ = torch.broadcast_tensors(x.detach(), mask)  # type: ignore[no-untyped-call]
+    return routing.indexed(rows, x, mask.expand(x.shape), samples) if wide.shape == x.shape else lost(name)
 
 
 def _select(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
@@ -198,7 +225,7 @@ def _repeat(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: A
 
 def _sort(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows] | Rows:
     numbers = [each for each in rest if isinstance(each, int) and not isinstance(each, bool)]
-    dim = kwargs.get("dim", numbers[-1] if len(numbers) > (name in ("topk", "kthvalue")) else -1)
+    dim = kwargs.get("dim", numbers[-1] if len(numbers) > (name == "topk" and "k" not in kwargs) else -1)
     if name == "argsort":
         return routing.ordered(rows, x, results[0], dim, samples, name)[1]
     return list(routing.ordered(rows, x, results[1], dim, samples, name))
@@ -207,19 +234,19 @@ def _sort(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
 def _split(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
     if name == "unbind":
         dim = rest[0] if rest else kwargs.get("dim", 0)
-        if rows.axis is not None and dim % x.dim() == rows.axis and rows.lost is None:
+        if rows.axis is not None and dim % x.dim() == rows.axis:
             numbers = rows.numbers(x.shape[rows.axis], samples)
             return [lost(name) if numbers is None else Rows(None, numbers[i : i + 1]) for i in range(len(results))]
-        return [shapes.reduced(rows, x, dim)] * len(results)
+        return [shapes.reduced(rows, x, dim, False)] * len(results)
     dim = rest[1] if len(rest) > 1 else kwargs.get("dim", 0)
     return routing.split(rows, x, [piece.shape[dim] for piece in results], dim, samples)
 
 
 def _flip(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
-    if rows.axis is None or rows.lost is not None:
+    if rows.axis is None:
         return rows
     numbers = rows.numbers(x.shape[rows.axis], samples)
-    if numbers is None or name not in ("flip", "roll"):
+    if numbers is None:
         return lost(name)
     if name == "roll":
         shifts = _sequence(rest[0] if rest else kwargs["shifts"])
@@ -240,13 +267,32 @@ def _tile(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
     return shapes.repeated(rows, x.shape, results[0].shape, samples)
 
 
-def _cumulate(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
-    dim = rest[0] if rest else kwargs.get("dim", kwargs.get("axis", 0))
-    return lost(name) if rows.axis is not None and dim % x.dim() == rows.axis else rows
+def _along(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    place, otherwise = aligned.ALONG[name]
+    dim = kwargs.get("dim", kwargs.get("axis", rest[place] if len(rest) > place else otherwise))
+    mixed = range(x.dim()) if dim is None else [each % max(1, x.dim()) for each in _sequence(dim)]
+    return lost(name) if rows.axis in mixed else rows
 
 
-def _end(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
-    return lost(name)
+def _layer(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    others = batches.tensors((list(rest), dict(kwargs)))
+    if any(rows_of(other) not in (None, BLANK) for other in others):
+        return lost(name)
+    if rows.axis is None:
+        return rows
+    return rows if rows.axis < x.dim() - aligned.LAYERS[name](x, rest, kwargs) else lost(name)
+
+
+def _unfold(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    dim = rest[0] if rest else kwargs["dimension"]
+    return rows if rows.axis is None or dim % x.dim() != rows.axis else lost(name)
+
+
+def _likeness(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
+    other = rest[0] if rest else kwargs["x2"]
+    both, _ = torch.broadcast_tensors(x.detach(), other)  # type: ignore[no-untyped-call]
+    known = aligned.met(name, aligned.broadcast([x, other], both), both, samples)
+    return shapes.reduced(known, both, kwargs.get("dim", rest[1] if len(rest) > 1 else 1), False)
 
 
 def _nonzero(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
@@ -254,11 +300,15 @@ def _nonzero(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: 
     return routing.found(rows, x, places, samples) if x.dim() else lost(name)
 
 
-def _recur(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
+def _recur(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows] | Rows:
     """A recurrent layer: steps of a packed sequence stay whose they are; its last states are in another order."""
-    if x.dim() == 2 and rest and isinstance(rest[0], Tensor) and not rest[0].is_floating_point():
+    if isinstance(rest[0], Tensor) and not rest[0].is_floating_point():
         return [rows, *[lost(name)] * (len(results) - 1)]
-    return [_kept(name, [x], result, samples) for result in results]
+    first = [rows_of(state) for state in batches.tensors(rest[0])]  # [layers, N, …]
+    alike = all(each in (None, BLANK) or (each.axis == 1 and same(each, rows)) for each in first)
+    if len(rest) != 8 or rows.axis != (0 if rest[7] else 1) or x.dim() != 3 or not alike:
+        return lost(name)
+    return [rows, *[rows.at(1)] * (len(results) - 1)]
 
 
 def _pack(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:
@@ -268,6 +318,8 @@ def _pack(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
 
 
 _ONE: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(aligned.LAYERS, _layer),
+    **dict.fromkeys(aligned.ALONG, _along),
     **dict.fromkeys(shapes.RESHAPING, _reshape),
     **dict.fromkeys(shapes.MOVING, _move),
     **dict.fromkeys(shapes.REDUCING, _reduce),
@@ -277,41 +329,15 @@ _ONE: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("select", "narrow"), _select),
     "repeat_interleave": _repeat,
     **dict.fromkeys(("repeat", "tile", "expand", "broadcast_to"), _tile),
-    **dict.fromkeys(("sort", "topk", "argsort", "msort", "kthvalue"), _sort),
+    **dict.fromkeys(("sort", "topk", "argsort"), _sort),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_chunk"), _split),
-    **dict.fromkeys(("flip", "roll", "fliplr", "flipud", "rot90"), _flip),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "diff"), _cumulate),
-    **dict.fromkeys(("unique", "unique_consecutive", "bincount", "histc", "take"), _end),
-    **dict.fromkeys(("_unique2", "unique_dim", "masked_scatter", "masked_scatter_", "searchsorted", "bucketize"), _end),
+    **dict.fromkeys(("flip", "roll"), _flip),
     **dict.fromkeys(("nonzero", "argwhere"), _nonzero),
+    "unfold": _unfold,
+    "cosine_similarity": _likeness,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recur),
     **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), _pack),
 }
-_JOINING = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
-_CONSTANT = frozenset(
-    {
-        *("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"),
-        *("new_tensor", "new_empty_strided", "rand_like", "randn_like", "randint_like"),
-    }
-)
-_WRITING = frozenset(
-    {
-        *("__setitem__", "index_put_", "index_put", "index_add_", "index_add", "index_copy_", "index_copy"),
-        *("scatter_", "scatter", "scatter_add_", "scatter_add", "scatter_reduce_", "scatter_reduce", "index_reduce_"),
-    }
-)
-_IN_PLACE = frozenset(
-    ["__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__ipow__", "__iand__", "__ior__", "__ixor__"]
-)
-_BROADCASTING_NAMES = (
-    "add sub mul div true_divide multiply subtract divide rsub pow where lerp addcmul addcdiv maximum "
-    "minimum atan2 fmod remainder floor_divide eq ne lt le gt ge logical_and logical_or logical_xor "
-    "bitwise_and bitwise_or bitwise_xor masked_fill masked_fill_ __add__ __radd__ __sub__ __rsub__ "
-    "__mul__ __rmul__ __truediv__ __rtruediv__ __pow__ __rpow__ __and__ __or__ __xor__ __eq__ __ne__ "
-    "__lt__ __le__ __gt__ __ge__ __iadd__ __isub__ __imul__ __itruediv__ add_ sub_ mul_ div_ copy_ "
-    "expand_as hypot heaviside xlogy logaddexp clamp clamp_min clamp_max "
-)
-_BROADCASTING = frozenset(_BROADCASTING_NAMES.split())
 
 
 @cache
@@ -323,14 +349,8 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 @cache
-def _known_names() -> frozenset[str]:
-    places = (torch, Tensor, torch.nn.functional, torch._C._nn, torch.special, torch.fft, torch.linalg, torch._VF)
-    return frozenset(name for place in places for name in dir(place)) | {"fn"}  # "fn": F.max_pool2d and its like
-
-
-@cache
-def _is_known(func: Callable[..., Any], name: str) -> bool:
-    """Whether it is one of torch's own operations, which treat samples alike; others may do anything with them."""
+def _is_torchs(func: Callable[..., Any], name: str) -> bool:
+    """Whether it is one of torch's own operations; others of the same name may do anything."""
     if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         return str(func).startswith("aten")
-    return getattr(func, "__name__", "") == "__get__" or name in _known_names()
+    return not isinstance(func, types.FunctionType) or func.__module__.partition(".")[0] == "torch"

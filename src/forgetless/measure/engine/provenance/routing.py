@@ -12,28 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, REGULAR, Rows, lost, rows_of, simplified
+from forgetless.measure.engine.provenance import aligned
+from forgetless.measure.engine.provenance.rows import BLANK, REGULAR, Rows, lost, rows_of, same, simplified
 
-Rule = Callable[..., Any]
+Rule = Callable[..., Rows]
 
 
 def indexed(rows: Rows, x: Tensor, index: Any, samples: int) -> Rows:
     """`x[index]`."""
-    if rows.axis is None or rows.lost is not None:
-        return rows if rows.lost is not None or not _advanced(index) else _unknown(rows, "indexing")
+    if rows.axis is None:
+        return rows
     numbers = _numbered(rows, x, index, samples)
-    if numbers is None:
-        return _unknown(rows, "indexing")
-    return _described(numbers, samples, rows, "indexing")
+    return lost("indexing") if numbers is None else _described(numbers, samples)
 
 
 def _advanced(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, (Tensor, list)) for part in parts)
-
-
-def _unknown(rows: Rows, what: str) -> Rows:
-    return lost(what)
 
 
 def _numbered(rows: Rows, x: Tensor, index: Any, samples: int) -> Tensor | None:
@@ -63,7 +58,7 @@ def _axes(part: Any) -> int:
     return part.dim() if isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) else 1
 
 
-def _described(numbers: Tensor, samples: int, before: Rows, what: str) -> Rows:
+def _described(numbers: Tensor, samples: int) -> Rows:
     """Rows with these numbers, `[R, …]`: they must vary along one axis only."""
     if numbers.dim() == 0:
         return Rows(None, numbers.reshape(1))
@@ -71,7 +66,7 @@ def _described(numbers: Tensor, samples: int, before: Rows, what: str) -> Rows:
         return Rows(list(numbers.shape).index(0), numbers.new_zeros(0))
     varying = [axis for axis in range(numbers.dim()) if not bool((numbers == numbers.narrow(axis, 0, 1)).all())]
     if len(varying) > 1:
-        return lost(what)
+        return lost("indexing")
     if not varying:  # one sample's alone
         axis = next((axis for axis, size in enumerate(numbers.shape) if size > 1), 0)
     else:
@@ -82,18 +77,22 @@ def _described(numbers: Tensor, samples: int, before: Rows, what: str) -> Rows:
 
 def selected(rows: Rows, x: Tensor, dim: int, index: Tensor, samples: int) -> Rows:
     """`index_select`, and `take_along_dim` or `gather` by whole rows."""
-    if rows.axis is None or rows.lost is not None:
-        return rows if rows.lost is not None or not rows.mapped else lost("index_select")
-    if dim % x.dim() != rows.axis:
+    if rows.axis is None or dim % x.dim() != rows.axis:
         return rows
     numbers = rows.numbers(x.shape[rows.axis], samples)
     return lost("index_select") if numbers is None else simplified(rows.axis, numbers[index.detach().cpu()], samples)
 
 
 def gathered(rows: Rows, x: Tensor, dim: int, index: Tensor, samples: int) -> Rows:
-    """`gather`: along the samples' axis only where whole rows are taken."""
-    if rows.lost is not None or rows.axis is None or dim % x.dim() != rows.axis:
+    """`gather`: along the samples' axis only where whole rows are taken; along others of the first so many rows."""
+    if rows.axis is None:
         return rows
+    if dim % x.dim() != rows.axis:
+        numbers = rows.numbers(x.shape[rows.axis], samples)
+        length = index.shape[rows.axis]
+        if length == x.shape[rows.axis] or numbers is None:
+            return rows
+        return simplified(rows.axis, numbers[:length], samples)
     lines = index.detach().movedim(rows.axis, 0)
     lines = lines.flatten(1) if lines.dim() > 1 else lines[:, None]
     if lines.shape[1] and bool((lines == lines[:, :1]).all()):
@@ -101,9 +100,65 @@ def gathered(rows: Rows, x: Tensor, dim: int, index: Tensor, samples: int) -> Ro
     return lost("gather")
 
 
+def along(index: Tensor, x: Tensor, dim: int) -> Tensor:
+    """The index of `take_along_dim` as `gather` takes it."""
+    shape = list(x.shape)
+    shape[dim % x.dim()] = index.shape[dim]
+    return index.expand(shape)
+
+
+def _looked_up(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samples: int) -> Rows:
+    """`table[index]` of constants: after slices in front, the axes of the indices are the result's."""
+    parts = rest[0] if isinstance(rest[0], tuple) else (rest[0],)
+    first = next((k for k, part in enumerate(parts) if not isinstance(part, slice)), len(parts))
+    last = next((k for k in range(first, len(parts)) if not isinstance(parts[k], Tensor)), len(parts))
+    indices, behind = parts[first:last], parts[last:]
+    if any(each.dtype in (torch.bool, torch.uint8) for each in indices) or _advanced(tuple(behind)):
+        return lost("indexing")
+    deep = max(each.dim() for each in indices) if indices else 0
+    core = result.dim() - first - deep
+    return aligned.met("indexing", aligned.broadcast(indices, result, 0, core), result, samples)
+
+
+def _as_the_index(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samples: int) -> Rows:
+    """Of constants: the result has the axes of the index, the last tensor that is given."""
+    index = next(each for each in [*kwargs.values(), *reversed(rest)] if isinstance(each, Tensor))
+    return aligned.met("indexing", aligned.broadcast([index], result), result, samples)
+
+
+def _rows_selected(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samples: int) -> Rows:
+    dim = rest[0] if rest else kwargs["dim"]
+    index = rest[1] if len(rest) > 1 else kwargs["index"]
+    known = rows_of(index)
+    return lost("index_select") if known is None or known.axis is None else known.at(dim % x.dim())
+
+
+#: Constants of which entries are taken by numbers that are of samples: (table, further arguments, result) → rows.
+LOOKUPS: dict[str, Rule] = {
+    "__getitem__": _looked_up,
+    "index_select": _rows_selected,
+    **dict.fromkeys(("gather", "take", "take_along_dim", "searchsorted", "bucketize"), _as_the_index),
+}
+
+
+def bagged(indices: Tensor, offsets: Tensor, bags: int, samples: int) -> Rows:
+    """`embedding_bag(table, indices, offsets)`: a row for every bag, whose indices must all be of one sample."""
+    rows = rows_of(indices)
+    numbers = None if rows is None or rows.axis != 0 else rows.numbers(len(indices), samples)
+    if numbers is None:
+        return rows if rows is not None and rows.lost is not None else lost("embedding_bag")
+    first = offsets.detach().cpu()[:bags]
+    bag = torch.bucketize(torch.arange(len(numbers)), first, right=True) - 1
+    owner = torch.full((bags,), -1)
+    owner[bag] = numbers
+    return simplified(0, owner, samples) if torch.equal(owner[bag], numbers) else lost("embedding_bag")
+
+
 def repeated(rows: Rows, x: Tensor, repeats: Any, dim: int | None, samples: int) -> Rows:
     """`repeat_interleave`."""
-    if rows.axis is None or rows.lost is not None:
+    if repeats is None:
+        return lost("repeat_interleave")
+    if rows.axis is None:
         return rows
     if dim is None:
         if x.dim() != 1:
@@ -120,7 +175,7 @@ def repeated(rows: Rows, x: Tensor, repeats: Any, dim: int | None, samples: int)
 
 def ordered(rows: Rows, x: Tensor, indices: Tensor, dim: int, samples: int, what: str) -> tuple[Rows, Rows]:
     """`sort` and `topk`: of the values, and of the indices, each of which is of its value's sample."""
-    if rows.axis is None or rows.lost is not None or dim % x.dim() != rows.axis:
+    if rows.axis is None or dim % x.dim() != rows.axis:
         return rows, rows
     found = selected(rows, x, dim, indices, samples) if x.dim() == 1 else lost(what)
     return found, found
@@ -128,8 +183,8 @@ def ordered(rows: Rows, x: Tensor, indices: Tensor, dim: int, samples: int, what
 
 def found(rows: Rows, x: Tensor, places: Tensor, samples: int) -> Rows:
     """`nonzero`: a row for every element that is not 0, of the sample that the element is of; `places` `[K, dims]`."""
-    if rows.lost is not None or rows.axis is None:
-        return rows if rows.lost is not None else lost("nonzero")
+    if rows.axis is None:
+        return Rows(0, rows.of[:1].expand(len(places))) if rows.of is not None else lost("nonzero")
     numbers = rows.numbers(x.shape[rows.axis], samples)
     return lost("nonzero") if numbers is None else simplified(0, numbers[places[:, rows.axis].cpu()], samples)
 
@@ -140,40 +195,120 @@ def written(target: Tensor, index: Any, source: Tensor | None, samples: int) -> 
     A target of constants belongs to the samples that are written into it; into rows of samples only their own may be
     written.
     """
-    before, given = _owned(target), rows_of(source) if source is not None else None
-    if given is None or given is BLANK:
-        return rows_of(target) or REGULAR  # constants are anybody's, and stay so
+    before, given = _owned(target), _owned(source) if source is not None else None
+    ended = next((rows for rows in (before, given) if rows is not None and rows.lost is not None), None)
+    if ended is not None:
+        return ended
+    if given is None:  # constants are anybody's, and stay so
+        return before or _marked(index)
     assert source is not None
-    if given.lost is not None or (before is not None and before.lost is not None):
-        return given if given.lost is not None else before  # type: ignore[return-value]
     if not _advanced(index):
-        if before is None:
-            return _whole(target, given, samples)
-        same = before.axis == given.axis and not before.mapped and not given.mapped
-        return before if same or before.axis is None else lost("writing by index")
-    ids = _target_numbers(target, before, samples)
-    if ids is None:
-        return ANYWHERE if before is not None and not given.mapped else lost("writing by index")
-    axis, numbers = ids
+        return _by_slices(target, before, index, given, source, samples)
+    if not target.dim() or (before is not None and before.axis is None):
+        return lost("writing by index")
+    guess = before or REGULAR  # an order in which the constants may be the samples'
+    axis = guess.axis or 0
+    numbers = guess.numbers(target.shape[axis], samples)
+    numbers = torch.full((target.shape[axis],), -1) if numbers is None else numbers
     own = _numbered(Rows(axis, numbers), target, index, samples)
     theirs = _spread_numbers(given, source, own, samples)
-    if own is None or theirs is None:
+    if own is None or theirs is None or source.dim() != own.dim() + target.dim() - _depth(index, target, axis):
         return lost("writing by index")
     if bool(((own == theirs) | (theirs < 0)).all()):
         return before if before is not None else simplified(axis, numbers, samples)
-    if before is None and axis == 0 and own.dim() == 1 and not isinstance(index, tuple):
+    if before is None and own.dim() == 1 and not isinstance(index, tuple):
         return _filled(target, index, theirs, samples)
     return lost("writing by index")
 
 
-def added(target: Tensor, index: Tensor, source: Tensor, samples: int) -> Rows:
+def _marked(index: Any) -> Rows:
+    """Constants into which constants are written where samples say: at a mask, as the mask is."""
+    parts = index if isinstance(index, tuple) else (index,)
+    known = [rows_of(part) for part in parts if rows_of(part) not in (None, BLANK)]
+    if not known:
+        return BLANK
+    mask = isinstance(parts[0], Tensor) and parts[0].dtype == torch.bool and len(parts) == 1
+    return known[0] or BLANK if mask else lost("writing by index")
+
+
+def _by_slices(target: Tensor, before: Rows | None, index: Any, given: Rows, source: Tensor, samples: int) -> Rows:
+    """Of an index of numbers, slices and new axes: the samples go to one axis, or all to one entry of an axis."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(part, bool) for part in parts):
+        return lost("writing by index")
+    left = target.dim() - sum(_axes(part) for part in parts if part is not Ellipsis)
+    place = next((k for k, part in enumerate(parts) if part is Ellipsis), len(parts))
+    parts[place : place + 1] = [slice(None)] * left
+    used = [part for part in parts if part is not None]  # one for each axis of the target
+    axes = iter(range(target.dim()))
+    view = [axis for part in parts if (axis := None if part is None else next(axes)) is None or _is_slice(part)]
+    if given.axis is None:
+        numbered = [axis for axis, part in enumerate(used) if not _is_slice(part)]
+        axis, theirs = numbered[0] if len(numbered) == 1 else None, given.of
+    else:
+        behind = source.dim() - given.axis
+        axis = view[-behind] if behind <= len(view) else None
+        theirs = given.numbers(source.shape[given.axis], samples)
+    if axis is None or theirs is None or (before is not None and before.axis != axis):
+        return lost("writing by index")
+    own = None if before is None else before.numbers(target.shape[axis], samples)
+    own = torch.full((target.shape[axis],), -1) if before is None else own
+    if own is None or own[used[axis]].numel() != len(theirs):
+        return lost("writing by index")
+    old = own[used[axis]]
+    if not bool(((old < 0) | (theirs < 0) | (old == theirs)).all()):
+        return lost("writing by index")
+    now = own.clone()
+    now[used[axis]] = torch.maximum(old, theirs.reshape(old.shape))
+    return before if before is not None and torch.equal(now, own) else simplified(axis, now, samples)
+
+
+def _is_slice(part: Any) -> bool:
+    return isinstance(part, slice)
+
+
+def _depth(index: Any, target: Tensor, axis: int) -> int:
+    """How many of the target's axes `_numbered` looks at."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(part is Ellipsis for part in parts):
+        return target.dim()
+    return max(sum(map(_axes, parts)), axis + 1)
+
+
+def scattered(name: str, target: Tensor, dim: int, index: Tensor, source: Any, samples: int) -> Rows:
+    """`scatter(dim, index, source)`, `index_add(dim, index, source)` and their like."""
+    before, given = _owned(target), _owned(source) if isinstance(source, Tensor) else None
+    chosen = _owned(index) if index.dim() == target.dim() and "scatter" in name else None
+    met = [(each, rows) for each, rows in ((target, before), (source, given), (index, chosen)) if rows is not None]
+    ended = next((rows for _, rows in met if rows.lost is not None), None)
+    if ended is not None or not met:
+        return ended or BLANK
+    first = met[0][1]
+    if first.axis is not None and all(rows.axis == first.axis != dim and same(rows, first) for _, rows in met):
+        fits = all(each.shape[first.axis] == target.shape[first.axis] for each, _ in met)
+        return first if fits else lost(name)
+    if given is None and chosen is None:
+        return first  # constants into rows of samples
+    if dim or given is None or not isinstance(source, Tensor):
+        return lost(name)
+    if index.dim() > 1:  # scatter: by whole rows
+        lines = index.flatten(1)
+        if not lines.shape[1] or not bool((lines == lines[:, :1]).all()):
+            return lost(name)
+        source, index = source[: len(lines)], lines[:, 0]
+    return added(target, index, source, samples, given)
+
+
+def added(target: Tensor, index: Tensor, source: Tensor, samples: int, given: Rows | None = None) -> Rows:
     """`index_add(0, index, source)`, and the like along the first axis: every row may only get rows of its sample."""
-    before, given = _owned(target), rows_of(source)
+    before, given = _owned(target), given or _owned(source)
     if given is None or given.lost is not None:
-        return given or before or ANYWHERE
+        return given or before or BLANK
+    if before is not None and before.lost is not None:
+        return before
     numbers = given.numbers(source.shape[0], samples) if given.axis == 0 else None
     places = index.detach().cpu()
-    if numbers is None or places.dim() != 1:
+    if numbers is None or places.dim() != 1 or source.dim() != target.dim() or len(places) != len(numbers):
         return lost("index_add")
     if before is None:
         return _filled(target, places, numbers, samples)
@@ -202,21 +337,6 @@ def _filled(target: Tensor, index: Any, numbers: Tensor, samples: int, own: Tens
     return simplified(0, own, samples)
 
 
-def _whole(target: Tensor, given: Rows, samples: int) -> Rows:
-    """Rows written by slices into constants of as many rows."""
-    if given.mapped or given.axis is None:
-        return lost("writing by index") if given.mapped else ANYWHERE
-    return REGULAR if target.shape[0] % samples == 0 else lost("writing by index")
-
-
-def _target_numbers(target: Tensor, before: Rows | None, samples: int) -> tuple[int, Tensor] | None:
-    if before is not None:
-        numbers = None if before.axis is None else before.numbers(target.shape[before.axis], samples)
-        return None if numbers is None or before.axis is None else (before.axis, numbers)
-    guess = REGULAR.numbers(target.shape[0], samples) if target.dim() else None
-    return (0, torch.full((target.shape[0],), -1) if guess is None else guess) if target.dim() else None
-
-
 def _spread_numbers(given: Rows, source: Tensor, own: Tensor | None, samples: int) -> Tensor | None:
     """The sample of every row that is written, in the shape of `own`, the numbers of the places written to."""
     if own is None:
@@ -233,8 +353,6 @@ def _spread_numbers(given: Rows, source: Tensor, own: Tensor | None, samples: in
 
 def packed(rows: Rows, x: Tensor, sizes: Tensor, batch_first: bool, samples: int) -> Rows:
     """`pack_padded_sequence`: time after time, the first so many sequences."""
-    if rows.lost is not None:
-        return rows
     axis = 0 if batch_first else 1
     numbers = rows.numbers(x.shape[axis], samples) if rows.axis == axis else None
     return lost("packing") if numbers is None else Rows(0, torch.cat([numbers[:size] for size in sizes.tolist()]))
@@ -243,13 +361,13 @@ def packed(rows: Rows, x: Tensor, sizes: Tensor, batch_first: bool, samples: int
 def padded(rows: Rows, sizes: Tensor, batch_first: bool, samples: int) -> Rows:
     """`pad_packed_sequence`: the way back."""
     if rows.axis != 0 or rows.of is None:
-        return rows if rows.lost is not None else lost("padding")
+        return lost("padding")
     return simplified(0 if batch_first else 1, rows.of[: int(sizes[0])], samples)
 
 
 def split(rows: Rows, x: Tensor, sizes: Sequence[int], dim: int, samples: int) -> list[Rows]:
     """`split`, `chunk` and `unbind` into pieces of these sizes."""
-    if rows.axis is None or rows.lost is not None or dim % x.dim() != rows.axis:
+    if rows.axis is None or dim % x.dim() != rows.axis:
         return [rows] * len(sizes)
     numbers = rows.numbers(x.shape[rows.axis], samples)
     if numbers is None:

@@ -48,7 +48,7 @@ class Rows:
 
 
 REGULAR = Rows(0)
-ANYWHERE = Rows(None)  # regular, along an axis that is not known
+ALONE = Rows(None, torch.zeros(1, dtype=torch.int64))  # of a batch of one
 BLANK = Rows(None)  # constants in a shape that was taken from samples: anybody's, until rows are written into them
 
 
@@ -91,9 +91,8 @@ def rewrite(tensor: Tensor) -> None:
 
 
 def begin(tensor: Tensor, samples: int) -> None:
-    """A tensor of the batch itself: its rows are the samples, or it belongs to the batch as a whole."""
-    whole = tensor.dim() > 0 and tensor.shape[0] == samples
-    note(tensor, REGULAR if whole else ANYWHERE)
+    """A tensor of the batch itself, whose rows are the samples."""
+    note(tensor, REGULAR if samples > 1 else ALONE)
 
 
 def same(some: Rows, other: Rows) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, simplified
+from forgetless.measure.engine.provenance.rows import BLANK, Rows, lost, same, simplified
 
 Rule = Callable[..., Rows]
 _LARGEST = 1 << 20  # numbers of samples that a reshape may write out
@@ -21,10 +21,10 @@ _LARGEST = 1 << 20  # numbers of samples that a reshape may write out
 def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
     """A view or reshape: the axis stays, is split, or is merged with its neighbors."""
     axis = rows.axis
-    if rows is ANYWHERE:
-        return _reshaped_anywhere(before, after, samples)
-    if axis is None or rows.lost is not None:
+    if axis is None:
         return rows
+    if math.prod(before) != math.prod(after):  # seen as another dtype
+        return lost("reshape")
     outer, length = math.prod(before[:axis]), before[axis]
     total = 1
     for place, size in enumerate(after):
@@ -40,31 +40,16 @@ def reshaped(rows: Rows, before: Sequence[int], after: Sequence[int], samples: i
     return _regrouped(rows, axis, before, after, samples)
 
 
-def _reshaped_anywhere(before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
-    """Still regular along some axis if it would be from any that may be the samples'; else no longer known."""
-    for axis, length in enumerate(before):
-        if length % samples:
-            continue
-        order = torch.arange(samples)
-        for of in (None, order.repeat(length // samples)):  # in the batch's order, or copies of the batch
-            if reshaped(Rows(axis, of), before, after, samples).lost is not None:
-                return lost("reshape")
-    return ANYWHERE
-
-
 def _regrouped(rows: Rows, axis: int, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
     """Any other: the samples' numbers are reshaped, with those axes that are mixed with theirs."""
     if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):  # one sample's alone
         return Rows(0, rows.of[:1].expand(after[0])) if len(after) else Rows(None, rows.of[:1])
     if 0 in after:  # nothing is anybody's
         return Rows(list(after).index(0), torch.zeros(0, dtype=torch.int64))
-    unknown = ANYWHERE if rows.of is None else lost("reshape")
     numbers = rows.numbers(before[axis], samples)
-    if numbers is None:
-        return unknown
     (first, last), (start, stop) = _group(axis, before, after)
-    if math.prod(before[first:last]) > _LARGEST:
-        return unknown
+    if numbers is None or math.prod(before[first:last]) > _LARGEST:
+        return lost("reshape")
     shape = [1] * (last - first)
     shape[axis - first] = len(numbers)
     spread = numbers.view(shape).expand(list(before[first:last])).reshape(list(after[start:stop]))
@@ -138,7 +123,16 @@ def _unsqueeze(rows: Rows, x: Tensor, dim: int) -> Rows:
     return rows if rows.axis is None else rows.at(rows.axis + (place <= rows.axis))
 
 
-def reduced(rows: Rows, x: Tensor, dim: Any = None, keepdim: bool = False) -> Rows:
+def _diagonal(rows: Rows, x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Rows:
+    gone = (dim1 % x.dim(), dim2 % x.dim())
+    return lost("diagonal") if rows.axis in gone else moved(rows, [d for d in range(x.dim()) if d not in gone])
+
+
+def _diag_embed(rows: Rows, x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Rows:
+    return rows if rows.axis != x.dim() - 1 and (dim1, dim2) == (-2, -1) else lost("diag_embed")
+
+
+def reduced(rows: Rows, x: Tensor, dim: Any, kept: bool) -> Rows:
     """A reduction over axes: the samples' axis must not be one of them, unless all its entries are one sample's."""
     if rows.axis is None:
         return rows
@@ -148,12 +142,12 @@ def reduced(rows: Rows, x: Tensor, dim: Any = None, keepdim: bool = False) -> Ro
         if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):
             return Rows(None, rows.of[:1])  # what is left is that sample's
         return lost("a reduction over samples")
-    return rows if keepdim else rows.at(rows.axis - sum(each < rows.axis for each in gone))
+    return rows if kept else rows.at(rows.axis - sum(each < rows.axis for each in gone))
 
 
 def repeated(rows: Rows, before: Sequence[int], after: Sequence[int], samples: int) -> Rows:
     """`repeat`, `tile` and `expand`: one after another along every axis, new axes in front."""
-    if rows.axis is None or rows.lost is not None:
+    if rows.axis is None:
         return rows
     axis = rows.axis + len(after) - len(before)
     length = before[rows.axis]
@@ -167,6 +161,8 @@ def repeated(rows: Rows, before: Sequence[int], after: Sequence[int], samples: i
 
 MOVING: dict[str, Rule] = {
     "permute": _permute,
+    "diagonal": _diagonal,
+    "diag_embed": _diag_embed,
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "transpose_"), _transpose),
     **dict.fromkeys(("t", "T", "numpy_T"), _reversed),
     **dict.fromkeys(("mT", "mH", "adjoint", "H"), _last_two),
@@ -178,21 +174,19 @@ RESHAPING = frozenset(
 )
 _REDUCING_NAMES = (
     "sum mean amax amin max min prod std var norm logsumexp argmax argmin any all median mode nansum nanmean "
-    "count_nonzero std_mean var_mean aminmax nanmedian quantile"
+    "count_nonzero std_mean var_mean aminmax nanmedian kthvalue linalg_vector_norm"
 )
 REDUCING = frozenset(_REDUCING_NAMES.split())
 
 
-def dims_of(name: str, args: Sequence[Any], kwargs: Any) -> tuple[Any, bool]:
-    """`dim` and `keepdim` of a reduction, from its arguments after the tensor; `(None, False)` for all axes."""
+def dims_of(name: str, args: Sequence[Any], kwargs: Any) -> Any:
+    """`dim` of a reduction, from its arguments after the tensor; None for all axes."""
     rest = list(args)
-    if name == "norm" and rest:
-        rest = rest[1:]  # p comes first
-    if name == "logsumexp" and not rest and "dim" not in kwargs:
-        return None, False
-    dim = kwargs.get("dim", kwargs.get("axis", rest[0] if rest and not isinstance(rest[0], Tensor) else None))
-    keepdim = kwargs.get("keepdim", rest[1] if len(rest) > 1 and isinstance(rest[1], bool) else False)
-    return dim, bool(keepdim)
+    if name in ("norm", "linalg_vector_norm", "kthvalue"):
+        first = {"norm": "p", "linalg_vector_norm": "ord", "kthvalue": "k"}[name]
+        rest = rest if first in kwargs else rest[1:]
+    dim = kwargs.get("dim", kwargs.get("axis", rest[0] if rest else -1 if name in ("kthvalue", "mode") else None))
+    return None if isinstance(dim, bool) else dim  # `std(True)`: unbiased
 
 
 def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) -> Rows:
@@ -204,17 +198,21 @@ def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) 
     if ended is not None:
         return ended
     place = dim % parts[0][0].dim()
-    if any(rows.axis is None for rows in known):
-        return ANYWHERE if not any(rows.mapped for rows in known) else lost("cat")
-    if all(rows.axis != place for rows in known):
-        first = known[0]
-        agree = all(rows.axis == first.axis and (rows.of is first.of or _equal(rows, first)) for rows in known)
-        return first if agree else lost("cat")
-    if len(known) < len(parts) or any(rows.axis != place for rows in known):
+    first = known[0]
+    if first.axis != place and all(rows.axis == first.axis and same(rows, first) for rows in known):
+        return first
+    if len(known) < len(parts) or any(rows.axis not in (place, None) for rows in known):
         return lost("cat")
-    numbers = [rows.numbers(x.shape[place], samples) for (x, _), rows in zip(parts, known, strict=True)]
+    numbers = [_entries(rows, x.shape[place], samples) for (x, _), rows in zip(parts, known, strict=True)]
     found = [each for each in numbers if each is not None]
     return simplified(place, torch.cat(found), samples) if len(found) == len(parts) else lost("cat")
+
+
+def _entries(rows: Rows, length: int, samples: int) -> Tensor | None:
+    """The sample of every entry along an axis that is joined; all are one sample's where that is what is known."""
+    if rows.axis is None and rows.of is not None:
+        return rows.of[:1].expand(length)
+    return rows.numbers(length, samples)
 
 
 def piled(name: str, parts: Sequence[tuple[Tensor, Rows | None]], samples: int) -> Rows:
@@ -245,12 +243,6 @@ def stacked(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int)
     if len(single) == len(parts):
         return simplified(place, torch.cat(single), samples)
     first = known[0]
-    if len(known) == len(parts) and all(rows.axis == first.axis and _equal(rows, first) for rows in known):
+    if all(rows.axis == first.axis and same(rows, first) for rows in known):
         return first if first.axis is None else first.at(first.axis + (place <= first.axis))
-    return ANYWHERE if not any(rows.mapped for rows in known) else lost("stack")
-
-
-def _equal(some: Rows, other: Rows) -> bool:
-    if some.of is None or other.of is None:
-        return some.of is other.of
-    return torch.equal(some.of, other.of)
+    return lost("stack")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import ANYWHERE, BLANK, Rows, lost, note, rewrite, rows_of, same
+from forgetless.measure.engine.provenance.rows import BLANK, Rows, lost, note, rewrite, rows_of, same
 from forgetless.measure.engine.provenance.shapes import described
 
 _LARGEST = 1 << 20  # elements whose samples may be written out
@@ -33,8 +33,8 @@ def _through(target: Tensor, now: Rows, root: Tensor, samples: int) -> Rows:
     unknown = lost("writing to a view")
     if now.lost is not None or before.lost is not None:
         return unknown
-    if now.axis is None and now.of is None:
-        return ANYWHERE if not before.mapped else unknown
+    if now is BLANK:
+        return before
     ids = _written_out(root, before, samples)
     if ids is None or not root.is_contiguous():
         return unknown
