@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -410,6 +411,44 @@ def test_a_checkpoint_that_lacks_something(tmp_path: Path) -> None:
     with pytest.raises(ForgetlessError) as caught:
         again(path)
     assert str(caught.value) == f"{path} is damaged: it does not hold a whole run."
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"index": "1"}, "index must be an integer, not '1'."),
+        ({"step": -1}, "step must be from 0 to"),
+        ({"step": 1.5}, "step must be an integer, not 1.5."),
+        ({"accuracy": [[None]]}, "its position is not one in a stream of 3 tasks."),
+        ({"seconds": {"sleep": 1.0}}, "its position is not one in a stream of 3 tasks."),
+        ({"index": 99}, "its position is not one in a stream of 3 tasks."),
+    ],
+)
+def test_a_checkpoint_whose_position_is_none(change: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        again(path, kill=kill_at(9))
+    tensors, header = files.read_tensors(path, "checkpoint")
+    files.write_tensors(path, tensors, "checkpoint", {**header, "position": {**header["position"], **change}})
+    with pytest.raises(ForgetlessError, match=re.escape(sentence)) as caught:
+        again(path)
+    assert str(caught.value).startswith(f"{path} is damaged: ")
+
+
+def test_running_out_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        again(path, kill=kill_at(9))
+    monkeypatch.setattr(MultiHead, "load_state_dict", raising(torch.OutOfMemoryError("no memory")))
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        again(path)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def function(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return function
 
 
 # ---- what diverges

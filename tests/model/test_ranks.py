@@ -144,6 +144,18 @@ def test_an_anchor_pulls_shards_as_it_pulls_the_whole(two: Processes, how: str) 
     assert max(two.run(together.anchored, how)) <= 1e-6
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_strength_that_keeps_answers_is_the_same_on_all(two: Processes, how: str) -> None:
+    first, second = two.run(together.agreeing, how, True)
+    assert len(first) > 2
+    assert first == second
+
+
+def test_other_probes_are_refused(two: Processes) -> None:
+    sentence = "the set of probes is not the same on all ranks: rank 1 has another than rank 0."
+    assert two.run(together.agreeing, "ddp", False) == [sentence] * 2
+
+
 @pytest.mark.parametrize(("how", "forever"), [("ddp", False), ("fsdp", False), ("fsdp", True)])
 def test_when_a_process_ends_the_others_end_with_an_error(how: str, forever: bool) -> None:
     processes = Processes(timeout=5)

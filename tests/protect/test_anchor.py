@@ -681,6 +681,20 @@ def test_merged_anchors_pull_as_all_of_them_and_are_left_as_they_were():
     assert merged.l2sp == 0
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_free_in_one_of_them_is_free_in_all(first):
+    """A head that was replaced is pulled by no anchor that one of the two is part of."""
+    model = Net()
+    old = Anchor(model, measured(model))
+    model.last = nn.Linear(model.last.in_features, model.last.out_features)
+    with torch.no_grad():
+        model.last.weight.add_(3)
+    new = Anchor(model, measured(model))
+    with pytest.warns(UserWarning, match="'last.bias', 'last.weight' are new tensors, unlike those anchored"):
+        merged = old.merge(new) if first else new.merge(old)
+    assert merged.weights.keys() == {name for name in old.weights if not name.startswith("last")}
+
+
 def test_anchors_of_other_models_do_not_merge():
     model = Net()
     anchor = Anchor(model, measured(model))

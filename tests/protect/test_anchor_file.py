@@ -36,6 +36,8 @@ def test_a_state_is_parsed_as_it_was(carry):
     ("change", "sentence"),
     [
         ({"strength": None}, "the anchor's state lacks its 'strength'."),
+        ({"strength.w": torch.ones(1)}, "unexpected key 'strength.w' in the anchor's state."),
+        ({"weights": torch.ones(1)}, "unexpected key 'weights' in the anchor's state."),
         ({"other": torch.zeros(1)}, "unexpected key 'other' in the anchor's state."),
         ({"carry.w": torch.full((2, 3), torch.nan)}, "the anchor's state has NaN or Inf in the carry of 'w'."),
         ({"carry.x": torch.zeros(1)}, "the carry in the anchor's state does not fit its weights: it has 'x' besides."),
@@ -51,6 +53,16 @@ def test_a_state_that_is_none_is_refused(change, sentence):
     tensors = {key: tensor for key, tensor in {**state().tensors(), **change}.items() if tensor is not None}
     with refused(sentence):
         State.parsed(tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_state_that_was_cast_with_its_model_is_widened(dtype):
+    cast = {
+        key: tensor if key in ("strength", "l2sp") else tensor.to(dtype) for key, tensor in state().tensors().items()
+    }
+    found = State.parsed(cast).parameters["w"]
+    assert found.weights.dtype == torch.float32
+    assert torch.equal(found.weights, cast["weights.w"].float())
 
 
 def test_the_file_gives_back_state_shapes_and_fingerprints(tmp_path):

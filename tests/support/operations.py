@@ -28,7 +28,7 @@ def operation(make: Make) -> Make:
         function = make(rng, x)
         try:
             function(x)
-        except (RuntimeError, IndexError):
+        except (RuntimeError, IndexError, ValueError):
             return lambda x: x * 1
         return function
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -444,6 +445,30 @@ def anchored(rank: int, how: str) -> float:
             [drift, *((p.full_tensor() if isinstance(p, DTensor) else p).detach() for p in model.parameters())]
         )
     return max(float((one - other).abs().max()) for one, other in zip(*results, strict=True))
+
+
+def agreeing(rank: int, how: str, same: bool) -> list[float] | str:
+    """λ after every asking of a training by processes whose batches are of different sizes; or what was refused."""
+    probes = vectors(40)
+    model = wrapped(network("residual"), how)
+    importance = forgetless.mas(model, vectors(8), progress=False)
+    dial = forgetless.KeepAgreement(0.98, probes if same or not rank else probes + 1, start=1e-3)
+    try:
+        anchor = forgetless.Anchor(model, importance, dial)
+    except forgetless.ForgetlessError as error:
+        return str(error)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    anchor.attach(optimizer)
+    samples = vectors(40)[rank * 20 : rank * 20 + (20 if rank else 8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(150):
+            optimizer.zero_grad()
+            (model(samples) - rank).square().mean().backward()
+            optimizer.step()
+    weights = [p.full_tensor() if isinstance(p, DTensor) else p for p in resharded(model).parameters()]
+    seen = [each.strength for each in dial.history]
+    return [*seen, float(sum(weight.double().sum() for weight in weights))]
 
 
 def hybrid(rank: int) -> float:

@@ -59,7 +59,7 @@ def write(path: Path, config: Config, position: Mapping[str, Any], parts: Parts)
     files.write_tensors(path, tensors, "checkpoint", {"config": config, "position": dict(position)})
 
 
-def read(path: Path, config: Config) -> tuple[dict[str, Any], Parts]:
+def read(path: Path, config: Config) -> tuple[object, Parts]:
     """Read back the position and the parts that `write` wrote for the same `config`.
 
     Raises:

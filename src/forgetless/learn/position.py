@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+from forgetless import files
+from forgetless.errors import ForgetlessError
 from forgetless.learn.metrics import Matrix
 
+Count = Annotated[int, files.Between(0, 2**62)]
 PHASES = ("warm_start", "train", "measure", "evaluate")
 
 
@@ -49,10 +53,10 @@ class Position:
         seconds: phase → seconds so far.
     """
 
-    index: int
-    step: int
-    epoch: int
-    batch: int
+    index: Count
+    step: Count
+    epoch: Count
+    batch: Count
     accuracy: Matrix
     seconds: dict[str, float]
 
@@ -60,6 +64,19 @@ class Position:
     def first(cls, tasks: int) -> Position:
         """The beginning of a stream of so many tasks."""
         return cls(0, 0, 0, 0, [[None] * tasks for _ in range(tasks)], dict.fromkeys(PHASES, 0.0))
+
+    @classmethod
+    def read(cls, value: object, tasks: int, path: str | Path) -> Position:
+        """What `saved` gave, of a stream of so many tasks.
+
+        Raises:
+            ForgetlessError: it is not that; names what does not fit.
+        """
+        found: Position = files.decoded(value, cls, path)
+        square = len(found.accuracy) == tasks and all(len(row) == tasks for row in found.accuracy)
+        if not square or found.index > tasks or found.seconds.keys() != set(PHASES):
+            raise ForgetlessError(f"{path} is damaged: its position is not one in a stream of {tasks} tasks.")
+        return found
 
     def next_task(self) -> None:
         """Move to before the next task."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -246,11 +245,14 @@ class _Run:
         position, parts = checkpoints.read(self.path, self.config)
         try:
             return self._resume(position, parts)
-        except (LookupError, TypeError, RuntimeError) as error:
+        except (ForgetlessError, torch.OutOfMemoryError):
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ForgetlessError(f"{self.path} is damaged: it does not hold a whole run.") from error
 
-    def _resume(self, position: dict[str, Any], parts: checkpoints.Parts) -> Optimizer | None:
-        self.at = Position(**position)
+    def _resume(self, position: object, parts: checkpoints.Parts) -> Optimizer | None:
+        assert self.path is not None
+        self.at = Position.read(position, len(self.tasks), self.path)
         inside = self.at.step > 0
         learned = self.tasks[: self.at.index + inside]
         for task in learned:

@@ -239,18 +239,21 @@ class Accumulator:
         return Sweep(passes, quantity, self._group, batch_size=self._batch_size, until=asked)
 
     def _notice(self) -> None:
-        """What may have changed since the last batch: modes, weights, and which parameters are trainable."""
+        """What may have changed since the last batch: modes, weights, and which parameters are trainable.
+
+        Weights that are written through `.data`, which torch counts as no change, are not seen.
+        """
         module = self.network.module
         evaluating(module)
-        versions = tuple(parameter._version for parameter in self.network.parameters.values())
-        if versions == self._versions:
-            return
         gone = [name for name, parameter in self.network.parameters.items() if not parameter.requires_grad]
         if gone:
             raise ForgetlessError(
                 f"{listing(gone)} can no longer be trained (requires_grad is False), so this measurement cannot go on; "
                 "begin a new one."
             )
+        versions = tuple(parameter._version for parameter in self.network.parameters.values())
+        if versions == self._versions:
+            return
         _refuse_non_finite_weights(module)
         weights = fingerprints(self.network.parameters)
         if self._weights and weights != self._weights and self.count and not self._mixed:

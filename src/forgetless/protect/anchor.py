@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,7 +27,7 @@ from forgetless.protect.optimizers.forms import known
 from forgetless.protect.optimizers.gradient import Gradient
 from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.pull import Pull
-from forgetless.protect.strength.dial import Dial
+from forgetless.protect.strength.dial import Dial, shrink
 from forgetless.protect.watch import WeightsWatch
 
 _HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
@@ -286,7 +287,8 @@ class Anchor:
         `Σ_k (λ_k Ω_k + w_k/2)(θ − θ_k)² = λ Ω (θ − a)² + constant`. None of them is changed.
 
         Returns:
-            An anchor of this one's strength; the l2sp coefficients have become part of its Ω.
+            An anchor of this one's strength; the l2sp coefficients have become part of its Ω. Parameters that are free
+            in one of them, because another tensor has replaced the anchored one, are free in it.
 
         Raises:
             ForgetlessError: other names or shapes, or a strength of 0 here.
@@ -294,9 +296,12 @@ class Anchor:
         if not self._strength:
             raise ForgetlessError("an anchor of strength 0 cannot take in others; give it a strength first.")
         merged = type(self)(self._model, None, self._strength, compact=self._compact)
-        for other in others:
-            refuse_mismatch(other.weights, self.weights, "the other anchor", "this one")
-        for name in self._anchored:
+        free: set[str] = set()
+        for anchor in (self, *others):
+            refuse_mismatch(anchor.weights, self.weights, "the other anchor", "this one")
+            anchor._compare()
+            free |= anchor._identity.replaced
+        for name in self._anchored.keys() - free:
             parts = [
                 (anchor.strength / self._strength, anchor.l2sp / 2 / self._strength, anchor._anchored[name])
                 for anchor in (self, *others)
@@ -346,7 +351,8 @@ class Anchor:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take λ, w, θ* and Ω from what `state_dict` returned; the model may have grown since. Attachments stay.
 
-        Where the model is sharded and the state is not, each process keeps its shards of it.
+        Where the model is sharded and the state is not, each process keeps its shards of it. A strength that keeps
+        answers (`KeepAgreement`) asks for them anew, with θ* in the anchored weights.
 
         Raises:
             ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
@@ -357,6 +363,9 @@ class Anchor:
         anchored = {name: each.sharded_like(named[name]) for name, each in found.parameters.items()}
         for name, each in anchored.items():
             each.common(named[name])
+        if self._dial is not None:
+            with _at({named[name]: each.beside(named[name]) for name, each in anchored.items()}):
+                self._dial.remember(self._model)
         self._anchored = anchored
         self._identity.remember(self._model, anchored)
         self._strength, self._l2sp = found.strength, found.l2sp
@@ -468,6 +477,19 @@ class Anchor:
                 self._anchored[name].common(named[name])
                 present[named[name]] = self._anchored[name]
         return present
+
+
+@contextlib.contextmanager
+def _at(anchored: Mapping[nn.Parameter, AnchoredParameter]) -> Iterator[None]:
+    """Inside, the parameters have the values that are anchored of them."""
+    before = {parameter: parameter.detach().clone() for parameter in anchored}
+    try:
+        shrink(anchored, 0.0)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in before.items():
+                parameter.copy_(value)
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:

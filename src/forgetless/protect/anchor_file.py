@@ -17,7 +17,8 @@ from forgetless.model.parameters import fingerprints
 from forgetless.model.sharding import whole
 from forgetless.protect.anchored_parameter import AnchoredParameter
 
-_KINDS = ("strength", "l2sp", "weights", "importance", "carry")
+_NUMBERS = ("strength", "l2sp")
+_KINDS = (*_NUMBERS, "weights", "importance", "carry")
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class State:
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor) or tensor.dtype not in files.FLOATS:
                 raise ForgetlessError(f"the anchor's state has no tensor of real numbers as {name!r}.")
-            if name in ("strength", "l2sp") and tensor.numel() != 1:
+            if name in _NUMBERS and tensor.numel() != 1:
                 raise ForgetlessError(f"the anchor's state has {tensor.numel()} numbers as its {name!r}, not one.")
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, tensor in tensors.items():
             kind, _, name = key.partition(".")
-            if kind not in parts:
+            if kind not in parts or (key != kind) is (kind in _NUMBERS):
                 raise ForgetlessError(f"unexpected key {key!r} in the anchor's state.")
             parts[kind][name] = tensor
         weights, importance, carry = parts["weights"], parts["importance"], parts["carry"]
@@ -72,8 +73,16 @@ class State:
         return cls(
             checked(float(tensors["strength"])),
             checked(float(tensors.get("l2sp", 0.0)), "l2sp coefficient"),
-            {name: AnchoredParameter(name, weights[name], importance[name], carry.get(name)) for name in weights},
+            {
+                name: AnchoredParameter(name, _widened(weights[name]), importance[name], carry.get(name))
+                for name in weights
+            },
         )
+
+
+def _widened(weights: Tensor) -> Tensor:
+    """θ* in float32 or wider: a state that was cast with its model (`.half()`) holds it in 16 bits."""
+    return weights.to(torch.promote_types(weights.dtype, torch.float32))
 
 
 def write(path: str | Path, state: State, parameters: Mapping[str, Tensor]) -> None:

@@ -180,8 +180,8 @@ def test_the_environment_names_versions_and_no_one(tmp_path: Path) -> None:
     assert found["torch"] == torch.__version__
     assert found["threads"] == 1
     assert str(Path.home()) not in json.dumps(found)
-    recorded = run(EXPERIMENT, ["mas"], [4, 5], tmp_path / "out", strength=0.5)["environment"]
-    command = "forgetless run small --size 8 --method mas --strength 0.5 --seed 4 --seeds 2 --out runs/small"
+    recorded = run(EXPERIMENT, ["mas"], [4, 5], tmp_path / "out", strength=0.12345678)["environment"]
+    command = "forgetless run small --size 8 --method mas --strength 0.12345678 --seed 4 --seeds 2 --out runs/small"
     assert recorded == {**found, "command": command}
 
 

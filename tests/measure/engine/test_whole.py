@@ -15,7 +15,7 @@ from forgetless.model.network import Network
 def whole(**options: bool) -> Whole:
     torch.manual_seed(0)
     network = Network.of(nn.Linear(4, 2).double().eval(), ())
-    quantity = Quantity(lambda module, batch: module(batch).square().sum(1))
+    quantity = Quantity(lambda module, batch: module(batch).square().flatten(1).sum(1))
     return Whole(network, dict(network.module.named_parameters()), quantity, **options)
 
 
@@ -29,6 +29,28 @@ def test_one_sample_makes_no_plan_and_two_do() -> None:
     assert found.plan is not None
     found.measure(x[1:], 6, sums)
     torch.testing.assert_close(sums, single_sums(found.target, x)[0])
+
+
+def test_a_form_is_planned_once_and_keeps_what_was_learned_of_it() -> None:
+    found, sums = whole(), dict[str, Tensor]()
+    x = torch.randn(6, 4).double()
+    for _ in range(2):
+        found.prepare(x)
+        assert found.plan is not None
+        if not found.plan.single.parameters:
+            found._demote({"weight": "a reason"})
+        assert found.plan.why == {"weight": "a reason"}
+        found.measure(x, 6, sums)
+        found.prepare(x[:, None].expand(6, 3, 4).sum(1, keepdim=True).expand(6, 1, 4))
+        assert found.plan.why == {}
+    torch.testing.assert_close(sums, {name: 2 * total for name, total in single_sums(found.target, x)[0].items()})
+
+
+def test_one_sample_of_a_form_that_is_new_is_measured_alone() -> None:
+    found = whole()
+    found.prepare(torch.randn(6, 4).double())
+    found.prepare(torch.randn(1, 1, 4).double())
+    assert found.plan is None
 
 
 def test_pieces_are_equal() -> None:

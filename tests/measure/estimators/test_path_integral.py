@@ -208,6 +208,16 @@ class Wrapped(nn.Module):
 Wrapped.__name__ = "DistributedDataParallel"
 
 
+class Compiled(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+
+Compiled.__name__ = "OptimizedModule"
+AVERAGES = r'averages gradients after the backward pass; use PathIntegral\(model, gradient="step"\)'
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("make", "sentence"),
@@ -216,10 +226,8 @@ Wrapped.__name__ = "DistributedDataParallel"
         (lambda: PathIntegral(network(), damping=float("nan")), "damping must be positive and finite, not nan"),
         (lambda: PathIntegral(network(), gradient="batch"), 'gradient must be "loss" or "step", not \'batch\''),
         (lambda: PathIntegral(nn.Tanh()), "Tanh has no trainable parameter whose path could be followed"),
-        (
-            lambda: PathIntegral(Wrapped()),
-            r'averages gradients after the backward pass; use PathIntegral\(model, gradient="step"\)',
-        ),
+        (lambda: PathIntegral(Wrapped()), AVERAGES),
+        (lambda: PathIntegral(Compiled(Wrapped())), AVERAGES),
         (
             lambda: PathIntegral(network()).attach(SGD([nn.Parameter(torch.zeros(1))], lr=0.1)),
             "this SGD holds none of the parameters of the path",

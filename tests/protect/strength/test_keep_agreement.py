@@ -86,6 +86,27 @@ def test_the_target_is_met_and_more_is_learned_than_by_holding_everything(target
     assert anchor.drift() > 0
 
 
+def test_an_anchor_that_was_loaded_keeps_the_answers_of_its_weights():
+    """Whatever the weights are when it is loaded: in the middle of training they have moved."""
+    model = Net()
+    first, optimizer = anchored(model, 1.0)
+    before, state = answers(model), {key: tensor.clone() for key, tensor in first.state_dict().items()}
+    train(model, optimizer, 60, shift=0.5)
+    first.detach()
+    moved = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    agreement = dial(0.9, every=2)
+    anchor = Anchor(model, None, agreement)
+    anchor.load_state_dict(state)
+    assert all(torch.equal(parameter, moved[name]) for name, parameter in model.named_parameters())
+    anchor.attach(optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(model, optimizer, 10)
+        left = agreement.settle()
+    assert left == pytest.approx(float((answers(model) == before).double().mean()))
+    assert left >= 0.9
+
+
 def test_without_it_the_answers_are_lost():
     model = Net()
     before = answers(model)

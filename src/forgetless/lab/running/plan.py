@@ -83,7 +83,7 @@ class Plan:
         words = ["forgetless", "run", self.experiment.name, *self.experiment.arguments]
         words += [word for name in dict.fromkeys(names) for word in ("--method", name)]
         if self.strength is not None:
-            words += ["--strength", self.strength if isinstance(self.strength, str) else f"{self.strength:g}"]
+            words += ["--strength", self.strength if isinstance(self.strength, str) else _written(self.strength)]
         words += ["--seed", str(min(seeds)), "--seeds", str(max(seeds) - min(seeds) + 1)]
         words += ["--out", f"runs/{self.experiment.name}"]
         words += ["--orders", str(max(orders) + 1)] if max(orders) else []
@@ -97,6 +97,11 @@ class Plan:
             loss = None if math.isnan(progress.loss) else round(progress.loss, 6)
             facts = {"task": progress.name, "epoch": progress.epoch, "loss": loss}
             self.directory.log(progress.phase, method=job.method, seed=job.seed, order=job.order, **facts)
+
+
+def _written(number: float) -> str:
+    """A number as it is, so that the command is that of the same run."""
+    return repr(number).removesuffix(".0")
 
 
 def distinct(values: Sequence[_T], what: str) -> list[_T]:

@@ -57,16 +57,19 @@ class Whole:
         self._planned, self._warns = planned, warns
         self._proof = Proof() if prove else None
         self._measured = 0  # samples, in batches
-        self._form: Any = None  # of the batch that was planned with
+        self._plans: dict[Any, Plan] = {}  # by the form of the batches
+        self._form: Any = None  # of the present batch
 
     def prepare(self, batch: Any) -> int:
-        """Plan on the first two samples of the first batch, and again where a batch has another form."""
+        """Plan on the first two samples of the first batch of every form."""
         if batch is None:
             return 1
         scalars, pair = (1, batch) if self.copies is None else self.copies.look(self.target.module, batch)
-        if self._planned and batches.size(pair) > 1 and (self.plan is None or batches.form(batch) != self._form):
-            self.plan, self._form = self._tried(pair), batches.form(batch)
-            self._warn(self.plan)
+        self._form = batches.form(batch)
+        if self._planned and batches.size(pair) > 1 and self._form not in self._plans:
+            self._plans[self._form] = self._tried(pair)
+            self._warn(self._plans[self._form])
+        self.plan = self._plans.get(self._form)
         return scalars
 
     def _tried(self, pair: Any) -> Plan:
@@ -160,7 +163,7 @@ class Whole:
     def _demote(self, unruled: dict[str, str]) -> None:
         """A later batch took another path than the first two samples did: measure what it lost one by one."""
         assert self.plan is not None
-        self.plan = self.plan.demoted(self.target, unruled)
+        self.plan = self._plans[self._form] = self.plan.demoted(self.target, unruled)
         self._warn(self.plan)
 
     def _warn(self, found: Plan) -> None:

@@ -18,6 +18,16 @@ from torch.utils.hooks import RemovableHandle
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.model.parameters import fingerprints, trainable, unwrapped
+from forgetless.model.sharding import is_sharded
+
+
+def _averaging(model: nn.Module) -> str | None:
+    """What averages the gradients of several processes, if something does; it may be inside of torch.compile."""
+    while type(model).__name__ == "OptimizedModule":
+        model = model._orig_mod  # type: ignore[assignment]
+    if type(model).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+        return type(model).__name__
+    return "fully_shard" if any(is_sharded(parameter) for parameter in model.parameters()) else None
 
 
 class PathIntegral:
@@ -42,7 +52,7 @@ class PathIntegral:
         damping: ξ, which bounds Ω where a weight hardly moved; 0.1 as in the code of Hsu et al. 2018.
         gradient: "loss" as above, at the price of a copy of the gradient in each backward pass; "step" takes the
             gradient that the optimizer used: clipped, without a `GradScaler`'s factor, averaged over ranks, changed by
-            other hooks of the optimizer. Take "step" with a `GradScaler`, `DistributedDataParallel` and FSDP.
+            other hooks of the optimizer. Take "step" with a `GradScaler`; `DistributedDataParallel` and FSDP need it.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
 
     Raises:
@@ -62,10 +72,9 @@ class PathIntegral:
             raise ForgetlessError(f"damping must be positive and finite, not {damping!r}.")
         if gradient not in ("loss", "step"):
             raise ForgetlessError(f'gradient must be "loss" or "step", not {gradient!r}.')
-        if gradient == "loss" and type(model).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+        if gradient == "loss" and (by := _averaging(model)):
             raise ForgetlessError(
-                f"{type(model).__name__} averages gradients after the backward pass; "
-                'use PathIntegral(model, gradient="step").'
+                f'{by} averages gradients after the backward pass; use PathIntegral(model, gradient="step").'
             )
         self.damping = damping
         self._of_loss = gradient == "loss"

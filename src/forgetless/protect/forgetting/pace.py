@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,14 @@ class Pace:
         every: steps between two askings.
     """
 
-    def __init__(self, model: nn.Module, every: int | None, rows: int, rounds: int = 1) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        every: int | None,
+        rows: int,
+        rounds: int = 1,
+        shared: Callable[[tuple[int, int]], tuple[int, int]] = lambda own: own,
+    ) -> None:
         """Begin to count.
 
         Args:
@@ -39,7 +46,9 @@ class Pace:
             every: steps between two askings, if that is given and no matter of cost.
             rows: samples to ask about at a time where the first step does not show it.
             rounds: how often each sample is asked about in a round.
+            shared: (rows, every) of this process → what all processes that train the model together take.
         """
+        self._shared = shared
         self.every, self.rows, self._fixed = every or 1, rows, every is not None
         self._share = _FORWARD / COST * rounds
         self.steps = 0
@@ -69,6 +78,7 @@ class Pace:
             self.rows, self.every = rows * pieces, max(1, math.ceil(self._share * pieces / calls))
         else:
             self.every = math.ceil(self._share)
+        self.rows, self.every = self._shared((self.rows, self.every))
 
     def close(self) -> None:
         """Note no more forward passes."""

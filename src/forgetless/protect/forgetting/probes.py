@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
 from forgetless.model.outputs import Forward, Output, Select
-from forgetless.model.parameters import unwrapped
+from forgetless.model.parameters import fingerprint, unwrapped
 
 MOST = 1024  # samples that are kept
 _MOST_NUMBERS = 1 << 26  # of the old answers' log-probabilities: more than 256 MB are not kept, and there is no KL
@@ -90,6 +90,10 @@ class Probes:
 
     def __len__(self) -> int:
         return sum(map(batches.size, self._batches))
+
+    def fingerprint(self) -> list[str]:
+        """Of every tensor of the samples, in order: equal where the samples are."""
+        return [fingerprint(tensor) for tensor in batches.tensors(self._batches)]
 
     @property
     def pieces(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from forgetless.model.sharding import whole
 from forgetless.protect.optimizers.response import Group, Known, Response, State, step_of
 
 _CAUTION = (
@@ -27,7 +28,7 @@ def muon(group: Group, state: State, parameter: Tensor) -> Response:
         "match_rms_adamw": 0.2 * math.sqrt(max(rows, columns)),
         "spectral_unclamped": math.sqrt(rows / columns),
     }.get(str(group.get("adjust_lr_fn")), math.sqrt(max(1, rows / columns)))
-    size = state["momentum_buffer"].norm().clamp(min=group["eps"])
+    size = whole(state["momentum_buffer"].norm()).clamp(min=group["eps"])
     return Response(group["lr"] * ratio * math.sqrt(min(rows, columns)) / size)
 
 
