@@ -11,7 +11,7 @@ _ := $(shell mkdir -p .cache/tmp)
 unexport PYTHONPATH PYTHONHOME
 
 help:
-	@echo "make demo   learn five tasks with and without protection; about 3 minutes after the packages are there"
+	@echo "make demo   learn five tasks with and without protection; less than a minute after the packages are there"
 	@echo "make test   check style, types and tests"
 	@echo "make test-gpu  check everything that runs on a GPU; about 5 minutes, writes results/gpu/CARD.json"
 	@echo "make lint   check style and types only"

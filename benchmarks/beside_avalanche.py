@@ -39,7 +39,10 @@ from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.model.parameters import trainable
 from step import environment
-from studies.figures import inserted
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `studies` is not installed
+
+from studies.blocks import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "avalanche.json"
@@ -160,7 +163,8 @@ def table(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"Ω of `MAS` from the same weights and samples differs from our emulation of it by {found['importance']:.1e} "
-        f"of the layer's largest. Avalanche {found['avalanche']}, torch {machine['torch']}.",
+        "of the layer's",
+        f"largest. Avalanche {found['avalanche']}, torch {machine['torch']}.",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """What measuring importance costs, as a ratio to one plain forward and backward pass over the same samples.
 
     python benchmarks/importance.py                                   every network, every row that is not there yet
-    python benchmarks/importance.py --only resnet18-64 --rows ours,hebbian --again
+    python benchmarks/importance.py --only resnet18-64 --rows ours,local-mas --again
     python benchmarks/importance.py --table                           rewrite the tables in docs/performance.md
 
 Plain is ‖F‖² forward and backward for all parameters in eval mode, at the batch size and memory layout that are best

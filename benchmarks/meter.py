@@ -23,7 +23,10 @@ from torch.nn import functional
 import networks
 from forgetless import Anchor, ForgettingMeter, Importance, KeepAgreement
 from step import CASES, environment
-from studies.figures import inserted
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `studies` is not installed
+
+from studies.blocks import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "meter.json"

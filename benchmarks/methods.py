@@ -1,7 +1,7 @@
 """What every method costs: the second of two tasks, learned by it ÷ learned by fine-tuning, interleaved in one run.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/methods.py        # writes benchmarks/results/methods.json
-    .venv/bin/python benchmarks/methods.py --render                 # rewrites the table in docs/methods.md
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/methods.py --rounds 2   # writes benchmarks/results/methods.json
+    .venv/bin/python benchmarks/methods.py --render                       # rewrites the table in docs/methods.md
 
 The tasks are 1 and 2, and 3 and 4, of the demo's 5,000 digits; the network and the recipe are split MNIST's: MLP
 400-400, Adam, batches of 128. *Training* is the steps; *measuring* is what comes after the last of them (Ω, memories,
@@ -24,7 +24,10 @@ from forgetless.learn.optimizers import adam
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.train import learn
 from step import environment
-from studies.figures import inserted
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `studies` is not installed
+
+from studies.blocks import inserted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"

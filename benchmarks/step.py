@@ -194,7 +194,7 @@ def tables(found: dict[str, object]) -> str:
     return text + (
         f"\n{machine['cpu']}, {machine['threads']} {'thread' if machine['threads'] == 1 else 'threads'}, "
         f"{machine['clock']} time, load before {load}; torch {machine['torch']}, "
-        f"Python {machine['python']}. Medians of the rounds (quartiles).\n"
+        f"Python {machine['python']}.\nMedians of the rounds (quartiles).\n"
     )
 
 

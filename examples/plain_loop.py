@@ -1,6 +1,6 @@
 """Your own training loop, with and without the two lines: a network that tells 0 … 4 apart learns 5 … 9.
 
-    python examples/plain_loop.py          (pip install 'forgetless[demo]' for the digits)
+    python examples/plain_loop.py          (pip install '.[demo]' in the clone brings the digits)
 
 The old digits are used without their labels, once, to measure what matters; then they are gone. A head per half is
 passed by hand, as in any code of yours.

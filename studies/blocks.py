@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from forgetless import files
@@ -10,6 +12,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab import results
 from forgetless.lab.report import markdown
 
+_WIDTH = 120
 _REPORT = re.compile(r"(<!-- forgetless report (\S+) --markdown -->\n).*?(<!-- end of report -->)", re.DOTALL)
 
 
@@ -39,3 +42,30 @@ def reported(page: Path, root: Path) -> None:
         return found[1] + markdown(results.read(root / found[2])) + found[3]
 
     files.write_text(page, _REPORT.sub(made, page.read_text(encoding="utf-8")))
+
+
+def wrapped(text: str) -> str:
+    """Markdown with its long paragraphs and bullets wrapped; tables, headings, figures and code stay as they are."""
+    lines, code = list[str](), False
+    for line in text.split("\n"):
+        code ^= line.startswith("```")
+        if code or len(line) <= _WIDTH or line.startswith(("|", "#", "!", "Not run yet")):
+            lines.append(line)
+            continue
+        whole = re.sub("`[^`]*`", lambda span: span[0].replace(" ", "\0"), line)  # no break inside inline code
+        indent = "  " if line.startswith("- ") else ""
+        lines += [part.replace("\0", " ") for part in _parts(whole, indent)]
+    return "\n".join(lines)
+
+
+def console(*commands: str) -> Iterator[str]:
+    """A block of commands, with a backslash where one goes on in the next line."""
+    yield "```console"
+    for command in commands:
+        joined = re.sub(r"(--\S+) (?!--)", "\\1\0", command)  # an option and its value stay together
+        yield " \\\n".join(_parts(f"$ {joined}", "    ", _WIDTH - 2)).replace("\0", " ")
+    yield from ("```", "")
+
+
+def _parts(line: str, indent: str, width: int = _WIDTH) -> list[str]:
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -59,7 +59,7 @@ def _short(task: Task) -> Task:
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.eight_memory")
-    parser.add_argument("--data", type=Path, required=True, help="the folder with the picture sets")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with the image datasets")
     parser.add_argument("--out", type=Path, default=Path("results/memory/eight-tasks.json"), help="the file to write")
     options = parser.parse_args(words)
     try:

@@ -25,6 +25,12 @@ from studies import blocks, eight_figures, eight_sections, figures
 from studies.eight_runs import MAIN, Found, collect, other_orders, plain, strengths
 
 _RUN = "forgetless run eight-tasks --data DATA"
+#: All methods in the tasks' own order; then four of them in another order.
+_SEQUENCE = (
+    f"{_RUN} --seeds 3 --out runs/squeezenet",
+    f"{_RUN} --method finetune --method ewc --method si --method mas --orders 2 --resume --seeds 3 "
+    "--out runs/squeezenet",
+)
 #: Above: all the old data. Below: nothing learned in the backbone.
 _CEILING, _FLOOR = "joint", "frozen"
 
@@ -34,7 +40,7 @@ def page(
 ) -> str:
     """The page as Markdown; `memory` and `study` are what `eight_memory` and `plasticity` measured."""
     lines = [line for part in _PARTS for line in part(found)]
-    return "\n".join([*lines, *eight_sections.keeping(study), *eight_sections.memory(memory)]) + "\n"
+    return blocks.wrapped("\n".join([*lines, *eight_sections.keeping(study), *eight_sections.memory(memory)])) + "\n"
 
 
 def _top(found: Sequence[Found]) -> Iterator[str]:
@@ -46,12 +52,15 @@ The paper's figure 5 and tables 2 and 3, on a machine without a GPU. `python -m 
 figures and the table in the README from the runs in [`results/eight-tasks`](../results/eight-tasks). Numbers called
 *paper* are printed in Aljundi et al., ECCV 2018.
 
+In the commands below, DATA holds selections of public datasets, which are not distributed with the package
+([what it must hold](object-recognition.md#without-a-gpu)).
+
 **What differs from the paper.** The paper uses AlexNet and pictures of 224 pixels; here SqueezeNet 1.1 (or
 EfficientNet-Lite0) learns from pictures of {size} pixels, at most {limit} of a task, for {epochs} epochs. Scenes,
-birds, actions and digits are other, smaller sets; groceries replace aircraft. The paper's MAS has λ = 1; here strengths
-are found by stability decay on the second task for every method alike. The penalty acts as a proximal step after the
-optimizer's (the pull), and Ω is exact per sample. Levels of accuracy therefore cannot be compared with the paper's; how
-much each method forgets, and what that costs in accuracy on new tasks, can.
+birds, actions and digits are other, smaller datasets; groceries replace aircraft. The paper's MAS has λ = 1; here
+strengths are found by stability decay on the second task, for every method alike. The penalty acts as a proximal step
+after the optimizer's (the pull), and Ω is exact per sample. Levels of accuracy therefore cannot be compared with the
+paper's; how much each method forgets, and what that costs in accuracy on new tasks, can.
 """
 
 
@@ -60,9 +69,12 @@ def _main(found: Sequence[Found]) -> Iterator[str]:
     yield ""
     main = plain(found, MAIN)
     if main is None or not main.results["runs"]:
-        yield from _missing(f"{_RUN} --seeds 3 --out runs/squeezenet")
+        yield from _missing(_SEQUENCE[0])
         return
     summary = summarize(main.results)
+    yield "Two commands make the runs; the second adds [another order of the tasks](#other-orders-of-the-tasks):"
+    yield ""
+    yield from blocks.console(*_SEQUENCE)
     yield "`python -m studies.eight_page` draws:"
     yield ""
     yield "![Mean accuracy over the sequence, and each task's accuracy after the last](figures/eight-tasks.svg)"
@@ -72,7 +84,8 @@ def _main(found: Sequence[Found]) -> Iterator[str]:
     yield from beside_mas(summary.methods)
     yield from _hindsight(found, summary.methods)
     yield ""
-    yield markdown(main.results)
+    environment = {key: value for key, value in main.results["environment"].items() if key != "command"}
+    yield markdown({**main.results, "environment": environment})
     missing = [name for name in TITLES if name not in {m.method for m in summary.methods}]
     if missing:
         yield f"Not run yet: {', '.join(missing)}."
@@ -128,8 +141,8 @@ def _hindsight(found: Sequence[Found], methods: Sequence[MethodSummary]) -> Iter
     if better:
         yield (
             f"- With a λ chosen by test accuracy ([below](#how-much-λ-matters)): {', '.join(better)}. MAS leads them "
-            "here because of the search: its first strength suits MAS; for them it is too weak, and was accepted ("
-            "[a search that may rise](#the-same-search-allowed-to-rise))."
+            "here because of the search: its first strength suits MAS; for them it is too weak, and is accepted all "
+            "the same. [A search that may rise](#the-same-search-allowed-to-rise) looks further."
         )
 
 
@@ -158,6 +171,7 @@ def _rising(found: Sequence[Found]) -> Iterator[str]:
         f"strength that is accepted, too: in {config['tuning']['search']['most']} trials, for every method alike."
     )
     yield ""
+    yield from _made(runs[0].results, "--rise", "rising")
     unsearched = () if main is None else (each for each in summarize(main.results).methods if not each.strengths)
     methods = [*searched, *unsearched]
     yield from comparison(methods)
@@ -173,9 +187,9 @@ def _easily_learned(methods: Sequence[MethodSummary]) -> Iterator[str]:
     floor, free = known.get(_FLOOR), known.get("finetune")
     if floor and free:
         yield (
-            f"- What limits the search: it uses the second task alone, on which a frozen backbone reaches "
-            f"{floor.percent()} % and fine-tuning {free.percent()} %. The better a frozen backbone learns a task, "
-            "the fewer strengths it refuses, and the less it says about tasks that need the backbone to change."
+            f"- The search uses the second task alone, on which a frozen backbone reaches {floor.percent()} % and "
+            f"fine-tuning {free.percent()} %. The better a frozen backbone learns that task, the fewer strengths the "
+            "search refuses, and the less it says about tasks that need the backbone to change."
         )
 
 
@@ -184,9 +198,10 @@ def _orders(found: Sequence[Found]) -> Iterator[str]:
     yield ""
     others = other_orders(found)
     if not others:
-        methods = " ".join(f"--method {name}" for name in ("finetune", "ewc", "si", "mas"))
-        yield from _missing(f"{_RUN} {methods} --orders 2 --resume --out runs/squeezenet")
+        yield from _missing(_SEQUENCE[1])
         return
+    yield "The second of the two commands [above](#all-methods) makes these runs."
+    yield ""
     for order, summary in others.items():
         yield f"Order {order}: {' → '.join(summary.tasks)}."
         yield ""
@@ -204,6 +219,7 @@ def _networks(found: Sequence[Found]) -> Iterator[str]:
         methods = " ".join(f"--method {name}" for name in ("finetune", "frozen", "ewc", "si", "mas"))
         yield from _missing(f"{_RUN} --network efficientnet-lite0 {methods} --out runs/efficientnet-lite0")
     for each in others:
+        yield from _made(each.results, f"--network {each.network}", each.network)
         yield f"{each.network}, batch-norm statistics frozen:"
         yield ""
         learned = summarize(each.results).methods
@@ -224,15 +240,20 @@ def _pairs(found: Sequence[Found]) -> Iterator[str]:
     yield ""
     if not by_source.get("train"):
         yield from _missing(f"{_RUN} --pairs --out runs/pairs")
+    else:
+        yield from _made(next(iter(by_source["train"].values())), "--pairs", "pairs")
     yield pairs.two_tasks(by_source.get("train", {}))
     yield "## What Ω is measured on, and global against local (table 3)"
     yield ""
     for source in ("test", "both"):
         if not by_source.get(source):
             yield from _missing(f"{_RUN} --pairs --omega {source} --out runs/pairs-{source}")
+    made = [source for source in ("test", "both") if by_source.get(source)]
+    if made:
+        yield from blocks.console(*(f"{_RUN} --pairs --omega {source} --out runs/pairs-{source}" for source in made))
     yield (
-        "Every cell's λ was found by a search of its own: where two sources of Ω differ, λ may differ as well, and the "
-        "difference is of both."
+        "Every cell's λ was found by a search of its own. Where two sources of Ω differ, λ may differ as well, so a "
+        "difference may come from either."
     )
     yield ""
     yield pairs.measured_on(by_source)
@@ -249,8 +270,11 @@ def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
     yield (
         "The search starts at the strength of De Lange et al. 2021 and only goes down, so it may accept one that "
         "protects hardly anything. These are the results of other strengths too; the best of them is chosen by test "
-        "accuracy. `python -m studies.eight_page` draws:"
+        "accuracy. A command makes the runs of one λ, such as:"
     )
+    yield ""
+    yield from blocks.console(f"{_RUN} --method ewc --strength 25600 --seeds 3 --out runs/ewc-25600")
+    yield "`python -m studies.eight_page` draws:"
     yield ""
     yield "![Accuracy over λ](figures/eight-tasks-strength.svg)"
     yield ""
@@ -271,7 +295,7 @@ def claims(found: Sequence[Found]) -> str:
             f"none of the runs is of all eight tasks by {MAIN}; `{_RUN} --out runs/{MAIN}` makes one."
         )
     lines = [
-        "| on eight picture sets | average accuracy after the last task, % | forgetting, points | seeds |",
+        "| on eight image datasets | average accuracy after the last task, % | forgetting, points | seeds |",
         "|---|---|---|---|",
     ]
     methods = summarize(main.results).methods
@@ -279,7 +303,7 @@ def claims(found: Sequence[Found]) -> str:
         title = "joint training, with all old data" if method.method == _CEILING else _title(method).partition(" (")[0]
         lines.append(f"| {title} | {percent(method.average)} | {percent(method.forgetting)} | {len(method.seeds)} |")
     if better := _in_hindsight(found, methods):
-        lines += ["", f"As good or better with a λ chosen by test accuracy: {', '.join(better)}."]
+        lines += ["", f"With λ chosen by test accuracy, these match or exceed MAS: {', '.join(better)}."]
     for summary in other_orders(found).values():
         averages = (
             f"{eight_figures.short(method.method)} {percent(method.average)}" for method in _best_first(summary.methods)
@@ -331,6 +355,13 @@ def write(root: Path, docs: Path, readme: Path) -> list[Path]:
         written.append(drawn / "eight-tasks-memory.svg")
         eight_figures.memory(memory, written[-1])
     return written
+
+
+def _made(content: Mapping[str, Any], options: str, out: str) -> Iterator[str]:
+    """The command that makes such runs."""
+    methods = " ".join(f"--method {name}" for name in dict.fromkeys(run["method"] for run in content["runs"]))
+    seeds = len({run["seed"] for run in content["runs"]})
+    yield from blocks.console(f"{_RUN} {options} {methods} --seeds {seeds} --out runs/{out}")
 
 
 def _missing(command: str) -> Iterator[str]:

@@ -322,7 +322,7 @@ def collect(out: Path) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.frontier", description=__doc__)
-    parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to run nothing")
+    parser.add_argument("--data", type=Path, help="a folder with the image datasets by name; none to run nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/frontier"), help="the run directory; points are kept")
     parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
     parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the tables")

@@ -101,7 +101,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             lines.append(f"| {pair}: {name} | {shown} |")
     lost = explained(found)
     spread = "no forgetting" if lost is None else f"{100 * lost:.0f} % of what fine-tuning forgets"
-    return "\n".join([*lines, "", f"Over all pairs and seeds, the statistics alone account for {spread}."])
+    return "\n".join([*lines, "", f"In total, the changed batch-norm statistics account for {spread}."])
 
 
 def explained(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
@@ -114,7 +114,7 @@ def explained(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
 def main(words: Sequence[str] | None = None) -> None:
     """The command; what `--out` holds already is kept."""
     parser = argparse.ArgumentParser(prog="python -m studies.norm_statistics", description=__doc__)
-    parser.add_argument("--data", type=Path, help="a folder with the picture sets by name; none to run nothing")
+    parser.add_argument("--data", type=Path, help="a folder with the image datasets by name; none to run nothing")
     parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
     parser.add_argument("--page", type=Path, default=Path("docs/strength.md"), help="the page that takes the table")
     options = parser.parse_args(words)

@@ -151,7 +151,7 @@ def _apart(task: Task) -> tuple[Task, Tensor]:
 def main(words: Sequence[str] | None = None) -> None:
     """The command; what `--out` holds already is kept."""
     parser = argparse.ArgumentParser(prog="python -m studies.plasticity", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder with the picture sets")
+    parser.add_argument("--data", type=Path, required=True, help="the folder with the image datasets")
     parser.add_argument(
         "--out", type=Path, default=Path("results/plasticity/eight-tasks.json"), help="the file to write"
     )

@@ -34,20 +34,22 @@ from forgetless.lab.results.paired import accuracies
 from forgetless.learn import metrics
 from forgetless.learn.heads import SCENARIOS
 from studies import blocks
-from studies.reproduction_texts import AUTO, BATCHES, COLUMNS, FASHION, HEAD, HSU, NOT_HERE
+from studies.reproduction_texts import AUTO, BATCHES, COLUMNS, FASHION, HEAD, HSU, NOT_HERE, SOURCES
 
 
 def page(folder: Path) -> str:
     """The page as Markdown, from the results in `folder`."""
     parts = (_split_mnist(folder / "split-mnist"), _demo(folder), _sweep(folder / "permuted-mnist"), _pictures(folder))
-    return "\n".join([HEAD, *(line for part in parts for line in part)])
+    return blocks.wrapped("\n".join([HEAD, *(line for part in parts for line in part)]))
 
 
 def _split_mnist(folder: Path) -> Iterator[str]:
     yield HSU
     for name, (title, command) in COLUMNS.items():
         found = {each: content for each in SCENARIOS if (content := _read(folder / f"{name}-{each}.json")) is not None}
-        yield f"### {title}\n\n`{command}`\n"
+        yield f"### {title}\n"
+        yield from blocks.console(command)
+        yield from (SOURCES[name] + "\n",) if name in SOURCES else ()
         if not found:
             yield "Not run yet.\n"
             continue
@@ -125,7 +127,7 @@ def _ceiling(own: Mapping[Any, float], joint: Mapping[Any, float], published: fl
 
 def _demo(folder: Path) -> Iterator[str]:
     yield "## The demonstration in the authors' repository\n"
-    yield "`forgetless run authors-demo --seeds 10 --processes 0 --out runs/authors-demo`\n"
+    yield from blocks.console("forgetless run authors-demo --seeds 3 --processes 0 --out runs/authors-demo")
     found = _read(folder / "authors-demo" / "mnist.json")
     if found is None:
         yield "Not run yet.\n"
@@ -143,7 +145,11 @@ def _demo(folder: Path) -> Iterator[str]:
 
 def _sweep(folder: Path) -> Iterator[str]:
     yield "## How much λ matters: permuted MNIST\n"
-    yield "`forgetless run permuted-mnist --data FOLDER --batches --epochs 2 --processes 0 --out runs/permuted-mnist`\n"
+    yield from blocks.console(
+        "forgetless run permuted-mnist --data data/mnist10k --batches --epochs 2 --processes 0 "
+        "--out runs/permuted-mnist"
+    )
+    yield SOURCES["ten-thousand"] + "\n"
     found = {path.stem: content for path in sorted(folder.glob("*.json")) if (content := _read(path)) is not None}
     if not found:
         yield "Not run yet.\n"
@@ -162,7 +168,8 @@ def _pictures(folder: Path) -> Iterator[str]:
         ("split-cifar100", "Split CIFAR-100", split_cifar100),
         ("split-tiny-imagenet", "Split Tiny ImageNet", split_tiny_imagenet),
     ):
-        yield f"## {title}\n\n`forgetless run {name} --data ROOT --seeds 5 --out runs/{name}`\n"
+        yield f"## {title}\n"
+        yield from blocks.console(f"forgetless run {name} --data ROOT --seeds 5 --out runs/{name}")
         found = _read(folder / name / "task.json")
         yield (NOT_HERE if found is None else study.table({"task": found})) + "\n"
 

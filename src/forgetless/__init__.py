@@ -1,4 +1,4 @@
-"""Teach a trained PyTorch network something new without losing what it knows."""
+"""Teach a trained PyTorch network something new without losing what it has learned."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

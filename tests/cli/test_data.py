@@ -73,7 +73,7 @@ def test_check_refuses_what_is_not_the_set(
     forgetless: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused(
-        "no data set is called 'birds200'; there are " + ", ".join(map(repr, datasets.CATALOG)) + ".",
+        "no dataset is called 'birds200'; there are " + ", ".join(map(repr, datasets.CATALOG)) + ".",
         "data", "check", "birds200",
     )  # fmt: skip
     refused(

@@ -115,7 +115,7 @@ def test_data_that_cannot_be_read(forgetless: Command) -> None:
     Path("x.npy").write_bytes(b"no array")
     done = forgetless("measure", "nets_of_the_test:made", "--data", "x.npy", "--out", "i")
     assert done.exit_code == 2
-    assert done.stderr.startswith("forgetless: x.npy is no picture set, .npy or .safetensors file: ")
+    assert done.stderr.startswith("forgetless: x.npy is no image dataset, .npy or .safetensors file: ")
     assert not Path("i").exists()
 
 

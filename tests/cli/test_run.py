@@ -44,7 +44,7 @@ def _a_small_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sets(tmp_path: Path) -> list[Path]:
-    """Two picture sets of two classes as folders of PNG files."""
+    """Two image datasets of two classes as folders of PNG files."""
     made = []
     for number in range(2):
         for split, count in (("train", 6), ("test", 2)):

@@ -1,4 +1,4 @@
-"""Small picture sets in the layouts in which the originals unpack."""
+"""Small image datasets in the layouts in which the originals unpack."""
 
 from __future__ import annotations
 

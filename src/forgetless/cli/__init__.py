@@ -68,7 +68,7 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Teach a trained PyTorch network something new without losing what it knows."""
+    """Teach a trained PyTorch network something new without losing what it has learned."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`forgetless data`: which data sets there are, where to get each, whether it is complete, and downloading it."""
+"""`forgetless data`: which datasets there are, where to get each, whether it is complete, and downloading it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from forgetless.errors import ForgetlessError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
-Root = Annotated[Path, typer.Option("--root", help="The folder that holds the data sets.")]
-Name = Annotated[str, typer.Argument(help="A data set of `forgetless data list`.", show_default=False)]
+Root = Annotated[Path, typer.Option("--root", help="The folder that holds the datasets.")]
+Name = Annotated[str, typer.Argument(help="A dataset of `forgetless data list`.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.callback()
 def _root() -> None:
-    """Data sets: which there are, where to get each, whether it is complete, and downloading it."""
+    """Datasets: which there are, where to get each, whether it is complete, and downloading it."""
 
 
 @app.command("list")
 def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
-    """List all data sets with their size and license, and whether their folder is there."""
+    """List all datasets with their size and license, and whether their folder is there."""
     from forgetless.lab.datasets import CATALOG
 
     rows = [
@@ -57,13 +57,13 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
         numbers = ("–" if row[key] is None else f"{row[key]:,}" for key in counts)
         table.add_row(str(row["name"]), *numbers, "yes" if row["there"] else "no", str(row["license"]))
     Console().print(table)
-    typer.echo("`forgetless data where NAME` says what a data set is and how to get it.")
+    typer.echo("`forgetless data where NAME` says what a dataset is and how to get it.")
     typer.echo(f"there: in {root}/; `forgetless data check NAME` says whether it is complete.")
 
 
 @app.command()
 def where(name: Name, root: Root = Path("data"), as_json: AsJson = False) -> None:
-    """Say what a data set needs, where to get it, and under which terms."""
+    """Say what a dataset needs, where to get it, and under which terms."""
     from forgetless.lab.datasets import entry
 
     found = entry(name)
@@ -95,7 +95,7 @@ def check(
     pictures: Annotated[bool, typer.Option("--pictures", help="Decode every picture too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a data set is complete: its classes, labels, counts and files, and the checksum of its listing."""
+    """Check that a dataset is complete: its classes, labels, counts and files, and the checksum of its listing."""
     from forgetless.lab.datasets import entry
     from forgetless.lab.datasets.reading.decoding import decode
 
@@ -138,7 +138,7 @@ def fetch(
     unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack archives.")] = True,
     unpinned: Annotated[bool, typer.Option("--unpinned", help="Accept files without a published checksum.")] = False,
 ) -> None:
-    """Download a data set, going on where an earlier attempt was cut off, check its files and unpack them."""
+    """Download a dataset, going on where an earlier attempt was cut off, check its files and unpack them."""
     from forgetless.lab.datasets import entry
     from forgetless.lab.datasets.reading import download
 

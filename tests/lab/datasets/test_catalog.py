@@ -17,7 +17,7 @@ from forgetless.lab.experiments.mas_2018 import TASKS as PAPERS
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "vision"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared picture sets (../shared/data/vision) are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image datasets (../shared/data/vision) are not here")
 @pytest.mark.parametrize("name", [name for name, each in CATALOG.items() if each.listing])
 def test_the_real_small_sets_are_what_the_catalog_says(name: str) -> None:
     found = entry(name)
@@ -56,5 +56,5 @@ def test_only_one_file_is_unpinned() -> None:
 
 
 def test_an_unknown_set() -> None:
-    with pytest.raises(ForgetlessError, match="no data set is called 'nothing'; there are 'flowers102'"):
+    with pytest.raises(ForgetlessError, match="no dataset is called 'nothing'; there are 'flowers102'"):
         entry("nothing")

@@ -32,7 +32,7 @@ Exclude = Annotated[
 Size = Annotated[int, typer.Option(min=1, help="Pixels per side of pictures.")]
 #: What `--data` takes.
 SAMPLES = (
-    "a picture set (its training pictures), a .npy file, or a .safetensors file with one tensor or with the model's "
+    "an image dataset (its training pictures), a .npy file, or a .safetensors file with one tensor or with the model's "
     "keywords"
 )
 
@@ -146,5 +146,5 @@ def load_data(path: Path, size: int, limit: int | None) -> Any:
             return torch.from_numpy(np.load(path, allow_pickle=False))
         tensors = load_file(path)
     except Exception as error:
-        raise ForgetlessError(f"{path} is no picture set, .npy or .safetensors file: {error}.") from error
+        raise ForgetlessError(f"{path} is no image dataset, .npy or .safetensors file: {error}.") from error
     return next(iter(tensors.values())) if len(tensors) == 1 else tensors

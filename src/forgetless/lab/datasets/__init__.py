@@ -1,4 +1,4 @@
-"""The data sets: where to get each, how its files are laid out, and reading them. One file, one `ENTRY`."""
+"""The datasets: where to get each, how its files are laid out, and reading them. One file, one `ENTRY`."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ CATALOG: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The data set of that name in the catalog.
+    """The dataset of that name in the catalog.
 
     Raises:
-        ForgetlessError: no data set has that name.
+        ForgetlessError: no dataset has that name.
     """
     if name not in CATALOG:
-        raise ForgetlessError(f"no data set is called {quoted(name)}; there are {listing(CATALOG, most=99)}.")
+        raise ForgetlessError(f"no dataset is called {quoted(name)}; there are {listing(CATALOG, most=99)}.")
     return CATALOG[name]

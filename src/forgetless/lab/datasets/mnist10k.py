@@ -13,4 +13,5 @@ ENTRY = selection(
     license="CC BY-SA 3.0",
     page="http://yann.lecun.com/exdb/mnist/",
     listing="4c34cb009c539624",
+    instead="split-mnist, permuted-mnist and authors-demo take MNIST itself or any dataset of ten classes instead",
 )

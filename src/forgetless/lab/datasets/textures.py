@@ -13,4 +13,5 @@ ENTRY = selection(
     license="research",
     page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
     listing="0bceee788a05b3ac",
+    instead="sequence takes any dataset instead",
 )

@@ -1,4 +1,4 @@
-"""Your own picture sets, learned in order by a network pretrained on ImageNet."""
+"""Your own image datasets, learned in order by a network pretrained on ImageNet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from forgetless.model.parameters import listing
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSequence(Settings):
-    """Learn your own picture sets, one after the other.
+    """Learn your own image datasets, one after the other.
 
     With the defaults fine-tuning learns clearly more than a frozen backbone, so that there is something to protect.
     Every picture is decoded once; batch-norm statistics are frozen.
@@ -44,7 +44,7 @@ class PictureSequence(Settings):
 
         Raises:
             ForgetlessError: no task, two of the same name, a network that is not installed, or a folder that is no
-                picture set.
+                image dataset.
         """
         names = [folder.resolve().name for folder in self.tasks]
         if not names or len(set(names)) < len(names):

@@ -26,7 +26,7 @@ class L2SP(Anchored):
     from the first task on, one from scratch from the second.
 
     Attributes:
-        strength: λ; not tuned. The paper searches α between 0.001 and 1 for each data set.
+        strength: λ; not tuned. The paper searches α between 0.001 and 1 for each dataset.
         new_rows: whether the rows that a head grows for the task's classes are held to their first values as well, as
             in the code of Hsu et al.: where λ is large, new classes are then hardly learned.
     """

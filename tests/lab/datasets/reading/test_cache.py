@@ -80,7 +80,7 @@ def test_a_class_is_never_left_out_with_its_last_picture(tmp_path: Path) -> None
         decoded(train, test, 4, name="set", cache=cache, skip_bad=True)
     assert str(caught.value) == (
         "no training picture of 'b' in set can be read, and leaving them all out would leave out the class; "
-        "replace the pictures, or remove the class from the data set."
+        "replace the pictures, or remove the class from the dataset."
     )
     assert not cache.exists()
 

@@ -80,7 +80,7 @@ def test_a_small_file_that_unpacks_without_end(tmp_path: Path, monkeypatch: pyte
     assert path.stat().st_size < 20_000
     assert "is refused: its column 'image' unpacks to more than " in refusal(path)
     monkeypatch.setattr(tables, "_MOST_ROWS", 999)
-    assert refusal(path) == f"{path} is not a data set: it has more than 999 rows."
+    assert refusal(path) == f"{path} is not a dataset: it has more than 999 rows."
 
 
 @pytest.mark.parametrize(

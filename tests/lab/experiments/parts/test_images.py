@@ -188,9 +188,9 @@ def test_missing_folders_and_splits(tmp_path: Path) -> None:
     )
     folder = tmp_path / "empty"
     folder.mkdir()
-    assert refusal(folder) == f"{folder} has neither train.parquet nor a folder train/, so it is not a data set."
+    assert refusal(folder) == f"{folder} has neither train.parquet nor a folder train/, so it is not a dataset."
     table(folder / "train.parquet", ["red"], [0])
-    assert refusal(folder) == f"{folder} has neither test.parquet nor a folder test/, so it is not a data set."
+    assert refusal(folder) == f"{folder} has neither test.parquet nor a folder test/, so it is not a dataset."
 
 
 def test_empty_splits(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_parquet_that_holds_something_else(tmp_path: Path) -> None:
     folder = tables(tmp_path / "tables")
     path = folder / "train.parquet"
     parquet.write_table(pyarrow.table({"text": ["a"], "label": [0]}), path)
-    assert refusal(folder) == f"{path} is not a data set: it has no column 'image'."
+    assert refusal(folder) == f"{path} is not a dataset: it has no column 'image'."
     for content in (b"", b"PAR1", path.read_bytes()[:-20]):
         path.write_bytes(content)
         assert refusal(folder).startswith(f"{path} cannot be read as Parquet: ")
@@ -259,7 +259,7 @@ def test_sizes_and_limits_must_be_positive(tmp_path: Path, options: dict[str, in
     assert "leaves some of the 3 classes without one" in refusal(tmp_path / "paints", limit=2)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared picture sets (../shared/data/vision) are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared image datasets (../shared/data/vision) are not here")
 @pytest.mark.parametrize(("name", "classes", "test"), [("letters", 26, 722), ("digits", 10, 206)])
 def test_real_picture_sets(name: str, classes: int, test: int) -> None:
     task = load(SHARED / name, size=32, limit=100)

@@ -1,1 +1,1 @@
-"""What the data sets share: downloads, archives, layouts, decoded pictures."""
+"""What the datasets share: downloads, archives, layouts, decoded pictures."""

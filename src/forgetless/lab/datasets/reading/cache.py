@@ -1,6 +1,6 @@
-"""Decoded pictures on disk: a file per part of a data set, found again by the content of what it was decoded from.
+"""Decoded pictures on disk: a file per part of a dataset, found again by the content of what it was decoded from.
 
-What is returned stays in the files, memory-mapped, so that a stream of data sets needs the memory of one part: of the
+What is returned stays in the files, memory-mapped, so that a stream of datasets needs the memory of one part: of the
 one that is being decoded.
 """
 
@@ -47,7 +47,7 @@ def decoded(
         train: the training pictures.
         test: the test pictures.
         size: pixels per side.
-        name: what the data set is called; the files are called `name-PART-HASH.safetensors`.
+        name: what the dataset is called; the files are called `name-PART-HASH.safetensors`.
         cache: a folder; None to keep nothing, and to have the pictures in memory.
         skip_bad: leave out pictures that cannot be read.
         background: what shows behind transparent pixels.
@@ -114,7 +114,7 @@ def _refuse_lost(train: Pictures, labels: Tensor, name: str) -> None:
     if lost:
         raise ForgetlessError(
             f"no training picture of {listing(lost)} in {name} can be read, and leaving them all out would leave out "
-            "the class; replace the pictures, or remove the class from the data set."
+            "the class; replace the pictures, or remove the class from the dataset."
         )
 
 

@@ -45,7 +45,7 @@ def download(
 
     Args:
         source: what to download.
-        root: the root of all data sets; the file goes to `root / source.path`.
+        root: the root of all datasets; the file goes to `root / source.path`.
         on_bytes: called with how many bytes are there, and how many there will be (None if the host does not say).
         seconds: how long it may take from the first connection to the last byte.
 

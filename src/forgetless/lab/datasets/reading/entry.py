@@ -1,4 +1,4 @@
-"""What is known of a data set before its files are there, and how its files are asked what they hold."""
+"""What is known of a dataset before its files are there, and how its files are asked what they hold."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set in the catalog.
+    """A dataset in the catalog.
 
     Attributes:
         name: what it is called on the command line.
         title: what its authors call it.
-        folder: where its files are, in the root of all data sets.
+        folder: where its files are, in the root of all datasets.
         layout: what must be there, inside the root.
         classes: how many there are.
         train: how many training pictures there are; None where that is not published.
         test: the same for the test pictures.
         license: what its authors allow, as far as known.
         page: where it is described.
-        read: the data set's folder → its training and test pictures, not decoded.
+        read: the dataset's folder → its training and test pictures, not decoded.
         sources: what to download; empty where the host allows no direct download.
         otherwise: how to get it where no download is direct, a clause.
         listing: the first 16 digits of the checksum of its complete listing; None where it is not known.
@@ -81,7 +81,7 @@ class Entry:
         return f"it cannot be downloaded directly: {self.otherwise} ({self.page})"
 
     def load(self, root: str | Path) -> Parts:
-        """Its training and test pictures, checked against what is known of the data set; not decoded.
+        """Its training and test pictures, checked against what is known of the dataset; not decoded.
 
         Raises:
             ForgetlessError: `root` lacks it (naming what and how to get it), it is there in part only, a file of it
@@ -175,7 +175,7 @@ def attempt(read: Callable[[], Parts], path: Path, needs: str, opens: Sequence[s
     """What `read`, which is torchvision's, gives.
 
     Args:
-        read: reads the data set.
+        read: reads the dataset.
         path: its folder.
         needs: what must be there, for a sentence.
         opens: the files that torchvision opens there; those that are there must be regular files inside.

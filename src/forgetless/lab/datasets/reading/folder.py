@@ -1,4 +1,4 @@
-"""A data set in a folder, in one of two layouts, both with `train` and `test`.
+"""A dataset in a folder, in one of two layouts, both with `train` and `test`.
 
 DIR/train/<class>/*.jpg              an ImageFolder tree; the classes are the folders that hold pictures, sorted by name
 DIR/train.parquet, DIR/test.parquet  as Hugging Face `datasets` writes them (`forgetless.lab.datasets.reading.tables`)
@@ -38,7 +38,7 @@ def read(folder: Path) -> tuple[Pictures, Pictures]:
     are compared in Unicode's NFC, in which systems store the same name alike.
 
     Raises:
-        ForgetlessError: the folder or a split is missing, empty or not a data set, a file lies outside the folder or
+        ForgetlessError: the folder or a split is missing, empty or not a dataset, a file lies outside the folder or
             its links lead in a circle, a label is outside the classes, train and test have different classes, or
             pyarrow is not installed.
     """
@@ -71,7 +71,7 @@ def _read(folder: Path, split: str, known: tuple[str, ...], passed: list[str]) -
     elif tree.is_dir():
         found = _read_tree(tree, passed)
     else:
-        raise ForgetlessError(f"{folder} has neither {split}.parquet nor a folder {split}/, so it is not a data set.")
+        raise ForgetlessError(f"{folder} has neither {split}.parquet nor a folder {split}/, so it is not a dataset.")
     if not len(found.labels):
         raise ForgetlessError(f"{table if table.exists() else tree} holds no pictures.")
     return found

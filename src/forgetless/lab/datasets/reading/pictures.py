@@ -36,7 +36,7 @@ class Pictures:
     Attributes:
         classes: the names of the classes; label c is `classes[c]`.
         pictures: where each comes from.
-        names: what to call each: a file's path inside its data set, a row of a table.
+        names: what to call each: a file's path inside its dataset, a row of a table.
         labels: int64 `[N]`.
     """
 

@@ -1,4 +1,4 @@
-"""What the small data sets share: each is two Parquet files, a selection of a public set, scaled down for a CPU."""
+"""What the small datasets share: each is two Parquet files, a selection of a public set, scaled down for a CPU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from forgetless.lab.datasets.reading.folder import read
 
 
 def selection(
-    name: str, title: str, *, classes: int, train: int, test: int, license: str, page: str, listing: str
+    name: str,
+    title: str,
+    *,
+    classes: int,
+    train: int,
+    test: int,
+    license: str,
+    page: str,
+    listing: str,
+    instead: str = "",
 ) -> Entry:
-    """The catalog's entry for a selection in the folder `name`; arguments as `Entry` has them."""
+    """The catalog's entry for a selection in the folder `name`; arguments as `Entry` has them.
+
+    `instead` says what can be used instead, a clause; by default, what `forgetless run eight-tasks` takes.
+    """
+    instead = instead or f"eight-tasks takes any dataset in a folder {name}/ instead"
     return Entry(
         name,
         title,
@@ -21,6 +34,6 @@ def selection(
         license,
         page,
         read,
-        otherwise=f"this selection is not distributed, and eight-tasks takes any data set in a folder {name}/ instead",
+        otherwise=f"this selection is not distributed; {instead}",
         listing=listing,
     )

@@ -30,7 +30,7 @@ def read(path: Path, folder: Path, known: tuple[str, ...] = ()) -> Pictures:
 
     Args:
         path: the Parquet file.
-        folder: where the data set is.
+        folder: where the dataset is.
         known: the classes where the file names none; without, there are as many as the highest label says, and no more
             than rows.
 
@@ -51,7 +51,7 @@ def read(path: Path, folder: Path, known: tuple[str, ...] = ()) -> Pictures:
             rows = table.metadata.num_rows
             if missing or rows > _MOST_ROWS:
                 what = f"it has no column {listing(missing)}" if missing else f"it has more than {_MOST_ROWS} rows"
-                raise ForgetlessError(f"{path} is not a data set: {what}.")
+                raise ForgetlessError(f"{path} is not a dataset: {what}.")
             found = _cells(table, label, most, path)
             classes = _classes(found, named or known, rows, path)
             encoded = _cells(table, picture, most, path)

@@ -1,4 +1,4 @@
-"""MNIST and data sets like it, from whatever they come in: idx files, a data set, or torchvision's download."""
+"""MNIST and datasets like it, from whatever they come in: idx files, a dataset, or torchvision's download."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def data_setting() -> Any:
     """The setting `data` of experiments on digits."""
     return setting(
         None,
-        help="A folder with the idx files of MNIST or Fashion-MNIST, or a picture set of ten classes.",
+        help="A folder with the idx files of MNIST or Fashion-MNIST, or an image dataset of ten classes.",
         absent="MNIST, downloaded",
         place=True,
     )
@@ -58,7 +58,7 @@ def load(folder: str | Path | None) -> tuple[Part, Part, tuple[str, ...]]:
 
     Args:
         folder: holds the four idx files of MNIST or Fashion-MNIST (gzipped or not; also in a folder `MNIST/raw` of
-            torchvision's), or is a data set (`forgetless.lab.experiments.parts.images`); None for MNIST by
+            torchvision's), or is a dataset (`forgetless.lab.experiments.parts.images`); None for MNIST by
             torchvision, which downloads it once.
 
     Returns:
@@ -130,6 +130,6 @@ def _downloaded() -> Path:
             raise ForgetlessError("downloading MNIST needs torchvision: pip install 'forgetless[vision]'.") from error
         except Exception as error:  # whatever the HTTP libraries raise
             raise ForgetlessError(
-                "MNIST could not be downloaded; give a folder that holds it or a data set like it: --data FOLDER."
+                "MNIST could not be downloaded; give a folder that holds it or a dataset like it: --data FOLDER."
             ) from error
     return cache

@@ -1,4 +1,4 @@
-"""A data set on disk → a `Task`: decoded once, cut to squares of one size, kept as uint8."""
+"""A dataset on disk → a `Task`: decoded once, cut to squares of one size, kept as uint8."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def load(
     skip_bad: bool = False,
     background: Color = WHITE,
 ) -> Task:
-    """Read the data set in `folder` as a task named after it.
+    """Read the dataset in `folder` as a task named after it.
 
     A picture is turned upright, made RGB, scaled until its shorter side has `size` pixels and cut to the square in
     its middle.
@@ -83,7 +83,7 @@ def load(
         A task with inputs uint8 `[N, 3, size, size]`.
 
     Raises:
-        ForgetlessError: the folder or a split is missing, empty or not a data set, a picture cannot be read (naming
+        ForgetlessError: the folder or a split is missing, empty or not a dataset, a picture cannot be read (naming
             it), a label is outside the classes, train and test have different classes, `limit` is below the number of
             classes, or a package that reads them is not installed.
     """

@@ -1,4 +1,4 @@
-"""One picture set with many classes, split into tasks of a few each."""
+"""One image dataset with many classes, split into tasks of a few each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from forgetless.learn.task import Task
 
 def data_setting(title: str) -> Any:
     """The setting `data` of an experiment on a set of that title."""
-    about = f"The root of the picture sets; or the folder of any one, for a slice where {title} is not there."
+    about = f"The root of the image datasets; or the folder of any one, for a slice where {title} is not there."
     return setting(help=about, place=True)
 
 
@@ -36,11 +36,11 @@ def split(
     skip_bad: bool = False,
     cache: Path | None = None,
 ) -> list[Task]:
-    """The tasks of a set in the catalog, or of any picture set in a folder.
+    """The tasks of a set in the catalog, or of any image dataset in a folder.
 
     Args:
         name: of the set in the catalog.
-        data: the root of all sets; or the folder of any picture set (`forgetless.lab.datasets.reading.folder`), for a
+        data: the root of all sets; or the folder of any image dataset (`forgetless.lab.datasets.reading.folder`), for a
             slice of the experiment where the set itself is not there.
         classes: how many each task has; classes left over at the end are left out.
         size: pixels per side.
