@@ -201,8 +201,19 @@ def tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
         return
-    for item in (_parts(value) or {}).values():
-        yield from tensors(item)
+    kind = type(value)
+    if kind in _PLAIN:
+        return
+    # Asked about the arguments of every operation of a pass: the usual containers without a dict in between.
+    items = value if kind in (tuple, list) else value.values() if kind is dict else (_parts(value) or {}).values()
+    for item in items:
+        if isinstance(item, Tensor):
+            yield item
+        elif type(item) not in _PLAIN:
+            yield from tensors(item)
+
+
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, slice, torch.dtype, torch.device, torch.Size})
 
 
 def form(batch: Any) -> Any:

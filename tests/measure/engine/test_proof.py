@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 
 import pytest
@@ -70,6 +71,18 @@ def test_the_first_piece_is_proven_and_later_ones_within_the_share() -> None:
     assert proof.chosen(5) is None  # two proofs would be 2 of 60 seconds
     proof.took(10.0)
     assert proof.chosen(5) in range(5)
+
+
+def test_all_that_a_proof_costs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy to return to, the sketches in the pass, and the sample alone: each takes one second here."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    model, x = network(), torch.randn(12, 4).double()
+    measurement = forgetless.Measurement(model)
+    measurement.add(x)
+    passes = measurement._sweep.passes
+    parameters = len(list(model.parameters()))
+    assert passes._proof._spent == 1 + parameters + 1  # a tick for the copy, one for each sketch, one for the sample
 
 
 def test_when_there_is_time_for_a_proof_does_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,12 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 def sketch(gradient: Tensor) -> Tensor:
-    """A gradient in 64 numbers: `Σ|g|`, `Σg`, and elements spread evenly over it; float64."""
+    """A gradient in 64 numbers: `Σ|g|`, `Σg`, and elements spread evenly over it; float64.
+
+    The sums are made in float32 or wider: torch adds up in pairs, whose rounding is far below what is compared.
+    """
     flat = gradient.detach().reshape(-1)
     step = max(1, -(-flat.numel() // _PROBED))
-    sums = torch.stack([flat.abs().sum(dtype=torch.float64), flat.sum(dtype=torch.float64)])
-    return torch.cat([sums, flat[::step].double()])
+    wide = torch.promote_types(flat.dtype, torch.float32)
+    sums = torch.stack([torch.linalg.vector_norm(flat, 1, dtype=wide), flat.sum(dtype=wide)])
+    return torch.cat([sums, flat[::step]]).double()

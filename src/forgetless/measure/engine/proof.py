@@ -47,9 +47,10 @@ class Proof:
         due = not self.proofs or self._spent + each <= SHARE * self._passes
         return self._choice.randrange(samples) if due else None
 
-    def took(self, seconds: float) -> None:
-        """A piece took so long."""
+    def took(self, seconds: float, more: float = 0.0) -> None:
+        """A piece took so long, and so much more because one of its samples is proven."""
         self._passes += seconds
+        self._spent += more
 
     def disagreeing(
         self,

@@ -12,6 +12,7 @@ serves are never passed silently: their parameters are reported in `Tape.unruled
 
 from __future__ import annotations
 
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -57,6 +58,7 @@ class Tape(TorchFunctionMode):
     Attributes:
         unruled: name → why no rule serves it. Such a parameter's deposits mean nothing.
         sketches: name → `sketch` of the watched sample's gradient.
+        sketching: seconds that making them took.
         met: the names of the parameters that met the samples, operation by operation.
     """
 
@@ -71,6 +73,7 @@ class Tape(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.sketches: dict[str, Tensor] = {}
+        self.sketching = 0.0
         self._watched = watched
         self.unruled: dict[str, str] = {}
         self.met: list[tuple[str, ...]] = []
@@ -144,13 +147,14 @@ class Tape(TorchFunctionMode):
                 return inner(*args, **kwargs)
         result = self._meet(func, found, args, kwargs) if found else func(*args, **kwargs)
         if sampled:
-            self._mark(func, args, kwargs, result)
+            self._mark(func, args, kwargs, result, {id(tensor) for tensor in tensors})
         return result
 
-    def _mark(self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
-        """Say that results were computed from the batch, and which of their rows are whose."""
+    def _mark(
+        self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], result: Any, given: set[int]
+    ) -> None:
+        """Say that results were computed from the batch, and which of their rows are whose; `given` are its inputs."""
         results = [args[0]] if func is Tensor.__setitem__ else list(batches.tensors(result))
-        given = {id(tensor) for tensor in batches.tensors((args, kwargs))}
         # What an operation inside this one has said already is not said again, but of what was written in place.
         fresh = [each for each in results if provenance.rows_of(each) is None or id(each) in given]
         if not fresh:
@@ -297,11 +301,13 @@ class Tape(TorchFunctionMode):
         """All uses of a parameter have handed over their terms."""
         term = root_term(root, self._used[name])
         if term is not None and self._watched is not None:
+            start = time.perf_counter()
             self.sketches[name] = sketch(term.sample(self._watched))
+            self.sketching += time.perf_counter() - start
         if term is not None:
             self._deposit(name, term.modulus_sum(self._power, self._into.get(name)))
         for use in self._used.pop(name):
-            if not any(use in uses for uses in self._used.values()):
+            if self._used.keys().isdisjoint(use.roots):
                 use.terms.clear()
 
 

@@ -117,11 +117,12 @@ class Whole:
         chosen = None if self._proof is None else self._proof.chosen(batches.size(piece))
         # A copy to return to. The sums themselves are added to as ever: when there is time for a proof depends on the
         # machine, and the last bits of the numbers must not.
-        before = {} if chosen is None else {name: total.clone() for name, total in found.items()}
         start = time.perf_counter()
+        before = {} if chosen is None else {name: total.clone() for name, total in found.items()}
+        copied = time.perf_counter()
         _, values, tape = batched_sums(decided.batched, piece, found, chosen)
         if self._proof is not None:
-            self._proof.took(time.perf_counter() - start)
+            self._proof.took(time.perf_counter() - copied - tape.sketching, copied - start + tape.sketching)
         if any(name in decided.batched.parameters for name in tape.unruled):
             self._demote(tape.unruled)
             return False
