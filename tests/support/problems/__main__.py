@@ -17,6 +17,7 @@ import forgetless
 from exactness import worst
 from forgetless.measure.verify.kinks import on_a_kink, without
 from forgetless.model.outputs import Output
+from optimizers import ENDING, OTHERS
 from problems import PROBLEMS, Problem
 from refused import REFUSED_DATA, REFUSED_MODELS
 
@@ -94,6 +95,36 @@ def refusals() -> None:
         print(f"| data: {what} | {sentence(nn.Conv2d(3, 2, 3), data)} |")
 
 
+def optimizers() -> None:
+    """Write where each optimizer ends with the pull, and what is said of others."""
+    print("## Protection in every optimizer\n")
+    print(
+        "With `Anchor.attach(optimizer)`: how far from the optimum of the penalized loss a quadratic problem ends, at\n"
+        "15 strengths from 1e-6 to 1e8, after the learning rate has fallen where it must. The weights are about 1.\n"
+    )
+    print("| optimizer | from the optimum |\n|---|---|")
+    for ending in ENDING:
+        gap = ending.gap()
+        print(f"| {ending} | {'not installed' if gap is None else f'{gap:.1e}'} |")
+    print("\n| other optimizers | what is said |\n|---|---|")
+    for what, make in OTHERS.items():
+        print(f"| {what} | {answer(make)} |")
+
+
+def answer(make: Any) -> str:
+    """What `attach` says of an optimizer, as a cell of a table."""
+    model = nn.Linear(2, 2, bias=False)
+    importance = forgetless.Importance({"weight": torch.ones(2, 2)}, 1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            forgetless.Anchor(model, importance, 1.0).attach(make(model.parameters()))
+        except forgetless.ForgetlessError as error:
+            return f"refused: {error}".replace("|", "\\|")
+    assert caught, "nothing was said"
+    return "warned: " + " ".join(str(each.message) for each in caught).replace("|", "\\|")
+
+
 def main() -> None:
     """Write the page to standard output."""
     torch.set_num_threads(1)
@@ -118,6 +149,8 @@ def main() -> None:
                 path, wide, single, kinked = results[problem.name]
                 print(f"| {problem.name} | {path} | {wide:.1e} | {single:.1e} | {kinked or ''} |")
         print()
+    optimizers()
+    print()
     refusals()
 
 

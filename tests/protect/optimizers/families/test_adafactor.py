@@ -8,7 +8,6 @@ import torch
 from torch import nn, optim
 
 from forgetless.protect.optimizers import forms
-from quadratics import Quadratic
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +49,3 @@ def test_the_form_is_the_response_to_a_steady_gradient(make, shape):
     expected = -response.rate / response.divisor() * gradient
     # torch's rate is of the norm before the step; a first moment still holds some of the earlier, other steps
     torch.testing.assert_close(parameter.detach() - before, expected, rtol=2e-2, atol=1e-12)
-
-
-@pytest.mark.parametrize(("make", "within"), [(of_torch, 2e-3), (of_transformers, 1e-9)])
-def test_it_ends_at_the_penalized_optimum_as_the_rate_falls(make, within):
-    problem = Quadratic(free=False)
-    problem.settle(make(problem.parameters(), lr=0.05), 2000, decades=8 if make is of_transformers else 2)
-    assert (problem.rows.detach() - problem.optimum(0.0)).abs().max() < within

@@ -11,8 +11,6 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.optimizers import forms
-from forgetless.protect.optimizers.families import estimated_rate
-from quadratics import Quadratic
 
 
 @pytest.fixture(autouse=True)
@@ -20,15 +18,6 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def test_prodigy_ends_at_the_penalized_optimum_as_the_rate_falls():
-    package = pytest.importorskip("prodigyopt")
-    problem = Quadratic(free=False)
-    optimizer = package.Prodigy(problem.parameters(), lr=1.0, d0=0.1)
-    assert forms.known(optimizer).form is estimated_rate.prodigy
-    problem.settle(optimizer, 2000, decades=8)
-    assert (problem.rows.detach() - problem.optimum(0.0)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("corrected", [False, True])

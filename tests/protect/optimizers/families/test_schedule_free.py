@@ -23,24 +23,6 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "within"),
-    [
-        ("SGDScheduleFree", {"lr": 0.3, "momentum": 0.9, "r": 8.0}, 1e-11),
-        ("SGDScheduleFree", {"lr": 0.3, "momentum": 0.5, "r": 8.0, "warmup_steps": 10, "foreach": False}, 1e-11),
-        ("AdamWScheduleFree", {"lr": 0.05, "betas": (0.9, 0.99), "r": 8.0}, 2e-4),
-        ("RAdamScheduleFree", {"lr": 0.05, "betas": (0.9, 0.99), "r": 8.0}, 2e-4),
-    ],
-)
-def test_it_ends_at_the_penalized_optimum(name, options, within):
-    problem = Quadratic(free=False)
-    optimizer = getattr(package, name)(problem.parameters(), **options)
-    optimizer.train()
-    problem.settle(optimizer, 2500, decades=0)
-    optimizer.eval()
-    assert (problem.rows.detach() - problem.optimum(0.0)).abs().max() < within
-
-
 def test_a_pull_of_the_parameter_alone_would_end_elsewhere(monkeypatch):
     monkeypatch.setattr(family, "sgd", lambda group, state, parameter: forms.Response(group["lr"]))
     problem = Quadratic(free=False)
