@@ -16,7 +16,7 @@ help:
 	@echo "make test-gpu  check everything that runs on a GPU; about 5 minutes, writes results/gpu/CARD.json"
 	@echo "make lint   check style and types only"
 	@echo "make pages  make the pages that come from committed runs anew"
-	@echo "make soak   2,000 random networks against the one-sample loop; about 6 minutes, resumable"
+	@echo "make soak   random networks, altered files, killed runs, a long stream; hours, resumable"
 	@echo "make clean  remove packages and caches, keep runs/"
 
 demo:
@@ -44,7 +44,7 @@ test-gpu:
 
 soak:
 	@scripts/setup.sh dev
-	PYTHONPATH=tests/support OMP_NUM_THREADS=1 .venv/bin/python -m soak --networks 2000
+	PYTHONPATH=tests/support OMP_NUM_THREADS=1 .venv/bin/python -m soak
 
 clean:
 	rm -rf .venv .cache build dist src/*.egg-info

@@ -42,6 +42,7 @@ CASES = [
 def test_mas_equals_one_process(two: Processes, network: str, how: str, share: str) -> None:
     for found in two.run(together.compare, network, how, share):
         error = found.pop("error")
+        assert found
         assert all(value is True for value in found.values()), found
         assert error <= EXACT
 
@@ -58,6 +59,7 @@ def test_mas_equals_one_process(two: Processes, network: str, how: str, share: s
 def test_every_estimator_equals_one_process(two: Processes, estimator: str, network: str, share: str, how: str) -> None:
     for found in two.run(together.compare, network, how, share, estimator):
         error = found.pop("error")
+        assert found
         assert all(value is True for value in found.values()), found
         assert error <= EXACT
 
@@ -66,6 +68,7 @@ def test_every_estimator_equals_one_process(two: Processes, estimator: str, netw
 def test_hebbian_with_replicas_equals_one_process(two: Processes, network: str, share: str) -> None:
     for found in two.run(together.compare, network, "ddp", share, "local-mas"):
         error = found.pop("error")
+        assert found
         assert all(value is True for value in found.values()), found
         assert error <= EXACT
 

@@ -54,6 +54,7 @@ def test_a_search_changes_nothing_and_never_sees_the_test_samples(name, tmp_path
     learn_stream(model, tasks[:1], method, RECIPE, Search(), seed=0)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, method.state()
     state = {key: tensor.clone() for key, tensor in state.items()}
+    assert bool(state) == (name != "lwf")  # which keeps nothing from task to task
     trials = []
     found = search(model, blind, method, RECIPE, Search(), seed=0, path=tmp_path / "t.json", on_trial=trials.append)
     assert model.state_dict().keys() == before.keys()
