@@ -108,6 +108,51 @@ def test_parameters_that_were_frozen_meanwhile_are_refused() -> None:
         measurement.add(stream()[0])
 
 
+class Writing(nn.Module):
+    """Scales what it is given, where it stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin(x.mul_(2)).tanh()
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 1}, {"until": 0.1}])
+def test_a_model_that_writes_to_its_inputs_is_refused_and_they_are_left(options: dict[str, float]) -> None:
+    x = torch.randn(6, 5)
+    before = x.clone()
+    with pytest.raises(ForgetlessError, match=r"^Writing writes to its inputs .* clone them in forward="):
+        forgetless.mas(Writing(), x, progress=False, **options)
+    assert torch.equal(x, before)
+    forgetless.mas(Writing(), x, forward=lambda model, batch: model(batch.clone()), progress=False, **options)
+
+
+def tabled(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return model(batch["x"]).tanh() @ batch["table"].sum(0)[:, None]
+
+
+def with_table(*sizes: int) -> list[dict[str, Tensor]]:
+    table = torch.randn(4, 3)
+    return [{"x": torch.randn(size, 5), "table": table} for size in sizes]
+
+
+def test_a_table_in_the_batch_stays_whole_in_a_part_of_as_many_samples() -> None:
+    model, data = nn.Linear(5, 3), with_table(8, 6)
+    parts = [{"x": piece, "table": batch["table"]} for batch in data for piece in batch["x"].split(1)]
+    expected = forgetless.mas(model, parts, forward=tabled, progress=False)
+    for size in (4, 3, 1):
+        found = forgetless.mas(model, data, forward=tabled, batch_size=size, progress=False)
+        assert all(torch.allclose(found.sums[name], total) for name, total in expected.sums.items())
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (4, 6)])
+def test_a_table_that_may_be_the_samples_is_refused(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ForgetlessError, match=r"now of shape \(4, 3\) for . samples, has as many rows .* give it in"):
+        forgetless.mas(nn.Linear(5, 3), with_table(*sizes), forward=tabled, batch_size=1, progress=False)
+
+
 class Two(nn.Module):
     """Takes vectors or sequences of them."""
 

@@ -109,9 +109,30 @@ def rows(batch: Any, start: int, stop: int) -> Any:
         return batch
 
     def piece(tensor: Tensor) -> Tensor:
-        return tensor[start:stop] if tensor.dim() > 0 and tensor.shape[0] == samples else tensor
+        return tensor[start:stop] if rowed(tensor, samples) else tensor
 
     return mapped(batch, piece)
+
+
+_WHOLE = "_forgetless_whole"  # of a tensor that belongs to the batch as a whole, however long it is
+
+
+def rowed(tensor: Tensor, samples: int) -> bool:
+    """Whether a tensor of a batch of so many samples has a row for each."""
+    return tensor.dim() > 0 and tensor.shape[0] == samples and not getattr(tensor, _WHOLE, False)
+
+
+def settled(batch: Any) -> tuple[bool, ...]:
+    """Whether each tensor of a batch has a row for each sample: from now on, in whatever part of the batch it is.
+
+    A table of T rows stays one in a part of T samples.
+    """
+    samples = size(batch)
+    found = [(tensor, rowed(tensor, samples)) for tensor in tensors(batch)]
+    for tensor, rows in found:
+        if not rows:
+            setattr(tensor, _WHOLE, True)
+    return tuple(rows for _, rows in found)
 
 
 def moved(batch: Any, device: torch.device) -> Any:
@@ -130,7 +151,10 @@ def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     Containers are tuples (named ones too), lists, mappings, dataclasses, and objects with a method `to`.
     """
     if isinstance(value, Tensor):
-        return function(value)
+        found = function(value)
+        if getattr(value, _WHOLE, False) and isinstance(found, Tensor) and found is not value:
+            setattr(found, _WHOLE, True)
+        return found
     parts = _parts(value)
     if parts is None:
         return value

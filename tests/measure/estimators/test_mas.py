@@ -37,6 +37,10 @@ ONE_AT_A_TIME = {
     "rows by gather": "no rule for gather",
     "an LSTM on a packed sequence": "no rule for lstm",
     "a token by masked_scatter": "no rule for masked_scatter",
+    "a bias that the sample makes": "no rule for linear",
+    "padding in place": "__setitem__ writes to what is made of parameters",
+    "a cell on ragged rows": "no rule for add",
+    "a weight that is changed in place": "add_ writes to what is made of parameters",
     "distinct words computed once": "which rows belong to which sample is not known after unique",
 }
 

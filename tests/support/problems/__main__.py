@@ -48,6 +48,7 @@ KINDS = {
     "use": "Other uses of parameters",
     "routed": "Rows that follow the data",
     "alike": "Another axis as long as the batch",
+    "late": "What shows in later batches only",
     "network": "Whole networks",
 }
 

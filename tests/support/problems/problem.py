@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 Made = tuple[nn.Module, Any, dict[str, Any]]
-Kind = Literal["layer", "use", "routed", "alike", "network"]
+Kind = Literal["layer", "use", "routed", "alike", "late", "network"]
 Batch = tuple[int, ...] | Callable[[], Any]  # a shape of random numbers, or what makes the batch
 
 
@@ -23,7 +23,7 @@ class Problem:
     Attributes:
         name: what it shows, unique.
         kind: a layer, a use of parameters that no layer of `torch.nn` has, rows that follow the data, another axis
-            as long as the batch, or a whole network.
+            as long as the batch, what shows in later batches only, or a whole network.
         build: makes (model, batch, options) with torch's random generator.
         needs: a package that is no dependency of the tests, without which the problem is skipped.
         half_exact: computes in float32 in part, whatever its dtype, so that float64 cannot show more.

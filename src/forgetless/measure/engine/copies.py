@@ -60,7 +60,7 @@ def _repeated(batch: Any, times: int) -> Any:
     samples = batches.size(batch)
 
     def copies(tensor: Tensor) -> Tensor:
-        return tensor.repeat_interleave(times, 0) if tensor.dim() > 0 and tensor.shape[0] == samples else tensor
+        return tensor.repeat_interleave(times, 0) if batches.rowed(tensor, samples) else tensor
 
     return batches.mapped(batch, copies)
 

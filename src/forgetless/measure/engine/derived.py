@@ -7,8 +7,8 @@ passes through, and one pull-back serves all samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class _Pulled:
     def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         if self.derived.value is self.root:
             return self.term.modulus_sum(power, into)
-        if self.derived.rearranged and bool((self.footprint() <= 1).all()):
+        if self.derived.rearranged and all(bool((each <= 1).all()) for each in self.footprints()):
             return added(self.derived.pull(self.term.modulus_sum(power), self.root), into)
         total = torch.zeros_like(self.sample(0)) if into is None else into
         for n in range(self.samples):
@@ -85,12 +85,21 @@ class _Pulled:
     def samples(self) -> int:
         return self.term.samples
 
-    def footprint(self) -> Tensor:
-        """How often a sample's gradient meets each element of the parameter."""
-        ones = torch.ones_like(self.derived.value)
-        if isinstance(self.term, Rows):
-            ones = Rows(ones, self.term.axis, self.term.samples).sample(0)
-        return self.derived.pull(ones, self.root)
+    def footprints(self) -> Iterator[Tensor]:
+        """How often a sample's gradient meets each element of the parameter; one for samples that are alike."""
+        value = self.derived.value
+        ones = torch.ones_like(value)
+        if not isinstance(self.term, Rows):
+            yield self.derived.pull(ones, self.root)
+            return
+        term = replace(self.term, gradient=ones)
+        together = self.derived.pull(ones, self.root)
+        if bool((together <= 1).all()):
+            yield together  # no less than any sample's
+            return
+        alike = value.stride(term.axis) == 0  # an expanded axis: every row is the same memory
+        for n in range(1 if alike else term.samples):
+            yield self.derived.pull(term.sample(n), self.root)
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,9 @@ def root_term(root: Tensor, uses: Sequence[Derived]) -> Term | None:
     if len(parts) < 2:
         return parts[0] if parts else None
     if all(part.derived.rearranged for part in parts):
-        footprints = torch.stack([part.footprint() for part in parts])
-        if bool((footprints.sum(0) <= 1).all()):
+        met = [list(part.footprints()) for part in parts]
+        samples = max(map(len, met))
+        each = ([own[n] if len(own) > 1 else own[0] for own in met] for n in range(samples))
+        if all(bool((torch.stack(some).sum(0) <= 1).all()) for some in each):
             return _Disjoint(parts)
     return Mixture(parts)

@@ -89,13 +89,17 @@ def single_sums(target: Target, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
 def alone(target: Target, sample: Any) -> tuple[dict[str, Tensor], Tensor]:
     """The gradients of a batch of one by name, of what took part, and its scalar `[1]`."""
     parameters = list(target.parameters.values())
-    with only(parameters, target.module), unhooked(parameters), _differentiable(target):
+    found: dict[str, Tensor] = {}
+    taking = _taking(target.parameters, found.__setitem__)
+    with only(parameters, target.module), unhooked(parameters), _differentiable(target), taking as taken:
         value = target.values(sample)
-        if not value.requires_grad:
-            return {}, value.detach()
-        gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
-    named = zip(target.parameters, gradients, strict=True)
-    return {name: g.to_dense() if g.is_sparse else g for name, g in named if g is not None}, value.detach()
+        if value.requires_grad and taken:
+            value.sum().backward()  # type: ignore[no-untyped-call]
+        elif value.requires_grad:
+            gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+            named = zip(target.parameters, gradients, strict=True)
+            found = {name: gradient for name, gradient in named if gradient is not None}
+    return {name: g.to_dense() if g.is_sparse else g for name, g in found.items()}, value.detach()
 
 
 def accumulate(into: dict[str, Tensor], sums: Mapping[str, Tensor]) -> None:

@@ -98,6 +98,7 @@ class Sweep:
         self.sums: dict[str, Tensor] = {}
         self.count = self.batch = 0
         self.enough = False
+        self._rowed: dict[Any, tuple[bool, ...]] = {}  # a form of batches → which of its tensors have a row per sample
         self._taken, self._look_at = 0, _FIRST_LOOK  # parts that were taken together, and when to ask `until`
 
     def add(self, batch: Any) -> int:
@@ -126,7 +127,21 @@ class Sweep:
         if not batches.size(batch):
             return None
         device = next(iter(self.passes.target.parameters.values())).device
-        return batches.moved(batch, device)
+        found = batches.moved(batch, device)
+        if not self.count:  # a model that writes to its inputs is found on copies
+            found = batches.mapped(found, Tensor.clone)
+        rows, form = batches.settled(found), batches.form(found)
+        if batches.size(found) > 1 and self._rowed.setdefault(form, rows) != rows:
+            which = next(
+                n for n, (now, before) in enumerate(zip(rows, self._rowed[form], strict=True)) if now != before
+            )
+            shape = tuple(list(batches.tensors(found))[which].shape)
+            raise ForgetlessError(
+                f"a tensor of the batch, now of shape {shape} for {batches.size(found)} samples, has as many rows as "
+                "there are samples in one batch and not in another, so its rows may be the samples' or not; leave it "
+                "out of the batch and give it in forward=."
+            )
+        return found
 
     def _rows(self, rows: int) -> int:
         return self.batch_size or self.passes.rows(rows, self.confidence is not None)

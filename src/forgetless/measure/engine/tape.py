@@ -85,7 +85,7 @@ class Tape(TorchFunctionMode):
         self._slots: dict[str, Tensor] = {}
         self._used: dict[str, list[Derived]] = {}
         for tensor in batches.tensors(batch):
-            if tensor.dim() and len(tensor) == self._count:  # others are the same for every sample
+            if batches.rowed(tensor, self._count):  # others are the same for every sample
                 mark_of_samples(tensor)
                 provenance.begin(tensor, self._count)
 
@@ -139,6 +139,8 @@ class Tape(TorchFunctionMode):
                 if provenance.rows_of(tensor) is None:
                     provenance.note(tensor, provenance.lost("a copy"))
         sampled = any(of_samples(tensor) for tensor in tensors)
+        if found and self._writes_to_derived(func, args, kwargs):
+            return self._given_up(func, found, args, kwargs, tensors if sampled else [])
         if found and (not sampled or (func in SHAPED_LIKE and id(args[0]) in self._derived)):
             return self._derive(func, found, args, kwargs)
         inner = body_of(func) if sampled and not found else None
@@ -148,6 +150,26 @@ class Tape(TorchFunctionMode):
         result = self._meet(func, found, args, kwargs) if found else func(*args, **kwargs)
         if sampled:
             self._mark(func, args, kwargs, result, {id(tensor) for tensor in tensors})
+        return result
+
+    def _writes_to_derived(self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> bool:
+        """Whether it writes to what is made of parameters, whose earlier uses would then be another tensor's."""
+        target = kwargs.get("out")
+        if target is None and args and provenance.writes(provenance.name_of(func)):
+            target = args[0]
+        return any(id(tensor) in self._derived for tensor in batches.tensors(target))
+
+    def _given_up(
+        self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Mapping[str, Any], of: list[Tensor]
+    ) -> Any:
+        """Run it; its parameters are measured one sample at a time. `of` are its inputs if some are of samples."""
+        why = f"{provenance.name_of(func)} writes to what is made of parameters"
+        for item in found:
+            for name in item.roots:
+                self.unruled.setdefault(name, why)
+        result = func(*args, **kwargs)
+        if of:
+            self._mark(func, args, kwargs, result, {id(tensor) for tensor in of})
         return result
 
     def _mark(
@@ -161,14 +183,15 @@ class Tape(TorchFunctionMode):
             return
         provenance.follow(func, args, kwargs, result, self._count)
         for tensor in fresh:
-            mark_of_samples(tensor)
+            if provenance.rows_of(tensor) is not provenance.BLANK:
+                mark_of_samples(tensor)
 
     def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation on parameters alone."""
         result = func(*args, **kwargs)
         rearranged = func in REARRANGING and all(item.rearranged for item in found)
         roots = {name: root for item in found for name, root in item.roots.items()}
-        for tensor in batches.tensors(result):
+        for tensor in batches.tensors([args[0]] if func is Tensor.__setitem__ else result):
             if tensor.requires_grad and id(tensor) not in self._derived:
                 self._derived[id(tensor)] = Derived(tensor, roots, rearranged)
         return result
@@ -190,8 +213,11 @@ class Tape(TorchFunctionMode):
         samples, ended = self._samples(names, met)
         if samples is not None and func in RULES:
             call = RULES[func](samples, *args, **kwargs)
+            if call is None and samples.inner:  # a rule for rows that are together, sample by sample
+                samples = replace(samples, inner=False, of=samples.order(met.shape[samples.axis]))
+                call = RULES[func](samples, *args, **kwargs)
             self.met.append(names)
-            if call is not None and of_samples(call.input):
+            if call is not None and of_samples(call.input) and not any(map(of_samples, call.parameters)):
                 return self._use(call if samples.of is None else _padded(call, samples))
         if samples is not None and (func in ELEMENTWISE or func in JOINING):
             args, served = self._spread(func, samples, names, args, met)
@@ -213,18 +239,13 @@ class Tape(TorchFunctionMode):
             return None, f"which rows belong to which sample is not known after {lost}"
         if self._count == 1:
             return Samples(1), ""
-        if rows is provenance.BLANK:  # constants: as many rows for every sample as any
-            if not met.dim() or len(met) % self._count:
-                return None, "some of its rows belong to no sample"
-            provenance.note(met, provenance.REGULAR)
-            rows = provenance.REGULAR
         if rows.of is None and rows.axis is not None:
             return Samples(self._count, rows.axis), ""
         if rows.axis is None and rows.of is not None and met.dim():  # one sample's alone
             rows = provenance.Rows(0, rows.of.expand(met.shape[0]))
         if rows.axis is None or rows.of is None or bool((rows.of < 0).any()):
             return None, "some of its rows belong to no sample"
-        if torch.equal(rows.of, torch.arange(self._count).repeat(len(rows.of) // self._count)):
+        if len(rows.of) and torch.equal(rows.of, torch.arange(self._count).repeat(len(rows.of) // self._count)):
             return Samples(self._count, rows.axis, inner=True), ""
         return Samples(self._count, rows.axis, of=rows.of), ""
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from forgetless.errors import ForgetlessError
+from forgetless.model.batches import tensors
 from forgetless.model.restored import one_pass
 
 Scalars = Callable[[nn.Module, Any], Tensor]  # (module, batch) → one scalar per sample, [N]
@@ -52,6 +54,17 @@ class Target:
         return replace(self, parameters={name: p for name, p in self.parameters.items() if name in wanted})
 
     def values(self, batch: Any) -> Tensor:
-        """The scalars of a batch, `[N]`, with their graph."""
+        """The scalars of a batch, `[N]`, with their graph.
+
+        Raises:
+            ForgetlessError: the model writes to the batch, which is measured more than once.
+        """
+        given = [(tensor, tensor._version) for tensor in tensors(batch) if not tensor.is_inference()]
         with one_pass(self.module):
-            return self.scalars(self.module, batch)
+            found = self.scalars(self.module, batch)
+        if any(tensor._version != version for tensor, version in given):
+            raise ForgetlessError(
+                f"{type(self.module).__name__} writes to its inputs (x.mul_(…), x[…] = …, inplace=True on the first "
+                "layer), so a second pass would see others; let it write to a copy, or clone them in forward=."
+            )
+        return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from forgetless.measure.engine.provenance import aligned, names, routing, shapes
-from forgetless.measure.engine.provenance.rows import ALONE, BLANK, Rows, lost, note, rows_of, same, simplified
+from forgetless.measure.engine.provenance.rows import ALONE, BLANK, Rows, alias, lost, note, rows_of, same, simplified
 from forgetless.measure.engine.provenance.views import rewritten
 from forgetless.model import batches
 
@@ -26,12 +26,19 @@ def follow(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, A
         return
     if not args and isinstance(kwargs.get("input"), Tensor):
         args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    if name in ("detach", "data") and results:
+        alias(results[0], args[0])
+    if name == "data" and len(args) > 1:  # set: another memory under the old name
+        note(args[0], rows_of(args[1]) or BLANK)
     inside = names.writes(name) and args and isinstance(args[0], Tensor)
     target = args[0] if inside else kwargs.get("out")
     before = rows_of(target)
     if inside and name == "__setitem__":
         results = [args[0]]
-    found = _followed(name, args, kwargs, results, samples) if _is_torchs(func, name) else lost(name)
+    try:
+        found = _followed(name, args, kwargs, results, samples) if _is_torchs(func, name) else lost(name)
+    except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, StopIteration):
+        found = lost(name)  # a rule that cannot read the arguments knows nothing
     each = found if isinstance(found, list) else [found] * len(results)
     for tensor, rows in zip(results, each, strict=True):
         rows = _fitting(name, rows, tensor, samples)

@@ -120,10 +120,14 @@ def _looked_up(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samp
     return aligned.met("indexing", aligned.broadcast(indices, result, 0, core), result, samples)
 
 
-def _as_the_index(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samples: int) -> Rows:
-    """Of constants: the result has the axes of the index, the last tensor that is given."""
-    index = next(each for each in [*kwargs.values(), *reversed(rest)] if isinstance(each, Tensor))
-    return aligned.met("indexing", aligned.broadcast([index], result), result, samples)
+def _as_the_index(place: int, *words: str) -> Rule:
+    """Of constants: the result has the axes of the index, an argument after the table at this place or of this name."""
+
+    def rule(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samples: int) -> Rows:
+        index = rest[place] if len(rest) > place else next(kwargs[word] for word in words if word in kwargs)
+        return aligned.met("indexing", aligned.broadcast([index], result), result, samples)
+
+    return rule
 
 
 def _rows_selected(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, samples: int) -> Rows:
@@ -137,7 +141,10 @@ def _rows_selected(x: Tensor, rest: Sequence[Any], kwargs: Any, result: Tensor, 
 LOOKUPS: dict[str, Rule] = {
     "__getitem__": _looked_up,
     "index_select": _rows_selected,
-    **dict.fromkeys(("gather", "take", "take_along_dim", "searchsorted", "bucketize"), _as_the_index),
+    "gather": _as_the_index(1, "index"),
+    "take": _as_the_index(0, "index"),
+    "take_along_dim": _as_the_index(0, "indices"),
+    "searchsorted": _as_the_index(0, "input", "self"),
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 _NAME = "_forgetless_rows"  # the attribute of a tensor that was computed from the batch
 _NOTED, _REWRITTEN = "_forgetless_noted", "_forgetless_rewritten"  # when that was said, and when it ceased to hold
+_ALIAS = "_forgetless_alias"  # the tensor whose memory one that is no view has
 _clock = itertools.count()
 
 
@@ -83,6 +84,17 @@ def note(tensor: Tensor, rows: Rows) -> None:
     """Say what is known of a tensor."""
     setattr(tensor, _NAME, rows)
     setattr(tensor, _NOTED, next(_clock))
+
+
+def alias(tensor: Tensor, of: Tensor) -> None:
+    """Say that a tensor has the memory of another, though it is no view of it."""
+    setattr(tensor, _ALIAS, of)
+
+
+def alias_of(tensor: Tensor) -> Tensor | None:
+    """What a tensor has the memory of, as far as that was said."""
+    found: Tensor | None = getattr(tensor, _ALIAS, None)
+    return found
 
 
 def rewrite(tensor: Tensor) -> None:

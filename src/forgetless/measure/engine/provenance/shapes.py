@@ -6,6 +6,7 @@ Each rule takes the operation's own arguments after what is known of its input, 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,9 +91,13 @@ def moved(rows: Rows, order: Sequence[int]) -> Rows:
     return rows if rows.axis is None else rows.at(list(order).index(rows.axis))
 
 
-def _permute(rows: Rows, x: Tensor, *dims: Any) -> Rows:
-    given = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+def _permute(rows: Rows, x: Tensor, *places: Any, dims: Any = ()) -> Rows:
+    given = places[0] if len(places) == 1 and isinstance(places[0], (tuple, list)) else places or dims
     return moved(rows, [dim % x.dim() for dim in given])
+
+
+def _swapped(rows: Rows, x: Tensor, *places: int, **words: int) -> Rows:
+    return _transpose(rows, x, *places, *words.values())
 
 
 def _transpose(rows: Rows, x: Tensor, first: int, second: int) -> Rows:
@@ -132,12 +137,16 @@ def _diag_embed(rows: Rows, x: Tensor, offset: int = 0, dim1: int = -2, dim2: in
     return rows if rows.axis != x.dim() - 1 and (dim1, dim2) == (-2, -1) else lost("diag_embed")
 
 
+def axes(dim: Any) -> tuple[int, ...]:
+    """One axis or several as numbers, whatever kind of integer they are."""
+    return (operator.index(dim),) if hasattr(dim, "__index__") else tuple(map(operator.index, dim))
+
+
 def reduced(rows: Rows, x: Tensor, dim: Any, kept: bool) -> Rows:
     """A reduction over axes: the samples' axis must not be one of them, unless all its entries are one sample's."""
     if rows.axis is None:
         return rows
-    dims = range(x.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
-    gone = {each % x.dim() for each in dims}
+    gone = {each % x.dim() for each in (range(x.dim()) if dim is None or dim == () else axes(dim))}
     if rows.axis in gone:
         if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):
             return Rows(None, rows.of[:1])  # what is left is that sample's
@@ -163,7 +172,7 @@ MOVING: dict[str, Rule] = {
     "permute": _permute,
     "diagonal": _diagonal,
     "diag_embed": _diag_embed,
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims", "transpose_"), _transpose),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims", "transpose_"), _swapped),
     **dict.fromkeys(("t", "T", "numpy_T"), _reversed),
     **dict.fromkeys(("mT", "mH", "adjoint", "H"), _last_two),
     **dict.fromkeys(("movedim", "moveaxis"), _movedim),
@@ -197,6 +206,10 @@ def joined(parts: Sequence[tuple[Tensor, Rows | None]], dim: int, samples: int) 
     ended = next((rows for rows in known if rows.lost is not None), None)
     if ended is not None:
         return ended
+    parts = [(x, rows) for x, rows in parts if x.shape != (0,)] or parts  # which torch leaves out, of any shape
+    known = [rows for _, rows in parts if rows is not None and rows is not BLANK]
+    if not known:
+        return BLANK
     place = dim % parts[0][0].dim()
     first = known[0]
     if first.axis != place and all(rows.axis == first.axis and same(rows, first) for rows in known):

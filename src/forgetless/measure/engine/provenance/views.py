@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from forgetless.measure.engine.provenance.rows import BLANK, Rows, lost, note, rewrite, rows_of, same
+from forgetless.measure.engine.provenance.rows import BLANK, Rows, alias_of, lost, note, rewrite, rows_of, same
 from forgetless.measure.engine.provenance.shapes import described
 
 _LARGEST = 1 << 20  # elements whose samples may be written out
@@ -17,6 +17,11 @@ def rewritten(target: Tensor, before: Rows | None, now: Rows, samples: int) -> N
     alike = before is not None and before is not BLANK and before.axis == now.axis and before.lost == now.lost
     if alike and before is not None and same(before, now):
         return  # its rows are whose they were
+    alias = alias_of(target)
+    if alias is not None:  # the same memory, though torch calls it no view
+        rewrite(alias)
+        note(alias, lost("writing to a detached tensor"))
+        note(target, now)
     root = target._base
     if root is None:
         rewrite(target)
@@ -32,6 +37,8 @@ def _through(target: Tensor, now: Rows, root: Tensor, samples: int) -> Rows:
     before = rows_of(root) or BLANK
     unknown = lost("writing to a view")
     if now.lost is not None or before.lost is not None:
+        return unknown
+    if target.dtype != root.dtype:  # the real part, say
         return unknown
     if now is BLANK:
         return before

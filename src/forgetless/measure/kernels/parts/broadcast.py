@@ -46,8 +46,8 @@ def spread_term(gradient: Tensor, value: Tensor, samples: Samples) -> Term:
     before = gradient.dim() - value.dim()
     own = samples.axis - before
     rows = own >= 0 and samples.of is None and value.shape[own] == gradient.shape[samples.axis]
-    if rows and not samples.inner:
-        return Rows(widened(gradient).reshape(value.shape), own, samples.count)
+    if rows:
+        return Rows(widened(gradient).reshape(value.shape), own, samples.count, samples.inner)
     front = Samples(samples.count, 0, samples.inner)
     per_row = front.rows(widened(gradient).movedim(samples.axis, 0), gradient.dim() - 1)
     return Dense(per_row.sum(1).reshape(samples.count, *value.shape))

@@ -42,6 +42,13 @@ class Samples:
         rows = values.shape[self.axis]
         return (self.of is not None and rows == len(self.of)) or rows % self.count == 0
 
+    def order(self, rows: int) -> Tensor:
+        """The sample of each of so many rows, `[R]`."""
+        if self.of is not None:
+            return self.of
+        numbers = torch.arange(self.count)
+        return numbers.repeat(rows // self.count) if self.inner else numbers.repeat_interleave(rows // self.count)
+
     def padded(self, values: Tensor, fill: float | None = None) -> Tensor:
         """`values` with as many rows for every sample, in the samples' order: rows that are missing are `fill`.
 

@@ -68,11 +68,13 @@ class Rows:
         gradient: of the whole tensor, in its shape.
         axis: the axis of the rows, `N·k` long.
         samples: N.
+        inner: whether the sample index runs fastest along it.
     """
 
     gradient: Tensor
     axis: int
     samples: int
+    inner: bool = False
 
     def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         """`|g|^power`: every element belongs to one sample."""
@@ -81,8 +83,10 @@ class Rows:
     def sample(self, n: int) -> Tensor:
         """The gradient, zero outside the rows of sample n."""
         rows = self.gradient.shape[self.axis] // self.samples
+        own = slice(n, None, self.samples) if self.inner else slice(n * rows, (n + 1) * rows)
+        index = (*[slice(None)] * self.axis, own)
         alone = torch.zeros_like(self.gradient)
-        alone.narrow(self.axis, n * rows, rows).copy_(self.gradient.narrow(self.axis, n * rows, rows))
+        alone[index] = self.gradient[index]
         return alone
 
 
