@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import warnings
 from pathlib import Path
@@ -624,6 +625,39 @@ def test_an_anchor_may_stay_in_its_file(tmp_path):
     anchors[0].save(path)  # replaced, while the old one is still mapped
     anchors[0].consolidate(measured(model))
     train(model, optimizer)
+
+
+def test_a_mapped_file_that_is_cut_is_refused_before_it_is_read(tmp_path):
+    """Reading behind the new end would end the process; a file that takes its name is another."""
+    path, model = tmp_path / "anchor", Net()
+    Anchor(model, measured(model)).save(path)
+    anchor, optimizer = Anchor.load(path, model, mmap=True), optim.SGD(model.parameters(), lr=0.1)
+    anchor.attach(optimizer)
+    anchor.save(path)
+    train(model, optimizer)
+    anchor = Anchor.load(path, model, mmap=True)
+    held = Anchor.load(path, model, mmap=True)
+    os.truncate(path, 100)
+    before = values(model)
+    for use in (anchor.penalty, anchor.drift, lambda: anchor.attach(optim.SGD(model.parameters(), lr=0.1))):
+        with pytest.raises(
+            ForgetlessError, match=r"anchor was cut from \d+ to 100 bytes while its tensors were in use"
+        ):
+            use()
+    del held
+    assert all(torch.equal(values(model)[name], value) for name, value in before.items())
+
+
+def test_a_step_on_a_mapped_file_that_is_cut_moves_nothing(tmp_path):
+    path, model = tmp_path / "anchor", Net()
+    Anchor(model, measured(model)).save(path)
+    anchor, optimizer = Anchor.load(path, model, mmap=True), optim.SGD(model.parameters(), lr=0.1)
+    anchor.attach(optimizer)
+    os.truncate(path, 100)
+    before = values(model)
+    with pytest.raises(ForgetlessError, match="was cut from"):
+        train(model, optimizer)
+    assert all(torch.equal(values(model)[name], value) for name, value in before.items())
 
 
 def test_the_decay_survives_the_file_and_files_of_before_it_are_read(tmp_path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from forgetless.files.places import MISSING, Inside, opened, read_bytes, replacing, told, write_text
 from forgetless.files.sealed import read_sealed, sealed, unsealed, write_sealed
 from forgetless.files.strict import parse_json, read_json, write_json
-from forgetless.files.tensors import FLOATS, read_tensors, sha256, write_tensors
+from forgetless.files.tensors import FLOATS, Mapped, read_tensors, sha256, write_tensors
 from forgetless.files.typed import Between, Shape, decoded
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "MISSING",
     "Between",
     "Inside",
+    "Mapped",
     "Shape",
     "decoded",
     "opened",

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import weakref
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -172,6 +173,34 @@ def read_tensors(
     if set(meta["sha256"]) != set(tensors):
         raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
     return tensors, meta["header"]
+
+
+class Mapped:
+    """A file that tensors are read from where they lie; the system ends a process that reads behind a new, earlier end.
+
+    Args:
+        path: the file, which is open from now on: one that replaces it under its name is another.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        with opened(self._path) as file:
+            self._file = os.dup(file.fileno())
+        self._size = os.fstat(self._file).st_size
+        weakref.finalize(self, os.close, self._file)
+
+    def check(self) -> None:
+        """Before the tensors are used.
+
+        Raises:
+            ForgetlessError: the file has been cut.
+        """
+        size = os.fstat(self._file).st_size
+        if size < self._size:
+            raise ForgetlessError(
+                f"{self._path} was cut from {self._size} to {size} bytes while its tensors were in use (mmap=True); "
+                "restore it and load it again, or load it without mmap=."
+            )
 
 
 def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:

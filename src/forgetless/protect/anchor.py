@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.model.parameters import fingerprint, listing, named
@@ -103,6 +104,7 @@ class Anchor:
         self._identity = Identity()
         self._tasks = 0
         self._in_loss = False
+        self._mapped: files.Mapped | None = None  # where θ* and Ω are, if they are in a file
         if importance is not None:
             self._add(importance)
 
@@ -389,8 +391,8 @@ class Anchor:
             model: the network that was anchored.
             mmap: leave θ* and Ω in the file, from where each step reads them, instead of in memory (for weights on the
                 CPU). The file must not be changed in place as long as the anchor is used: the system ends a process
-                that reads behind a file's new, earlier end. `save` replaces it, which is fine. After `consolidate` θ*
-                and Ω are in memory.
+                that reads behind a file's new, earlier end. That end is looked at before each step, which refuses a
+                file that was cut. `save` replaces the file, which is fine. After `consolidate` θ* and Ω are in memory.
 
         Raises:
             ForgetlessError: the file is missing, cut, damaged or another model's.
@@ -398,6 +400,8 @@ class Anchor:
         tensors, shapes, hashes = anchor_file.read(path, mmap=mmap)
         _refuse_stranger(shapes, f"the anchor in {path}", model)
         anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
+        if mmap:
+            anchor._mapped = files.Mapped(path)
         anchor.load_state_dict(tensors)
         if changed := _changed(hashes, model):
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
@@ -432,6 +436,8 @@ class Anchor:
                 name, named[name], mean, earlier, gamma=gamma, compact=self._compact
             )
         self._identity.remember(self._model, kept)
+        if self._anchored.keys() <= set(kept):
+            self._mapped = None
         self._tasks += 1
         self._in_loss = False
         self._refresh()
@@ -439,7 +445,7 @@ class Anchor:
     def _watched(self, attachment: Attachment, last: bool, averaged: bool) -> list[_Removable]:
         """What looks on after each step: whether statistics drift, the dial, and whether the weights move elsewhere."""
         optimizer = attachment.optimizer
-        watchers: list[_Removable] = []
+        watchers: list[_Removable] = [optimizer.register_step_pre_hook(lambda *_: self._whole())]
         if self._anchored and last:
             watchers.append(StatisticsWatch(self._model, optimizer))
         if last and (dial := self._dial) is not None:
@@ -448,6 +454,10 @@ class Anchor:
         if not averaged:
             watchers.append(WeightsWatch(self._model, attachment))
         return watchers
+
+    def _whole(self) -> None:
+        if self._mapped is not None:
+            self._mapped.check()
 
     def _release(self, attachment: Attachment) -> None:
         attachment.remove()
@@ -469,6 +479,7 @@ class Anchor:
 
     def _present(self) -> dict[nn.Parameter, AnchoredParameter]:
         """The anchored parameters that the model has now, beside their θ* and Ω; without those that were replaced."""
+        self._whole()
         named = _named(self._model)
         present = {}
         for name in self._anchored:
