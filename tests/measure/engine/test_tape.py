@@ -168,6 +168,7 @@ def sliced_samples(m: Any, x: Tensor, mask: Tensor) -> Tensor:
 
 
 FAST = {
+    "packed recurrent": packed_recurrent,
     "unpadded": unpadded,
     "packed": packed,
     "experts": experts,
@@ -183,7 +184,6 @@ FAST = {
     "one after another": sliced_samples,
 }
 SLOW = {
-    "packed recurrent": packed_recurrent,
     "deduplicated": deduplicated,
     "rows swapped through a view": rows_swapped_through_a_view,
 }

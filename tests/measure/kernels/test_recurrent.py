@@ -23,7 +23,27 @@ def test_the_same_numbers(kind: str, layers: int, bidirectional: bool) -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_packed_sequences_are_left() -> None:
-    layer = nn.GRU(3, 4)
-    packed = (torch.randn(5, 3), torch.tensor([3, 2]), torch.zeros(1, 3, 4), layer._flat_weights)
-    assert REWRITES[torch.gru](*packed, True, 1, 0.0, False, False) is NotImplemented
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_packed_sequences_give_the_same_numbers(kind: str, layers: int, bidirectional: bool, projected: bool) -> None:
+    torch.manual_seed(0)
+    size = 2 if projected and kind == "LSTM" else 0
+    options = {"proj_size": size} if size else {}
+    layer = getattr(nn, kind)(3, 4, layers, bidirectional=bidirectional, **options).double()
+    sizes = torch.tensor([3, 3, 2, 1, 1])
+    first = torch.randn(layers * (1 + bidirectional), 3, size or 4).double()
+    function = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_tanh}[kind]
+    states = [first, torch.randn(len(first), 3, 4).double()] if kind == "LSTM" else first
+    given = (torch.randn(10, 3).double(), sizes, states, layer._flat_weights, True, layers, 0.0, False, bidirectional)
+    for found, expected in zip(REWRITES[function](*given), function(*given), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_first_state_belongs_to_the_samples_whatever_their_values() -> None:
+    layer = nn.GRUCell(3, 4)
+    x = torch.full((2, 3), torch.nan)
+    zeros = torch.zeros(2, 4)
+    found = REWRITES[torch.gru_cell](x, zeros, *layer.parameters())
+    torch.testing.assert_close(found, torch.gru_cell(x, zeros, *layer.parameters()), equal_nan=True)

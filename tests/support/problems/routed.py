@@ -62,6 +62,13 @@ def packed_lstm(m: Any, x: Tensor) -> Tensor:
     return m.lstm(packed)[1][0][-1]
 
 
+def packed_gru(m: Any, x: Tensor) -> Tensor:
+    """Two layers, both ways: outputs at every step, and last states."""
+    packed = pack_padded_sequence(x, lengths(x), batch_first=True, enforce_sorted=False)
+    outputs, last = m.gru(packed)
+    return pad_packed_sequence(outputs, batch_first=True)[0].sum(1) + last.sum((0, 2))[:, None]
+
+
 def experts(m: Any, x: Tensor) -> Tensor:
     """Every token goes to one of two experts."""
     tokens = x.flatten(0, 1)
@@ -165,6 +172,11 @@ ROUTED: list[Problem] = [
     ),
     routed("a layer on a packed sequence", packed_layer, lin=wide),
     routed("an LSTM on a packed sequence", packed_lstm, lstm=partial(nn.LSTM, 3, 4, batch_first=True)),
+    routed(
+        "a GRU of two layers, both ways, on a packed sequence",
+        packed_gru,
+        gru=partial(nn.GRU, 3, 4, 2, batch_first=True, bidirectional=True),
+    ),
     routed("one expert a token", experts, router=partial(nn.Linear, 3, 2), first=wide, second=wide),
     routed("two experts a token", two_experts, router=square, first=wide, second=wide, third=wide),
     routed("samples sorted inside", sorted_inside, lin=wide),

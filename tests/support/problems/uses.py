@@ -197,6 +197,24 @@ WITHOUT_SAMPLES = [
     use("two views stacked into the batch", two_views, (5, 3), backbone=backbone),
 ]
 
+
+def queried(m: Any, x: Tensor) -> Tensor:
+    """Queries that are parameters, at the same place in every sample."""
+    return functional.scaled_dot_product_attention(m.queries.expand(len(x), -1, -1), x, m.lin(x)).tanh()
+
+
+def decoded(m: Any, x: Tensor) -> Tensor:
+    """As a detector's decoder: queries attend to each other, then to the sample."""
+    queries = m.queries.unsqueeze(0).repeat(len(x), 1, 1)
+    queries = queries + functional.scaled_dot_product_attention(m.mix(queries), queries, queries)
+    return functional.scaled_dot_product_attention(queries, x, m.lin(x)).tanh()
+
+
+def queried_by_bmm(m: Any, x: Tensor) -> Tensor:
+    scores = torch.bmm(m.queries.expand(len(x), -1, -1), x.transpose(1, 2)).softmax(-1)
+    return torch.bmm(scores, m.lin(x)).tanh()
+
+
 MATRICES = [
     use("a matrix by @", lambda m, x: (x @ m.weight).tanh(), (5, 3), weight=(3, 4)),
     use("a matrix by @, transposed, 3-D", lambda m, x: (x @ m.weight.T).tanh(), (5, 2, 3), weight=(4, 3)),
@@ -212,6 +230,31 @@ MATRICES = [
     use(
         "a matrix per head by einsum", lambda m, x: torch.einsum("nhi,hoi->nho", x, m.w).tanh(), (5, 2, 3), w=(2, 4, 3)
     ),
+    use(
+        "a matrix per expert by einsum, of two axes each",
+        lambda m, x: torch.einsum("ntegi,egio->ntego", x, m.w).tanh(),
+        (5, 2, 3, 2, 3),
+        w=(3, 2, 3, 4),
+    ),
+    use("a scale per head by einsum", lambda m, x: torch.einsum("nhi,hi->nhi", x, m.w).tanh(), (5, 2, 3), w=(2, 3)),
+    use("a number per head by einsum", lambda m, x: torch.einsum("nhi,hi->nh", x, m.w).tanh(), (5, 2, 3), w=(2, 3)),
+    use("a matrix per head by @", lambda m, x: (x @ m.w).tanh(), (5, 2, 4, 3), w=(2, 3, 4)),
+    use("a matrix per head on the left", lambda m, x: (m.w @ x).tanh(), (5, 2, 3, 4), w=(2, 4, 3)),
+    use(
+        "a matrix per head by bmm, heads first",
+        lambda m, x: torch.bmm(x.transpose(0, 1), m.w).transpose(0, 1).tanh(),
+        (5, 2, 3),
+        w=(2, 3, 4),
+    ),
+    use(
+        "a matrix per head by bmm on the left",
+        lambda m, x: torch.bmm(m.w, x.transpose(0, 1).mT).mT.transpose(0, 1).tanh(),
+        (5, 2, 3),
+        w=(2, 4, 3),
+    ),
+    use("learned queries by attention", queried, (5, 4, 3), queries=(2, 3), lin=square),
+    use("learned queries that attend to themselves first", decoded, (5, 4, 3), queries=(2, 3), lin=square, mix=square),
+    use("learned queries by bmm", queried_by_bmm, (5, 4, 3), queries=(2, 3), lin=square),
     use("a matrix on the left", lambda m, x: (m.weight @ x).tanh(), (5, 3, 2), weight=(4, 3)),
     use(
         "a matrix by baddbmm",

@@ -15,6 +15,7 @@ RULES: dict[Operation, Rule] = {
     **normalization.RULES,
     **embedding.RULES,
     **activation.RULES,
+    **products.RULES,
 }
 REWRITES: dict[Operation, Rewrite] = {**products.REWRITES, **recurrent.REWRITES, **embedding.REWRITES}
 

@@ -36,6 +36,11 @@ def embedding(
     )
 
 
+def index_select(table: Tensor, dim: int, index: Tensor) -> Any:
+    """`table.index_select(0, ids)` is a lookup."""
+    return functional.embedding(index, table) if table.dim() == 2 and dim in (0, -2) else NotImplemented
+
+
 def getitem(table: Tensor, index: Any) -> Any:
     """`table[ids]` with integer ids is a lookup."""
     whole = isinstance(index, Tensor) and not index.dtype.is_floating_point and index.dtype != torch.bool
@@ -69,6 +74,7 @@ def embedding_bag(
 
 
 REWRITES: dict[Operation, Rewrite] = {
+    **dict.fromkeys((torch.index_select, torch.Tensor.index_select), index_select),
     torch.Tensor.__getitem__: getitem,
     functional.embedding_bag: embedding_bag,
 }

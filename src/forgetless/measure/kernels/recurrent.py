@@ -57,29 +57,74 @@ def _direction(
     return torch.stack([outputs[t] for t in range(len(outputs))]), state
 
 
-def _layers(step: Step) -> Rewrite:
-    """`torch.lstm` and its kin over x `[T, N, I]`, or `[N, T, I]` with `batch_first`; packed sequences are left."""
+def _packed_direction(
+    step: Step,
+    sizes: Sequence[int],
+    x: Tensor,
+    state: State,
+    weights: Sequence[Tensor],
+    bias: bool,
+    last: bool,
+    back: bool,
+) -> tuple[Tensor, State]:
+    """As `_direction` over x `[R, I]`, of time t the first `sizes[t]` sequences: outputs `[R, H]` and last states."""
+    b_ih, b_hh = (weights[2], weights[3]) if bias else (None, None)
+    gates = torch.split(functional.linear(x, weights[0], b_ih), list(sizes))
+    outputs: dict[int, Tensor] = {}
+    begun, ended = state, []
+    state = tuple(part[: sizes[-1] if back else sizes[0]] for part in begun)
+    for t in range(len(sizes) - 1, -1, -1) if back else range(len(sizes)):
+        now, here = sizes[t], len(state[0])
+        if now > here:  # backwards, sequences join with their first state
+            state = tuple(torch.cat([part, first[here:now]]) for part, first in zip(state, begun, strict=True))
+        elif now < here:  # forwards, those that are over keep their last
+            ended.append(tuple(part[now:] for part in state))
+            state = tuple(part[:now] for part in state)
+        state = step(gates[t], state, weights[1], b_hh, weights[-1] if last else None)
+        outputs[t] = state[0]
+    ends = [state, *reversed(ended)]
+    final = tuple(torch.cat([each[i] for each in ends]) for i in range(len(state)))
+    return torch.cat([outputs[t] for t in range(len(sizes))]), final
 
-    def run(
-        input: Tensor, hx: Any, params: Any, has_biases: Any, num_layers: Any, dropout: Any,
-        train: Any, bidirectional: Any, batch_first: Any = None,
-    ) -> Any:  # fmt: skip
-        if not isinstance(num_layers, int) or isinstance(num_layers, bool) or batch_first is None or train:
-            return NotImplemented  # packed: (data, batch_sizes, hx, params, …)
-        states = list(hx) if isinstance(hx, (tuple, list)) else [hx]
-        # The first state is often all zeros, made from nothing: adding zeros made from x says that it is the samples'.
-        states = [state + input.new_zeros(()) for state in states]
+
+def _nothing(rows: Tensor) -> Tensor:
+    """Zeros `[N, 1]` that are the samples' as `rows` `[N, I]` are, NaN or not.
+
+    The first state is often all zeros, made from nothing: adding these says whose it is.
+    """
+    return rows.detach()[..., :1].masked_fill(torch.ones((), dtype=torch.bool, device=rows.device), 0)
+
+
+def _layers(step: Step) -> Rewrite:
+    """`torch.lstm` and its kin over x `[T, N, I]`, or `[N, T, I]` with `batch_first`, or packed `[R, I]`."""
+
+    def run(input: Tensor, *rest: Any) -> Any:
+        packed = bool(rest) and isinstance(rest[0], Tensor) and not rest[0].is_floating_point()
+        if len(rest) != 8 or rest[6 if packed else 5]:
+            return NotImplemented  # in training
+        if packed:  # (data, batch_sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional)
+            sizes, (hx, params, has_biases, num_layers, _, _, bidirectional) = rest[0].tolist(), rest[1:]
+            x, batch_first = input, False
+        else:  # (input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+            hx, params, has_biases, num_layers, _, _, bidirectional, batch_first = rest
+            x, sizes = input.transpose(0, 1) if batch_first else input, []
+        zeros = _nothing(x[: sizes[0]] if packed else x[0])
+        states = [state + zeros for state in (hx if isinstance(hx, (tuple, list)) else [hx])]
         directions = 2 if bidirectional else 1
         count = len(params) // (num_layers * directions)
         projected = count % 2 == 1
-        x, finals = input.transpose(0, 1) if batch_first else input, []
+        finals = []
         for layer in range(num_layers):
             outputs = []
             for direction in range(directions):
                 k = layer * directions + direction
-                steps = range(len(x)) if direction == 0 else range(len(x) - 1, -1, -1)
                 state, weights = tuple(state[k] for state in states), params[k * count : (k + 1) * count]
-                output, final = _direction(step, steps, x, state, weights, has_biases, projected)
+                if packed:
+                    back = direction == 1
+                    output, final = _packed_direction(step, sizes, x, state, weights, has_biases, projected, back)
+                else:
+                    steps = range(len(x)) if direction == 0 else range(len(x) - 1, -1, -1)
+                    output, final = _direction(step, steps, x, state, weights, has_biases, projected)
                 outputs.append(output)
                 finals.append(final)
             x = torch.cat(outputs, -1) if directions == 2 else outputs[0]
@@ -96,7 +141,7 @@ def _cell(step: Step) -> Rewrite:
         input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
     ) -> Any:
         states = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        states = tuple(state + input.new_zeros(()) for state in states)
+        states = tuple(state + _nothing(input) for state in states)
         state = step(functional.linear(input, w_ih, b_ih), states, w_hh, b_hh, None)
         return state if len(state) > 1 else state[0]
 

@@ -56,6 +56,8 @@ def _followed(
         return BLANK  # constants, whatever is done to them
     x = args[0] if args and isinstance(args[0], Tensor) else None
     rows = rows_of(x)
+    if name in names.SIZED:
+        return BLANK
     if names.is_among(name, names.CONSTANT):
         return BLANK if all(each is x for each in sources) else lost(name)
     if name in names.WRITING and x is not None:

@@ -12,6 +12,8 @@ _CONSTANT = (
     "zeros_like ones_like full_like empty_like rand_like randn_like randint_like"
 )
 CONSTANT = frozenset(_CONSTANT.split())
+#: New tensors, of which samples may give the size.
+SIZED = frozenset({"zeros", "ones", "empty", "eye", "arange", "rand", "randn"})
 #: Writes to the first argument at an index.
 _WRITING = (
     "__setitem__ index_put_ index_put index_add_ index_add index_copy_ index_copy index_reduce_ "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from forgetless.measure.kernels.parts.rule import Operation, Samples
 from forgetless.measure.kernels.parts.terms import Dense, Rows, Term, widened
@@ -21,6 +22,7 @@ ELEMENTWISE: frozenset[Operation] = frozenset(
         *(_T.__add__, _T.__radd__, _T.__sub__, _T.__rsub__, _T.__mul__, _T.__rmul__, _T.__truediv__, _T.__rtruediv__),
         *(torch.rsub, torch.pow, _T.pow, _T.__pow__, _T.__rpow__, torch.where, _T.where, torch.lerp, _T.lerp),
         *(torch.addcmul, _T.addcmul, torch.maximum, torch.minimum, _T.maximum, _T.minimum),
+        functional.scaled_dot_product_attention,  # of learned queries, say: no sample sees another's
     }
 )  # fmt: skip
 JOINING: frozenset[Operation] = frozenset({torch.cat, torch.concat, torch.concatenate})

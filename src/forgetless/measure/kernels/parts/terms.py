@@ -131,6 +131,34 @@ class Outer:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Sums of outer products in every block of a parameter `[B, I, O]`.
+
+    Attributes:
+        blocks: the terms of each block, `[I, O]`.
+    """
+
+    blocks: tuple[Outer, ...]
+
+    def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
+        """Block by block."""
+        if into is None:
+            return torch.stack([block.modulus_sum(power) for block in self.blocks])
+        for block, total in zip(self.blocks, into, strict=True):
+            block.modulus_sum(power, total)
+        return into
+
+    def sample(self, n: int) -> Tensor:
+        """`g_n`, `[B, I, O]`."""
+        return torch.stack([block.sample(n) for block in self.blocks])
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.blocks[0].samples
+
+
+@dataclass(frozen=True)
 class Lookups:
     """Gradients that touch only the rows a sample looked up.
 
