@@ -172,11 +172,12 @@ class Accumulator:
         own = sweep.admitted(batch)
         if own is None or (self.network.ranks is not None and self.network.ranks.sharded):
             return
-        watch = watched(module)
-        if watch is not None:
-            with contextlib.suppress(Exception), torch.no_grad(), watch:  # it will be measured, or refused, below
-                one = batches.rows(self._numbered(own, peek=True), 0, 1)
-                sweep.quantity.scalars(module, one)
+        one = batches.mapped(batches.rows(self._numbered(own, peek=True), 0, 1), Tensor.clone)
+        versions = [tensor._version for tensor in batches.tensors(one)]
+        with contextlib.suppress(Exception), torch.no_grad(), watched(module) or contextlib.nullcontext():
+            sweep.quantity.scalars(module, one)  # it will be measured, or refused, below
+        if versions != [tensor._version for tensor in batches.tensors(one)]:
+            return  # the model writes to its inputs, and is refused for that
         if self.estimator.look is not None and self.first:
             for sentence in self.estimator.look(module, parameters, own):
                 warnings.warn(sentence, stacklevel=5)

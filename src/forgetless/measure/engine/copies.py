@@ -40,7 +40,7 @@ class Copies:
         """
         two = batches.rows(batch, 0, 2)
         with torch.no_grad():
-            values = self._scalars(model, two).abs()
+            values = self._scalars(model, batches.mapped(two, Tensor.clone)).abs()
         if len(values) > 1:
             return values.shape[1], {"samples": two, "which": values.argmax(1)}
         which = values[0].topk(min(2, values.shape[1])).indices

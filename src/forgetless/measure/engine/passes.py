@@ -74,7 +74,8 @@ def single_sums(target: Target, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
     taking = _taking(target.parameters, add)
     with only(parameters, target.module), unhooked(parameters), _differentiable(target), taking as taken:
         for n in range(batches.size(batch)):
-            value = target.values(batches.rows(batch, n, n + 1))
+            row = batches.rows(batch, n, n + 1)
+            value = target.values(row if n else batches.mapped(row, Tensor.clone))  # a model may write to it
             values.append(value.detach())
             if value.requires_grad and taken:
                 value.sum().backward()  # type: ignore[no-untyped-call]

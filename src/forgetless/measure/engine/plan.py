@@ -70,7 +70,7 @@ def plan(target: Target, batch: Any) -> Plan:
     """
     why = {name: "no rule for complex numbers" for name, p in target.parameters.items() if p.is_complex()}
     squares = replace(target.only(name for name in target.parameters if name not in why), power=2)
-    pair = batches.rows(batch, 0, 2)
+    pair = batches.mapped(batches.rows(batch, 0, 2), Tensor.clone)  # on which a model that writes to it is found
     held = _Held(squares.parameters)
     with torch.no_grad():  # what the model cannot do with a batch is said of a batch
         squares.values(pair)
