@@ -116,6 +116,20 @@ def test_advice_and_whoever_else_raises(tmp_path: Path) -> None:
         raise KeyError
 
 
+def test_what_a_killed_process_has_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    kept = [".hidden", "deep/.a.safetensors.0123456789abcde", "deep/a.0123456789abcdef", ".a.0123456789ABCDEF"]
+    left = [".results.json.0123456789abcdef", "deep/.a b.safetensors.ffffffffffffffff"]
+    for name in [*kept, *left]:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(KeyboardInterrupt), files.replacing(tmp_path / "whole"):
+        raise KeyboardInterrupt
+    (tmp_path / ".link.0123456789abcdef").symlink_to(tmp_path / ".hidden")
+    files.tidied(tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert found == {*kept, ".link.0123456789abcdef"}
+
+
 def test_only_regular_files_inside_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "real"
     (folder / "sub").mkdir(parents=True)

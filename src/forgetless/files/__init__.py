@@ -8,7 +8,7 @@ reader asks for. `read_tensors` verifies what `write_tensors` wrote. Nothing her
 
 from __future__ import annotations
 
-from forgetless.files.places import MISSING, Inside, opened, read_bytes, replacing, told, write_text
+from forgetless.files.places import MISSING, Inside, opened, read_bytes, replacing, tidied, told, write_text
 from forgetless.files.sealed import read_sealed, sealed, unsealed, write_sealed
 from forgetless.files.strict import parse_json, read_json, write_json
 from forgetless.files.tensors import FLOATS, Mapped, read_tensors, sha256, write_tensors
@@ -31,6 +31,7 @@ __all__ = [
     "replacing",
     "sealed",
     "sha256",
+    "tidied",
     "told",
     "unsealed",
     "write_json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -91,6 +92,9 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
         return file.read(most)
 
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}", re.DOTALL)  # what `replacing` writes to
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
@@ -124,6 +128,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
+
+
+def tidied(folder: str | Path) -> None:
+    """Remove what `replacing` has left in a folder and those inside it when its process was killed.
+
+    Nobody else may write there meanwhile.
+
+    Raises:
+        ForgetlessError: the system does not let it be removed.
+    """
+    for path in Path(folder).rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with told(path):
+                path.unlink(missing_ok=True)
 
 
 def _made(folder: Path) -> list[Path]:

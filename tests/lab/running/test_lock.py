@@ -120,3 +120,14 @@ def test_a_result_is_not_added_to_damaged_ones(tmp_path: Path) -> None:
     with pytest.raises(ForgetlessError, match="is damaged: its values are not the ones written"):
         one.add(found("ewc"))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_resuming_removes_what_a_killed_process_has_left(finished: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(EXPERIMENT, ["frozen"], [0], out)
+    left = [out / NAME, out / "checkpoints/.frozen-0.safetensors.0123456789abcdef"]
+    for path in left:
+        path.write_text("x")
+    run(EXPERIMENT, ["frozen"], [0] if finished else [0, 1], out, resume=True)
+    assert not any(path.exists() for path in left)

@@ -48,7 +48,8 @@ def _command(name: str, out: Path) -> list[str]:
 
 
 def _numbers(name: str, out: Path) -> Any:
-    return [each["R"] for each in json.loads((out / COMMANDS[name][1]).read_text())["content"]["runs"]]
+    runs = json.loads((out / COMMANDS[name][1]).read_text())["runs"]
+    return {(each["method"], each["seed"]): each["accuracy"] for each in runs}
 
 
 def _left_alone(name: str, out: Path) -> tuple[Any, list[str]]:

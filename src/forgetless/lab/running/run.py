@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job, Runner, ThisProcess
@@ -98,8 +100,12 @@ def run_all(
     }
     if not any(plan.missing for plan in plans.values()):
         list(runner.run({}, [], lambda job, progress: None))  # those that do not lead learn that there is nothing to do
+        if resume:
+            with contextlib.suppress(ForgetlessError), locked(out):  # it may be in use, or not ours to write
+                files.tidied(out)
         return {folder: plan.directory.results for folder, plan in plans.items()}
     with locked(out):
+        files.tidied(out)
         for plan in plans.values():
             plan.look()  # again: another process may have finished in between
         jobs = _jobs(plans, seeds)
