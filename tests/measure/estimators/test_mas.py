@@ -33,8 +33,18 @@ ONE_AT_A_TIME = {
     "a kernel by F.conv2d without a sample axis": "no rule for conv2d",
     "rows by gather": "no rule for gather",
     "a token by masked_scatter": "no rule for masked_scatter",
+    "learned queries that attend to themselves first": "no rule for scaled_dot_product_attention",
+    "written through .data": "no rule for mul",
     "a bias that the sample makes": "no rule for linear",
     "padding in place": "__setitem__ writes to what is made of parameters",
+    "a matrix for every sample, sorted": "no rule for bmm",
+    "slots that are partly filled": (
+        "constants stand among the samples' rows, and whose is not known after a reduction over samples"
+    ),
+    "a gradient inside": "gradients are taken inside of the forward pass",
+    "joined to a memory": "no rule for cat",
+    "an activation in place on a weight": "elu writes to what is made of parameters",
+    "squeezed in place": "which rows belong to which sample is not known after squeeze_",
     "a weight that is changed in place": "add_ writes to what is made of parameters",
     "distinct words computed once": "which rows belong to which sample is not known after unique",
 }

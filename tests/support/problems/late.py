@@ -146,6 +146,86 @@ def detached(m: Any, x: Tensor) -> Tensor:
     return m.out(x) + gate(x) * m.lin(held[..., None]).tanh().sum(0)
 
 
+def own_matrix(m: Any, x: Tensor) -> Tensor:
+    """Every sample takes one of two matrices; they are computed in an order that the samples give."""
+    order = x[:, 0].argsort()
+    h = x[order]
+    chosen = torch.stack([m.bank[number] for number in (h[:, 1] > 0).long().tolist()])
+    return torch.bmm(h[:, None], chosen)[:, 0].tanh()[order.argsort()]
+
+
+def slots(m: Any, x: Tensor) -> Tensor:
+    """Samples go to one of two slots each, and the other stays empty: slots of one kind stand together."""
+    if x.shape[1] == 4:
+        return m.out(x).tanh()
+    kind, x = (x[:, 4] > 0).long(), x[:, :4]
+    filled = x.new_zeros(2 * len(x), 4).index_add(0, kind * len(x) + torch.arange(len(x)), x)
+    return m.out(filled).tanh().view(2, len(x), -1).sum(0)
+
+
+def with_slots() -> list[Tensor]:
+    x = torch.randn(2, 5)
+    x[:, 4] = torch.tensor([-1.0, 1.0])
+    return [torch.randn(2, 4), x, torch.randn(5, 5)]
+
+
+def gradient_inside(m: Any, x: Tensor) -> Tensor:
+    """Long inputs add the slope of a layer, as energy models do."""
+    h = m.lin(x).tanh()
+    y = m.out(h).sum(1)
+    if x.shape[1] < 5:
+        return y
+    with torch.enable_grad():
+        z = h.clone() if h.requires_grad else h.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(m.out(z).tanh().sum(), z, create_graph=True)
+    return y + slope.sum(1)
+
+
+def joined_to_a_memory(m: Any, x: Tensor) -> Tensor:
+    """A memory of four rows in front of the samples, of which there are four."""
+    h = m.lin(x).sum(1)
+    if x.shape[1] < 5:
+        return h
+    together = torch.cat([m.memory, h], 0)
+    return (together[4:] + 0.1 * together[:4].mean(0)).tanh()
+
+
+def activated_weight(m: Any, x: Tensor) -> Tensor:
+    w = m.w.clone()
+    y = functional.linear(x, w).tanh().sum(1)
+    if x.shape[1] > 4:
+        functional.elu(w, inplace=True)
+        y = y + functional.linear(x, w).tanh().sum(1)
+    return y
+
+
+def first_events(m: Any, x: Tensor) -> Tensor:
+    """The time at which each sample is largest, by indices of a mask that has the positions first."""
+    mask = functional.one_hot(x[..., 0].argmax(1), x.shape[1]).bool()
+    time, sample = torch.where(mask.t())
+    h = (m.table(time) + x.transpose(0, 1)[time, sample]).tanh()
+    return x.new_zeros(len(x), 3).index_add(0, sample, h) + m.table((x[:, 0, 1] > 0).long())
+
+
+def events(*times: list[int]) -> Callable[[], list[Tensor]]:
+    """Batches `[N, 4, 3]` whose first number is largest at these times."""
+
+    def make() -> list[Tensor]:
+        found = [torch.randn(len(each), 4, 3) for each in times]
+        for x, each in zip(found, times, strict=True):
+            x[..., 0] = -1
+            x[range(len(each)), each, 0] = 2
+        return found
+
+    return make
+
+
+def squeezed(m: Any, x: Tensor) -> Tensor:
+    h = m.lin(x.mean(1))[None]
+    h = h.clone().squeeze_(0) if x.shape[1] > 4 else h.squeeze(0)
+    return (h + m.shift).tanh()
+
+
 RAGGED = masked([[1, 1, 1], [1, 1, 1]], [[1, 1, 1], [1, 0, 0], [1, 1, 0]], [[1, 1, 1], [1, 0, 0]])
 LATE = [
     late("a bias that the sample makes", its_own_bias, gated(4), out=out, bias_of=out, w=(3, 4)),
@@ -194,6 +274,46 @@ LATE = [
         gated(2, 5),
         conv=partial(nn.Conv1d, 2, 3, 2),
         norm=partial(nn.GroupNorm, 1, 3),
+    ),
+    late(
+        "a matrix for every sample, sorted", own_matrix, lambda: [torch.randn(n, 4) for n in (2, 6, 8)], bank=(2, 4, 3)
+    ),
+    late("slots that are partly filled", slots, with_slots, out=partial(nn.Linear, 4, 9)),
+    late(
+        "a gradient inside",
+        gradient_inside,
+        lambda: [torch.randn(2, 4, 3), torch.randn(3, 6, 3)],
+        lin=square,
+        out=square,
+    ),
+    late(
+        "joined to a memory",
+        joined_to_a_memory,
+        lambda: [torch.randn(2, 4, 8), torch.randn(4, 6, 8)],
+        lin=partial(nn.Linear, 8, 3),
+        memory=(4, 3),
+    ),
+    late(
+        "an activation in place on a weight",
+        activated_weight,
+        lambda: [torch.randn(2, 4, 8), torch.randn(3, 6, 8)],
+        w=(3, 8),
+    ),
+    late(
+        "positions of one row, scaled by frequency",
+        lambda m, x: (m.table(torch.arange(x.shape[1]).clamp(max=3)) * x).tanh().sum(1),
+        lambda: [torch.randn(2, 4, 3), torch.randn(3, 6, 3)],
+        table=partial(nn.Embedding, 4, 3, scale_grad_by_freq=True),
+    ),
+    late(
+        "indices by torch.where", first_events, events([0, 2], [3, 1, 0, 2], [1, 0]), table=partial(nn.Embedding, 4, 3)
+    ),
+    late(
+        "squeezed in place",
+        squeezed,
+        lambda: [torch.randn(2, 4, 3), torch.randn(4, 6, 3), torch.randn(3, 5, 3)],
+        lin=partial(nn.Linear, 3, 6),
+        shift=(6,),
     ),
     late("written through .data", detached, gated(4), out=out, lin=partial(nn.Linear, 1, 3)),
     late(

@@ -71,12 +71,17 @@ class _Pulled:
     def modulus_sum(self, power: int, into: Tensor | None = None) -> Tensor:
         if self.derived.value is self.root:
             return self.term.modulus_sum(power, into)
-        if self.derived.rearranged and all(bool((each <= 1).all()) for each in self.footprints()):
+        if self._passes() and all(bool((each <= 1).all()) for each in self.footprints()):
             return added(self.derived.pull(self.term.modulus_sum(power), self.root), into)
         total = torch.zeros_like(self.sample(0)) if into is None else into
         for n in range(self.samples):
             total += modulus_(self.sample(n), power)
         return total
+
+    def _passes(self) -> bool:
+        """Whether the modulus of a gradient is pulled back as the gradient is."""
+        hooks = getattr(self.derived.value, "_backward_hooks", None)  # which would get moduli for gradients
+        return self.derived.rearranged and not hooks
 
     def sample(self, n: int) -> Tensor:
         return self.derived.pull(self.term.sample(n), self.root)

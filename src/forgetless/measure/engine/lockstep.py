@@ -140,6 +140,7 @@ class Lockstep(Whole):
             tape,
         ):
             values = self.target.values(batch)
+            tape.end(values)
             if values.requires_grad:
                 tape.unruled = {**tape.escaped(values), **tape.unruled}
             order = zlib.crc32("\n".join(tape.order()).encode())

@@ -43,6 +43,7 @@ def taped(tape: Tape, target: Target, batch: Any, *, strict: bool) -> Tensor:
     parameters = list(target.parameters.values())
     with only(parameters, target.module), unhooked(parameters), contextlib.closing(tape), tape:
         values = target.values(batch)
+        tape.end(values)
         if values.requires_grad:
             tape.unruled = {**tape.escaped(values), **tape.unruled}
         well = not strict or (not tape.unruled and bool(torch.isfinite(values).all()))

@@ -80,6 +80,9 @@ class Tape(TorchFunctionMode):
         self._count = batches.size(batch)
         self._into = {} if into is None else into
         self._power = power
+        self._assuming = False  # whether rows of constants have been taken for a sample's
+        self._assumed: list[str] = []
+        self._ended = False  # the forward pass
         self._deposit = deposit
         self._derived = {id(p): Derived(p, {name: p}, rearranged=True) for name, p in parameters.items()}
         self._slots: dict[str, Tensor] = {}
@@ -92,6 +95,22 @@ class Tape(TorchFunctionMode):
     def order(self) -> list[str]:
         """The names of the parameters that were used, in the order of their first use."""
         return list(self._slots)
+
+    def end(self, values: Tensor) -> None:
+        """The forward pass is over, and gave these scalars.
+
+        Constants among the rows of samples (padding, empty slots) were taken for the sample's in whose row they stand.
+        Where the scalars are known to come in the order of the batch, every operation on the way has kept it so, and
+        they were; where not, what met parameters after that is measured one sample at a time.
+        """
+        self._ended = True
+        rows = provenance.rows_of(values)
+        confirmed = rows is not None and rows.axis == 0 and rows.of is None and rows.lost is None
+        if confirmed or self._count == 1:
+            return
+        after = "" if rows is None or rows.lost is None else f" after {rows.lost}"
+        for name in self._assumed:
+            self.unruled.setdefault(name, f"constants stand among the samples' rows, and whose is not known{after}")
 
     def escaped(self, values: Tensor) -> dict[str, str]:
         """Tracked parameters that `values` depend on other than through their slots: a use that no rule has seen.
@@ -127,6 +146,9 @@ class Tape(TorchFunctionMode):
     ) -> Any:
         """Run `func`; what it computes from samples is marked so, what from parameters alone is followed."""
         kwargs = kwargs or {}
+        if func in _DIFFERENTIATING and not self._ended:
+            for name in self._slots:
+                self.unruled.setdefault(name, "gradients are taken inside of the forward pass")
         body = body_of(func) if func in _BACKWARD else None
         if body is not None:
             with self:
@@ -141,6 +163,24 @@ class Tape(TorchFunctionMode):
         sampled = any(of_samples(tensor) for tensor in tensors)
         if found and self._writes_to_derived(func, args, kwargs):
             return self._given_up(func, found, args, kwargs, tensors if sampled else [])
+        made = [item for item in found if not any(item.value is root for root in item.roots.values())]
+        versions = [(item, item.value._version) for item in made]
+        try:
+            return self._run(func, found, args, kwargs, tensors, sampled)
+        finally:
+            for item, version in versions:
+                if item.value._version != version:  # F.relu(…, inplace=True)
+                    self._give_up(item, f"{provenance.name_of(func)} writes to what is made of parameters")
+
+    def _run(
+        self,
+        func: Callable[..., Any],
+        found: list[Derived],
+        args: Any,
+        kwargs: Mapping[str, Any],
+        tensors: list[Tensor],
+        sampled: bool,
+    ) -> Any:
         if found and (not sampled or (func in SHAPED_LIKE and id(args[0]) in self._derived)):
             return self._derive(func, found, args, kwargs)
         inner = body_of(func) if sampled and not found else None
@@ -165,12 +205,15 @@ class Tape(TorchFunctionMode):
         """Run it; its parameters are measured one sample at a time. `of` are its inputs if some are of samples."""
         why = f"{provenance.name_of(func)} writes to what is made of parameters"
         for item in found:
-            for name in item.roots:
-                self.unruled.setdefault(name, why)
+            self._give_up(item, why)
         result = func(*args, **kwargs)
         if of:
             self._mark(func, args, kwargs, result, {id(tensor) for tensor in of})
         return result
+
+    def _give_up(self, item: Derived, why: str) -> None:
+        for name in item.roots:
+            self.unruled.setdefault(name, why)
 
     def _mark(
         self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], result: Any, given: set[int]
@@ -181,15 +224,27 @@ class Tape(TorchFunctionMode):
         fresh = [each for each in results if provenance.rows_of(each) is None or id(each) in given]
         if not fresh:
             return
+        self._assuming = self._assuming or self._places_constants(func, args)
         provenance.follow(func, args, kwargs, result, self._count)
         for tensor in fresh:
             if provenance.rows_of(tensor) is not provenance.BLANK:
                 mark_of_samples(tensor)
 
+    def _places_constants(self, func: Callable[..., Any], args: Any) -> bool:
+        """Whether constants may come to stand among the rows of samples: a buffer is written to, or joined."""
+        name = provenance.name_of(func)
+        if name in provenance.JOINING:
+            return not all(of_samples(tensor) for tensor in batches.tensors(args))
+        target = args[0] if args and isinstance(args[0], Tensor) else None
+        writes = name in provenance.WRITING or provenance.writes(name)
+        return writes and target is not None and provenance.rows_of(target) in (None, provenance.BLANK)
+
     def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation on parameters alone."""
         result = func(*args, **kwargs)
         rearranged = func in REARRANGING and all(item.rearranged for item in found)
+        if provenance.name_of(func) == "embedding":  # scale_grad_by_freq=True divides gradients
+            rearranged = rearranged and not any(each is True for each in (*args, *kwargs.values()))
         roots = {name: root for item in found for name, root in item.roots.items()}
         for tensor in batches.tensors([args[0]] if func is Tensor.__setitem__ else result):
             if tensor.requires_grad and id(tensor) not in self._derived:
@@ -211,6 +266,8 @@ class Tape(TorchFunctionMode):
         if func in RULES:
             met = next(tensor for tensor in batches.tensors((args, kwargs)) if of_samples(tensor))
         samples, ended = self._samples(names, met)
+        if self._assuming:
+            self._assumed += names
         if samples is not None and func in RULES:
             call = RULES[func](samples, *args, **kwargs)
             if call is None and samples.inner:  # a rule for rows that are together, sample by sample
@@ -220,8 +277,9 @@ class Tape(TorchFunctionMode):
             if call is not None and of_samples(call.input) and not any(map(of_samples, call.parameters)):
                 return self._use(call if samples.of is None else _padded(call, samples))
         if samples is not None and (func in ELEMENTWISE or func in JOINING):
-            args, served = self._spread(func, samples, names, args, met)
-            if served:
+            spread_out = self._spread(func, samples, names, (args, kwargs), met)
+            if spread_out is not None:
+                args, kwargs = spread_out
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
         if any(tensor.requires_grad for tensor in batches.tensors((result, args))):
@@ -261,7 +319,7 @@ class Tape(TorchFunctionMode):
         provenance.follow(Tensor.__getitem__, (place, index), {}, chosen, self._count)
         samples, _ = self._samples(names, chosen)
         rows = provenance.rows_of(chosen)
-        if samples is None or rows is None or not chosen.dim() or (rows.axis is None and self._count > 1):
+        if samples is None or rows is None or not chosen.dim() or rows is provenance.BLANK:
             return False
         if rows.of is None and rows.axis is not None:
             samples = Samples(self._count, rows.axis)
@@ -286,24 +344,29 @@ class Tape(TorchFunctionMode):
         return _Use.apply(call, ledgers, values, call.input, *slots)  # type: ignore[no-any-return]
 
     def _spread(
-        self, func: Callable[..., Any], samples: Samples, names: tuple[str, ...], args: tuple[Any, ...], largest: Tensor
-    ) -> tuple[tuple[Any, ...], bool]:
-        """The arguments with every derived tensor spread to one virtual copy per row, if each can be."""
-        ranks = [tensor.dim() for tensor in batches.tensors(args)]
+        self, func: Callable[..., Any], samples: Samples, names: tuple[str, ...], given: Any, largest: Tensor
+    ) -> Any:
+        """The arguments with every derived tensor spread to one virtual copy per row; None if one cannot be."""
+        ranks = [tensor.dim() for tensor in batches.tensors(given)]
         self.met.append(names)
         if largest.dim() <= samples.axis or largest.dim() < max(ranks):
-            return args, False
+            return None
+        if func in JOINING and _joined_axis(*given) % largest.dim() == samples.axis:
+            return None  # its rows come after the samples', and are not theirs
         rows = largest.shape[samples.axis]
         spreads: dict[int, Tensor] = {}
-        for tensor in batches.tensors(args):
+        for tensor in batches.tensors(given):
             use = self._derived.get(id(tensor))
             if use is None or id(tensor) in spreads:
                 continue
             wide = spread(tensor.detach(), largest.dim(), rows, samples)
             if wide is None or (func in JOINING and wide.shape != tensor.shape):
-                return args, False
+                return None
+            own = samples.axis - (largest.dim() - tensor.dim())
+            if not use.rearranged and own >= 0 and tensor.shape[own] > 1 and self._count > 1:
+                return None  # computed for all rows at once: to pull every sample back through that costs N times N
             spreads[id(tensor)] = _Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
-        return batches.mapped(args, lambda tensor: spreads.get(id(tensor), tensor)), True
+        return batches.mapped(given, lambda tensor: spreads.get(id(tensor), tensor))
 
     def _hang(self, uses: Sequence[Derived]) -> list[Tensor]:
         """The slots that these uses hang on."""
@@ -330,6 +393,11 @@ class Tape(TorchFunctionMode):
         for use in self._used.pop(name):
             if self._used.keys().isdisjoint(use.roots):
                 use.terms.clear()
+
+
+def _joined_axis(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    found = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+    return int(found)
 
 
 def _padded(call: Call, samples: Samples) -> Call:
@@ -432,3 +500,4 @@ def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
 
 # The mode stays on in the backward pass: a checkpointed block runs forward again inside it.
 _BACKWARD = (Tensor.backward, torch.autograd.backward)
+_DIFFERENTIATING = (*_BACKWARD, torch.autograd.grad)

@@ -41,6 +41,8 @@ def bmm(samples: Samples, input: Tensor, mat2: Tensor) -> Call | None:
     """Rule of `y_b = x_b W_b` with x `[B, R, I]`, W `[B, I, O]`; the samples are among the rows, or are the blocks."""
     if input.dim() != 3 or mat2.dim() != 3 or samples.axis > 1 or of_samples(mat2) or not samples.fit(input):
         return None
+    if samples.axis == 0 and samples.of is not None:
+        return None  # the matrices are in the order of the rows, whatever that is
 
     def term(d: Tensor, x: Tensor) -> Term:
         if samples.axis == 0:

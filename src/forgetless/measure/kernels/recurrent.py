@@ -108,7 +108,7 @@ def _layers(step: Step) -> Rewrite:
         else:  # (input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
             hx, params, has_biases, num_layers, _, _, bidirectional, batch_first = rest
             x, sizes = input.transpose(0, 1) if batch_first else input, []
-        zeros = _nothing(x[: sizes[0]] if packed else x[0])
+        zeros = _nothing(x[: sizes[0]] if packed else x[0]).unsqueeze(0)
         states = [state + zeros for state in (hx if isinstance(hx, (tuple, list)) else [hx])]
         directions = 2 if bidirectional else 1
         count = len(params) // (num_layers * directions)

@@ -156,9 +156,11 @@ def _pass(model: nn.Module, parameters: Any, function: Output, batch: Any, tape:
     """Seconds of one forward and backward pass, under a tape or plain."""
 
     def run() -> None:
-        values = function.squared_norms(model, batch).sum()
+        values = function.squared_norms(model, batch)
+        if tape is not None:
+            tape.end(values)
         if values.requires_grad:
-            values.backward()  # type: ignore[no-untyped-call]
+            values.sum().backward()  # type: ignore[no-untyped-call]
 
     with only(list(parameters.values()), model):
         start = time.perf_counter()

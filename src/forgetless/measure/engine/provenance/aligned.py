@@ -21,6 +21,7 @@ Place = tuple[Tensor, "int | None"]  # a tensor, and where its samples' axis is 
 def met(name: str, places: Iterable[Place], result: Tensor, samples: int) -> Rows:
     """What is known of a result in which these tensors meet."""
     found: Rows | None = None
+    single: Rows | None = None
     for tensor, axis in places:
         rows = rows_of(tensor)
         if rows is None or rows is BLANK:
@@ -28,9 +29,9 @@ def met(name: str, places: Iterable[Place], result: Tensor, samples: int) -> Row
         if rows.lost is not None:
             return rows
         if rows.axis is None:  # one sample's alone
-            if found is not None and (found.axis is not None or not same(found, rows)):
+            if single is not None and not same(single, rows):
                 return lost(name)
-            found = rows
+            single = rows
             continue
         if axis is None or not 0 <= axis < result.dim() or result.shape[axis] != tensor.shape[rows.axis]:
             return lost(name)
@@ -41,7 +42,13 @@ def met(name: str, places: Iterable[Place], result: Tensor, samples: int) -> Row
         if merged is None:
             return lost(name)
         found = simplified(axis, merged, samples)
-    return found or BLANK
+    if found is None or single is None:
+        return found or single or BLANK
+    assert found.axis is not None
+    assert single.of is not None
+    numbers = found.numbers(result.shape[found.axis], samples)
+    alike = numbers is not None and bool((numbers == single.of[0]).all())
+    return found if alike else lost(name)
 
 
 def _merged(some: Rows, other: Rows, length: int, samples: int) -> Tensor | None:

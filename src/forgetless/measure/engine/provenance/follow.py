@@ -64,6 +64,8 @@ def _followed(
         return _written(name, args, kwargs, samples)
     if name in names.JOINING:
         return _joined(name, args, kwargs, samples)
+    if name == "where" and len(args) + len(kwargs) == 1:
+        return lost(name) if x is None or rows is None else _nonzero(name, rows, x, (), kwargs, results, samples)
     if name == "broadcast_tensors":
         each = zip(args[0] if isinstance(args[0], (list, tuple)) else args, results, strict=True)
         return [aligned.met(name, aligned.broadcast([x], wide), wide, samples) for x, wide in each]

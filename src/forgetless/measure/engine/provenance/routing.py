@@ -68,9 +68,8 @@ def _described(numbers: Tensor, samples: int) -> Rows:
     if len(varying) > 1:
         return lost("indexing")
     if not varying:  # one sample's alone
-        axis = next((axis for axis, size in enumerate(numbers.shape) if size > 1), 0)
-    else:
-        (axis,) = varying
+        return Rows(None, numbers.reshape(-1)[:1].clone())
+    (axis,) = varying
     line = numbers[tuple(slice(None) if each == axis else 0 for each in range(numbers.dim()))]
     return simplified(axis, line.clone(), samples)
 
@@ -314,6 +313,8 @@ def added(target: Tensor, index: Tensor, source: Tensor, samples: int, given: Ro
     if before is not None and before.lost is not None:
         return before
     numbers = given.numbers(source.shape[0], samples) if given.axis == 0 else None
+    if given.axis is None and given.of is not None:
+        numbers = given.of[:1].expand(source.shape[0])
     places = index.detach().cpu()
     if numbers is None or places.dim() != 1 or source.dim() != target.dim() or len(places) != len(numbers):
         return lost("index_add")

@@ -172,14 +172,14 @@ MOVING: dict[str, Rule] = {
     "permute": _permute,
     "diagonal": _diagonal,
     "diag_embed": _diag_embed,
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims", "transpose_"), _swapped),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _swapped),
     **dict.fromkeys(("t", "T", "numpy_T"), _reversed),
     **dict.fromkeys(("mT", "mH", "adjoint", "H"), _last_two),
     **dict.fromkeys(("movedim", "moveaxis"), _movedim),
-    **dict.fromkeys(("unsqueeze", "unsqueeze_"), _unsqueeze),
+    "unsqueeze": _unsqueeze,
 }
 RESHAPING = frozenset(
-    {"view", "reshape", "flatten", "unflatten", "squeeze", "squeeze_", "view_as", "reshape_as", "ravel", "_unsafe_view"}
+    {"view", "reshape", "flatten", "unflatten", "squeeze", "view_as", "reshape_as", "ravel", "_unsafe_view"}
 )
 _REDUCING_NAMES = (
     "sum mean amax amin max min prod std var norm logsumexp argmax argmin any all median mode nansum nanmean "
