@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from forgetless.measure.engine.provenance import Rows, rows_of
 from forgetless.measure.engine.tape import Tape
@@ -156,6 +157,12 @@ KNOWN: dict[str, tuple[Function, int, list[int] | None]] = {
     "one sample after another": (lambda x: torch.stack([one * 2 for one in x]), 0, None),
     "per-expert pieces": (lambda x: torch.cat(x[ORDER].split([1, 3])), 0, [2, 0, 3, 1]),
     "owners summed": (lambda x: x.new_zeros(4, 2).index_add_(0, MASK.nonzero()[:, 0], x[MASK]), 0, None),
+    "the loss of each": (lambda x: functional.cross_entropy(x, x.argmax(1), reduction="none"), 0, None),
+    "the loss of one": (
+        lambda x: functional.cross_entropy(x[:, :, 0], x[:, 0, 0].long() * 0, reduction="none"),
+        0,
+        None,
+    ),
     "piled up": (lambda x: torch.vstack([x, x * 2]), 0, [0, 1, 2, 3, 0, 1, 2, 3]),
     "side by side": (lambda x: torch.hstack([x, x * 2]), 0, None),
     "numbers side by side": (lambda x: torch.hstack([x[:, 0, 0], x[:, 1, 0]]), 0, [0, 1, 2, 3, 0, 1, 2, 3]),

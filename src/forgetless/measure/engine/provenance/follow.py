@@ -168,6 +168,12 @@ def _embedding(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> l
     return aligned.broadcast([index], result, 0, 1) if rows_of(table) in (None, BLANK) else None
 
 
+def _loss_of_each(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
+    """Logits `[N, C, …]` and targets `[N, …]` → `[N, …]`."""
+    own = [each for each in batches.tensors((list(args), dict(kwargs))) if rows_of(each) not in (None, BLANK)]
+    return [(each, 0 if aligned.axis_of(each) == 0 and each.dim() > 0 else None) for each in own]
+
+
 _SEVERAL: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(aligned.PRODUCTS, _product),
     **dict.fromkeys(aligned.PRODUCTS_ADDED, _product_added),
@@ -176,6 +182,7 @@ _SEVERAL: dict[str, Callable[..., Any]] = {
     "tensordot": _tensordot,
     **dict.fromkeys(("cdist", "_euclidean_dist"), _distances),
     "embedding": _embedding,
+    **dict.fromkeys(("cross_entropy_loss", "nll_loss_nd", "nll_loss", "nll_loss2d"), _loss_of_each),
 }
 
 # -- operations on one tensor: (name, rows, x, the other arguments, kwargs, results, samples) → rows
