@@ -20,9 +20,9 @@ class Rows:
     """What is known of a tensor that was computed from a batch of N samples.
 
     Attributes:
-        axis: the axis that holds samples; None if it is not known, or the tensor has none.
+        axis: the axis that holds samples; None if the tensor has none: then it is one sample's alone, or constants.
         of: the sample of each entry along `axis`, `[R]`; −1 for an entry that belongs to none. None says that entries
-            come in the order of the batch, as many for each sample (*regular*), as the check of two samples has found.
+            come in the order of the batch, as many for each sample (*regular*).
         lost: the operation after which it is no longer known which rows are whose; None where it is.
     """
 
