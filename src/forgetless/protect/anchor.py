@@ -303,7 +303,7 @@ class Anchor:
             refuse_mismatch(anchor.weights, self.weights, "the other anchor", "this one")
             anchor._compare()
             free |= anchor._identity.replaced
-        for name in self._anchored.keys() - free:
+        for name in (name for name in self._anchored if name not in free):
             parts = [
                 (anchor.strength / self._strength, anchor.l2sp / 2 / self._strength, anchor._anchored[name])
                 for anchor in (self, *others)
@@ -445,7 +445,9 @@ class Anchor:
     def _watched(self, attachment: Attachment, last: bool, averaged: bool) -> list[_Removable]:
         """What looks on after each step: whether statistics drift, the dial, and whether the weights move elsewhere."""
         optimizer = attachment.optimizer
-        watchers: list[_Removable] = [optimizer.register_step_pre_hook(lambda *_: self._whole())]
+        watchers: list[_Removable] = []
+        if self._mapped is not None:
+            watchers.append(optimizer.register_step_pre_hook(lambda *_: self._whole()))
         if self._anchored and last:
             watchers.append(StatisticsWatch(self._model, optimizer))
         if last and (dial := self._dial) is not None:

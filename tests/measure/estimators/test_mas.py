@@ -32,17 +32,18 @@ ONE_AT_A_TIME = {
     "F.linear to one number": "no rule for linear",
     "a kernel by F.conv2d without a sample axis": "no rule for conv2d",
     "rows by gather": "no rule for gather",
-    "a token by masked_scatter": "no rule for masked_scatter",
+    "a token by masked_scatter": (
+        "no rule for masked_scatter; which rows belong to which sample is not known after masked_scatter"
+    ),
     "learned queries that attend to themselves first": "no rule for scaled_dot_product_attention",
     "written through .data": "no rule for mul",
-    "a bias that the sample makes": "no rule for linear",
+    "a bias that the sample makes": "no rule for linear; which rows belong to which sample is not known after linear",
     "padding in place": "__setitem__ writes to what is made of parameters",
     "a matrix for every sample, sorted": "no rule for bmm",
-    "slots that are partly filled": (
-        "constants stand among the samples' rows, and whose is not known after a reduction over samples"
-    ),
+    "shifted over the padding between samples": "which rows belong to which sample is not known after add",
+    "slots that are partly filled": "which rows belong to which sample is not known after a reduction over samples",
     "a gradient inside": "gradients are taken inside of the forward pass",
-    "joined to a memory": "no rule for cat",
+    "joined to a memory": "no rule for cat; which rows belong to which sample is not known after cat",
     "an activation in place on a weight": "elu writes to what is made of parameters",
     "squeezed in place": "which rows belong to which sample is not known after squeeze_",
     "a weight that is changed in place": "add_ writes to what is made of parameters",

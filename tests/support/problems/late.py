@@ -163,6 +163,14 @@ def slots(m: Any, x: Tensor) -> Tensor:
     return m.out(filled).tanh().view(2, len(x), -1).sum(0)
 
 
+def shifted_over_padding(m: Any, x: Tensor) -> Tensor:
+    """Every token sees the one before it; between two samples stands one of padding, which is the next one's first."""
+    if x.shape[1] == 4:
+        return m.lin(x).tanh().sum(1)
+    h = m.lin(functional.pad(x, (0, 0, 0, 1)).flatten(0, 1)).tanh()
+    return (h + h.roll(1, 0)).view(len(x), -1, 3)[:, :-1].sum(1)
+
+
 def with_slots() -> list[Tensor]:
     x = torch.randn(2, 5)
     x[:, 4] = torch.tensor([-1.0, 1.0])
@@ -277,6 +285,12 @@ LATE = [
     ),
     late(
         "a matrix for every sample, sorted", own_matrix, lambda: [torch.randn(n, 4) for n in (2, 6, 8)], bank=(2, 4, 3)
+    ),
+    late(
+        "shifted over the padding between samples",
+        shifted_over_padding,
+        lambda: [torch.randn(2, 4, 3), torch.randn(3, 6, 3)],
+        lin=square,
     ),
     late("slots that are partly filled", slots, with_slots, out=partial(nn.Linear, 4, 9)),
     late(

@@ -80,8 +80,6 @@ class Tape(TorchFunctionMode):
         self._count = batches.size(batch)
         self._into = {} if into is None else into
         self._power = power
-        self._assuming = False  # whether rows of constants have been taken for a sample's
-        self._assumed: list[str] = []
         self._ended = False  # the forward pass
         self._deposit = deposit
         self._derived = {id(p): Derived(p, {name: p}, rearranged=True) for name, p in parameters.items()}
@@ -97,20 +95,19 @@ class Tape(TorchFunctionMode):
         return list(self._slots)
 
     def end(self, values: Tensor) -> None:
-        """The forward pass is over, and gave these scalars.
+        """The forward pass is over, and gave these scalars: their rows must be known to come in the batch's order.
 
-        Constants among the rows of samples (padding, empty slots) were taken for the sample's in whose row they stand.
-        Where the scalars are known to come in the order of the batch, every operation on the way has kept it so, and
-        they were; where not, what met parameters after that is measured one sample at a time.
+        A row that is a sample's by every rule so far may hold constants (padding, an empty slot) that another sample
+        uses in the end. Where the rules lead to the scalars, none does. Where they do not, nothing is sure of what met
+        parameters on the way.
         """
         self._ended = True
         rows = provenance.rows_of(values)
-        confirmed = rows is not None and rows.axis == 0 and rows.of is None and rows.lost is None
-        if confirmed or self._count == 1:
+        if self._count == 1 or (rows is not None and rows.axis == 0 and rows.of is None and rows.lost is None):
             return
-        after = "" if rows is None or rows.lost is None else f" after {rows.lost}"
-        for name in self._assumed:
-            self.unruled.setdefault(name, f"constants stand among the samples' rows, and whose is not known{after}")
+        after = "an operation that cannot be followed" if rows is None or rows.lost is None else rows.lost
+        for name in self._slots:
+            self.unruled.setdefault(name, f"which rows belong to which sample is not known after {after}")
 
     def escaped(self, values: Tensor) -> dict[str, str]:
         """Tracked parameters that `values` depend on other than through their slots: a use that no rule has seen.
@@ -224,20 +221,10 @@ class Tape(TorchFunctionMode):
         fresh = [each for each in results if provenance.rows_of(each) is None or id(each) in given]
         if not fresh:
             return
-        self._assuming = self._assuming or self._places_constants(func, args)
         provenance.follow(func, args, kwargs, result, self._count)
         for tensor in fresh:
             if provenance.rows_of(tensor) is not provenance.BLANK:
                 mark_of_samples(tensor)
-
-    def _places_constants(self, func: Callable[..., Any], args: Any) -> bool:
-        """Whether constants may come to stand among the rows of samples: a buffer is written to, or joined."""
-        name = provenance.name_of(func)
-        if name in provenance.JOINING:
-            return not all(of_samples(tensor) for tensor in batches.tensors(args))
-        target = args[0] if args and isinstance(args[0], Tensor) else None
-        writes = name in provenance.WRITING or provenance.writes(name)
-        return writes and target is not None and provenance.rows_of(target) in (None, provenance.BLANK)
 
     def _derive(self, func: Callable[..., Any], found: list[Derived], args: Any, kwargs: Any) -> Any:
         """An operation on parameters alone."""
@@ -266,8 +253,6 @@ class Tape(TorchFunctionMode):
         if func in RULES:
             met = next(tensor for tensor in batches.tensors((args, kwargs)) if of_samples(tensor))
         samples, ended = self._samples(names, met)
-        if self._assuming:
-            self._assumed += names
         if samples is not None and func in RULES:
             call = RULES[func](samples, *args, **kwargs)
             if call is None and samples.inner:  # a rule for rows that are together, sample by sample

@@ -7,7 +7,7 @@ knowledge: parameters that meet such rows are measured one sample at a time.
 """
 
 from forgetless.measure.engine.provenance.follow import follow, name_of
-from forgetless.measure.engine.provenance.names import JOINING, WRITING, writes
+from forgetless.measure.engine.provenance.names import writes
 from forgetless.measure.engine.provenance.rows import BLANK, Rows, begin, lost, note, rows_of
 
-__all__ = ["BLANK", "JOINING", "WRITING", "Rows", "begin", "follow", "lost", "name_of", "note", "rows_of", "writes"]
+__all__ = ["BLANK", "Rows", "begin", "follow", "lost", "name_of", "note", "rows_of", "writes"]

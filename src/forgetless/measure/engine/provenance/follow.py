@@ -64,19 +64,16 @@ def _followed(
         return _written(name, args, kwargs, samples)
     if name in names.JOINING:
         return _joined(name, args, kwargs, samples)
-    if name == "where" and len(args) + len(kwargs) == 1:
-        return lost(name) if x is None or rows is None else _nonzero(name, rows, x, (), kwargs, results, samples)
-    if name == "broadcast_tensors":
-        each = zip(args[0] if isinstance(args[0], (list, tuple)) else args, results, strict=True)
-        return [aligned.met(name, aligned.broadcast([x], wide), wide, samples) for x, wide in each]
-    if name == "embedding_bag" and isinstance(args[0], Tensor) and args[0].is_floating_point():
-        bags = routing.bagged(args[1], args[2], len(results[0]), samples) if rows in (None, BLANK) else lost(name)
-        return [bags, *[lost(name)] * (len(results) - 1)]
+    found: list[Rows] | Rows | None = _WHOLE[name](name, args, kwargs, results, samples) if name in _WHOLE else None
+    if found is not None:
+        return found
     if name in _SEVERAL:
         places = _SEVERAL[name](name, args, kwargs, results[0])
         return lost(name) if places is None else aligned.met(name, places, results[0], samples)
     if x is not None and rows is not None and rows is not BLANK and name in _ONE:
-        return rows if rows.lost is not None else _ONE[name](name, rows, x, args[1:], kwargs, results, samples)
+        found = _ONE[name](name, rows, x, args[1:], kwargs, results, samples) if rows.lost is None else rows
+        assert found is not None
+        return found
     if names.is_among(name, names.LIKE) and x is not None:
         return BLANK if rows is None else aligned.met(name, aligned.broadcast([x], results[0]), results[0], samples)
     if names.is_among(name, names.POINTWISE):
@@ -121,6 +118,41 @@ def _joined(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], samples: 
     if name.endswith("stack") and name != "stack":
         return shapes.piled(name, parts, samples)
     return (shapes.stacked if name == "stack" else shapes.joined)(parts, dim, samples)
+
+
+# -- operations with forms of their own: (name, args, kwargs, results, samples) → rows, or None for the usual form
+
+
+def _where(name: str, args: Sequence[Any], kwargs: Any, results: Any, samples: int) -> Rows | None:
+    """Of a condition alone: the places where it holds."""
+    if len(args) + len(kwargs) > 1:
+        return None
+    rows = rows_of(args[0])
+    assert rows is not None
+    return rows if rows.lost is not None else _nonzero(name, rows, args[0], (), kwargs, results, samples)
+
+
+def _broadcast_tensors(name: str, args: Sequence[Any], kwargs: Any, results: Any, samples: int) -> list[Rows]:
+    given = args[0] if isinstance(args[0], (list, tuple)) else args
+    each = zip(given, results, strict=True)
+    return [aligned.met(name, aligned.broadcast([x], wide), wide, samples) for x, wide in each]
+
+
+def _bags(name: str, args: Sequence[Any], kwargs: Any, results: Any, samples: int) -> list[Rows] | None:
+    """`torch.embedding_bag`, whose table comes first; `F.embedding_bag` is a layer."""
+    if not args[0].is_floating_point():
+        return None
+    table, indices, offsets = args[:3]
+    known = rows_of(table) in (None, BLANK)
+    bags = routing.bagged(indices, offsets, len(results[0]), samples) if known else lost(name)
+    return [bags, *[lost(name)] * (len(results) - 1)]
+
+
+_WHOLE: dict[str, Callable[..., Any]] = {
+    "where": _where,
+    "broadcast_tensors": _broadcast_tensors,
+    "embedding_bag": _bags,
+}
 
 
 # -- operations on several tensors: (name, args, kwargs, result) → where the samples of each are in the result
@@ -287,18 +319,22 @@ def _tile(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any
 
 def _along(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
     place, otherwise = aligned.ALONG[name]
+    if _beside(rest, kwargs):
+        return lost(name)  # diff(…, prepend=…)
     dim = kwargs.get("dim", kwargs.get("axis", rest[place] if len(rest) > place else otherwise))
     mixed = range(x.dim()) if dim is None else [each % max(1, x.dim()) for each in _sequence(dim)]
     return lost(name) if rows.axis in mixed else rows
 
 
+def _beside(rest: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an argument after the first is of samples too: a weight that they make, say."""
+    return any(rows_of(other) not in (None, BLANK) for other in batches.tensors((list(rest), dict(kwargs))))
+
+
 def _layer(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
-    others = batches.tensors((list(rest), dict(kwargs)))
-    if any(rows_of(other) not in (None, BLANK) for other in others):
+    if _beside(rest, kwargs):
         return lost(name)
-    if rows.axis is None:
-        return rows
-    return rows if rows.axis < x.dim() - aligned.LAYERS[name](x, rest, kwargs) else lost(name)
+    return rows if rows.axis is None or rows.axis < x.dim() - aligned.LAYERS[name](x, rest, kwargs) else lost(name)
 
 
 def _unfold(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> Rows:
@@ -320,13 +356,20 @@ def _nonzero(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: 
 
 def _recur(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows] | Rows:
     """A recurrent layer: steps of a packed sequence stay whose they are; its last states are in another order."""
-    if isinstance(rest[0], Tensor) and not rest[0].is_floating_point():
+    if _beside(rest[2:] if _is_packed(rest) else rest[1:], kwargs):
+        return lost(name)
+    if _is_packed(rest):
         return [rows, *[lost(name)] * (len(results) - 1)]
     first = [rows_of(state) for state in batches.tensors(rest[0])]  # [layers, N, …]
     alike = all(each in (None, BLANK) or (each.axis == 1 and same(each, rows)) for each in first)
     if len(rest) != 8 or rows.axis != (0 if rest[7] else 1) or x.dim() != 3 or not alike:
         return lost(name)
     return [rows, *[rows.at(1)] * (len(results) - 1)]
+
+
+def _is_packed(rest: Sequence[Any]) -> bool:
+    """Whether a recurrent layer's arguments after its input begin with the sizes of a packed sequence."""
+    return isinstance(rest[0], Tensor) and not rest[0].is_floating_point()
 
 
 def _pack(name: str, rows: Rows, x: Tensor, rest: Any, kwargs: Any, results: Any, samples: int) -> list[Rows]:

@@ -146,7 +146,8 @@ def reduced(rows: Rows, x: Tensor, dim: Any, kept: bool) -> Rows:
     """A reduction over axes: the samples' axis must not be one of them, unless all its entries are one sample's."""
     if rows.axis is None:
         return rows
-    gone = {each % x.dim() for each in (range(x.dim()) if dim is None or dim == () else axes(dim))}
+    gone = {each % x.dim() for each in axes(dim)} if dim is not None else set()
+    gone = gone or set(range(x.dim()))
     if rows.axis in gone:
         if rows.of is not None and len(rows.of) and bool((rows.of == rows.of[0]).all()):
             return Rows(None, rows.of[:1])  # what is left is that sample's
