@@ -13,10 +13,8 @@ serves are never passed silently: their parameters are reported in `Tape.unruled
 from __future__ import annotations
 
 import time
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -24,8 +22,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from forgetless.measure.engine import provenance
+from forgetless.measure.engine.bodies import body_of
 from forgetless.measure.engine.derived import REARRANGING, SHAPED_LIKE, Derived, root_term
 from forgetless.measure.engine.distance import sketch
+from forgetless.measure.engine.nodes import Slot, Spread, Use
 from forgetless.measure.kernels import (
     ELEMENTWISE,
     JOINING,
@@ -120,7 +120,7 @@ class Tape(TorchFunctionMode):
         open_ends = [values.grad_fn]
         while open_ends:
             node = open_ends.pop()
-            if node is None or node in seen or type(node).__name__ == "_SlotBackward":
+            if node is None or node in seen or type(node).__name__ == "SlotBackward":
                 continue
             seen.add(node)
             variable = getattr(node, "variable", None)
@@ -311,7 +311,7 @@ class Tape(TorchFunctionMode):
         wide = spread(value.detach(), chosen.dim(), chosen.shape[samples.axis], samples)
         if wide is None:
             return False
-        copies = _Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
+        copies = Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
         mark_of_samples(copies)
         provenance.note(copies, rows)
         target[index] = copies
@@ -326,7 +326,7 @@ class Tape(TorchFunctionMode):
         ledgers = [None if use is None else use.terms for use in uses]
         values = [None if parameter is None else parameter.detach() for parameter in call.parameters]
         slots = self._hang([use for use in uses if use is not None])
-        return _Use.apply(call, ledgers, values, call.input, *slots)  # type: ignore[no-any-return]
+        return Use.apply(call, ledgers, values, call.input, *slots)  # type: ignore[no-any-return]
 
     def _spread(
         self, func: Callable[..., Any], samples: Samples, names: tuple[str, ...], given: Any, largest: Tensor
@@ -350,7 +350,7 @@ class Tape(TorchFunctionMode):
             own = samples.axis - (largest.dim() - tensor.dim())
             if not use.rearranged and own >= 0 and tensor.shape[own] > 1 and self._count > 1:
                 return None  # computed for all rows at once: to pull every sample back through that costs N times N
-            spreads[id(tensor)] = _Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
+            spreads[id(tensor)] = Spread.apply(wide, self._settler(use, samples), *self._hang([use]))
         return batches.mapped(given, lambda tensor: spreads.get(id(tensor), tensor))
 
     def _hang(self, uses: Sequence[Derived]) -> list[Tensor]:
@@ -360,7 +360,7 @@ class Tape(TorchFunctionMode):
             for name, root in use.roots.items():
                 uses_so_far = self._used.setdefault(name, [])
                 if name not in self._slots or not self._slots[name].requires_grad:
-                    self._slots[name] = _Slot.apply(root, lambda name=name, root=root: self._settle(name, root))
+                    self._slots[name] = Slot.apply(root, lambda name=name, root=root: self._settle(name, root))
                 if use not in uses_so_far:
                     uses_so_far.append(use)
                 slots[name] = self._slots[name]
@@ -392,95 +392,6 @@ def _padded(call: Call, samples: Samples) -> Call:
         return lambda d, x: term(samples.padded(d, 0), samples.padded(x))
 
     return replace(call, terms=tuple(map(padding, call.terms)))
-
-
-class _Slot(torch.autograd.Function):
-    """The node that every use of one parameter hangs on; it runs when the last of them has."""
-
-    @staticmethod
-    def forward(ctx: Any, parameter: Tensor, settle: Callable[[], None]) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.settle = settle
-        return parameter.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:
-        with torch._C.DisableTorchFunction():
-            ctx.settle()
-        return None, None
-
-
-class _Use(torch.autograd.Function):
-    """One operation on one or more parameters: terms to their ledgers, the ordinary gradient to the input."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        call: Call,
-        ledgers: list[list[Term] | None],
-        values: list[Tensor | None],
-        x: Tensor,
-        *slots: Tensor,
-    ) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.call, ctx.ledgers, ctx.values, ctx.slots = call, ledgers, values, len(slots)
-        ctx.save_for_backward(x)
-        y = call.forward(x, *values)
-        # A view that is made in here may not be written to afterwards: the same memory, and no view.
-        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        (d,) = gradients
-        (x,) = ctx.saved_tensors
-        dx = None
-        if d is not None:
-            with torch._C.DisableTorchFunction():
-                for term, ledger in zip(ctx.call.terms, ctx.ledgers, strict=True):
-                    if ledger is not None:
-                        ledger.append(term(d, x))
-                if ctx.needs_input_grad[3]:
-                    dx = ctx.call.input_gradient(d, x, *ctx.values)
-        return None, None, None, dx, *(None,) * ctx.slots
-
-
-class _Spread(torch.autograd.Function):
-    """Virtual copies of a derived tensor, one a row; the gradients of the copies become its term."""
-
-    @staticmethod
-    def forward(ctx: Any, copies: Tensor, settle: Callable[[Tensor], None], *slots: Tensor) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.settle, ctx.slots = settle, len(slots)
-        return copies.view_as(copies)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[None, ...]:
-        if gradients[0] is not None:
-            with torch._C.DisableTorchFunction():
-                ctx.settle(gradients[0])
-        return None, None, *(None,) * ctx.slots
-
-
-_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-
-
-@cache
-def body_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The body of one of torch's Python functions (`F.layer_norm`, …); `None` for a built-in one.
-
-    Such a function hands itself to the mode instead of running, and inside the mode its own calls would be hidden. The
-    copy made here has the same code but never hands itself over. A method that calls `super()` is no more than a
-    built-in one of the same name.
-    """
-    if not isinstance(function, types.FunctionType) or not any(c in function.__globals__ for c in _CHECKS):
-        return None
-    if "__class__" in function.__code__.co_freevars:
-        return None
-    never = dict.fromkeys(_CHECKS, lambda *_: False)
-    scope = {**function.__globals__, **never}
-    body = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-    body.__kwdefaults__ = function.__kwdefaults__
-    return body
 
 
 # The mode stays on in the backward pass: a checkpointed block runs forward again inside it.

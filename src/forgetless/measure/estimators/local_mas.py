@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.accumulator import Estimator, Until, measure
+from forgetless.measure.engine.bodies import body_of
 from forgetless.measure.engine.derived import SHAPED_LIKE
-from forgetless.measure.engine.tape import body_of
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
 from forgetless.measure.kernels import mark_of_samples, of_samples
