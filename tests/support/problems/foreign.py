@@ -37,6 +37,16 @@ def llama(transformers: Any) -> nn.Module:
     return transformers.LlamaForCausalLM(config)
 
 
+def bloom(transformers: Any) -> nn.Module:
+    sizes = {"vocab_size": 15, "hidden_size": 16, "n_layer": 2, "n_head": 2}
+    return transformers.BloomForCausalLM(transformers.BloomConfig(use_cache=False, **sizes))
+
+
+def t5(transformers: Any) -> nn.Module:
+    sizes = {"vocab_size": 15, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    return transformers.T5EncoderModel(transformers.T5Config(**sizes))
+
+
 def vit(transformers: Any) -> nn.Module:
     config = transformers.ViTConfig(image_size=16, patch_size=8, num_labels=5, **SMALL)
     return transformers.ViTForImageClassification(config)
@@ -61,6 +71,8 @@ FOREIGN = [
     foreign("transformers: BERT on padded texts", "transformers", bert, padded),
     foreign("transformers: GPT-2", "transformers", gpt2, texts),
     foreign("transformers: Llama", "transformers", llama, texts, half_exact=True),
+    foreign("transformers: BLOOM", "transformers", bloom, texts),
+    foreign("transformers: T5's encoder", "transformers", t5, texts),
     foreign("transformers: ViT", "transformers", vit, (3, 3, 16, 16)),
     foreign("timm: ResNet-10-T", "timm", timm_resnet, (3, 3, 32, 32)),
     foreign("timm: ViT with LayerScale", "timm", timm_vit, (3, 3, 16, 16)),

@@ -67,6 +67,22 @@ def turned_bmm(left: Tensor, right: Tensor) -> Any:
     return torch.bmm(right.transpose(1, 2), left.transpose(1, 2)).transpose(1, 2)
 
 
+def grouped_mm(left: Tensor, right: Tensor, offs: Tensor | None = None, bias: Any = None, out_dtype: Any = None) -> Any:
+    """Experts' matrices W `[E, I, O]` on rows x `[R, I]` sorted by expert, each one's up to its `offs`."""
+    ends = [] if offs is None else offs.tolist()
+    whole = left.dim() == 2 and right.dim() == 3 and ends[-1:] == [len(left)]
+    if (
+        not whole
+        or not of_samples(left)
+        or of_samples(right)
+        or bias is not None
+        or out_dtype not in (None, left.dtype)
+    ):
+        return NotImplemented
+    parts = zip([0, *ends], ends, right.unbind(), strict=False)
+    return torch.cat([functional.linear(left[start:end], matrix.t()) for start, end, matrix in parts])
+
+
 def baddbmm(added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """`b + x_b W_b`."""
     return torch.add(torch.bmm(left, right), added) if beta == alpha == 1 else NotImplemented
@@ -136,6 +152,7 @@ REWRITES: dict[Operation, Rewrite] = {
     torch.Tensor.addmm: addmm,
     **dict.fromkeys((torch.baddbmm, torch.Tensor.baddbmm), baddbmm),
     **dict.fromkeys((torch.bmm, torch.Tensor.bmm), turned_bmm),
+    **({torch._grouped_mm: grouped_mm} if hasattr(torch, "_grouped_mm") else {}),  # since torch 2.8
     torch.bilinear: bilinear,
     torch.einsum: einsum,
 }

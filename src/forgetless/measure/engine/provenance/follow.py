@@ -64,7 +64,9 @@ def _followed(
         return _written(name, args, kwargs, samples)
     if name in names.JOINING:
         return _joined(name, args, kwargs, samples)
-    found: list[Rows] | Rows | None = _WHOLE[name](name, args, kwargs, results, samples) if name in _WHOLE else None
+    found: list[Rows] | Rows | None = (
+        _OWN_FORMS[name](name, args, kwargs, results, samples) if name in _OWN_FORMS else None
+    )
     if found is not None:
         return found
     if name in _SEVERAL:
@@ -148,7 +150,7 @@ def _bags(name: str, args: Sequence[Any], kwargs: Any, results: Any, samples: in
     return [bags, *[lost(name)] * (len(results) - 1)]
 
 
-_WHOLE: dict[str, Callable[..., Any]] = {
+_OWN_FORMS: dict[str, Callable[..., Any]] = {
     "where": _where,
     "broadcast_tensors": _broadcast_tensors,
     "embedding_bag": _bags,
@@ -163,7 +165,8 @@ def _product(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> lis
 
 
 def _product_added(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
-    one, two = args[1:3] if len(args) > 2 else (kwargs["mat1"], kwargs["mat2"])
+    words = (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec"))
+    one, two = args[1:3] if len(args) > 2 else next((kwargs[x], kwargs[y]) for x, y in words if x in kwargs)
     return [*aligned.broadcast([args[0]], result), *aligned.product(name, one, two, result)]
 
 
@@ -200,6 +203,14 @@ def _embedding(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> l
     return aligned.broadcast([index], result, 0, 1) if rows_of(table) in (None, BLANK) else None
 
 
+def _grouped(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place] | None:
+    """Rows `[R, I]` that are sorted by their matrix, `[E, I, O]`: each stays where it is."""
+    rows, matrices = args[:2]
+    if rows.dim() != 2 or matrices.dim() != 3 or rows_of(matrices) not in (None, BLANK):
+        return None
+    return [(rows, 0 if aligned.axis_of(rows) == 0 else None)]
+
+
 def _loss_of_each(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
     """Logits `[N, C, …]` and targets `[N, …]` → `[N, …]`."""
     own = [each for each in batches.tensors((list(args), dict(kwargs))) if rows_of(each) not in (None, BLANK)]
@@ -214,6 +225,7 @@ _SEVERAL: dict[str, Callable[..., Any]] = {
     "tensordot": _tensordot,
     **dict.fromkeys(("cdist", "_euclidean_dist"), _distances),
     "embedding": _embedding,
+    "_grouped_mm": _grouped,
     **dict.fromkeys(("cross_entropy_loss", "nll_loss_nd", "nll_loss", "nll_loss2d"), _loss_of_each),
 }
 

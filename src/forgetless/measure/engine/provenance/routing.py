@@ -246,10 +246,14 @@ def _by_slices(target: Tensor, before: Rows | None, index: Any, given: Rows, sou
     place = next((k for k, part in enumerate(parts) if part is Ellipsis), len(parts))
     parts[place : place + 1] = [slice(None)] * left
     used = [part for part in parts if part is not None]  # one for each axis of the target
+    view: list[int | None] = []  # the target's axis of each axis of what is written to; None for a new one
     axes = iter(range(target.dim()))
-    view = [axis for part in parts if (axis := None if part is None else next(axes)) is None or _is_slice(part)]
+    for part in parts:
+        axis = None if part is None else next(axes)
+        if part is None or isinstance(part, slice):
+            view.append(axis)
     if given.axis is None:
-        numbered = [axis for axis, part in enumerate(used) if not _is_slice(part)]
+        numbered = [number for number, part in enumerate(used) if not isinstance(part, slice)]
         axis, theirs = numbered[0] if len(numbered) == 1 else None, given.of
     else:
         behind = source.dim() - given.axis
@@ -269,10 +273,6 @@ def _by_slices(target: Tensor, before: Rows | None, index: Any, given: Rows, sou
     return before if before is not None and torch.equal(now, own) else simplified(axis, now, samples)
 
 
-def _is_slice(part: Any) -> bool:
-    return isinstance(part, slice)
-
-
 def _depth(index: Any, target: Tensor, axis: int) -> int:
     """How many of the target's axes `_numbered` looks at."""
     parts = index if isinstance(index, tuple) else (index,)
@@ -285,13 +285,13 @@ def scattered(name: str, target: Tensor, dim: int, index: Tensor, source: Any, s
     """`scatter(dim, index, source)`, `index_add(dim, index, source)` and their like."""
     before, given = _owned(target), _owned(source) if isinstance(source, Tensor) else None
     chosen = _owned(index) if index.dim() == target.dim() and "scatter" in name else None
-    met = [(each, rows) for each, rows in ((target, before), (source, given), (index, chosen)) if rows is not None]
-    ended = next((rows for _, rows in met if rows.lost is not None), None)
-    if ended is not None or not met:
+    known = [(each, rows) for each, rows in ((target, before), (source, given), (index, chosen)) if rows is not None]
+    ended = next((rows for _, rows in known if rows.lost is not None), None)
+    if ended is not None or not known:
         return ended or BLANK
-    first = met[0][1]
-    if first.axis is not None and all(rows.axis == first.axis != dim and same(rows, first) for _, rows in met):
-        fits = all(each.shape[first.axis] == target.shape[first.axis] for each, _ in met)
+    first = known[0][1]
+    if first.axis is not None and all(rows.axis == first.axis != dim and same(rows, first) for _, rows in known):
+        fits = all(each.shape[first.axis] == target.shape[first.axis] for each, _ in known)
         return first if fits else lost(name)
     if given is None and chosen is None:
         return first  # constants into rows of samples
