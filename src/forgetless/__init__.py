@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from forgetless.measure.estimators.fisher import fisher as fisher
     from forgetless.measure.estimators.local_mas import local_mas as local_mas
     from forgetless.measure.estimators.mas import mas as mas
+    from forgetless.measure.estimators.output_curvature import output_curvature as output_curvature
     from forgetless.measure.estimators.path_integral import PathIntegral as PathIntegral
     from forgetless.measure.importance import Importance as Importance
     from forgetless.measure.measurement import Measurement as Measurement
@@ -40,6 +41,7 @@ _HOMES = {
     "freeze_batchnorm": "forgetless.protect.batchnorm",
     "mas": "forgetless.measure.estimators.mas",
     "normalized": "forgetless.measure.normalized",
+    "output_curvature": "forgetless.measure.estimators.output_curvature",
     "stability_decay": "forgetless.protect.strength.stability_decay",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "mas",
     "metrics",
     "normalized",
+    "output_curvature",
     "reference",
     "stability_decay",
 ]

@@ -1,6 +1,6 @@
-"""Random labels y ~ p(y|x), one a sample and position, that depend on a seed and the sample's number alone.
+"""Random labels and signs, one a sample and position, that depend on a seed and the sample's number alone.
 
-No generator is carried along: the same sample gets the same label whatever the batch size, in a batch and alone, and a
+No generator is carried along: the same sample gets the same one whatever the batch size, in a batch and alone, and a
 pass that goes on from a file draws what an uninterrupted one would have drawn.
 """
 
@@ -33,6 +33,12 @@ def labels(log_p: Float[Tensor, "n t c"], seed: int, numbers: Int[Tensor, " n"])
     parts = zip(torch.split(log_p.detach().reshape(-1, classes), rows), torch.split(u, rows), strict=True)
     drawn = torch.cat([torch.searchsorted(part.double().exp().cumsum(1), level) for part, level in parts])
     return drawn.clamp_(max=classes - 1).view(samples, positions)
+
+
+def signs(seed: int, numbers: Int[Tensor, " n"], like: Float[Tensor, "n o"]) -> Float[Tensor, "n o"]:
+    """+1 or −1 for every sample and output, each with probability ½, in the dtype and on the device of `like`."""
+    u = uniform(seed, numbers.cpu().numpy(), like.shape[1])
+    return torch.from_numpy(np.where(u < 0.5, -1.0, 1.0)).to(like)
 
 
 def uniform(seed: int, numbers: NDArray[np.int64], positions: int) -> NDArray[np.float64]:

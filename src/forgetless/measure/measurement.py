@@ -55,7 +55,7 @@ class Measurement(Accumulator):
 
         Args:
             model: a trained network.
-            estimator: "mas", "local-mas" or "fisher".
+            estimator: "mas", "local-mas", "fisher" or "output-curvature".
             into: an earlier measurement of the same network to pool with; it is left unchanged.
             exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
             batch_size: samples at a time, for memory; it never changes the numbers.

@@ -1,7 +1,7 @@
 """Shapes in annotations, `Float[Tensor, "n t o"]`: checked while the tests run, free for everybody else.
 
 The tests load jaxtyping first; where nobody has, an annotation is its tensor and nothing is imported. Index letters: n
-sample, t position, i in, o out, c class or channel, k task.
+sample, t position, i in, o out, c class, channel or fact, k task, q query, p part, d dimension.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
+    from jaxtyping import Bool as Bool
     from jaxtyping import Float as Float
     from jaxtyping import Int as Int
 else:
@@ -22,3 +23,4 @@ else:
             return item[0]
 
     Int = Float
+    Bool = Float

@@ -13,6 +13,7 @@ from forgetless.lab.datasets import (
     cifar100,
     cub200,
     digits,
+    emoji_facts,
     flowers,
     flowers102,
     groceries,
@@ -20,15 +21,17 @@ from forgetless.lab.datasets import (
     letters,
     mnist10k,
     scenes,
+    six_ds,
     svhn,
     textures,
     tiny_imagenet,
     voc_actions,
+    vrd,
 )
 from forgetless.lab.datasets.reading.entry import Entry
 from forgetless.model.parameters import listing
 
-#: The paper's eight in its order, two that later work splits into tasks, and small ones.
+#: The paper's eight in its order, two that later work splits into tasks, small ones, and facts.
 CATALOG: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -52,6 +55,9 @@ CATALOG: dict[str, Entry] = {
         digits.ENTRY,
         textures.ENTRY,
         mnist10k.ENTRY,
+        six_ds.ENTRY,
+        vrd.ENTRY,
+        emoji_facts.ENTRY,
     )
 }
 

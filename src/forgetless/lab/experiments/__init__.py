@@ -9,6 +9,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.authors_demo import AuthorsDemo
 from forgetless.lab.experiments.demo import Demo
 from forgetless.lab.experiments.eight_tasks import EightTasks
+from forgetless.lab.experiments.facts import FactTasks
 from forgetless.lab.experiments.mas_2018 import MAS2018
 from forgetless.lab.experiments.parts.settings import Settings, with_paths
 from forgetless.lab.experiments.permuted_mnist import PermutedMNIST
@@ -26,6 +27,7 @@ _ALL: tuple[type[Settings], ...] = (
     SplitMNIST,
     PermutedMNIST,
     AuthorsDemo,
+    FactTasks,
     SplitCIFAR100,
     SplitTinyImageNet,
 )

@@ -26,12 +26,13 @@ def table(results: Mapping[str, Any]) -> Group:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
     summary = summarize(results)
-    name = min(_NAME, max(len("forgetting"), *map(len, summary.tasks)))
-    columns = [_column(method) for method in summary.methods]
+    figures = list(dict.fromkeys(figure for method in summary.methods for figure in method.figures))
+    name = min(_NAME, max(len("forgetting"), *map(len, [*summary.tasks, *figures])))
+    columns = [_column(method, figures) for method in summary.methods]
     width = 3 + max(len(line) for column in columns for cell in column for line in cell.plain.splitlines())
     fit = max(1, (_WIDTH - name) // width)
     blocks = [columns[start : start + fit] for start in range(0, len(columns), fit)]
-    return Group(_title(summary), *(_block(summary.tasks, block) for block in blocks), _legend(summary))
+    return Group(_title(summary), *(_block(summary.tasks, figures, block) for block in blocks), _legend(summary))
 
 
 def _title(summary: Summary) -> Text:
@@ -40,24 +41,25 @@ def _title(summary: Summary) -> Text:
     return Text(f"\n{summary.experiment}: {tasks}", "bold")
 
 
-def _block(tasks: Sequence[str], columns: Sequence[Sequence[Text]]) -> Table:
+def _block(tasks: Sequence[str], figures: Sequence[str], columns: Sequence[Sequence[Text]]) -> Table:
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="")
     drawn.add_column(Text("\ntask", "bold"), overflow="ellipsis", no_wrap=True, max_width=_NAME)
     for head, *_ in columns:
         drawn.add_column(head, justify="right", no_wrap=True)
-    for row, name in enumerate([*tasks, "average", "forgetting"], start=1):
-        drawn.add_row(Text(name), *(column[row] for column in columns), end_section=row == len(tasks))
+    for row, name in enumerate([*tasks, "average", "forgetting", *figures], start=1):
+        drawn.add_row(Text(name), *(column[row] for column in columns), end_section=row in (len(tasks), len(tasks) + 2))
     return drawn
 
 
-def _column(method: MethodSummary) -> list[Text]:
-    """The head and the cells of a method: a row per task, then the average and the forgetting."""
+def _column(method: MethodSummary, figures: Sequence[str]) -> list[Text]:
+    """The head and the cells of a method: a row per task, then the average, the forgetting and the other figures."""
     pairs = zip(method.learned, method.now, strict=True)
     return [
         Text.assemble((method.label, "bold"), ("\nlearned → now", "dim")),
         *(_pair(learned, now, _color(learned, now)) for learned, now in pairs),
         _pair(method.average_learned, method.average, "bold"),
         Text(percent(method.forgetting), "bold"),
+        *(Text(percent(method.figures.get(figure))) for figure in figures),
     ]
 
 
@@ -81,8 +83,8 @@ def _legend(summary: Summary) -> Table:
 
 
 def _meanings(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "learned", "accuracy on test data, in percent, right after the task was learned"
-    yield "now", "accuracy on test data after the last task"
+    yield "learned", f"{summary.score} on test data, in percent, right after the task was learned"
+    yield "now", f"{summary.score} on test data after the last task"
     yield "forgetting", "points lost on average over all tasks but the last; 0 is none"
     yield from ((m.method, MEANING[m.method]) for m in summary.methods if m.method in MEANING)
     if any(len(method.seeds) > 1 for method in summary.methods):

@@ -5,8 +5,9 @@
 
 `accuracy` is the matrix R: row i holds the accuracy (0 … 1) on every task after learning task i, `null` where it is
 unknown (a task that has no head yet). A run that learned the tasks in another order than `tasks` names it in `learned`;
-its rows and columns follow that order. A file that is kept for good (`results/` in the repository) also has the run's
-`config`, and the `data` it was made with.
+its rows and columns follow that order. `figures`, where an experiment looks at more than R, holds lists of a share
+after every task, by name; `score` says what R holds, where that is not the accuracy. A file that is kept for good
+(`results/` in the repository) also has the run's `config`, and the `data` it was made with.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def check(results: Any) -> None:
     for name, kind in fields.items():
         if not isinstance(results.get(name), kind):
             raise ForgetlessError(f"the field {name!r} is missing or not a {kind.__name__}.")
+    if not isinstance(results.get("score", ""), str):
+        raise ForgetlessError("the field 'score' is not text.")
     tasks = results["tasks"]
     if not tasks or not all(isinstance(task, str) for task in tasks):
         raise ForgetlessError("'tasks' is not a list of one or more names.")
@@ -47,6 +50,10 @@ def _check_run(run: Any, names: list[str], where: str) -> None:
     seconds = run.get("seconds", {})
     if not isinstance(seconds, Mapping) or not all(map(_is_number, seconds.values())):
         raise ForgetlessError(f"{where} has 'seconds' that are not numbers by name.")
+    figures = run.get("figures", {})
+    lists = figures.values() if isinstance(figures, Mapping) else [None]
+    if not all(isinstance(each, list) and len(each) == len(names) and all(map(_is_share, each)) for each in lists):
+        raise ForgetlessError(f"{where} has 'figures' that are not a share after every task, by name.")
     learned = run.get("learned", names)
     if not isinstance(learned, list) or sorted(learned, key=str) != sorted(names):
         raise ForgetlessError(f"{where} has a 'learned' that is no order of the tasks.")
@@ -56,7 +63,7 @@ def _check_run(run: Any, names: list[str], where: str) -> None:
     for row in rows:
         if not isinstance(row, list) or len(row) != tasks:
             raise ForgetlessError(f"{where} has an accuracy row that is not {tasks} entries long.")
-        if not all(entry is None or (_is_number(entry) and 0 <= entry <= 1) for entry in row):
+        if not all(entry is None or _is_share(entry) for entry in row):
             raise ForgetlessError(f"{where} has an accuracy that is neither null nor between 0 and 1.")
 
 
@@ -66,3 +73,7 @@ def _is_integer(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1

@@ -54,6 +54,7 @@ class MethodSummary:
         average_learned: the mean of `learned` over the tasks.
         average: the mean of `now` over the tasks (ACC).
         forgetting: the mean of R[j,j] − R[T,j] over all tasks but the last.
+        figures: what else was looked at → its value after the last task, a share.
         seconds: phase → how long it took.
     """
 
@@ -67,6 +68,7 @@ class MethodSummary:
     average_learned: Estimate | None
     average: Estimate | None
     forgetting: Estimate | None
+    figures: dict[str, Estimate]
     seconds: dict[str, Estimate]
 
     @property
@@ -89,6 +91,7 @@ class Summary:
             their order.
         methods: in the order in which they first appear among the runs.
         environment: what the runs ran on; values that are not text as JSON.
+        score: what R holds.
     """
 
     experiment: str
@@ -96,6 +99,7 @@ class Summary:
     places: tuple[str, ...]
     methods: tuple[MethodSummary, ...]
     environment: dict[str, str]
+    score: str = "accuracy"
 
     @property
     def runs(self) -> str:
@@ -126,6 +130,7 @@ def summarize(results: Mapping[str, Any]) -> Summary:
         places=tasks if same else tuple(f"task {place + 1}" for place in range(len(tasks))),
         methods=tuple(_summarize_method(_printable(method), runs, names) for method, runs in by_method.items()),
         environment={_printable(key): _printable(_text(value)) for key, value in results["environment"].items()},
+        score=_printable(results.get("score", "accuracy")),
     )
 
 
@@ -158,8 +163,16 @@ def _summarize_method(method: str, runs: list[Mapping[str, Any]], names: list[st
         average_learned=_estimate(_known(metrics.learning_accuracy, R) for R in matrices),
         average=_estimate(_known(metrics.average_accuracy, R) for R in matrices),
         forgetting=_estimate(_known(metrics.forgetting_mas, R) for R in matrices),
+        figures=_figures(runs),
         seconds={_printable(phase): estimate for phase, estimate in seconds.items() if estimate is not None},
     )
+
+
+def _figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """What all runs have looked at, after the last task."""
+    names = [name for name in runs[0].get("figures", {}) if all(name in run.get("figures", {}) for run in runs)]
+    found = {_printable(name): _estimate(run["figures"][name][-1] for run in runs) for name in names}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
 def _places(learned: Sequence[str], names: Sequence[str]) -> list[int]:

@@ -5,6 +5,7 @@ results.json    what was found so far, with a checksum; read and written whole a
 checkpoints/    a file per run: where it is, and in the end what was learned
 strengths/      where strengths are tuned: the trials for each method, and what was found
 searches/       with `--strength auto`: the trials for each run and task
+kept/           what the experiment asks to be kept of each run
 log.jsonl       what happened when, a JSON object per line
 report.html     the results as a page
 lock            while a process writes to it

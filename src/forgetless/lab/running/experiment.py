@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from forgetless.lab.running.tuning import Tuning
+from forgetless.lab.running.watched import Look
 from forgetless.learn import methods
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
@@ -29,6 +33,10 @@ class Experiment:
         tuning: how one strength for the whole stream is found where none is given; None for each method's own.
         methods: the ones to compare by default.
         settings: method → its settings here, where they are not its own ("strength" among them).
+        look: what is looked at after every task beside R. Single numbers go into the run's `figures`.
+        keep: what is kept of a run in `kept/METHOD-SEED.safetensors`, with its header: the network at the end, and the
+            tensors that were looked at, `[T, …]`.
+        page: makes a page of its own in the run directory, from what was kept.
     """
 
     name: str
@@ -41,6 +49,9 @@ class Experiment:
     tuning: Tuning | None = None
     methods: Sequence[str] = ("finetune", "frozen", "mas")
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    look: Look | None = None
+    keep: Callable[[Network, Mapping[str, Tensor]], tuple[Mapping[str, Tensor], Mapping[str, Any]]] | None = None
+    page: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)

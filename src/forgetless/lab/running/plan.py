@@ -18,7 +18,6 @@ from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.work import AUTO
 from forgetless.learn import methods
-from forgetless.learn.classification import classes_of
 from forgetless.learn.position import Progress
 from forgetless.learn.task import Task
 from forgetless.model.parameters import listing
@@ -59,7 +58,9 @@ class Plan:
             (name, seed, order) for seed in distinct(seeds, "seed") for order in range(orders) for name in self.names
         ]
         empty = {"experiment": experiment.name, "tasks": [task.name for task in experiment.tasks], "runs": []}
-        self._empty = {**empty, "environment": {}}
+        scores = dict.fromkeys(task.objective.score for task in experiment.tasks)
+        scored = {} if "accuracy" in scores else {"score": ", ".join(scores)}
+        self._empty = {**empty, **scored, "environment": {}}
         self._out, self._config = out, _config(experiment, strength)
         self._logged: dict[Job, tuple[int, str, int]] = {}
         self.look()
@@ -137,7 +138,7 @@ def _config(experiment: Experiment, strength: float | str | None) -> dict[str, A
         "tasks": [
             {
                 "name": task.name,
-                "classes": len(classes_of(task)),
+                **task.objective.settings(),
                 "train": len(task.train[1]),
                 "test": len(task.test[1]),
                 "sha256": _hash(task),

@@ -125,6 +125,8 @@ def run_all(
         for job, found in runner.run({folder: works[folder] for folder in {job.folder for job in jobs}}, jobs, tell):
             plans[job.folder].directory.add(found)
             plans[job.folder].directory.log("done", **found)
+            if (page := experiments[job.folder].page) is not None:
+                page(plans[job.folder].directory.path)
     return {folder: plan.directory.results for folder, plan in plans.items()}
 
 

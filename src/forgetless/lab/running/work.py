@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetless import files
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Found, Job, Tell
 from forgetless.lab.running.search import Search, learn_stream
+from forgetless.lab.running.watched import Watched
 from forgetless.learn import methods
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
@@ -21,6 +23,7 @@ from forgetless.learn.train import learn
 from forgetless.protect.strength.stability_decay import Trial
 
 AUTO = "auto"  # a strength found for every task by stability decay
+KEPT = "what an experiment keeps of a run"
 
 
 def learn_job(experiment: Experiment, strength: float | str | None, folder: Path, job: Job, tell: Tell) -> Found:
@@ -53,9 +56,22 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     if strength == AUTO and method.strength is not None:
         return {**found, **_searched(experiment, model, tasks, method, folder, job, tell)}
     checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
-    outcome = learn(model, tasks, method, experiment.recipe, seed=job.seed, checkpoint=checkpoint, on_progress=tell)
+    watched = None if experiment.look is None else Watched(method, experiment.look)
+    learned = method if watched is None else watched
+    outcome = learn(model, tasks, learned, experiment.recipe, seed=job.seed, checkpoint=checkpoint, on_progress=tell)
     seconds = {phase: round(seconds, 3) for phase, seconds in outcome.seconds.items()}
-    return {**found, "strength": method.strength, "accuracy": outcome.accuracy, "seconds": seconds}
+    found |= {"strength": method.strength, "accuracy": outcome.accuracy, "seconds": seconds}
+    if watched is not None:
+        found["figures"] = watched.figures()
+    if experiment.keep is not None:
+        tensors, facts = experiment.keep(model, {} if watched is None else watched.tensors())
+        files.write_tensors(kept(folder, job.stem), tensors, KEPT, facts)
+    return found
+
+
+def kept(folder: Path, stem: str) -> Path:
+    """Where a run directory keeps what its experiment asks to be kept of a run."""
+    return folder / "kept" / f"{stem}.safetensors"
 
 
 def _searched(

@@ -7,10 +7,11 @@ what is summed over samples. `path_integral` alone is measured along training.
 from collections.abc import Callable
 
 from forgetless.measure.accumulator import Estimator
-from forgetless.measure.estimators import fisher, local_mas, mas
+from forgetless.measure.estimators import fisher, local_mas, mas, output_curvature
 
 ESTIMATORS: dict[str, Callable[..., Estimator]] = {
     "mas": mas.estimator,
     "local-mas": local_mas.estimator,
     "fisher": fisher.estimator,
+    "output-curvature": output_curvature.estimator,
 }

@@ -126,7 +126,7 @@ def test_columns_of_unequal_length_are_damage(tmp_path: Path, monkeypatch: pytes
     """Labels and pictures would no longer belong together."""
     path, cells = table(tmp_path / "t", [b"x", b"y"], [0, 1]), tables._cells
     monkeypatch.setattr(tables, "_cells", lambda of, column, *rest: cells(of, column, *rest)[: 1 + (column == "label")])
-    assert refusal(path) == f"{path} is damaged: it says that it has 2 rows, and has 1 pictures and 2 labels."
+    assert refusal(path) == f"{path} is damaged: it says that it has 2 rows, and has 1 in the column 'image'."
 
 
 def test_damage_inside_a_page_with_a_checksum_is_noticed(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Entry:
         title: what its authors call it.
         folder: where its files are, in the root of all datasets.
         layout: what must be there, inside the root.
-        classes: how many there are.
+        classes: how many there are; None where that is not published.
         train: how many training pictures there are; None where that is not published.
         test: the same for the test pictures.
         license: what its authors allow, as far as known.
@@ -56,7 +56,7 @@ class Entry:
     title: str
     folder: str
     layout: str
-    classes: int
+    classes: int | None
     train: int | None
     test: int | None
     license: str
@@ -99,7 +99,7 @@ class Entry:
         """What is not as it should be in its folder, a clause each."""
         inside = files.Inside(folder)
         for part, known, what in zip(parts, (self.train, self.test), ("training", "test"), strict=True):
-            if len(part.classes) != self.classes:
+            if self.classes is not None and len(part.classes) != self.classes:
                 yield f"it has {len(part.classes)} classes and not {self.classes}"
             wrong = [(name, why) for name, here in _files(part) if (why := inside.complaint(here))]
             missing = [name for name, why in wrong if why == files.MISSING]

@@ -6,8 +6,10 @@ in its metadata.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,34 +40,78 @@ def read(path: Path, folder: Path, known: tuple[str, ...] = ()) -> Pictures:
         ForgetlessError: it is not Parquet, damaged, unpacks to far more than it should, lacks a column, holds a label
             outside the classes or rows, names a file outside the folder, or pyarrow is not installed.
     """
+    with _table(path) as (table, most):
+        picture, label, named = _columns(table.schema_arrow.metadata or {}, path)
+        encoded, found = _several(table, (picture, label), most, path)
+        classes = _classes(found, named or known, len(found), path)
+    names = _named(path, len(found))
+    return Pictures(classes, _pictures(encoded, names, path, folder), names, torch.tensor(found, dtype=torch.int64))
+
+
+def with_texts(path: Path, folder: Path, texts: Sequence[str]) -> tuple[list[bytes | Path], list[str], list[list[str]]]:
+    """The pictures of a file whose samples are described by columns of text.
+
+    Args:
+        path: the Parquet file.
+        folder: where the dataset is.
+        texts: the columns of text.
+
+    Returns:
+        The pictures, what to call each, and the texts of each column; an absent text is "".
+
+    Raises:
+        ForgetlessError: as `read`, or a column holds something else than text.
+    """
+    with _table(path) as (table, most):
+        picture, _, _ = _columns(table.schema_arrow.metadata or {}, path)
+        encoded, *found = _several(table, (picture, *texts), most, path)
+    names = _named(path, len(encoded))
+    for column, cells in zip(texts, found, strict=True):
+        for row, cell in enumerate(cells):
+            if not isinstance(cell, str | None):
+                raise ForgetlessError(f"{path} has {quoted(cell)} for the {column} of row {row}, which is no text.")
+    return _pictures(encoded, names, path, folder), names, [[cell or "" for cell in cells] for cells in found]
+
+
+@contextlib.contextmanager
+def _table(path: Path) -> Iterator[tuple[Any, int]]:
+    """The Parquet file, opened, and the most bytes that a column may unpack to; what it raises becomes a sentence."""
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise ForgetlessError(f"{path} needs pyarrow: pip install 'forgetless[vision]'.") from error
     with files.opened(path) as file:
-        most = _RATIO * os.fstat(file.fileno()).st_size + _SLACK
         try:
-            table = parquet.ParquetFile(file, page_checksum_verification=True)
-            picture, label, named = _columns(table.schema_arrow.metadata or {}, path)
-            missing = [column for column in (picture, label) if table.schema_arrow.names.count(column) != 1]
-            rows = table.metadata.num_rows
-            if missing or rows > _MOST_ROWS:
-                what = f"it has no column {listing(missing)}" if missing else f"it has more than {_MOST_ROWS} rows"
-                raise ForgetlessError(f"{path} is not a dataset: {what}.")
-            found = _cells(table, label, most, path)
-            classes = _classes(found, named or known, rows, path)
-            encoded = _cells(table, picture, most, path)
-            if not len(found) == len(encoded) == rows:
-                lengths = f"{len(encoded)} pictures and {len(found)} labels"
-                raise ForgetlessError(f"{path} is damaged: it says that it has {rows} rows, and has {lengths}.")
+            most = _RATIO * os.fstat(file.fileno()).st_size + _SLACK
+            yield parquet.ParquetFile(file, page_checksum_verification=True), most
         except ForgetlessError:
             raise
         except Exception as error:
             raise ForgetlessError(f"{path} cannot be read as Parquet: {brief(error)}.") from error
+
+
+def _several(table: Any, columns: Sequence[str], most: int, path: Path) -> list[list[Any]]:
+    """Columns of as many cells as the file says that it has rows."""
+    missing = [column for column in columns if table.schema_arrow.names.count(column) != 1]
+    rows = table.metadata.num_rows
+    if missing or rows > _MOST_ROWS:
+        what = f"it has no column {listing(missing)}" if missing else f"it has more than {_MOST_ROWS} rows"
+        raise ForgetlessError(f"{path} is not a dataset: {what}.")
+    found = [_cells(table, column, most, path) for column in columns]
+    for column, cells in zip(columns, found, strict=True):
+        if len(cells) != rows:
+            has = f"{len(cells)} in the column {quoted(column)}"
+            raise ForgetlessError(f"{path} is damaged: it says that it has {rows} rows, and has {has}.")
+    return found
+
+
+def _named(path: Path, rows: int) -> list[str]:
+    return [f"row {row} of {path}" for row in range(rows)]
+
+
+def _pictures(encoded: list[Any], names: list[str], path: Path, folder: Path) -> list[bytes | Path]:
     inside = files.Inside(folder)
-    names = [f"row {row} of {path}" for row in range(len(found))]
-    pictures = [_encoded(cell, name, path, inside) for cell, name in zip(encoded, names, strict=True)]
-    return Pictures(classes, pictures, names, torch.tensor(found, dtype=torch.int64))
+    return [_encoded(cell, name, path, inside) for cell, name in zip(encoded, names, strict=True)]
 
 
 def _cells(table: Any, column: str, most: int, path: Path) -> list[Any]:

@@ -1,0 +1,99 @@
+"""6DS, mid-scale: photographs of 186 facts from six sets (Elhoseiny et al., "Sherlock", AAAI 2017).
+
+As the zip of "Exploring the Challenges towards Lifelong Fact Learning" (ACCV 2018) unpacks, with its splits into four
+tasks, at random and by meaning.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from forgetless import files
+from forgetless.errors import ForgetlessError, quoted
+from forgetless.lab.datasets.reading.entry import Entry, Parts
+from forgetless.lab.datasets.reading.fact import Fact, made, written
+from forgetless.lab.datasets.reading.facts import labeled
+from forgetless.lab.datasets.reading.pictures import Picture
+
+#: How facts are split into tasks → the folder of the split.
+SPLITS = {"random": "4tasks_random", "semantic": "4tasks_semantic"}
+TASKS = (1, 2, 3, 4)
+_MOST_BYTES = 64 << 20
+
+
+def read(folder: Path) -> Parts:
+    """The training and the test part, each over all four tasks of the first split that is there."""
+    split = next((each for each in SPLITS if (folder / "splits" / SPLITS[each]).is_dir()), "random")
+    facts = _facts(folder, split)
+    return labeled(_part(folder, split, "train", facts), _part(folder, split, "test", facts))
+
+
+def tasks(folder: Path, split: str) -> list[list[str]]:
+    """The facts of each task of a split, "random" or "semantic", as text.
+
+    Raises:
+        ForgetlessError: a file is missing or damaged.
+    """
+    return [[written(fact) for fact in _task(folder, split, task).values()] for task in TASKS]
+
+
+def _facts(folder: Path, split: str) -> dict[str, Fact]:
+    return {number: fact for task in TASKS for number, fact in _task(folder, split, task).items()}
+
+
+def _task(folder: Path, split: str, task: int) -> dict[str, Fact]:
+    path = folder / "splits" / SPLITS[split] / f"B{task}_facts.csv"
+    return {row["id"]: made((row["S"], row["P"], row["O"]), where) for row, where in _rows(path, ("id", "S", "P", "O"))}
+
+
+def _part(folder: Path, split: str, part: str, facts: dict[str, Fact]) -> tuple[list[Picture], list[str], list[Fact]]:
+    pictures: list[Picture] = []
+    names, found = [], []
+    for task in TASKS:
+        path = folder / "splits" / SPLITS[split] / f"B{task}_{part}.csv"
+        for row, where in _rows(path, ("image_links", "id")):
+            if row["id"] not in facts:
+                raise ForgetlessError(f"{where} has the fact {quoted(row['id'])}, which is none of B{task}_facts.csv.")
+            picture = folder / "images" / row["image_links"].strip("'\" ")
+            # Some files are PNG under a name that ends in .jpg in the lists.
+            other = picture.with_suffix(".png")
+            pictures.append(other if not picture.is_file() and other.is_file() else picture)
+            names.append(row["image_links"])
+            found.append(facts[row["id"]])
+    return pictures, names, found
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[dict[str, str], str]]:
+    """The rows of a CSV file with those columns, each with what to call it."""
+    try:
+        text = files.read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        missing = [column for column in columns if column not in (table.fieldnames or ())]
+        rows = list(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ForgetlessError(f"{path} is no CSV file in UTF-8: {error}.") from error
+    if missing:
+        raise ForgetlessError(f"{path} has no column {missing[0]!r}.")
+    for number, row in enumerate(rows, 2):
+        if any(row[column] is None for column in columns):
+            raise ForgetlessError(f"{path} is damaged: line {number} has too few fields.")
+        yield {column: row[column].strip() for column in columns}, f"line {number} of {path}"
+
+
+ENTRY = Entry(
+    "6ds",
+    "6DS mid-scale facts",
+    "6ds",
+    "6ds/ with images/ and splits/4tasks_random/ and 4tasks_semantic/ (B1_train.csv … B4_facts.csv), as mid_scale.zip "
+    "unpacks",
+    186,
+    None,
+    None,
+    "research; the pictures are those of INTERACT, VOC 2012, SPORT, Visual Phrases, PPMI and Stanford 40",
+    "https://github.com/Elhoseiny-VisionCAIR-Lab/lifelong_fact_learning",
+    read,
+    otherwise="the page links mid_scale.zip on Dropbox; unpack it and rename its folder to 6ds",
+)

