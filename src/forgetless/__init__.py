@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgetless.errors import ForgetlessError as ForgetlessError
     from forgetless.learn import metrics as metrics
+    from forgetless.learn.online import TaskFreeMAS as TaskFreeMAS
     from forgetless.measure import reference as reference
     from forgetless.measure.estimators.fisher import fisher as fisher
     from forgetless.measure.estimators.local_mas import local_mas as local_mas
@@ -36,6 +37,7 @@ _HOMES = {
     "ForgettingMeter": "forgetless.protect.forgetting.meter",
     "ForgettingLimitReached": "forgetless.protect.forgetting.meter",
     "PathIntegral": "forgetless.measure.estimators.path_integral",
+    "TaskFreeMAS": "forgetless.learn.online",
     "fisher": "forgetless.measure.estimators.fisher",
     "local_mas": "forgetless.measure.estimators.local_mas",
     "freeze_batchnorm": "forgetless.protect.batchnorm",
@@ -57,6 +59,7 @@ __all__ = [
     "KeepAgreement",
     "Measurement",
     "PathIntegral",
+    "TaskFreeMAS",
     "fisher",
     "freeze_batchnorm",
     "local_mas",

@@ -140,6 +140,20 @@ class Accumulator:
         with torch.inference_mode(False):
             return self._copied(self.latest())
 
+    def take(self) -> Importance:
+        """What was found so far, pooled with `into`; the measurement begins anew, with what it knows of the network.
+
+        For measurements that follow one another while the network trains: each costs about as much as its batches.
+        Samples are numbered on. Nothing is pooled twice: `into` counts in the first one only.
+        """
+        with torch.inference_mode(False):
+            found = self.latest()
+        assert self._sweep is not None
+        self._sweep.restart()
+        self._next += 0 if self._into is None else round(self._into.count)
+        self._into, self._weights, self._mixed = None, {}, False
+        return found
+
     @staticmethod
     def _copied(found: Importance) -> Importance:
         sums = {name: total.clone() for name, total in found.sums.items()}

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from forgetless.errors import ForgetlessError
+from forgetless.lab.experiments.adaptation import Adaptation
 from forgetless.lab.experiments.authors_demo import AuthorsDemo
 from forgetless.lab.experiments.demo import Demo
 from forgetless.lab.experiments.eight_tasks import EightTasks
@@ -28,6 +29,7 @@ _ALL: tuple[type[Settings], ...] = (
     PermutedMNIST,
     AuthorsDemo,
     FactTasks,
+    Adaptation,
     SplitCIFAR100,
     SplitTinyImageNet,
 )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts import omega as measuring
 from forgetless.lab.experiments.parts import pairs as two_tasks
@@ -59,7 +58,7 @@ class EightTasks(Settings):
         start = functools.partial(_start, self.network)
         start(0)  # refuse it before reading pictures
         search = Search(drop=self.drop, factor=FACTOR, most=TRIALS, rise=self.rise)
-        folders = sets(self.data, two_tasks.TASKS if self.pairs else TASKS)
+        folders = images.sets(self.data, two_tasks.TASKS if self.pairs else TASKS)
         load = functools.partial(
             images.load, size=self.size, limit=self.limit, skip_bad=self.skip_bad, cache=self.cache
         )
@@ -79,20 +78,3 @@ class EightTasks(Settings):
 
 def _start(network: str, seed: int) -> MultiHead:
     return pretrained(network)
-
-
-def sets(data: Path, names: tuple[str, ...]) -> list[Path]:
-    """The folders of those names in `data`.
-
-    Raises:
-        ForgetlessError: `data` is no folder, or lacks one: it says which, and how to get it.
-    """
-    if not data.is_dir():
-        raise ForgetlessError(f"{data} is no folder; --data takes the one that holds {', '.join(names)}.")
-    missing = [name for name in names if not (data / name).is_dir()]
-    if missing:
-        raise ForgetlessError(
-            f"{data} lacks {', '.join(missing)}: each is a folder with train.parquet and test.parquet, or with "
-            f"train/CLASS/ and test/CLASS/; `forgetless data where {missing[0]}` says what it holds and how to get it."
-        )
-    return [data / name for name in names]

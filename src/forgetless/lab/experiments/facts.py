@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from forgetless.lab.datasets.reading.fact import PARTS
 from forgetless.lab.experiments.parts import facts, images
 from forgetless.lab.experiments.parts.settings import Settings, setting
-from forgetless.lab.networks.facts import embedding
+from forgetless.lab.report.retrieval import retrieval
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning
-from forgetless.learn.heads import SharedHead
 from forgetless.learn.optimizers import adam
 from forgetless.learn.recipe import Recipe
 
@@ -54,7 +52,7 @@ class FactTasks(Settings):
         Raises:
             ForgetlessError: the folder holds no facts, or a picture, the network or the word vectors are missing.
         """
-        start = functools.partial(_start, self.network)
+        start = functools.partial(facts.embedding, self.network)
         start(0)  # refuse it before reading pictures
         stream = facts.stream(self.data, self.split, self.held_out, self.size, self.cache, self.skip_bad)
         shown = facts.probes(stream)
@@ -68,10 +66,5 @@ class FactTasks(Settings):
             methods=METHODS,
             look=functools.partial(facts.look, stream, shown),
             keep=functools.partial(facts.keep, stream, shown, self.network, self.size),
+            page=retrieval,
         )
-
-
-def _start(network: str, seed: int) -> SharedHead:
-    from forgetless.lab.facts.words import glove
-
-    return embedding(network, PARTS, len(glove().mean), seed)

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from forgetless.errors import ForgetlessError
@@ -62,6 +63,43 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], level: float 
     margin = _students_t((1 + level) / 2, count - 1) * sd / math.sqrt(count)
     effect = mean / sd if sd else math.copysign(math.inf, mean) if mean else 0.0
     return Paired(mean, mean - margin, mean + margin, effect, count)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Whether a method is better than another: a one-sided test over runs of the same seed.
+
+    Attributes:
+        mean: of the differences.
+        p: of Student's paired t-test, one-sided: how probable such a mean is where there is no difference.
+        p_ranks: of Wilcoxon's signed-rank test, one-sided, which does not assume normal differences.
+        effect: Cohen's d_z, the mean over the differences' standard deviation.
+        count: how many runs.
+    """
+
+    mean: float
+    p: float
+    p_ranks: float
+    effect: float
+    count: int
+
+
+def greater(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> Tested | None:
+    """Test whether `ours` is greater over the runs that both have; None for fewer than two, or where none differs.
+
+    Raises:
+        ForgetlessError: scipy is not installed.
+    """
+    differences = [ours[run] - theirs[run] for run in ours if run in theirs]
+    if len(differences) < 2 or not any(differences) or not (sd := statistics.stdev(differences)):
+        return None
+    try:
+        from scipy.stats import ttest_1samp, wilcoxon
+    except ImportError as error:
+        raise ForgetlessError(NEEDS_SCIPY) from error
+    mean = statistics.fmean(differences)
+    t, ranks = (test(differences, alternative="greater") for test in (partial(ttest_1samp, popmean=0.0), wilcoxon))
+    return Tested(mean, float(t.pvalue), float(ranks.pvalue), mean / sd, len(differences))
 
 
 def has_intervals() -> bool:

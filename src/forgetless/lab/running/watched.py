@@ -75,7 +75,7 @@ class Watched(Method):
     def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
         """Give the method its own back, and take what was seen."""
         kept = unpack(tensors)
-        self.inner.load_state(model, pack(kept.get("method", {})), tasks)
+        self.inner.load_state(model, kept.get("method", {}), tasks)
         seen: dict[str, dict[str, Tensor]] = kept.get("seen", {})
         self._found = {name: [found[str(n)] for n in range(len(found))] for name, found in seen.items()}
 

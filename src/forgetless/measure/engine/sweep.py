@@ -122,6 +122,12 @@ class Sweep:
         self.batch += batch is not None
         return self.count - before
 
+    def restart(self) -> None:
+        """Begin the sums anew; what was learned about the network stays."""
+        self.sums, self.count, self.enough = {}, 0, False
+        self.confidence = None if self.confidence is None else Confidence()
+        self._taken, self._look_at = 0, _FIRST_LOOK
+
     def admitted(self, batch: Any) -> Any:
         """The batch where the model is, None if it is empty."""
         if not batches.size(batch):

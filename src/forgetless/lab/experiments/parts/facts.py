@@ -17,8 +17,12 @@ from forgetless.lab.datasets.reading import facts as own
 from forgetless.lab.datasets.reading.cache import decoded
 from forgetless.lab.datasets.reading.entry import Entry, Parts
 from forgetless.lab.datasets.reading.fact import PARTS, parsed
+from forgetless.lab.datasets.reading.pictures import Pictures
+from forgetless.lab.facts.forked import forked
 from forgetless.lab.facts.words import glove
+from forgetless.lab.networks.pretrained import pretrained
 from forgetless.learn.facts import Facts, fact_keys, picture_keys
+from forgetless.learn.heads import SharedHead
 from forgetless.learn.network import Network
 from forgetless.learn.objective import answers
 from forgetless.learn.retrieval import average_precision, percentile, recall_at
@@ -26,7 +30,7 @@ from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 
 #: The file or folder by which a dataset is recognized → its entry in the catalog.
-_MARKS = {
+MARKS = {
     "emoji_facts.parquet": "emoji-facts",
     "splits": "6ds",
     "json_dataset": "vrd",
@@ -76,9 +80,9 @@ def read(folder: Path) -> tuple[Parts, str]:
     Raises:
         ForgetlessError: it is neither, or damaged.
     """
-    name = next((name for mark, name in _MARKS.items() if (folder / mark).exists()), "own")
+    name = next((name for mark, name in MARKS.items() if (folder / mark).exists()), "own")
     if name == "own" and not (folder / "train.parquet").is_file():
-        known = ", ".join(f"{CATALOG[each].layout}" for each in dict.fromkeys(_MARKS.values()))
+        known = ", ".join(f"{CATALOG[each].layout}" for each in dict.fromkeys(MARKS.values()))
         raise ForgetlessError(
             f"{folder} holds no facts: neither train.parquet and test.parquet with the columns {', '.join(PARTS)}, nor "
             f"one of {known}."
@@ -108,7 +112,7 @@ def stream(folder: Path, split: str, held_out: int, size: int, cache: Path, skip
         ForgetlessError: as `read`; words without a vector, or too few facts.
     """
     (train, test), source = read(folder)
-    first, second = decoded(train, test, size, name=source, cache=cache, skip_bad=skip_bad)
+    first, second = decode(train, test, size, source, cache, skip_bad)
     vectors, present = glove().embed([parsed(name) for name in train.classes])
     objective = Facts(train.classes, vectors, present)
     left_out = compositions(objective.names, held_out)
@@ -139,6 +143,13 @@ def stream(folder: Path, split: str, held_out: int, size: int, cache: Path, skip
         tuple(test.names[row] for row in order) if len(test.names) == len(second[1]) else (),
         source,
     )
+
+
+def decode(
+    train: Pictures, test: Pictures, size: int, name: str, cache: Path, skip_bad: bool
+) -> tuple[Samples, Samples]:
+    """Both parts, decoded."""
+    return decoded(train, test, size, name=name, cache=cache, skip_bad=skip_bad)
 
 
 def only(samples: Samples, labels: Sequence[int]) -> Samples:
@@ -174,6 +185,23 @@ def grouped(objective: Facts, labels: Sequence[int], split: str, groups: int = 4
     keys = fact_keys(objective.vectors, objective.present)[torch.tensor(labels)].double().numpy()
     _, found = kmeans2(keys, groups, minit="++", rng=0, missing="raise")
     return [[label for label, group in zip(labels, found, strict=True) if group == each] for each in range(groups)]
+
+
+def embedding(network: str, seed: int) -> SharedHead:
+    """A pretrained backbone and one linear embedding of its features for each part; all tasks share them.
+
+    `F_p(x) = W_p · backbone(x) + b_p`, W_p `[D, features]`, D that of the word vectors. Like any other layer the
+    embeddings are protected.
+
+    Args:
+        network: the backbone, one of `forgetless.lab.networks.pretrained.NETWORKS`.
+        seed: draws the first weights of the embeddings.
+
+    Raises:
+        ForgetlessError: no network has that name, or its weights or the word vectors are not installed or damaged.
+    """
+    start, dimensions = pretrained(network), len(glove().mean)
+    return forked(start.backbone, start.features, dimensions, seed)
 
 
 @torch.no_grad()

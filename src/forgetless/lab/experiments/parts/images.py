@@ -130,3 +130,20 @@ def with_tests(task: Task, most: int) -> Task:
         return task
     chosen = stratified(labels, most, 0)
     return dataclasses.replace(task, test=(inputs[chosen], labels[chosen]))
+
+
+def sets(data: Path, names: tuple[str, ...]) -> list[Path]:
+    """The folders of those names in `data`.
+
+    Raises:
+        ForgetlessError: `data` is no folder, or lacks one: it says which, and how to get it.
+    """
+    if not data.is_dir():
+        raise ForgetlessError(f"{data} is no folder; --data takes the one that holds {', '.join(names)}.")
+    missing = [name for name in names if not (data / name).is_dir()]
+    if missing:
+        raise ForgetlessError(
+            f"{data} lacks {', '.join(missing)}: each is a folder with train.parquet and test.parquet, or with "
+            f"train/CLASS/ and test/CLASS/; `forgetless data where {missing[0]}` says what it holds and how to get it."
+        )
+    return [data / name for name in names]

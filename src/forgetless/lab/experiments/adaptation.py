@@ -1,0 +1,160 @@
+"""Adaptation: what is kept is what the network is used for, shown by unlabeled pictures of a part of its first task."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError
+from forgetless.lab.datasets.reading.fact import parsed
+from forgetless.lab.experiments.parts import facts, images, use
+from forgetless.lab.experiments.parts.settings import Settings, setting
+from forgetless.lab.facts.words import glove
+from forgetless.lab.networks.pretrained import pretrained
+from forgetless.lab.report.adaptation import adaptation
+from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.lab.running.search import Search
+from forgetless.lab.running.tuning import Tuning
+from forgetless.learn.facts import Facts
+from forgetless.learn.network import Network
+from forgetless.learn.optimizers import adam
+from forgetless.learn.recipe import Recipe
+from forgetless.learn.seeding import derive, permutation
+from forgetless.learn.task import Task
+
+METHODS = ("finetune", "joint", "si", "mas")
+STRENGTH = 5.0  # λ of MAS, the paper's for facts
+#: Predicates of the facts of a subset. The regime was chosen on "work"; "sport" is the paper's.
+SUBSETS = {
+    "sport": (
+        "bounce",
+        "cartwheel",
+        "climb",
+        "lift",
+        "play",
+        "row",
+        "run",
+        "swim",
+        "ride bike",
+        "ride mountain bike",
+        "ride wave",
+    ),
+    "work": ("hold", "use", "wear fire helmet", "wear hard hat", "wear space suit", "wear mortarboard"),
+}
+#: Picture sets in order; the first has the subset: every third class.
+PICTURES = {"sport": ("flowers", "scenes", "letters"), "work": ("groceries", "actions", "digits")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation(Settings):
+    """Memory Aware Synapses 2018, section 5.3: Ω measured on the part of a task that the network is used for.
+
+    A first task, a subset of which is used later on, then two more tasks. MAS measures Ω on the subset, without labels,
+    on everything, and on a wrong set; beside it are fine-tuning, SI and joint training. DATA holds facts, whose subset
+    is sport, or the sets flowers, scenes and letters, whose subset is every third kind of flower.
+    """
+
+    NAME: ClassVar[str] = "adaptation"
+    data: Path = setting(help="A folder of facts, or one that holds image datasets.", place=True)
+    subset: str = setting("sport", help="Which subset; the settings were chosen on work.", choices=tuple(SUBSETS))
+    network: str = images.network_setting()
+    size: int = images.size_setting()
+    limit: int = images.limit_setting(12)
+    epochs: int = setting(15, help="Passes over each task.", least=1)
+    lr: float = setting(
+        2e-4, help="Adam's rate at the start of each task; it falls to zero along a cosine.", positive=True
+    )
+    batch_size: int = images.batch_setting(32)
+    skip_bad: bool = images.skip_setting()
+    cache: Path = images.cache_setting()
+
+    def build(self) -> Suite:
+        """The experiments: Ω on everything, with all methods; MAS with Ω on the subset, and on the rest.
+
+        Raises:
+            ForgetlessError: the folder holds neither, or a picture, the network or the word vectors are missing.
+        """
+        from_facts = any((self.data / mark).exists() for mark in facts.MARKS) or (self.data / "train.parquet").is_file()
+        start, tasks, subset = self._facts() if from_facts else self._pictures()
+        first = tasks[0]
+        inside = torch.isin(first.train[1], subset)
+        if bool(inside.all()) or not bool(inside.any()):
+            raise ForgetlessError(f"the subset {self.subset!r} is all or nothing of the first task, {first.name!r}.")
+        used = {"subset": first.train[0][inside], "rest": first.train[0][~inside]}
+        one = Experiment(
+            self.NAME,
+            tasks,
+            start,
+            Recipe(self.lr, self.epochs, self.batch_size, adam, clip=5.0, schedule="cosine", freeze_batchnorm=True),
+            **self.described(),
+            tuning=Tuning(Search(), fixed={"mas": STRENGTH}),
+            methods=METHODS,
+            look=functools.partial(use.look, first.objective, first.test, subset, first.name),
+        )
+        parts = {"everything": dataclasses.replace(one, config={**one.config, "omega": "everything"})}
+        for name, pictures in used.items():
+            create = functools.partial(use.create, pictures, first.name)
+            config = {**one.config, "omega": name}
+            parts[name] = dataclasses.replace(one, config=config, methods=("mas",), create=create)
+        return Suite(self.NAME, parts, adaptation)
+
+    def _facts(self) -> tuple[Any, list[Task], Tensor]:
+        """The network, the tasks, and the labels of the subset: its facts and as many others, then the rest in two."""
+        start = functools.partial(facts.embedding, self.network)
+        start(0)
+        (train, test), source = facts.read(self.data)
+        first, second = facts.decode(train, test, self.size, source, self.cache, self.skip_bad)
+        objective = Facts(train.classes, *glove().embed([parsed(name) for name in train.classes]))
+        both = [
+            label for label in range(len(train.classes)) if (first[1] == label).any() and (second[1] == label).any()
+        ]
+        subset = [label for label in both if _inside(train.classes[label], SUBSETS[self.subset])]
+        others = [label for label in both if label not in subset]
+        order = [others[n] for n in permutation(len(others), derive(0, "adaptation")).tolist()]
+        beside, rest = order[: len(subset)], order[len(subset) :]
+        groups = [subset + beside, rest[::2], rest[1::2]]
+        if not subset or not all(groups):
+            raise ForgetlessError(f"{self.data} has {len(subset)} facts of {self.subset}, and {len(others)} others.")
+        tasks = []
+        for number, group in enumerate(groups, 1):
+            part = facts.only(first, group)
+            part = _limited(part, self.limit)
+            tasks.append(Task(f"facts {number}", part, facts.only(second, group), objective))
+        return start, tasks, torch.tensor(subset)
+
+    def _pictures(self) -> tuple[Any, list[Task], Tensor]:
+        """The network, the tasks, and the labels of the subset: every third class of the first task."""
+        start = functools.partial(_pretrained, self.network)
+        start(0)
+        tasks = []
+        for folder in images.sets(self.data, PICTURES[self.subset]):
+            task = images.load(folder, size=self.size, skip_bad=self.skip_bad, cache=self.cache)
+            tasks.append(dataclasses.replace(task, train=_limited(task.train, self.limit)))
+        return start, tasks, torch.arange(0, tasks[0].objective.outputs, 3)
+
+
+def _inside(name: str, predicates: tuple[str, ...]) -> bool:
+    _, predicate, object_ = parsed(name)
+    return predicate in predicates or f"{predicate} {object_}" in predicates
+
+
+def _limited(samples: tuple[Tensor, Tensor], each: int | None) -> tuple[Tensor, Tensor]:
+    """At most so many pictures of a class, the same every time."""
+    if each is None:
+        return samples
+    chosen = []
+    order = torch.randperm(len(samples[1]), generator=torch.Generator().manual_seed(0))
+    for label in torch.unique(samples[1]):
+        chosen.append(order[samples[1][order] == label][:each])
+    rows = torch.cat(chosen).sort().values
+    return samples[0][rows], samples[1][rows]
+
+
+def _pretrained(network: str, seed: int) -> Network:
+    return pretrained(network)

@@ -1,0 +1,136 @@
+"""What a trained run of facts answers: the facts of a picture, and the pictures of a fact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.lab import results
+from forgetless.lab.datasets.reading.decoding import decode
+from forgetless.lab.datasets.reading.fact import PARTS, parsed
+from forgetless.lab.datasets.reading.pictures import Pictures
+from forgetless.lab.facts.forked import forked
+from forgetless.lab.facts.index import Index
+from forgetless.lab.facts.words import glove
+from forgetless.lab.networks.pretrained import pretrained
+from forgetless.lab.running.jobs import Job
+from forgetless.lab.running.work import KEPT, kept
+from forgetless.learn.facts import fact_keys, picture_keys
+from forgetless.learn.network import Network
+
+
+@dataclass(frozen=True)
+class Match:
+    """One answer.
+
+    Attributes:
+        name: the fact as text, or what the picture is called.
+        similarity: the mean cosine over the parts, −1 … 1.
+        fact: of a picture, the fact that it was labeled with; of a fact, itself.
+    """
+
+    name: str
+    similarity: float
+    fact: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the file of a kept run says of itself."""
+
+    network: str
+    size: int
+    facts: list[str]
+    pictures: list[str]
+    tasks: list[dict[str, Any]]
+
+
+class Answers:
+    """A trained run, ready to be asked.
+
+    Args:
+        run: the run directory.
+        method: whose network; None for "mas" where there is one, else the first.
+        seed: of which run; None for the first.
+
+    Attributes:
+        method: whose network it is.
+        seed: of which run.
+
+    Raises:
+        ForgetlessError: no such run, a run of another experiment, or a file that is missing or damaged.
+    """
+
+    def __init__(self, run: Path, method: str | None = None, seed: int | None = None) -> None:
+        self.method, self.seed = _chosen(run, method, seed)
+        tensors, header = files.read_tensors(kept(run, Job("", self.method, self.seed, 0).stem), KEPT)
+        self.header: Header = files.decoded(header, Header, run)
+        try:
+            self._facts, self._pictures, self._labels = (tensors[name] for name in ("facts", "pictures", "labels"))
+        except KeyError as error:
+            raise ForgetlessError(
+                f"{run} keeps no {error} of {self.method}, seed {self.seed}: run it again."
+            ) from error
+        self._weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+    def facts_of(self, picture: Path, most: int = 5) -> list[Match]:
+        """The facts that are most similar to a picture.
+
+        Raises:
+            ForgetlessError: the picture cannot be read, or the network's packages are not installed.
+        """
+        listed = Pictures(("",), [picture], [str(picture)], torch.zeros(1, dtype=torch.int64))
+        pixels, _ = decode(listed, self.header.size)
+        network = self._network()
+        with torch.no_grad():
+            key = picture_keys(network(pixels, "asked").float(), len(PARTS))
+        names = self.header.facts
+        return [Match(names[n], similar, names[n]) for n, similar in Index(self._facts).nearest(key, most)[0]]
+
+    def pictures_of(self, fact: str, most: int = 5) -> list[Match]:
+        """The test pictures that are most similar to a fact, which need not be one that was learned.
+
+        Raises:
+            ForgetlessError: it is no fact, a part has no word with a vector (similar words are offered), or the run
+                has no pictures.
+        """
+        key = _key(fact)
+        found = Index(self._pictures).nearest(key, most)[0]
+        names, facts = self.header.pictures, self.header.facts
+        return [
+            Match(names[n] if names else f"test picture {n + 1}", similar, facts[int(self._labels[n])])
+            for n, similar in found
+        ]
+
+    def _network(self) -> Network:
+        start = pretrained(self.header.network)
+        dimensions = self._facts.shape[1] // len(PARTS)
+        network = forked(start.backbone, start.features, dimensions, 0)
+        try:
+            network.load_state_dict(self._weights)
+        except RuntimeError as error:
+            raise ForgetlessError(f"the weights of {self.method} do not fit {self.header.network}.") from error
+        return network.eval()
+
+
+def _key(fact: str) -> Tensor:
+    """The key of a fact, `[1, P·D]`; every part that is given must have a vector."""
+    words, parts = glove(), parsed(fact)
+    vectors = torch.stack([words.vector(part) if part else torch.zeros_like(words.mean) for part in parts])
+    return fact_keys(vectors[None], torch.tensor([[bool(part) for part in parts]]))
+
+
+def _chosen(run: Path, method: str | None, seed: int | None) -> tuple[str, int]:
+    found = results.read(run)
+    runs: list[tuple[str, int]] = [(each["method"], each["seed"]) for each in found["runs"]]
+    there = [each for each in runs if method in (None, each[0]) and seed in (None, each[1])]
+    if not there:
+        shown = ", ".join(f"{name} with seed {number}" for name, number in runs) or "none"
+        raise ForgetlessError(f"{run} has no such run; it has {shown}.")
+    return min(there, key=lambda each: (each[0] != "mas", runs.index(each)))

@@ -1,0 +1,78 @@
+"""The hardest samples of a stream: those of the highest loss among the last batch and those kept before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError
+from forgetless.learn.families.state import Tensors, from_leaves, leaves
+from forgetless.learn.samples import Batch
+from forgetless.model import batches
+
+
+class HardBuffer:
+    """At most `size` samples. Memory does not grow with the stream.
+
+    Aljundi, Kelchtermans, Tuytelaars, "Task-Free Continual Learning", CVPR 2019: "hard buffer".
+
+    Attributes:
+        size: the most samples.
+        batch: the samples, the hardest first; None while there are none.
+        losses: the loss of each when it was last seen, `[n]`.
+    """
+
+    def __init__(self, size: int) -> None:
+        if not isinstance(size, int) or size < 1:
+            raise ForgetlessError(f"a buffer of hard samples holds one or more, not {size!r}.")
+        self.size = size
+        self.batch: Batch | None = None
+        self.losses = torch.empty(0)
+
+    def __len__(self) -> int:
+        """How many samples it holds."""
+        return len(self.losses)
+
+    def add(self, batch: Batch, losses: Tensor, again: Tensor | None = None) -> None:
+        """Take in a batch, and keep the samples of the highest losses; of equal ones, those that came first.
+
+        Args:
+            batch: the samples, as they are to be measured or learned from later.
+            losses: of each, `[N]`.
+            again: the present losses of the samples that it holds, where they were seen again, `[n]`.
+
+        Raises:
+            ForgetlessError: losses of another number.
+        """
+        if losses.shape != (batches.size(batch),):
+            raise ForgetlessError(f"a batch of {batches.size(batch)} samples has losses {list(losses.shape)}.")
+        if again is not None and again.shape != self.losses.shape:
+            raise ForgetlessError(f"the buffer holds {len(self)} samples, and {list(again.shape)} losses are given.")
+        own = batches.mapped(batch, lambda tensor: tensor.detach())
+        held = self.losses if again is None else again.detach().float().cpu()
+        found = torch.cat([held, losses.detach().float().cpu()])
+        chosen = found.argsort(descending=True, stable=True)[: self.size]
+        self.batch = own if self.batch is None else _joined(self.batch, own)
+        self.batch = batches.mapped(self.batch, lambda tensor: tensor[chosen.to(tensor.device)])
+        self.losses = found[chosen]
+
+    def tree(self) -> dict[str, Any]:
+        """The samples and their losses, for a checkpoint."""
+        return {} if self.batch is None else {"batch": leaves(self.batch), "losses": self.losses}
+
+    def load(self, tree: Mapping[str, Any], device: torch.device) -> None:
+        """Take back what `tree` gave, to where the stream's samples are."""
+        kept: Tensors = tree.get("batch", {})
+        self.batch = from_leaves({name: each.to(device) for name, each in kept.items()}) if kept else None
+        self.losses = tree.get("losses", torch.empty(0))
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    """Two batches of the same form as one."""
+    one, other = leaves(first), leaves(second)
+    if one.keys() != other.keys():
+        raise ForgetlessError(f"the batches of a stream differ in their form: {list(one)} and {list(other)}.")
+    return from_leaves({name: torch.cat([one[name], other[name].to(one[name].device)]) for name in one})

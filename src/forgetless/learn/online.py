@@ -1,0 +1,257 @@
+"""Task-free Memory Aware Synapses: protection for a stream that nobody has cut into tasks.
+
+Aljundi, Kelchtermans, Tuytelaars, "Task-Free Continual Learning", CVPR 2019, arXiv 1812.03596.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.learn.checkpoint import optimizer_state, restore_optimizer
+from forgetless.learn.families.hard_buffer import HardBuffer
+from forgetless.learn.families.plateaus import Plateaus
+from forgetless.learn.families.state import Tensors, pack, unpack
+from forgetless.learn.samples import Batch
+from forgetless.measure.importance import Importance
+from forgetless.measure.measurement import Measurement
+from forgetless.model import batches
+from forgetless.model.outputs import Forward, Select
+from forgetless.protect.anchor import Anchor
+
+Refresh = Literal["plateau", "batch"]
+_KIND = "stream"
+
+
+class TaskFreeMAS:
+    """Learn a stream without task borders, and protect what was learned whenever the loss has settled.
+
+        stream = forgetless.TaskFreeMAS(model, optimizer, strength=1)
+        for inputs, targets in endless:
+            stream.step(F.cross_entropy(model(inputs), targets, reduction="none"), (inputs, targets))
+
+    Where the mean and the variance of the last losses fall below two thresholds (a *plateau*), Ω is measured on the
+    *hard buffer*, the samples of the highest loss; the mean over all these measurements protects the present weights
+    from then on. The next plateau counts after the loss has risen above the last one (a *peak*). The penalty
+    `λ Σ Ω (θ − θ*)²` acts as a proximal step (the pull) after every step of the optimizer.
+
+    Cost: with `refresh="plateau"`, a measurement of the buffer at each plateau; with `refresh="batch"`, a forward and
+    a backward pass more per batch (docs/performance.md). Memory: θ*, twice Ω and the buffer, however long the stream.
+
+    Attributes:
+        anchor: Ω, θ* and λ that act now.
+        importance: the mean of what was measured; None before the first.
+        hard: the buffer, `hard.batch` with `hard.losses`.
+        plateaus: what detects them.
+        steps: how many losses were looked at.
+        updates: how many plateaus there were.
+        skipped: how many batches were left out.
+
+    Differences from the authors' code: Ω is the paper's `|∂‖F‖²/∂θ|`, where that has the norm unsquared; the penalty
+    has no ½, and acts as a proximal step; a window counts once it is full.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        strength: float = 1.0,
+        *,
+        window: int = 5,
+        mean: float = 0.2,
+        variance: float = 0.1,
+        buffer: int = 30,
+        refresh: Refresh = "plateau",
+        nonfinite: Literal["stop", "skip"] = "stop",
+        output: Select = None,
+        forward: Forward | None = None,
+        exclude: str | Iterable[str] = (),
+    ) -> None:
+        """Nothing is protected before the first plateau.
+
+        Args:
+            model: the network, with all outputs that the stream will need.
+            optimizer: what trains it; the anchor attaches itself to it.
+            strength: λ ≥ 0.
+            window: how many losses are looked at.
+            mean: below which their mean is at a plateau. It depends on the loss: choose it by what the network reaches.
+            variance: below which their variance is.
+            buffer: how many hard samples are kept.
+            refresh: what Ω is measured on: "plateau", the hard buffer at each plateau; "batch", every batch of the
+                stream, as it comes.
+            nonfinite: what a loss that is NaN or Inf does: "stop" raises, "skip" leaves the batch out and counts it.
+            output: which tensors of the model's output are F; see `forgetless.mas`.
+            forward: (model, batch) → output, where `model(inputs)` is not the way.
+            exclude: parameters to leave free.
+
+        Raises:
+            ForgetlessError: settings out of range, or an optimizer that `Anchor.attach` refuses.
+        """
+        for name, value, known in (
+            ("refresh", refresh, ("plateau", "batch")),
+            ("nonfinite", nonfinite, ("stop", "skip")),
+        ):
+            if value not in known:
+                raise ForgetlessError(f"{name} must be '{known[0]}' or '{known[1]}', not {value!r}.")
+        self._model, self._optimizer, self._nonfinite = model, optimizer, nonfinite
+        self.refresh = refresh
+        self.plateaus = Plateaus(window, mean, variance)
+        self.hard = HardBuffer(buffer)
+        self._measurement = Measurement(model, output=output, forward=forward, exclude=exclude)
+        self.importance: Importance | None = None
+        self.steps = self.updates = self.skipped = 0
+        self.anchor = Anchor(model, None, strength)
+        self.anchor.attach(optimizer)
+
+    def step(self, loss: Tensor, batch: Batch, *, replayed: Tensor | None = None, observe: bool = True) -> str | None:
+        """Take a step of the optimizer on a loss, and look at it.
+
+        Args:
+            loss: of every sample, `[N]`, or their mean. By a mean all samples of the batch are equally hard.
+            batch: the samples, inputs first; with their targets, if the buffer is to be replayed.
+            replayed: the losses of `hard.batch`, `[n]`, where it is learned along; the mean of all is minimized.
+            observe: False for further steps on the same batch, which count neither for the window nor for the buffer.
+
+        Returns:
+            "plateau" or "peak" where one begins, "skipped", or None.
+
+        Raises:
+            ForgetlessError: a loss that is NaN or Inf, unless those are skipped (nothing has changed), or is neither
+                a scalar nor one per sample.
+        """
+        every = loss.flatten() if replayed is None else torch.cat([loss.flatten(), replayed])
+        if not bool(torch.isfinite(every).all()):
+            return self._refused(every)
+        self._optimizer.zero_grad()
+        torch.autograd.backward(every.mean())
+        self._optimizer.step()
+        return self.observe(loss, batch, replayed=replayed) if observe else None
+
+    def observe(self, loss: Tensor, batch: Batch, *, replayed: Tensor | None = None) -> str | None:
+        """Look at a loss after a step of your own; arguments and errors as for `step`.
+
+        For loops that scale losses, clip gradients or step otherwise: the pull acts in every `optimizer.step()`.
+        """
+        losses = loss.detach().flatten()
+        every = losses if replayed is None else torch.cat([losses, replayed.detach()])
+        if not bool(torch.isfinite(every).all()):
+            return self._refused(every)
+        size = batches.size(batch)
+        if len(losses) not in (1, size):
+            raise ForgetlessError(
+                f"a loss is one per sample or their mean; the batch has {size} and the loss {len(losses)}."
+            )
+        self.hard.add(batch, losses.expand(size), replayed)
+        event = self.plateaus.add(float(every.double().mean()))
+        if self.refresh == "batch":
+            self._measure(batch)
+        if event == "plateau":
+            if self.refresh == "plateau":
+                self._measure(self.hard.batch)
+            assert self.importance is not None
+            self.anchor.consolidate(self.importance, 0.0)
+            self.updates += 1
+        self.steps += 1
+        return event
+
+    def _measure(self, batch: Batch) -> None:
+        self._measurement.add(batch)
+        fresh = replace(self._measurement.take(), weights={})  # it pools what was measured at different weights
+        self.importance = fresh if self.importance is None else self.importance.merge(fresh)
+
+    def _refused(self, losses: Tensor) -> str:
+        if self._nonfinite == "stop":
+            found = losses[~torch.isfinite(losses)][0].item()
+            raise ForgetlessError(
+                f"the loss became {found} at step {self.steps + 1}; nothing has changed. Lower the learning rate, or "
+                "leave such batches out with nonfinite='skip'."
+            )
+        self.skipped += 1
+        return "skipped"
+
+    def detach(self) -> None:
+        """Stop protecting: the optimizer steps as before."""
+        self.anchor.detach()
+
+    def state_dict(self) -> Tensors:
+        """Everything that it keeps, as named tensors; views, not copies. Model and optimizer are not part of it."""
+        kept = {} if self.importance is None else self.importance.sums
+        count = 0.0 if self.importance is None else self.importance.count
+        return pack(
+            {
+                "anchor": self.anchor.state_dict(),
+                "importance": kept,
+                "hard": self.hard.tree(),
+                "plateaus": self.plateaus.state(),
+                "counts": torch.tensor([count, self.steps, self.updates, self.skipped], dtype=torch.float64),
+            }
+        )
+
+    def load_state_dict(self, state: Tensors) -> None:
+        """Take back what `state_dict` gave, for the same model and settings.
+
+        Raises:
+            ForgetlessError: it is incomplete, damaged or another model's.
+        """
+        kept = unpack(state)
+        device = next(self._model.parameters()).device
+        try:
+            count, steps, updates, skipped = kept["counts"].tolist()
+            self.plateaus.load_state(kept["plateaus"])
+            self.anchor.load_state_dict(kept["anchor"])
+            self.hard.load(kept.get("hard", {}), device)
+        except (KeyError, ValueError, AttributeError) as error:
+            if isinstance(error, ForgetlessError):
+                raise
+            raise ForgetlessError("the state of a stream is incomplete or damaged.") from error
+        self.steps, self.updates, self.skipped = int(steps), int(updates), int(skipped)
+        sums = {name: total.to(device) for name, total in kept.get("importance", {}).items()}
+        self.importance = Importance(sums, count, "mas") if sums else None
+
+    def save(self, path: str | Path) -> None:
+        """Write the model, the optimizer, the random generator and all that is kept to one file, whole or not at all.
+
+        A stream that was killed and goes on from here gives a bit-identical result, if its samples come again in the
+        same order from `steps` on.
+
+        Raises:
+            ForgetlessError: the optimizer keeps something else than tensors, or the file cannot be written.
+        """
+        parts = {
+            "model": self._model.state_dict(),
+            "optimizer": optimizer_state(self._optimizer),
+            "stream": self.state_dict(),
+            "generator": {"cpu": torch.get_rng_state()},
+        }
+        files.write_tensors(path, pack(parts), _KIND, {"steps": self.steps, "refresh": self.refresh})
+
+    def load(self, path: str | Path) -> int:
+        """Take all of it back; gives how many steps were looked at.
+
+        Raises:
+            ForgetlessError: the file is missing, damaged, or another model's or stream's.
+        """
+        tensors, header = files.read_tensors(path, _KIND)
+        if header.get("refresh") != self.refresh:
+            raise ForgetlessError(
+                f"{path} is of a stream with refresh={header.get('refresh')!r}, not {self.refresh!r}."
+            )
+        parts = unpack(tensors)
+        try:
+            self._model.load_state_dict(parts.get("model", {}))
+            restore_optimizer(self._optimizer, parts.get("optimizer", {}))
+            self.load_state_dict(parts["stream"])
+            torch.set_rng_state(parts["generator"]["cpu"])
+        except ForgetlessError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise ForgetlessError(f"{path} is damaged, or of another model: {error}.") from error
+        return self.steps
