@@ -44,6 +44,18 @@ def test_the_empirical_fisher_information_of_one_linear_layer() -> None:
     assert torch.allclose(reference.fisher(model, (x, y), labels="empirical").mean()["weight"], expected)
 
 
+def test_the_output_curvature_of_two_linear_layers() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double(), torch.randn(6, 4).double()
+    outer = model[1].weight.detach()  # ∂F_o/∂W_ji is V_oj x_i
+    exact = reference.output_curvature(model, x, form="exact").mean()
+    assert torch.allclose(exact["0.weight"], torch.outer(outer.square().sum(0), x.square().mean(0)))
+    assert torch.allclose(exact["1.bias"], torch.ones(3).double())
+    signed = draws.signs(7, torch.arange(6), x[:, :3]) @ outer
+    sampled = reference.output_curvature(model, x, seed=7).mean()
+    assert torch.allclose(sampled["0.weight"], torch.einsum("nj,ni->ji", signed.square(), x.square()) / 6)
+
+
 @pytest.mark.parametrize("seed", [0, 7, -3, 2**70 + 1])
 def test_its_draws_are_those_of_the_estimator_though_it_has_none_of_its_code(seed: int) -> None:
     fast = draws.uniform(seed, np.arange(20), 3)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,13 +19,18 @@ from forgetless.cli.parts.models import (
     Size,
     Weights,
     forward_for,
-    load_data,
     load_model,
+    samples_of,
 )
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
+    from forgetless.lab.datasets.reading.unlabeled import Unlabeled
     from forgetless.measure.importance import Importance
+    from forgetless.measure.measurement import Measurement
+
+
+_SAVED_EVERY = 30.0  # seconds
 
 
 def measure(
@@ -37,31 +45,126 @@ def measure(
     exclude: Exclude = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; never changes the numbers.")] = 64,
     size: Size = 224,
-    limit: Annotated[int | None, typer.Option(min=1, help="The most pictures to measure on. [default: all]")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The most samples, spread evenly over the data. [default: all]")
+    ] = None,
+    encode: Annotated[
+        str | None, typer.Option(help="package.module:function from a list of texts to a batch, for .jsonl with text.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so long, and save what was measured. [default: no limit]")
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="The most megabytes for activations; never changes the numbers.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a measurement that was stopped.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Measure how much every parameter of a network matters to what it computes.
 
     Pictures reach the network as they are decoded, uint8 RGB [N, 3, SIZE, SIZE], and it normalizes them itself; a
-    torchvision network gets them scaled as torchvision does.
+    torchvision network gets them scaled as torchvision does. Samples are read in batches. OUT appears when all are
+    measured, or the time is up; until then OUT.partial is kept for --resume.
     """
     import forgetless
 
     if out.exists():
         raise ForgetlessError(f"{out} exists already; choose another --out.")
-    importance = forgetless.mas(
+    samples = samples_of(data, size, encode=encode, skip_bad=skip_bad).spread(limit)
+    progress = _Progress(out.with_name(out.name + ".partial"), samples.count, resume)
+    measurement = forgetless.Measurement(
         load_model(model, weights),
-        load_data(data, size, limit),
         output=output,
         forward=forward_for(model, data),
         exclude=exclude or (),
         batch_size=batch_size,
+        memory=None if memory is None else memory << 20,
+        into=progress.found,
     )
+    try:
+        _measured(measurement, samples, progress, batch_size, max_seconds)
+    except KeyboardInterrupt as interrupt:
+        progress.save(measurement)
+        typer.echo(f"forgetless: stopped; {progress.at} of {samples.count} samples are kept for --resume.", err=True)
+        raise typer.Exit(130) from interrupt
+    importance = measurement.importance()
     importance.save(out)
+    progress.path.unlink(missing_ok=True)
+    if progress.at < samples.count:
+        typer.echo(f"forgetless: the time is up after {progress.at} of {samples.count} samples.", err=True)
     if as_json:
         typer.echo(json.dumps({"out": str(out), **_facts(importance)}, indent=2))
     else:
         _show(importance, out)
+
+
+def _measured(
+    measurement: Measurement, samples: Unlabeled, progress: _Progress, batch_size: int, seconds: float | None
+) -> None:
+    """Measure the samples that are left, until the time is up; at least one batch."""
+    begun = saved = time.monotonic()
+    with measurement:
+        for at, batch in samples.batches(batch_size, progress.at):
+            if batch is not None:
+                measurement.add(batch)
+            progress.at = at
+            now = time.monotonic()
+            if seconds is not None and now - begun >= seconds:
+                break
+            if now - saved >= _SAVED_EVERY:
+                progress.save(measurement)
+                saved = now
+    if not measurement.count and progress.found is None:
+        raise ForgetlessError("none of the samples could be read.")
+
+
+class _Progress:
+    """How far a measurement is, in a file beside its result."""
+
+    def __init__(self, path: Path, count: int, resume: bool) -> None:
+        from forgetless import files
+        from forgetless.measure.importance import Importance
+
+        self.path, self.count, self.at = path, count, 0
+        self.found: Importance | None = None
+        if not path.exists():
+            return
+        if not resume:
+            raise ForgetlessError(f"{path} is a measurement that was stopped; continue it with --resume, or remove it.")
+        sums, header = files.read_tensors(path, _KIND, dtypes=files.FLOATS)
+        held: _Held = files.decoded(header, _Held, path)
+        if held.of != count or not 0 < held.at <= count:
+            raise ForgetlessError(
+                f"{path} is of {held.of} samples and here are {count}: the data have changed; remove it."
+            )
+        self.at = held.at
+        self.found = Importance(sums, held.count, held.estimator, held.weights, held.unused)
+
+    def save(self, measurement: Measurement) -> None:
+        """Keep what was measured so far, if anything was."""
+        from forgetless import files
+
+        if not self.at or (not measurement.count and self.found is None):
+            return
+        found = measurement.latest()
+        held = _Held(self.at, self.count, found.count, found.estimator, found.weights, found.unused)
+        files.write_tensors(self.path, found.sums, _KIND, dataclasses.asdict(held))
+
+
+_KIND = "part of an importance"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the file of a part says of itself: how many samples were read, of how many; the rest as in `Importance`."""
+
+    at: int
+    of: int
+    count: float
+    estimator: str
+    weights: dict[str, str]
+    unused: tuple[str, ...]
 
 
 def _facts(importance: Importance) -> dict[str, Any]:

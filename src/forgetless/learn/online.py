@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,13 @@ class TaskFreeMAS:
         steps: how many losses were looked at.
         updates: how many plateaus there were.
         skipped: how many batches were left out.
+        estimator: what Ω is; a subclass may name another of `forgetless.Measurement`'s ("fisher": online EWC).
 
     Differences from the authors' code: Ω is the paper's `|∂‖F‖²/∂θ|`, where that has the norm unsquared; the penalty
     has no ½, and acts as a proximal step; a window counts once it is full.
     """
+
+    estimator: ClassVar[str] = "mas"
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class TaskFreeMAS:
         self.refresh = refresh
         self.plateaus = Plateaus(window, mean, variance)
         self.hard = HardBuffer(buffer)
-        self._measurement = Measurement(model, output=output, forward=forward, exclude=exclude)
+        self._measurement = Measurement(model, self.estimator, output=output, forward=forward, exclude=exclude)
         self.importance: Importance | None = None
         self.steps = self.updates = self.skipped = 0
         self.anchor = Anchor(model, None, strength)
@@ -214,7 +217,7 @@ class TaskFreeMAS:
             raise ForgetlessError("the state of a stream is incomplete or damaged.") from error
         self.steps, self.updates, self.skipped = int(steps), int(updates), int(skipped)
         sums = {name: total.to(device) for name, total in kept.get("importance", {}).items()}
-        self.importance = Importance(sums, count, "mas") if sums else None
+        self.importance = Importance(sums, count, self._measurement.estimator.name) if sums else None
 
     def save(self, path: str | Path) -> None:
         """Write the model, the optimizer, the random generator and all that is kept to one file, whole or not at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,6 +64,8 @@ class Accumulator:
         batch_size: samples at a time; None for what fits the memory.
         until: a relative standard error, or a callable that takes the importance; see `forgetless.mas`.
         prove: whether samples are measured alone as well now and then; see `forgetless.mas`.
+        memory: the most bytes that the activations of a batch may take; None for a default. It never changes the
+            numbers.
 
     Attributes:
         enough: whether `until` is reached.
@@ -81,12 +84,15 @@ class Accumulator:
         batch_size: int | None = None,
         until: Until = None,
         prove: bool = True,
+        memory: int | None = None,
     ) -> None:
         _refuse(until)
+        if memory is not None and not (isinstance(memory, int) and memory > 0):
+            raise ForgetlessError(f"memory must be a number of bytes above 0, not {memory!r}.")
         self.network, self.estimator, self.until = network, estimator, until
         self._group = group_of(network.ranks)
         self._into = self._checked(into)
-        self._batch_size, self._prove = batch_size, prove
+        self._batch_size, self._prove, self._memory = batch_size, prove, memory
         self._sweep: Sweep | None = None
         self._open = contextlib.ExitStack()
         self._inside = self._mixed = False
@@ -151,7 +157,7 @@ class Accumulator:
         assert self._sweep is not None
         self._sweep.restart()
         self._next += 0 if self._into is None else round(self._into.count)
-        self._into, self._weights, self._mixed = None, {}, False
+        self._into, self._mixed = None, False
         return found
 
     @staticmethod
@@ -245,10 +251,11 @@ class Accumulator:
     def _begun(self, parameters: dict[str, Tensor]) -> Sweep:
         network, quantity, ranks = self.network, self.estimator.quantity, self.network.ranks
         planned = self._batch_size != 1
+        whole = functools.partial(Whole, warns=self.first, prove=self._prove, memory=self._memory)
         passes = (
             Lockstep(network, ranks, parameters, quantity, planned=planned)
             if ranks is not None and ranks.sharded
-            else Whole(network, parameters, quantity, planned=planned, warns=self.first, prove=self._prove)
+            else whole(network, parameters, quantity, planned=planned)
         )
         asked = None if self.until is None else lambda sums: self._reached(self._pooled(sums))
         return Sweep(passes, quantity, self._group, batch_size=self._batch_size, until=asked)

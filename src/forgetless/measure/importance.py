@@ -110,6 +110,23 @@ class Importance:
         kept = tuple(name for name in self.unused if name in unused)
         return replace(self, sums=sums, count=count, unused=kept, confidence=confidence)
 
+    def faded(self, gamma: float) -> Importance:
+        """The same with less weight where it is merged: `γ · sums` and `γ · count`; its Ω stays what it is.
+
+        `older.faded(γ).merge(newer)` forgets what was measured long ago: after K such steps it counts γ^K times.
+
+        Args:
+            gamma: γ in (0, 1].
+
+        Raises:
+            ForgetlessError: γ out of range.
+        """
+        if not 0 < gamma <= 1:
+            raise ForgetlessError(f"gamma must be above 0 and at most 1, not {gamma!r}.")
+        sums = {name: total * gamma for name, total in self.sums.items()}
+        # How the batches differed is not known of samples that count in part.
+        return self if gamma == 1 else replace(self, sums=sums, count=self.count * gamma, confidence=None)
+
     def whole(self) -> Importance:
         """The same with no sum sharded; where one is, every rank must ask for it, and gets all of it."""
         sums = {name: sharding.whole(total) for name, total in self.sums.items()}

@@ -91,6 +91,36 @@ def fisher(
     return sums.importance(f"fisher, {labels} labels")
 
 
+def output_curvature(
+    model: nn.Module,
+    data: Any,
+    *,
+    form: Literal["sampled", "exact"] = "sampled",
+    seed: int = 0,
+    output: Select = None,
+    forward: Forward | None = None,
+    exclude: str | Iterable[str] = (),
+) -> Importance:
+    """The curvature of `½‖F‖²` by its definition, with the same signs; takes what `forgetless.output_curvature` takes.
+
+    Σ_n (∂ Σ_o ε_no F_o(x_n; θ) / ∂θ)²,  ε_no = ±1
+    Σ_n Σ_o (∂F_o(x_n; θ) / ∂θ)²
+    """
+    sums, function = _Sums(model, exclude), Output(output, forward)
+    for n, sample in enumerate(_samples(data)):
+        values = torch.cat([tensor.flatten() for tensor in function.tensors(model, sample)])
+        if form == "sampled":
+            signed = [-value if _uniform(seed, n, o) < 0.5 else value for o, value in enumerate(values)]
+            sums.add(gradient.square() for gradient in sums.gradients(torch.stack(signed).sum()))
+            continue
+        squares = [torch.zeros_like(parameter) for parameter in sums.parameters]
+        for value in values:
+            for total, gradient in zip(squares, sums.gradients(value, again=True), strict=True):
+                total += gradient.square()
+        sums.add(squares)
+    return sums.importance(f"output curvature, {form}")
+
+
 def local_mas(model: nn.Module, data: Any, *, forward: Forward | None = None) -> Importance:
     """Local MAS by its definition: `Σ_n |∂‖F_l(y_ln; θ_l)‖² / ∂θ_l|`, every layer's input y held fixed.
 

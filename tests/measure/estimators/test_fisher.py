@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -202,3 +203,13 @@ def test_its_labels_are_those_of_binary_cross_entropy(dtype: torch.dtype) -> Non
         forgetless.fisher(model, (x, torch.tensor([0, 1, 0, 2, 1, 0, 1, 0])), labels="empirical", progress=False)
     with pytest.raises(ForgetlessError, match="labels must be class indices"):
         forgetless.fisher(model, (x, torch.rand(8)), labels="empirical", progress=False)
+
+
+@pytest.mark.parametrize("labels", KINDS)
+@pytest.mark.parametrize("make", [classifier, pictures, language], ids=lambda each: str(each.__name__))
+def test_its_own_draws_do_not_slow_it_down(make: Callable[[], tuple[nn.Module, Any]], labels: Labels) -> None:
+    torch.manual_seed(0)
+    model, data = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as that samples are measured one at a time
+        forgetless.fisher(model, data, labels=labels, progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from forgetless.lab.datasets.reading.unlabeled import Unlabeled
 
 TORCHVISION = "torchvision"
 
@@ -32,8 +35,8 @@ Exclude = Annotated[
 Size = Annotated[int, typer.Option(min=1, help="Pixels per side of pictures.")]
 #: What `--data` takes.
 SAMPLES = (
-    "an image dataset (its training pictures), a .npy file, or a .safetensors file with one tensor or with the model's "
-    "keywords"
+    "a folder of pictures (of an image dataset, its training pictures), a .parquet file with pictures, a .jsonl file "
+    "with text or input_ids, a .npy file, or a .safetensors file with one tensor or with the model's keywords"
 )
 
 
@@ -69,6 +72,11 @@ def load_model(name: str, weights: Path | None, random: bool = False) -> nn.Modu
 
 
 def _made_by(module: str, function: str) -> Any:
+    return _found(module, function)()
+
+
+def _found(module: str, function: str) -> Any:
+    """A function by the name of its module and its own."""
     # As `python -m` does: a script installed elsewhere does not look in the current folder by itself.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -78,7 +86,7 @@ def _made_by(module: str, function: str) -> Any:
         raise ForgetlessError(f"the module {module!r} cannot be imported: {error}.") from error
     if not callable(made):
         raise ForgetlessError(f"the module {module!r} has no function {function!r}.")
-    return made()
+    return made
 
 
 def _torchvision_model(name: str) -> Any:
@@ -120,7 +128,7 @@ def forward_for(model: str, data: Path | None) -> Any:
         model: MODEL.
         data: `--data`.
     """
-    pictures = data is not None and data.is_dir()
+    pictures = data is not None and (data.is_dir() or data.suffix == ".parquet")
     return _normalized if pictures and model.partition(":")[0] == TORCHVISION else None
 
 
@@ -132,19 +140,48 @@ def _normalized(network: nn.Module, pictures: Tensor) -> Any:
 
 
 def load_data(path: Path, size: int, limit: int | None) -> Any:
-    """Pictures, or the tensors of a file: one is the inputs, several are the model's keywords."""
+    """At most so many samples as one batch."""
+    samples = samples_of(path, size).spread(limit)
+    return samples.batch(range(samples.count))
+
+
+def samples_of(path: Path, size: int, *, encode: str | None = None, skip_bad: bool = False) -> Unlabeled:
+    """Pictures, texts, or the tensors of a file: one is the inputs, several are the model's keywords.
+
+    Raises:
+        ForgetlessError: it is none of these, damaged, or holds tensors of unequal length.
+    """
+    from forgetless.lab.datasets.reading import unlabeled
+
+    if path.is_dir() or path.suffix in (".parquet", ".jsonl"):
+        return unlabeled.read(path, size, encode=None if encode is None else _function(encode), skip_bad=skip_bad)
+    tensors = _tensors(path)
+    sizes = {len(each) if each.dim() else 0 for each in tensors.values()}
+    if len(sizes) != 1:
+        raise ForgetlessError(f"the tensors of {path} need a row for each sample, not {sorted(sizes)} rows.")
+
+    def batch(numbers: Sequence[int]) -> Any:
+        chosen = {name: each[list(numbers)] for name, each in tensors.items()}
+        return next(iter(chosen.values())) if len(chosen) == 1 else chosen
+
+    return unlabeled.Unlabeled(sizes.pop(), batch)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
     import numpy as np
     import torch
     from safetensors.torch import load_file
 
-    if path.is_dir():
-        from forgetless.lab.experiments.parts import images
-
-        return images.load(path, size=size, limit=limit).train[0]
     try:
         if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        tensors = load_file(path)
+            return {"": torch.from_numpy(np.load(path, allow_pickle=False))}
+        return load_file(path)
     except Exception as error:
         raise ForgetlessError(f"{path} is no image dataset, .npy or .safetensors file: {error}.") from error
-    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+
+def _function(name: str) -> Any:
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise ForgetlessError(f"{name!r} names no function; write package.module:function.")
+    return _found(module, function)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def _part(folder: Path, split: str, part: str, facts: dict[str, Fact]) -> tuple[
                 raise ForgetlessError(f"{where} has the fact {quoted(row['id'])}, which is none of B{task}_facts.csv.")
             picture = folder / "images" / row["image_links"].strip("'\" ")
             # Some files are PNG under a name that ends in .jpg in the lists.
-            other = picture.with_suffix(".png")
-            pictures.append(other if not picture.is_file() and other.is_file() else picture)
+            other = Path(os.path.splitext(picture)[0] + ".png")
+            pictures.append(other if not os.path.isfile(picture) and os.path.isfile(other) else picture)
             names.append(row["image_links"])
             found.append(facts[row["id"]])
     return pictures, names, found

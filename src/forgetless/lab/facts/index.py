@@ -46,12 +46,14 @@ class Index:
             most: how many; all where there are fewer.
 
         Raises:
-            ForgetlessError: queries of another width, or none asked for.
+            ForgetlessError: queries of another width or that are not finite, or none asked for.
         """
         if most < 1:
             raise ForgetlessError(f"at least one answer must be asked for, not {most}.")
         if queries.dim() != 2 or queries.shape[1] != self._index.d:
             raise ForgetlessError(f"the keys have {self._index.d} numbers and the queries {list(queries.shape)}.")
+        if not bool(queries.isfinite().all()):
+            raise ForgetlessError("the queries hold NaN or Inf.")  # FAISS would answer with the number −1
         products, numbers = self._index.search(
             queries.detach().cpu().float().contiguous().numpy(), min(most, len(self))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from forgetless import files
 
 _KIND = "what an experiment keeps of a run"
+_SEED = re.compile(r"-\d+$")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def retrieval(folder: Path) -> None:
     methods: dict[str, list[Shown]] = {}
     for path in sorted((folder / "kept").glob("*.safetensors"), key=_order):
         method = path.stem.rpartition("-")[0]
-        if method in methods:
+        if method in methods or _SEED.search(method):  # METHOD-SEED-ORDER: its tasks came in another order
             continue
         tensors, header = files.read_tensors(path, _KIND)
         methods[method] = list(_shown(tensors, header))

@@ -64,10 +64,17 @@ class HardBuffer:
         return {} if self.batch is None else {"batch": leaves(self.batch), "losses": self.losses}
 
     def load(self, tree: Mapping[str, Any], device: torch.device) -> None:
-        """Take back what `tree` gave, to where the stream's samples are."""
+        """Take back what `tree` gave, to where the stream's samples are.
+
+        Raises:
+            ForgetlessError: samples and losses are not as many.
+        """
         kept: Tensors = tree.get("batch", {})
+        losses = tree.get("losses", torch.empty(0))
+        if any(each.shape[:1] != losses.shape for each in kept.values()) or (len(losses) and not kept):
+            raise ForgetlessError("the hard samples in the state are incomplete: each needs its loss.")
         self.batch = from_leaves({name: each.to(device) for name, each in kept.items()}) if kept else None
-        self.losses = tree.get("losses", torch.empty(0))
+        self.losses = losses
 
 
 def _joined(first: Batch, second: Batch) -> Batch:

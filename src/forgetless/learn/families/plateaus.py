@@ -80,7 +80,8 @@ class Plateaus:
         Raises:
             ForgetlessError: it is not one of such a window.
         """
-        if state.dtype != torch.float64 or state.dim() != 1 or not 3 <= len(state) <= 3 + self.window:
+        fits = state.dtype == torch.float64 and state.dim() == 1 and 3 <= len(state) <= 3 + self.window
+        if not fits or not bool(torch.isfinite(state[2:]).all()) or bool(state[1] < 0):
             raise ForgetlessError(f"the state of a window of {self.window} losses does not fit: {list(state.shape)}.")
         mean, variance, armed, *losses = state.tolist()
         self._plateau = None if math.isnan(mean) else (mean, variance)

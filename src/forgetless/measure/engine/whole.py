@@ -37,6 +37,7 @@ class Whole:
         planned: False measures every sample on its own.
         warns: whether this process tells the user what is slow.
         prove: whether samples are measured alone as well now and then (`proof`).
+        memory: the most bytes that a batch of ours may hold; None for a default.
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class Whole:
         planned: bool = True,
         warns: bool = True,
         prove: bool = True,
+        memory: int | None = None,
     ) -> None:
         self.copies = Copies(quantity.scalars) if quantity.several else None
         scalars = quantity.scalars if self.copies is None else self.copies.scalar
         self.target = Target(network.module, parameters, scalars, quantity.power)
         self.plan: Plan | None = None
         self.at = (0, 0)
-        self._planned, self._warns = planned, warns
+        self._planned, self._warns, self._memory = planned, warns, memory
         self._proof = Proof() if prove else None
         self._measured = 0  # samples, in batches
         self._plans: dict[Any, Plan] = {}  # by the form of the batches
@@ -90,7 +92,7 @@ class Whole:
         if self.plan is None:
             return 1
         on_cpu = all(parameter.is_cpu for parameter in self.target.parameters.values())
-        bytes_held = _ACTIVATIONS if on_cpu else _ACTIVATIONS_ELSEWHERE
+        bytes_held = self._memory or (_ACTIVATIONS if on_cpu else _ACTIVATIONS_ELSEWHERE)
         fitting = int(bytes_held / max(1.0, self.plan.sample_bytes))
         largest = _LARGEST_COMPARED if compared else _LARGEST
         return math.ceil(rows / max(1, math.ceil(rows / max(1, min(largest, fitting))))) or 1

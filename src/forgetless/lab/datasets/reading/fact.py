@@ -32,14 +32,14 @@ def made(parts: Iterable[str | None], where: str) -> Fact:
         where: what to call it in an error.
 
     Raises:
-        ForgetlessError: all are empty, or one is too long or holds a comma.
+        ForgetlessError: all are empty, or one is too long or holds a comma, `<` or `>`.
     """
     subject, predicate, object_ = (" ".join((part or "").lower().split()) for part in parts)
     found = subject, predicate, object_
     if not any(found):
         raise ForgetlessError(f"{where} is no fact: all of its parts are empty.")
     for name, part in zip(PARTS, found, strict=True):
-        if len(part) > _MOST or "," in part:
+        if len(part) > _MOST or any(mark in part for mark in ",<>"):
             raise ForgetlessError(f"{where} is no fact: its {name} is {quoted(part)}.")
     return found
 

@@ -95,6 +95,15 @@ def _read_tree(tree: Path, passed: list[str]) -> Pictures:
     return Pictures(classes, paths, [str(path) for path in paths], torch.tensor(labels, dtype=torch.int64))
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures in a folder and below it, whatever they are called.
+
+    Raises:
+        ForgetlessError: a link leads outside the folder or in a circle.
+    """
+    return list(_pictures(folder, files.Inside(folder)))
+
+
 def _hidden(name: str) -> bool:
     """What systems and editors leave: no classes and no pictures."""
     return name.startswith(".") or name.casefold() in _SYSTEM

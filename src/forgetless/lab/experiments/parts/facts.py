@@ -37,6 +37,7 @@ MARKS = {
     "annotations_train.json": "vrd",
 }
 SPLITS = ("random", "semantic")
+_TASKS = 4
 _BATCH = 128
 
 Samples = tuple[Tensor, Tensor]  # pictures uint8 [N, 3, H, W] and labels int64 [N]
@@ -118,15 +119,16 @@ def stream(folder: Path, split: str, held_out: int, size: int, cache: Path, skip
     left_out = compositions(objective.names, held_out)
     usable = [label for label in range(len(objective.names)) if label not in left_out]
     usable = [label for label in usable if bool((first[1] == label).any()) and bool((second[1] == label).any())]
-    groups = (
-        [
-            [objective.names.index(fact) for fact in task if objective.names.index(fact) in usable]
-            for task in six_ds.tasks(folder, split)
+    groups: list[list[int]] = []
+    if source == "6ds":
+        # A fact without a picture in either part has no label.
+        numbers = {name: label for label, name in enumerate(objective.names)}
+        groups = [
+            [numbers[fact] for fact in task if numbers.get(fact) in usable] for task in six_ds.tasks(folder, split)
         ]
-        if source == "6ds"
-        else grouped(objective, usable, split)
-    )
-    if len(usable) < 2 * len(groups) or not all(groups):
+    elif len(usable) >= 2 * _TASKS:
+        groups = grouped(objective, usable, split)
+    if len(usable) < 2 * _TASKS or not all(groups):
         raise ForgetlessError(
             f"{folder} has {len(usable)} facts with training and test pictures, too few for four tasks."
         )
@@ -172,18 +174,26 @@ def compositions(names: Sequence[str], most: int) -> list[int]:
     return sorted(several[which][turn % len(several[which])] for turn, which in enumerate(order))
 
 
-def grouped(objective: Facts, labels: Sequence[int], split: str, groups: int = 4) -> list[list[int]]:
+def grouped(objective: Facts, labels: Sequence[int], split: str, groups: int = _TASKS) -> list[list[int]]:
     """The facts in four groups: equal ones at random, or clusters by k-means on the vectors of their words.
 
     Both are the same every time: they do not depend on a run's seed.
+
+    Raises:
+        ForgetlessError: a cluster is empty.
     """
     if split == "random":
         order = permutation(len(labels), derive(0, "facts"))
         return [sorted(labels[n] for n in part.tolist()) for part in order.tensor_split(groups)]
-    from scipy.cluster.vq import kmeans2
+    from scipy.cluster.vq import ClusterError, kmeans2
 
     keys = fact_keys(objective.vectors, objective.present)[torch.tensor(labels)].double().numpy()
-    _, found = kmeans2(keys, groups, minit="++", rng=0, missing="raise")
+    try:
+        _, found = kmeans2(keys, groups, minit="++", rng=0, missing="raise")
+    except ClusterError as error:
+        raise ForgetlessError(
+            f"the {len(labels)} facts do not fall into {groups} clusters; split them at random."
+        ) from error
     return [[label for label, group in zip(labels, found, strict=True) if group == each] for each in range(groups)]
 
 

@@ -198,6 +198,13 @@ def _layer_of_several(name: str, args: Sequence[Any], kwargs: Any, result: Tenso
     return aligned.broadcast(own, result, core)
 
 
+def _searched(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place]:
+    """One sorted table for all values, `[B]`, or a table for every row of values, `[…, B]` and `[…, V]`."""
+    own = [each for each in batches.tensors((list(args), dict(kwargs))) if rows_of(each) not in (None, BLANK)]
+    table = args[0] if args else kwargs["sorted_sequence"]
+    return aligned.broadcast(own, result, 0 if table.dim() == 1 and all(each is not table for each in own) else 1)
+
+
 def _embedding(name: str, args: Sequence[Any], kwargs: Any, result: Tensor) -> list[aligned.Place] | None:
     table, index = sorted(args[:2], key=Tensor.is_floating_point, reverse=True)  # `F.embedding` has them the other way
     return aligned.broadcast([index], result, 0, 1) if rows_of(table) in (None, BLANK) else None
@@ -225,6 +232,7 @@ _SEVERAL: dict[str, Callable[..., Any]] = {
     "tensordot": _tensordot,
     **dict.fromkeys(("cdist", "_euclidean_dist"), _distances),
     "embedding": _embedding,
+    "searchsorted": _searched,
     "_grouped_mm": _grouped,
     **dict.fromkeys(("cross_entropy_loss", "nll_loss_nd", "nll_loss", "nll_loss2d"), _loss_of_each),
 }

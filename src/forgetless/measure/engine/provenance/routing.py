@@ -143,7 +143,6 @@ LOOKUPS: dict[str, Rule] = {
     "gather": _as_the_index(1, "index"),
     "take": _as_the_index(0, "index"),
     "take_along_dim": _as_the_index(0, "indices"),
-    "searchsorted": _as_the_index(0, "input", "self"),
 }
 
 
