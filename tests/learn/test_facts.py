@@ -27,7 +27,7 @@ METHODS = (
     *("finetune", "mas", "local-mas", "ewc", "online-ewc", "si"),
     *("joint", "frozen", "er", "lwf", "imm-mode"),
 )
-RECIPE = Recipe(0.02, 20, 4, adam)
+RECIPE = Recipe(0.04, 10, 4, adam)
 STEPS = 3 * RECIPE.epochs  # of a task
 
 

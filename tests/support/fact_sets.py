@@ -35,7 +35,7 @@ def encoded(number: int, size: tuple[int, int] = (32, 32)) -> bytes:
     return buffer.getvalue()
 
 
-def table(path: Path, pictures: Sequence[Any], facts: Sequence[Sequence[Any]], **more: Sequence[Any]) -> Path:
+def table(path: Path, pictures: Sequence[Any], facts: Sequence[Sequence[Any]], **more: Sequence[Any] | None) -> Path:
     """A Parquet file of pictures and the parts of their facts; `more` are further columns, or None to have none."""
     parts = dict(zip(("subject", "predicate", "object"), zip(*facts, strict=True), strict=True))
     columns = {"image": list(pictures), **parts, **more}

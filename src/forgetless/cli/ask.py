@@ -27,6 +27,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Ask a trained run which facts a picture shows, or which test pictures show a fact."""
+    from forgetless.lab.datasets.reading.fact import shown
     from forgetless.lab.facts.answers import Answers
 
     if (image is None) == (fact is None):
@@ -38,10 +39,6 @@ def ask(
         typer.echo(json.dumps(told, indent=2))
         return
     for each in found:
-        labeled = "" if image is not None else f"   ({_shown(each.fact)})"
-        typer.echo(f"{each.similarity:5.2f}  {_shown(each.name) if image is not None else each.name}{labeled}")
+        labeled = "" if image is not None else f"   ({shown(each.fact)})"
+        typer.echo(f"{each.similarity:5.2f}  {shown(each.name) if image is not None else each.name}{labeled}")
     typer.echo(f"similarity: the mean cosine over the parts, by {answers.method}, seed {answers.seed}")
-
-
-def _shown(fact: str) -> str:
-    return " ".join(part for part in fact.split(",") if part)

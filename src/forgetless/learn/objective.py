@@ -28,8 +28,8 @@ class Objective(abc.ABC):
     Attributes:
         score: the name of the score. Whatever it is, it is a share in [0, 1] and 1 is best, so that R and the metrics
             mean the same for every objective. Map a measure that runs otherwise: a perplexity p to 1/p.
-        logits: whether the outputs are logits of classes, `[N, C]` or `[N, T, C]`, so that Fisher information is
-            defined.
+        logits: whether the outputs are logits of classes, `[N, C]` or `[N, T, C]`. Fisher information is that of a
+            categorical distribution then, and else that of Gaussians of unit variance around the outputs.
         warm_starts: whether `warm_start` fits a head.
     """
 

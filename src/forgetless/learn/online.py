@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,14 @@ from forgetless.errors import ForgetlessError
 from forgetless.learn.checkpoint import optimizer_state, restore_optimizer
 from forgetless.learn.families.hard_buffer import HardBuffer
 from forgetless.learn.families.plateaus import Plateaus
-from forgetless.learn.families.state import Tensors, pack, unpack
+from forgetless.learn.families.state import Tensors, pack, scalar, unpack
+from forgetless.learn.families.task_free import Refresh, TaskFree
 from forgetless.learn.samples import Batch
-from forgetless.measure.importance import Importance
+from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.measure.measurement import Measurement
-from forgetless.model import batches
 from forgetless.model.outputs import Forward, Select
 from forgetless.protect.anchor import Anchor
 
-Refresh = Literal["plateau", "batch"]
 _KIND = "stream"
 
 
@@ -48,11 +47,6 @@ class TaskFreeMAS:
 
     Attributes:
         anchor: Ω, θ* and λ that act now.
-        importance: the mean of what was measured; None before the first.
-        hard: the buffer, `hard.batch` with `hard.losses`.
-        plateaus: what detects them.
-        steps: how many losses were looked at.
-        updates: how many plateaus there were.
         skipped: how many batches were left out.
         estimator: what Ω is; a subclass may name another of `forgetless.Measurement`'s ("fisher": online EWC).
 
@@ -98,21 +92,49 @@ class TaskFreeMAS:
         Raises:
             ForgetlessError: settings out of range, or an optimizer that `Anchor.attach` refuses.
         """
-        for name, value, known in (
-            ("refresh", refresh, ("plateau", "batch")),
-            ("nonfinite", nonfinite, ("stop", "skip")),
-        ):
-            if value not in known:
-                raise ForgetlessError(f"{name} must be '{known[0]}' or '{known[1]}', not {value!r}.")
+        if nonfinite not in ("stop", "skip"):
+            raise ForgetlessError(f"nonfinite must be 'stop' or 'skip', not {nonfinite!r}.")
         self._model, self._optimizer, self._nonfinite = model, optimizer, nonfinite
-        self.refresh = refresh
-        self.plateaus = Plateaus(window, mean, variance)
-        self.hard = HardBuffer(buffer)
-        self._measurement = Measurement(model, self.estimator, output=output, forward=forward, exclude=exclude)
-        self.importance: Importance | None = None
-        self.steps = self.updates = self.skipped = 0
+        self._options = {"output": output, "forward": forward, "exclude": exclude}
+        self._core = TaskFree(Plateaus(window, mean, variance), HardBuffer(buffer), refresh)
+        self._core.measure_by(self._measurement())
+        self.skipped = 0
         self.anchor = Anchor(model, None, strength)
         self.anchor.attach(optimizer)
+
+    def _measurement(self) -> Measurement:
+        options: dict[str, Any] = self._options
+        return Measurement(self._model, self.estimator, moving=True, **options)
+
+    @property
+    def importance(self) -> Importance | None:
+        """The mean of what was measured; None before the first."""
+        return self._core.importance
+
+    @property
+    def hard(self) -> HardBuffer:
+        """The buffer: `hard.batch` with `hard.losses`."""
+        return self._core.hard
+
+    @property
+    def plateaus(self) -> Plateaus:
+        """What detects plateaus and peaks."""
+        return self._core.plateaus
+
+    @property
+    def refresh(self) -> Refresh:
+        """What Ω is measured on."""
+        return self._core.refresh
+
+    @property
+    def steps(self) -> int:
+        """How many losses were looked at."""
+        return self._core.steps
+
+    @property
+    def updates(self) -> int:
+        """How many plateaus there were."""
+        return self._core.updates
 
     def step(self, loss: Tensor, batch: Batch, *, replayed: Tensor | None = None, observe: bool = True) -> str | None:
         """Take a step of the optimizer on a loss, and look at it.
@@ -127,48 +149,26 @@ class TaskFreeMAS:
             "plateau" or "peak" where one begins, "skipped", or None.
 
         Raises:
-            ForgetlessError: a loss that is NaN or Inf, unless those are skipped (nothing has changed), or is neither
-                a scalar nor one per sample.
+            ForgetlessError: a loss that is NaN or Inf, unless those are skipped, or is neither a scalar nor one per
+                sample, or samples of another form than before; nothing has changed.
         """
-        every = loss.flatten() if replayed is None else torch.cat([loss.flatten(), replayed])
+        every = self._core.every(loss, batch, replayed)
         if not bool(torch.isfinite(every).all()):
             return self._refused(every)
         self._optimizer.zero_grad()
         torch.autograd.backward(every.mean())
         self._optimizer.step()
-        return self.observe(loss, batch, replayed=replayed) if observe else None
+        return self._core.observe(self.anchor, loss, batch, replayed) if observe else None
 
     def observe(self, loss: Tensor, batch: Batch, *, replayed: Tensor | None = None) -> str | None:
         """Look at a loss after a step of your own; arguments and errors as for `step`.
 
         For loops that scale losses, clip gradients or step otherwise: the pull acts in every `optimizer.step()`.
         """
-        losses = loss.detach().flatten()
-        every = losses if replayed is None else torch.cat([losses, replayed.detach()])
+        every = self._core.every(loss, batch, replayed)
         if not bool(torch.isfinite(every).all()):
             return self._refused(every)
-        size = batches.size(batch)
-        if len(losses) not in (1, size):
-            raise ForgetlessError(
-                f"a loss is one per sample or their mean; the batch has {size} and the loss {len(losses)}."
-            )
-        self.hard.add(batch, losses.expand(size), replayed)
-        event = self.plateaus.add(float(every.double().mean()))
-        if self.refresh == "batch":
-            self._measure(batch)
-        if event == "plateau":
-            if self.refresh == "plateau":
-                self._measure(self.hard.batch)
-            assert self.importance is not None
-            self.anchor.consolidate(self.importance, 0.0)
-            self.updates += 1
-        self.steps += 1
-        return event
-
-    def _measure(self, batch: Batch) -> None:
-        self._measurement.add(batch)
-        fresh = replace(self._measurement.take(), weights={})  # it pools what was measured at different weights
-        self.importance = fresh if self.importance is None else self.importance.merge(fresh)
+        return self._core.observe(self.anchor, loss, batch, replayed)
 
     def _refused(self, losses: Tensor) -> str:
         if self._nonfinite == "stop":
@@ -186,44 +186,32 @@ class TaskFreeMAS:
 
     def state_dict(self) -> Tensors:
         """Everything that it keeps, as named tensors; views, not copies. Model and optimizer are not part of it."""
-        kept = {} if self.importance is None else self.importance.sums
-        count = 0.0 if self.importance is None else self.importance.count
-        return pack(
-            {
-                "anchor": self.anchor.state_dict(),
-                "importance": kept,
-                "hard": self.hard.tree(),
-                "plateaus": self.plateaus.state(),
-                "counts": torch.tensor([count, self.steps, self.updates, self.skipped], dtype=torch.float64),
-            }
-        )
+        own = {"anchor": self.anchor.state_dict(), "skipped": scalar(self.skipped)}
+        return pack({**own, "stream": self._core.tree()})
 
     def load_state_dict(self, state: Tensors) -> None:
         """Take back what `state_dict` gave, for the same model and settings.
 
         Raises:
-            ForgetlessError: it is incomplete, damaged or another model's.
+            ForgetlessError: it is incomplete, damaged or another model's; nothing has changed then.
         """
         kept = unpack(state)
-        device = next(self._model.parameters()).device
+        fresh = TaskFree(replace(self.plateaus), HardBuffer(self.hard.size), self.refresh)
         try:
-            count, steps, updates, skipped = kept["counts"].tolist()
-            self.plateaus.load_state(kept["plateaus"])
-            self.anchor.load_state_dict(kept["anchor"])
-            self.hard.load(kept.get("hard", {}), device)
-        except (KeyError, ValueError, AttributeError) as error:
-            if isinstance(error, ForgetlessError):
-                raise
+            fresh.load(kept.get("stream", {}), self._measurement(), next(self._model.parameters()).device)
+            skipped = int(kept["skipped"])
+            self.anchor.load_state_dict(kept.get("anchor", {}))
+        except (ForgetlessError, torch.OutOfMemoryError):
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ForgetlessError("the state of a stream is incomplete or damaged.") from error
-        self.steps, self.updates, self.skipped = int(steps), int(updates), int(skipped)
-        sums = {name: total.to(device) for name, total in kept.get("importance", {}).items()}
-        self.importance = Importance(sums, count, self._measurement.estimator.name) if sums else None
+        self._core, self.skipped = fresh, skipped
 
     def save(self, path: str | Path) -> None:
         """Write the model, the optimizer, the random generator and all that is kept to one file, whole or not at all.
 
         A stream that was killed and goes on from here gives a bit-identical result, if its samples come again in the
-        same order from `steps` on.
+        same order, without the first `steps + skipped` batches.
 
         Raises:
             ForgetlessError: the optimizer keeps something else than tensors, or the file cannot be written.
@@ -240,7 +228,7 @@ class TaskFreeMAS:
         """Take all of it back; gives how many steps were looked at.
 
         Raises:
-            ForgetlessError: the file is missing, damaged, or another model's or stream's.
+            ForgetlessError: the file is missing, damaged, or another model's or stream's; nothing has changed then.
         """
         tensors, header = files.read_tensors(path, _KIND)
         if header.get("refresh") != self.refresh:
@@ -249,9 +237,10 @@ class TaskFreeMAS:
             )
         parts = unpack(tensors)
         try:
+            refuse_mismatch(parts.get("model", {}), self._model.state_dict(), f"the network in {path}", "the model")
+            self.load_state_dict(parts["stream"])
             self._model.load_state_dict(parts.get("model", {}))
             restore_optimizer(self._optimizer, parts.get("optimizer", {}))
-            self.load_state_dict(parts["stream"])
             torch.set_rng_state(parts["generator"]["cpu"])
         except ForgetlessError:
             raise

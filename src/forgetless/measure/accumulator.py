@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -64,6 +64,8 @@ class Accumulator:
         batch_size: samples at a time; None for what fits the memory.
         until: a relative standard error, or a callable that takes the importance; see `forgetless.mas`.
         prove: whether samples are measured alone as well now and then; see `forgetless.mas`.
+        moving: whether the weights change between batches by intention, so that nothing is said of it, and the result
+            has no fingerprints of them.
         memory: the most bytes that the activations of a batch may take; None for a default. It never changes the
             numbers.
 
@@ -84,6 +86,7 @@ class Accumulator:
         batch_size: int | None = None,
         until: Until = None,
         prove: bool = True,
+        moving: bool = False,
         memory: int | None = None,
     ) -> None:
         _refuse(until)
@@ -96,6 +99,7 @@ class Accumulator:
         self._sweep: Sweep | None = None
         self._open = contextlib.ExitStack()
         self._inside = self._mixed = False
+        self._moving = moving
         self._versions: tuple[int, ...] = ()
         self._weights: dict[str, str] = {}
         self._looked = False
@@ -146,19 +150,24 @@ class Accumulator:
         with torch.inference_mode(False):
             return self._copied(self.latest())
 
-    def take(self) -> Importance:
-        """What was found so far, pooled with `into`; the measurement begins anew, with what it knows of the network.
+    def restore(self, found: Importance) -> None:
+        """Go on from what `latest` gave in an interrupted process, with bit-identical sums; nothing was measured yet.
 
-        For measurements that follow one another while the network trains: each costs about as much as its batches.
-        Samples are numbered on. Nothing is pooled twice: `into` counts in the first one only.
+        Unlike with `into=`, whose sums are added at the end, further samples are added to these.
+
+        Raises:
+            ForgetlessError: something was measured already, it is another network's or estimator's, or this measurement
+                has an `into` or an `until`, which what is given says nothing of.
         """
-        with torch.inference_mode(False):
-            found = self.latest()
-        assert self._sweep is not None
-        self._sweep.restart()
-        self._next += 0 if self._into is None else round(self._into.count)
-        self._into, self._mixed = None, False
-        return found
+        if self._into is not None or self.until is not None:
+            raise ForgetlessError("restore() is for a measurement without into= and until=; begin it without them.")
+        if self.count:
+            raise ForgetlessError("this measurement has begun, so that no earlier one can take its place.")
+        checked = self._checked(found)
+        assert checked is not None
+        with self._opened() as sweep:
+            sweep.restore(checked.sums, round(checked.count))
+        self._next = round(checked.count)
 
     @staticmethod
     def _copied(found: Importance) -> Importance:
@@ -274,8 +283,8 @@ class Accumulator:
                 "begin a new one."
             )
         versions = tuple(parameter._version for parameter in self.network.parameters.values())
-        if versions == self._versions:
-            return
+        if versions == self._versions or (self._moving and self._versions):
+            return  # weights that are not finite show in what the network computes
         _refuse_non_finite_weights(module)
         weights = fingerprints(self.network.parameters)
         if self._weights and weights != self._weights and self.count and not self._mixed:
@@ -286,7 +295,7 @@ class Accumulator:
                 "that were measured at different weights.",
                 stacklevel=5,
             )
-        self._weights, self._versions = weights, versions
+        self._weights, self._versions = {} if self._moving else weights, versions
 
     def _numbered(self, batch: Any, peek: bool = False) -> Any:
         rows = self.estimator.rows

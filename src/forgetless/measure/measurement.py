@@ -49,6 +49,7 @@ class Measurement(Accumulator):
         batch_size: int | None = None,
         until: Until = None,
         prove: bool = True,
+        moving: bool = False,
         memory: int | None = None,
         **options: Any,
     ) -> None:
@@ -62,6 +63,7 @@ class Measurement(Accumulator):
             batch_size: samples at a time, for memory; it never changes the numbers.
             until: when `enough` is True; see `forgetless.mas`.
             prove: whether samples are measured alone as well now and then; see `forgetless.mas`.
+            moving: whether the weights change between batches by intention, so that nothing is said of it.
             memory: the most bytes that the activations of a batch may take; it never changes the numbers.
             options: the estimator's own, as its function takes them: `output`, `forward`, `form`, `labels`, `seed`.
 
@@ -77,4 +79,5 @@ class Measurement(Accumulator):
             raise ForgetlessError(f"{estimator!r} has no option {listing(unknown)}; it has {listing(known)}.")
         network = Network.of(model, exclude)
         made = ESTIMATORS[estimator](network, **options)
-        super().__init__(network, made, into=into, batch_size=batch_size, until=until, prove=prove, memory=memory)
+        more: dict[str, Any] = {"prove": prove, "moving": moving, "memory": memory}
+        super().__init__(network, made, into=into, batch_size=batch_size, until=until, **more)

@@ -11,40 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from fact_layouts import NUMBERED, six_ds
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.entry import Entry
 from forgetless.lab.datasets.six_ds import ENTRY, read, tasks
 from layouts import picture, text
 from warned import said
-
-#: The number of a fact → its parts; two for each task.
-FACTS = {
-    "11": "person,ride,horse",
-    "12": "person,ride,bike",
-    "21": "dog,,",
-    "22": "cat,sit,",
-    "31": "woman,play,violin",
-    "32": "man,play,flute",
-    "41": "person,run,",
-    "42": "person,jump,",
-}
-
-
-def folder_of(root: Path, splits: tuple[str, ...] = ("random", "semantic")) -> Path:
-    """A training and a test picture of every fact; the semantic split has the tasks of the other in reverse."""
-    folder = root / "6ds"
-    for number, fact in enumerate(FACTS, 1):
-        picture(folder / "images" / f"{fact}-train.jpg", 10 * number)
-        picture(folder / "images" / "sub folder" / f"{fact}-test.png", 10 * number + 5)
-    for split in splits:
-        for task in range(1, 5):
-            place, chosen = folder / "splits" / f"4tasks_{split}", str(task if split == "random" else 5 - task)
-            mine = [fact for fact in FACTS if fact[0] == chosen]
-            text(place / f"B{task}_facts.csv", "id,S,P,O", *(f"{fact},{FACTS[fact]}" for fact in mine))
-            text(place / f"B{task}_train.csv", "x,image_links,id", *(f"0,'{fact}-train.jpg',{fact}" for fact in mine))
-            # These are PNG files under names that end in .jpg, as some of the originals are.
-            text(place / f"B{task}_test.csv", "id,image_links", *(f"{f},sub folder/{f}-test.jpg" for f in mine))
-    return folder
 
 
 def list_of(folder: Path, name: str) -> Path:
@@ -53,7 +25,7 @@ def list_of(folder: Path, name: str) -> Path:
 
 def sized() -> Entry:
     """The entry, as if the original were as small."""
-    return dataclasses.replace(ENTRY, classes=len(FACTS))
+    return dataclasses.replace(ENTRY, classes=len(NUMBERED))
 
 
 def refusal(read: Callable[[], object]) -> str:
@@ -63,29 +35,27 @@ def refusal(read: Callable[[], object]) -> str:
 
 
 def test_pictures_facts_and_files(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = six_ds(tmp_path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train, test = sized().load(tmp_path)
     assert said(caught) == []
-    assert train.classes == test.classes == tuple(sorted(FACTS.values()))
+    assert train.classes == test.classes == tuple(sorted(NUMBERED.values()))
     for part, place, end in ((train, "images", "train.jpg"), (test, "images/sub folder", "test.png")):
-        assert list(part.pictures) == [folder / place / f"{fact}-{end}" for fact in FACTS]
-        assert [part.classes[label] for label in part.labels.tolist()] == list(FACTS.values())
+        assert list(part.pictures) == [folder / place / f"{fact}-{end}" for fact in NUMBERED]
+        assert [part.classes[label] for label in part.labels.tolist()] == list(NUMBERED.values())
     assert test.names[0] == "sub folder/11-test.jpg"
 
 
 def test_the_tasks_of_both_splits(tmp_path: Path) -> None:
-    folder, facts = folder_of(tmp_path), list(FACTS.values())
+    folder, facts = six_ds(tmp_path), list(NUMBERED.values())
     wanted = [facts[first : first + 2] for first in (0, 2, 4, 6)]
     assert tasks(folder, "random") == wanted
     assert tasks(folder, "semantic") == wanted[::-1]
 
 
 def test_one_split_is_enough(tmp_path: Path) -> None:
-    both, one = (
-        read(folder_of(tmp_path / name, splits)) for name, splits in (("a", ("random",)), ("b", ("semantic",)))
-    )
+    both, one = (read(six_ds(tmp_path / name, splits)) for name, splits in (("a", ("random",)), ("b", ("semantic",))))
     assert [part.classes for part in both] == [part.classes for part in one]
     assert refusal(lambda: tasks(tmp_path / "a" / "6ds", "semantic")).endswith(
         "B1_facts.csv cannot be read: it does not exist."
@@ -93,7 +63,7 @@ def test_one_split_is_enough(tmp_path: Path) -> None:
 
 
 def test_lists_with_a_mark_quotes_empty_lines_and_doubled_pictures(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = six_ds(tmp_path)
     path = list_of(folder, "B1_train.csv")
     rows = ["image_links,id,more", '"11-train.jpg", 11 ', "", "'12-train.jpg',12,a,b,c", "11-train.jpg,11"]
     path.write_bytes("\r\n".join(["\ufeff" + rows[0], *rows[1:]]).encode())
@@ -104,14 +74,14 @@ def test_lists_with_a_mark_quotes_empty_lines_and_doubled_pictures(tmp_path: Pat
 
 
 def test_a_picture_of_two_facts_and_one_in_both_parts(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = six_ds(tmp_path)
     text(list_of(folder, "B1_train.csv"), "image_links,id", "11-train.jpg,11", "11-train.jpg,12", "12-train.jpg,12")
     text(list_of(folder, "B2_test.csv"), "image_links,id", "21-train.jpg,21", "sub folder/22-test.png,22")
     with pytest.warns(UserWarning) as caught:  # noqa: PT030
         train, _ = read(folder)
     assert said(caught) == [
-        "of the 9 training pictures 1 are there under several facts, such as 'person,ride,horse', 'person,ride,bike', and "
-        "stay under each.",
+        "of the 9 training pictures 1 are there under several facts, such as 'person,ride,horse', 'person,ride,bike', "
+        "and stay under each.",
         "1 test pictures are training pictures too.",
     ]
     assert [train.classes[label] for label in train.labels.tolist()][:2] == ["person,ride,horse", "person,ride,bike"]
@@ -135,13 +105,13 @@ def test_a_picture_of_two_facts_and_one_in_both_parts(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_lists(file: str, lines: list[str], sentence: str, tmp_path: Path) -> None:
-    path = list_of(folder_of(tmp_path), file)
+    path = list_of(six_ds(tmp_path), file)
     text(path, *lines)
     assert refusal(lambda: read(tmp_path / "6ds")) == sentence.format(path=path)
 
 
 def test_lists_that_are_no_text_missing_or_no_files(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = six_ds(tmp_path)
     path = list_of(folder, "B3_facts.csv")
     path.write_bytes(b"id,S,P,O\n1,\xff,,\n")
     assert refusal(lambda: read(folder)).startswith(f"{path} is no CSV file in UTF-8: ")
@@ -166,7 +136,7 @@ def test_lists_that_are_no_text_missing_or_no_files(tmp_path: Path) -> None:
     ],
 )
 def test_pictures_that_are_not_in_the_folder(name: str, why: str, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = six_ds(tmp_path)
     picture(tmp_path / "out.png")
     os.mkfifo(folder / "images" / "pipe.png")
     text(list_of(folder, "B1_train.csv"), "image_links,id", f"{name},11")
@@ -176,9 +146,9 @@ def test_pictures_that_are_not_in_the_folder(name: str, why: str, tmp_path: Path
 
 
 def test_pictures_that_are_missing(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = six_ds(tmp_path)
     (folder / "images" / "11-train.jpg").unlink()
     assert refusal(lambda: sized().load(tmp_path)).startswith(
-        f"{folder}: it is unpacked only in part, 1 of its 8 training pictures are missing, ''11-train.jpg''; unpack"
+        f"{folder}: it is unpacked only in part, 1 of its 8 training pictures are missing, \"'11-train.jpg'\"; unpack"
     )
     assert refusal(lambda: ENTRY.load(tmp_path)).startswith(f"{folder}: it has 8 classes and not 186; ")

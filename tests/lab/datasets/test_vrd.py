@@ -13,47 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from fact_layouts import related, thing, vrd
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.decoding import decode
 from forgetless.lab.datasets.reading.pictures import Crop
 from forgetless.lab.datasets.vrd import ENTRY, read
 from layouts import Image, picture
 from warned import said
-
-OBJECTS, PREDICATES = ["person", "Bike", "street  lamp"], ["on", "next to"]
-Fact = dict[str, Any]
-
-
-def thing(category: Any, top: int, bottom: int, left: int, right: int) -> dict[str, Any]:
-    return {"category": category, "bbox": [top, bottom, left, right]}
-
-
-def fact(subject: Any = None, predicate: Any = 0, object_: Any = None) -> Fact:
-    subject, object_ = subject or thing(0, 1, 5, 2, 6), object_ or thing(1, 3, 9, 4, 12)
-    return {"subject": subject, "predicate": predicate, "object": object_}
-
-
-TRAIN = {
-    "a.png": [fact(), fact(thing(1, 0, 2, 0, 2), 1, thing(2, 4, 6, 7, 8))],
-    "without facts.png": [],
-    "b.png": [fact(object_=thing(1, 2, 3, 3, 4))],
-}
-TEST = {"c.png": [fact(predicate=1)]}
-
-
-def folder_of(
-    root: Path, train: Any = TRAIN, test: Any = TEST, places: tuple[str, str] = ("json_dataset", "sg_dataset")
-) -> Path:
-    folder = root / "vrd"
-    lists = {"objects": OBJECTS, "predicates": PREDICATES, "annotations_train": train, "annotations_test": test}
-    for name, content in lists.items():
-        path = folder / places[0] / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
-    for number, name in enumerate(("train/a", "train/b", "test/c"), 1):
-        part, _, name = name.partition("/")
-        picture(folder / places[1] / f"sg_{part}_images" / f"{name}.png", 40 * number)
-    return folder
 
 
 def refusal(read: Callable[[], object]) -> str:
@@ -64,7 +30,7 @@ def refusal(read: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("places", [("json_dataset", "sg_dataset"), (".", "."), ("json_dataset", ".")])
 def test_every_fact_is_cut_out_of_its_picture(places: tuple[str, str], tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, places=places)
+    folder = vrd(tmp_path, places=places)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train, test = ENTRY.load(tmp_path)
@@ -83,7 +49,7 @@ def test_every_fact_is_cut_out_of_its_picture(places: tuple[str, str], tmp_path:
 
 
 def test_the_pixels_are_those_of_the_box(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"a.png": [fact(thing(0, 3, 5, 10, 14), 0, thing(1, 4, 9, 8, 11))]})
+    folder = vrd(tmp_path, {"a.png": [related(thing(0, 3, 5, 10, 14), 0, thing(1, 4, 9, 8, 11))]})
     pixels = np.zeros((12, 20, 3), np.uint8)
     pixels[3:9, 8:14] = (200, 100, 50)
     Image.fromarray(pixels).save(folder / "sg_dataset" / "sg_train_images" / "a.png")
@@ -92,7 +58,7 @@ def test_the_pixels_are_those_of_the_box(tmp_path: Path) -> None:
 
 
 def test_one_box_with_two_facts_and_one_fact_twice(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"a.png": [fact(), fact(predicate=1), fact()], "b.png": [fact()]})
+    folder = vrd(tmp_path, {"a.png": [related(), related(predicate=1), related()], "b.png": [related()]})
     with pytest.warns(UserWarning) as caught:  # noqa: PT030
         train, _ = read(folder)
     assert said(caught) == [
@@ -107,7 +73,7 @@ def test_one_box_with_two_facts_and_one_fact_twice(tmp_path: Path) -> None:
 
 
 def test_a_crop_that_is_trained_on_and_tested(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"a.png": [fact()]}, {"c.png": [fact()]})
+    folder = vrd(tmp_path, {"a.png": [related()]}, {"c.png": [related()]})
     content = (folder / "sg_dataset" / "sg_train_images" / "a.png").read_bytes()
     (folder / "sg_dataset" / "sg_test_images" / "c.png").write_bytes(content)
     with pytest.warns(UserWarning, match=r"^1 test pictures are training pictures too\.$"):
@@ -118,40 +84,40 @@ def test_a_crop_that_is_trained_on_and_tested(tmp_path: Path) -> None:
     ("wrong", "sentence"),
     [
         ({"predicate": 0, "object": thing(0, 1, 2, 1, 2)}, "{where} has no subject."),
-        (fact(subject=[1]), "{where} has no subject."),
-        ({**fact(), "object": None}, "{where} has no object."),
-        (fact(subject={"category": 0}), "the subject of {where} has the box None, not [top, bottom, left, right]."),
+        (related(subject=[1]), "{where} has no subject."),
+        ({**related(), "object": None}, "{where} has no object."),
+        (related(subject={"category": 0}), "the subject of {where} has the box None, not [top, bottom, left, right]."),
         (
-            fact(subject={"category": 0, "bbox": [1, 2, 3]}),
+            related(subject={"category": 0, "bbox": [1, 2, 3]}),
             "the subject of {where} has the box [1, 2, 3], not [top, bottom, left, right].",
         ),
         (
-            fact(object_={"category": 0, "bbox": [1, 2, 3, 4.5]}),
+            related(object_={"category": 0, "bbox": [1, 2, 3, 4.5]}),
             "the object of {where} has the box [1, 2, 3, 4.5], not [top, bottom, left, right].",
         ),
         (
-            fact(object_={"category": 0, "bbox": [1, 2, 3, True]}),
+            related(object_={"category": 0, "bbox": [1, 2, 3, True]}),
             "the object of {where} has the box [1, 2, 3, True], not [top, bottom, left, right].",
         ),
         (
-            fact(object_={"category": 0, "bbox": [1, 2, 3, 1 << 20]}),
+            related(object_={"category": 0, "bbox": [1, 2, 3, 1 << 20]}),
             "the object of {where} has the box [1, 2, 3, 1048576], not [top, bottom, left, right].",
         ),
         (
-            fact(object_={"category": 0, "bbox": "1234"}),
+            related(object_={"category": 0, "bbox": "1234"}),
             "the object of {where} has the box '1234', not [top, bottom, left, right].",
         ),
-        (fact(subject=thing(3, 1, 2, 1, 2)), "the subject of {where} is number 3, outside 0…2."),
-        (fact(object_=thing(-1, 1, 2, 1, 2)), "the object of {where} is number -1, outside 0…2."),
-        (fact(object_=thing("1", 1, 2, 1, 2)), "the object of {where} is number '1', outside 0…2."),
-        (fact(object_=thing(None, 1, 2, 1, 2)), "the object of {where} is number None, outside 0…2."),
-        (fact(predicate=2), "the predicate of {where} is number 2, outside 0…1."),
-        (fact(predicate=True), "the predicate of {where} is number True, outside 0…1."),
-        (fact(predicate=0.0), "the predicate of {where} is number 0.0, outside 0…1."),
+        (related(subject=thing(3, 1, 2, 1, 2)), "the subject of {where} is number 3, outside 0…2."),
+        (related(object_=thing(-1, 1, 2, 1, 2)), "the object of {where} is number -1, outside 0…2."),
+        (related(object_=thing("1", 1, 2, 1, 2)), "the object of {where} is number '1', outside 0…2."),
+        (related(object_=thing(None, 1, 2, 1, 2)), "the object of {where} is number None, outside 0…2."),
+        (related(predicate=2), "the predicate of {where} is number 2, outside 0…1."),
+        (related(predicate=True), "the predicate of {where} is number True, outside 0…1."),
+        (related(predicate=0.0), "the predicate of {where} is number 0.0, outside 0…1."),
     ],
 )
-def test_facts_that_are_none(wrong: Fact, sentence: str, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, test={"c.png": [fact(), wrong]})
+def test_facts_that_are_none(wrong: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    folder = vrd(tmp_path, test={"c.png": [related(), wrong]})
     where = f"fact 2 of 'c.png' in {folder}/json_dataset/annotations_test.json"
     assert refusal(lambda: read(folder)) == sentence.format(where=where)
 
@@ -171,13 +137,13 @@ def test_facts_that_are_none(wrong: Fact, sentence: str, tmp_path: Path) -> None
     ],
 )
 def test_lists_that_are_damaged(name: str, content: str, sentence: str, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = vrd(tmp_path)
     (folder / "json_dataset" / f"{name}.json").write_text(content)
     assert sentence in refusal(lambda: read(folder))
 
 
-def test_names_that_make_no_fact(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+def test_names_that_make_no_related(tmp_path: Path) -> None:
+    folder = vrd(tmp_path)
     (folder / "json_dataset" / "objects.json").write_text(json.dumps(["a,b", " ", "c"]))
     where = f"fact 1 of 'a.png' in {folder}/json_dataset/annotations_train.json"
     assert refusal(lambda: read(folder)) == f"{where} is no fact: its subject is 'a,b'."
@@ -185,7 +151,7 @@ def test_names_that_make_no_fact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["objects", "predicates", "annotations_train", "annotations_test"])
 def test_lists_that_are_missing_or_no_files(name: str, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path)
+    folder = vrd(tmp_path)
     path = folder / "json_dataset" / f"{name}.json"
     path.unlink()
     assert refusal(lambda: read(folder)) == f"{path} cannot be read: it does not exist."
@@ -205,7 +171,7 @@ def test_lists_that_are_missing_or_no_files(name: str, tmp_path: Path) -> None:
 )
 def test_pictures_that_are_not_in_the_folder(name: str, why: str, tmp_path: Path) -> None:
     picture(tmp_path / "out.png")
-    folder = folder_of(tmp_path, {name.format(root=tmp_path): [fact()]})
+    folder = vrd(tmp_path, {name.format(root=tmp_path): [related()]})
     os.mkfifo(folder / "sg_dataset" / "sg_train_images" / "pipe.png")
     complaint = refusal(lambda: ENTRY.load(tmp_path))
     assert complaint.startswith(f"{folder}: its training picture 'sg_train_images/")
@@ -213,12 +179,13 @@ def test_pictures_that_are_not_in_the_folder(name: str, why: str, tmp_path: Path
 
 
 def test_pictures_that_are_missing_and_boxes_outside(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"gone.png": [fact()]})
+    vrd(tmp_path, {"gone.png": [related()]})
     assert "it is unpacked only in part, 1 of its 1 training pictures are missing, 'sg_train_images/gone.png 1'; " in (
         refusal(lambda: ENTRY.load(tmp_path))
     )
-    far = {"a.png": [fact(thing(0, 90, 91, 90, 91), 0, thing(1, 95, 96, 95, 96))]}
-    train, _ = read(folder_of(tmp_path, far))
+    far = {"a.png": [related(thing(0, 90, 91, 90, 91), 0, thing(1, 95, 96, 95, 96))]}
+    train, _ = read(vrd(tmp_path, far))
     assert refusal(lambda: decode(train, 4)).startswith(
-        "sg_train_images/a.png 1 is no picture that can be read: the box (90, 90, 96, 96) lies outside its 12 × 10 pixels."
+        "sg_train_images/a.png 1 is no picture that can be read: the box (90, 90, 96, 96) lies outside its 12 × 10 "
+        "pixels."
     )

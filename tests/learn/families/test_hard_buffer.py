@@ -20,7 +20,11 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "tensor": lambda numbers: numbers[:, None].float(),
     "tuple": lambda numbers: (numbers[:, None].float(), numbers),
     "list": lambda numbers: [numbers[:, None].float(), numbers],
-    "dict": lambda numbers: {"input": numbers[:, None].float().repeat(1, 2), "labels": numbers, "a/b": numbers.double()},
+    "dict": lambda numbers: {
+        "input": numbers[:, None].float().repeat(1, 2),
+        "labels": numbers,
+        "a/b": numbers.double(),
+    },
 }
 
 
@@ -116,8 +120,8 @@ def test_a_size_that_is_none(size: Any) -> None:
         (torch.arange(3), torch.rand(2), None, r"^a batch of 3 samples has losses \[2\].$"),
         (torch.arange(3), torch.rand(3, 1), None, r"^a batch of 3 samples has losses \[3, 1\].$"),
         (torch.arange(3), torch.rand(3), torch.rand(3), r"^the buffer holds 2 samples, and \[3\] losses are given.$"),
-        ((torch.arange(3), torch.arange(3)), torch.rand(3), None, "the batches of a stream differ in their form"),
-        ({"x": torch.arange(3)}, torch.rand(3), None, "the batches of a stream differ in their form"),
+        ((torch.arange(3), torch.arange(3)), torch.rand(3), None, "the samples of a stream differ in their form"),
+        ({"x": torch.arange(3)}, torch.rand(3), None, "the samples of a stream differ in their form"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(

@@ -58,9 +58,7 @@ LEVELS = st.lists(st.tuples(st.integers(0, 16), st.integers(1, 6), st.integers(0
 
 def sequence(levels: list[tuple[int, int, int]]) -> list[float]:
     """Losses that stay near one level for a while, then near another."""
-    return [
-        abs(level + (-1) ** n * spread) / 16 for level, length, spread in levels for n in range(length)
-    ]
+    return [abs(level + (-1) ** n * spread) / 16 for level, length, spread in levels for n in range(length)]
 
 
 def followed(plateaus: Plateaus, losses: list[float]) -> list[str | None]:

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 import forgetless
 from exactness import error, worst
-from forgetless import ForgetlessError, Importance
-from forgetless.measure.engine.sweep import Sums, Sweep
+from forgetless import Importance
+from forgetless.measure.engine.sweep import Sweep
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.engine.whole import Whole
 from forgetless.model.network import Network
@@ -217,58 +217,24 @@ def test_compiled_models_are_measured_through_their_original_modules() -> None:
     assert worst(measured(x, backbone), expected) < 1e-6
 
 
-def swept(until: Any = None) -> Sweep:
+def swept() -> Sweep:
     model = network()
     quantity = Quantity(lambda module, batch: module(batch).square().sum(1))
-    passes = Whole(Network.of(model, ()), dict(model.named_parameters()), quantity)
-    return Sweep(passes, quantity, until=until)
+    return Sweep(Whole(Network.of(model, ()), dict(model.named_parameters()), quantity), quantity)
 
 
-def test_begun_anew_it_knows_of_no_earlier_samples() -> None:
-    sweep, x = swept(), samples()
-    sweep.add(x[:5])
-    first = sweep.result()
-    kept = {name: total.clone() for name, total in first.sums.items()}
-    sweep.restart()
-    with pytest.raises(ForgetlessError, match="the data hold no samples"):
-        sweep.result()
-    sweep.add(x[5:])
-    second = sweep.result()
-    assert (first.count, second.count, sweep.count) == (5, 7, 7)
-    for name, total in WHOLE[0].sums.items():
-        assert torch.equal(first.sums[name], kept[name])
-        assert error(first.sums[name] + second.sums[name], total) < 1e-12
-
-
-def test_begun_anew_it_asks_anew_whether_that_is_enough() -> None:
-    asked: list[int] = []
-
-    def enough(found: Sums) -> bool:
-        asked.append(found.count)
-        return len(asked) % 2 == 0
-
-    sweep, x = swept(enough), samples(2)
-    rounds = []
-    for _ in range(2):
-        while not sweep.enough:
-            sweep.add(x)
-        confidence = sweep.result().confidence
-        assert confidence is not None
-        rounds.append((list(asked), confidence.state()[0]))
-        sweep.restart()
-        assert not sweep.enough
-        asked.clear()
-    assert rounds[0] == rounds[1]
-
-
-def test_begun_anew_it_still_knows_which_tensors_have_a_row_per_sample() -> None:
-    def forward(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return model(batch["x"]) * batch["table"].sum()
-
-    model, table = network(), torch.ones(4, 1).double()
-    quantity = Quantity(lambda module, batch: forward(module, batch).square().sum(1))
-    sweep = Sweep(Whole(Network.of(model, ()), dict(model.named_parameters()), quantity), quantity)
-    sweep.add({"x": samples(6), "table": table})
-    sweep.restart()
-    with pytest.raises(ForgetlessError, match="has as many rows as there are samples in one batch and not in another"):
-        sweep.add({"x": samples(4), "table": table.clone()})
+def test_sums_that_were_put_back_are_added_to() -> None:
+    first, second, x = swept(), swept(), samples()
+    first.add(x[:5])
+    found = first.result()
+    kept = {name: total.clone() for name, total in found.sums.items()}
+    second.restore(kept, found.count)
+    assert second.result().count == 5
+    for sweep in (first, second):
+        sweep.add(x[5:])
+    one, other = first.result(), second.result()
+    assert one.count == other.count == second.count == SAMPLES
+    for name, total in one.sums.items():
+        assert torch.equal(total, other.sums[name])
+        assert error(total, WHOLE[0].sums[name]) < 1e-12
+        assert not torch.equal(kept[name], total)  # what was given is left alone

@@ -42,7 +42,7 @@ SUBSETS = {
 }
 #: Picture sets: two that make the first task together, of which the network is used for the second; the later tasks.
 PICTURES = {
-    "sport": (("flowers", "letters"), ("scenes", "actions")),
+    "sport": (("scenes", "letters"), ("actions", "mnist10k")),
     "daily": (("groceries", "digits"), ("textures", "birds")),
 }
 
@@ -53,7 +53,7 @@ class Adaptation(Settings):
 
     A first task, a subset of which is used later on, then two more tasks. MAS measures Ω on the subset, without labels,
     on everything, and on a wrong set; beside it are fine-tuning, SI and joint training. DATA holds facts, whose subset
-    is sport, or image datasets: flowers and letters as one task, of which letters are used, then scenes and actions.
+    is sport, or image datasets: scenes and letters as one task, of which letters are used, then actions and mnist10k.
     """
 
     NAME: ClassVar[str] = "adaptation"

@@ -29,8 +29,10 @@ class FactTasks(Settings):
     """
 
     NAME: ClassVar[str] = "facts"
-    data: Path = setting(
+    data: Path | None = setting(
+        None,
         help="A folder of facts: train.parquet and test.parquet with subject, predicate and object, 6DS, or VRD.",
+        absent="pictures of two digits of MNIST",
         place=True,
     )
     split: str = setting("random", help="How facts are split into four tasks.", choices=facts.SPLITS)

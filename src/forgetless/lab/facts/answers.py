@@ -12,9 +12,8 @@ from torch import Tensor
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
-from forgetless.lab.datasets.reading.decoding import decode
+from forgetless.lab.datasets.reading.decoding import decode_one
 from forgetless.lab.datasets.reading.fact import PARTS, parsed
-from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.facts.forked import forked
 from forgetless.lab.facts.index import Index
 from forgetless.lab.facts.words import glove
@@ -85,8 +84,7 @@ class Answers:
         Raises:
             ForgetlessError: the picture cannot be read, or the network's packages are not installed.
         """
-        listed = Pictures(("",), [picture], [str(picture)], torch.zeros(1, dtype=torch.int64))
-        pixels, _ = decode(listed, self.header.size)
+        pixels = decode_one(picture, self.header.size)[None]
         network = self._network()
         with torch.no_grad():
             key = picture_keys(network(pixels, "asked").float(), len(PARTS))
@@ -122,6 +120,8 @@ class Answers:
 def _key(fact: str) -> Tensor:
     """The key of a fact, `[1, P·D]`; every part that is given must have a vector."""
     words, parts = glove(), parsed(fact)
+    for part in parts:
+        words.refuse_unknown(part)
     vectors = torch.stack([words.vector(part) if part else torch.zeros_like(words.mean) for part in parts])
     return fact_keys(vectors[None], torch.tensor([[bool(part) for part in parts]]))
 

@@ -82,11 +82,23 @@ class WordVectors:
         """
         known, unknown = self.known(phrase)
         if not known:
-            close = self.similar(unknown[0]) if unknown else []
-            offer = f"; similar words that have one: {listing(close)}" if close else ""
-            raise UnknownWords(f"there is no word vector for {listing(unknown) or 'nothing'}{offer}.")
+            raise self._unknown(unknown or [phrase])
         rows = np.stack([np.asarray(self.vectors[self.rows[word]], dtype=np.float32) for word in known])
         return F.normalize(torch.from_numpy(rows).mean(0) - self.mean, dim=0)
+
+    def refuse_unknown(self, phrase: str) -> None:
+        """Refuse a phrase with any word that has no vector.
+
+        Raises:
+            UnknownWords: naming them; it offers the most similar that have one.
+        """
+        if unknown := self.known(phrase)[1]:
+            raise self._unknown(unknown)
+
+    def _unknown(self, words: Sequence[str]) -> UnknownWords:
+        close = self.similar(words[0])
+        offer = f"; similar words that have one: {listing(close)}" if close else ""
+        return UnknownWords(f"there is no word vector for {listing(words)}{offer}.")
 
     def similar(self, word: str, most: int = 3) -> list[str]:
         """Words that have a vector and are spelled almost like `word`, the most similar first."""

@@ -52,6 +52,8 @@ def retrieval(folder: Path) -> None:
         if method in methods or _SEED.search(method):  # METHOD-SEED-ORDER: its tasks came in another order
             continue
         tensors, header = files.read_tensors(path, _KIND)
+        if "top_facts" not in tensors:  # nothing was looked at, as where strengths are found for every task
+            continue
         methods[method] = list(_shown(tensors, header))
         pictures = pictures or [_encoded(each) for each in tensors["thumbnails"]]
     templates = Environment(

@@ -64,7 +64,7 @@ class Watched(Method):
         model.eval()
         with torch.no_grad():
             for name, found in self.look(model).items():
-                self._found.setdefault(name, []).append(found.detach().cpu())
+                self._found.setdefault(name, []).append(found.detach().to("cpu", copy=True))
         model.train(training)
 
     def state(self) -> dict[str, Tensor]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from forgetless import files
 from forgetless.lab.running.experiment import Experiment
@@ -54,7 +56,9 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
         found["learned"] = [task.name for task in tasks]
     model = experiment.network(job.seed)
     if strength == AUTO and method.strength is not None:
-        return {**found, **_searched(experiment, model, tasks, method, folder, job, tell)}
+        found |= _searched(experiment, model, tasks, method, folder, job, tell)
+        _keep(experiment, model, {}, folder, job)
+        return found
     checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
     watched = None if experiment.look is None else Watched(method, experiment.look)
     learned = method if watched is None else watched
@@ -63,10 +67,14 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     found |= {"strength": method.strength, "accuracy": outcome.accuracy, "seconds": seconds}
     if watched is not None:
         found["figures"] = watched.figures()
-    if experiment.keep is not None:
-        tensors, facts = experiment.keep(model, {} if watched is None else watched.tensors())
-        files.write_tensors(kept(folder, job.stem), tensors, KEPT, facts)
+    _keep(experiment, model, {} if watched is None else watched.tensors(), folder, job)
     return found
+
+
+def _keep(experiment: Experiment, model: Network, seen: Mapping[str, Tensor], folder: Path, job: Job) -> None:
+    if experiment.keep is not None:
+        tensors, facts = experiment.keep(model, seen)
+        files.write_tensors(kept(folder, job.stem), tensors, KEPT, facts)
 
 
 def kept(folder: Path, stem: str) -> Path:

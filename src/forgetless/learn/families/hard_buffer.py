@@ -45,12 +45,9 @@ class HardBuffer:
             again: the present losses of the samples that it holds, where they were seen again, `[n]`.
 
         Raises:
-            ForgetlessError: losses of another number.
+            ForgetlessError: losses of another number, or samples of another form; nothing has changed.
         """
-        if losses.shape != (batches.size(batch),):
-            raise ForgetlessError(f"a batch of {batches.size(batch)} samples has losses {list(losses.shape)}.")
-        if again is not None and again.shape != self.losses.shape:
-            raise ForgetlessError(f"the buffer holds {len(self)} samples, and {list(again.shape)} losses are given.")
+        self.check(batch, losses, again)
         own = batches.mapped(batch, lambda tensor: tensor.detach())
         held = self.losses if again is None else again.detach().float().cpu()
         found = torch.cat([held, losses.detach().float().cpu()])
@@ -58,6 +55,19 @@ class HardBuffer:
         self.batch = own if self.batch is None else _joined(self.batch, own)
         self.batch = batches.mapped(self.batch, lambda tensor: tensor[chosen.to(tensor.device)])
         self.losses = found[chosen]
+
+    def check(self, batch: Batch, losses: Tensor, again: Tensor | None = None) -> None:
+        """Refuse what `add` refuses; arguments and errors as there."""
+        if losses.shape != (batches.size(batch),):
+            raise ForgetlessError(f"a batch of {batches.size(batch)} samples has losses {list(losses.shape)}.")
+        if again is not None and again.shape != self.losses.shape:
+            raise ForgetlessError(f"the buffer holds {len(self)} samples, and {list(again.shape)} losses are given.")
+        if self.batch is None:
+            return
+        one, other = ({name: each.shape[1:] for name, each in leaves(of).items()} for of in (self.batch, batch))
+        if one != other:
+            shown = [{name: list(shape) for name, shape in form.items()} for form in (one, other)]
+            raise ForgetlessError(f"the samples of a stream differ in their form: {shown[0]} and {shown[1]}.")
 
     def tree(self) -> dict[str, Any]:
         """The samples and their losses, for a checkpoint."""
@@ -80,6 +90,4 @@ class HardBuffer:
 def _joined(first: Batch, second: Batch) -> Batch:
     """Two batches of the same form as one."""
     one, other = leaves(first), leaves(second)
-    if one.keys() != other.keys():
-        raise ForgetlessError(f"the batches of a stream differ in their form: {list(one)} and {list(other)}.")
     return from_leaves({name: torch.cat([one[name], other[name].to(one[name].device)]) for name in one})

@@ -22,7 +22,8 @@ class EWC(Anchored):
     """`λ Σ_k Σ F_k (θ − θ_k)²`: F_k the Fisher information when task k ended, θ_k the weights then.
 
     `F = 1/N Σ_n Σ_c p(c|x_n) (∂ log p(c|x_n)/∂θ)²`, the square taken per sample. The anchors of all tasks are kept as
-    one anchor with exactly the same sum: memory does not grow. Needs an objective whose outputs are logits.
+    one anchor with exactly the same sum: memory does not grow. Outputs that
+    are no logits count as the means of Gaussians of unit variance: `F = 1/N Σ_n Σ_o (∂F_o/∂θ)²`.
 
     Differences from the paper: it writes `λ/2`, so that its λ is twice ours. Public codes square the gradient of a
     batch, or use the most likely label in place of the expectation.

@@ -22,7 +22,7 @@ _LEAST = 1e-12  # precision of a weight whose information is 0 for all tasks: th
 class IMMMode(Merged):
     """`θ = Σ_k F_k θ_k / Σ_k F_k`: the mode of the mixture, F_k the Fisher information when task k ended.
 
-    Everything else is as in `imm-mean`. Needs an objective whose outputs are logits.
+    Everything else is as in `imm-mean`.
 
     Differences from the paper: F is exact per sample; those of `imm-mean`.
 

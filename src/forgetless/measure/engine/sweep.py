@@ -9,7 +9,7 @@ tell each other that of its group (`group`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -122,11 +122,11 @@ class Sweep:
         self.batch += batch is not None
         return self.count - before
 
-    def restart(self) -> None:
-        """Begin the sums anew; what was learned about the network stays."""
-        self.sums, self.count, self.enough = {}, 0, False
-        self.confidence = None if self.confidence is None else Confidence()
-        self._taken, self._look_at = 0, _FIRST_LOOK
+    def restore(self, sums: Mapping[str, Tensor], count: int) -> None:
+        """Take these sums over so many samples for the ones so far."""
+        parameters = self.passes.target.parameters
+        self.sums = {name: total.to(parameters[name].device, copy=True) for name, total in sums.items()}
+        self.count = count
 
     def admitted(self, batch: Any) -> Any:
         """The batch where the model is, None if it is empty."""

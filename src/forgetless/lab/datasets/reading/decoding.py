@@ -72,6 +72,18 @@ def decode(
     return inputs[: len(good)], pictures.labels[torch.tensor(good)]
 
 
+def decode_one(picture: Path, size: int, background: Color = WHITE) -> Tensor:
+    """One picture as `decode` makes it, uint8 `[3, size, size]`.
+
+    Raises:
+        ForgetlessError: it cannot be read, or Pillow is not installed.
+    """
+    inputs = torch.empty(1, 3, size, size, dtype=torch.uint8)
+    if why := _into(inputs, background)(0, picture, str(picture)):
+        raise ForgetlessError(f"{why}.")
+    return inputs[0]
+
+
 def _into(inputs: Tensor, background: Color) -> Callable[[int, Picture, str], str | None]:
     """A function that decodes a picture into a row of `inputs`, `[N, 3, size, size]`; gives what is wrong with it."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from forgetless.errors import ForgetlessError, quoted
@@ -25,7 +26,7 @@ def parsed(text: str) -> Fact:
 
 
 def made(parts: Iterable[str | None], where: str) -> Fact:
-    """The fact of these three parts, in small letters with single blanks; None is an empty part.
+    """The fact of these three parts, in small letters (Unicode's NFC) with single blanks; None is an empty part.
 
     Args:
         parts: subject, predicate and object.
@@ -34,7 +35,7 @@ def made(parts: Iterable[str | None], where: str) -> Fact:
     Raises:
         ForgetlessError: all are empty, or one is too long or holds a comma, `<` or `>`.
     """
-    subject, predicate, object_ = (" ".join((part or "").lower().split()) for part in parts)
+    subject, predicate, object_ = (" ".join(unicodedata.normalize("NFC", part or "").lower().split()) for part in parts)
     found = subject, predicate, object_
     if not any(found):
         raise ForgetlessError(f"{where} is no fact: all of its parts are empty.")

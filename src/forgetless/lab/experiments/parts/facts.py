@@ -18,6 +18,7 @@ from forgetless.lab.datasets.reading.cache import decoded
 from forgetless.lab.datasets.reading.entry import Entry, Parts
 from forgetless.lab.datasets.reading.fact import PARTS, parsed
 from forgetless.lab.datasets.reading.pictures import Pictures
+from forgetless.lab.experiments.parts import digit_facts
 from forgetless.lab.facts.forked import forked
 from forgetless.lab.facts.words import glove
 from forgetless.lab.networks.pretrained import pretrained
@@ -96,11 +97,11 @@ def read(folder: Path) -> tuple[Parts, str]:
     return parts, name
 
 
-def stream(folder: Path, split: str, held_out: int, size: int, cache: Path, skip_bad: bool) -> Stream:
+def stream(folder: Path | None, split: str, held_out: int, size: int, cache: Path, skip_bad: bool) -> Stream:
     """The facts of a folder as four tasks.
 
     Args:
-        folder: see `read`.
+        folder: see `read`; None for pictures of two digits (`forgetless.lab.experiments.parts.digit_facts`).
         split: "random", or "semantic" for clusters of facts that are similar (k-means on the vectors of their words);
             of 6DS the authors' own.
         held_out: of so many actions with several subjects, one fact is left out of all tasks: a subject that is never
@@ -112,7 +113,7 @@ def stream(folder: Path, split: str, held_out: int, size: int, cache: Path, skip
     Raises:
         ForgetlessError: as `read`; words without a vector, or too few facts.
     """
-    (train, test), source = read(folder)
+    (train, test), source = (digit_facts.read(), "digits") if folder is None else read(folder)
     first, second = decode(train, test, size, source, cache, skip_bad)
     vectors, present = glove().embed([parsed(name) for name in train.classes])
     objective = Facts(train.classes, vectors, present)
@@ -124,13 +125,14 @@ def stream(folder: Path, split: str, held_out: int, size: int, cache: Path, skip
         # A fact without a picture in either part has no label.
         numbers = {name: label for label, name in enumerate(objective.names)}
         groups = [
-            [numbers[fact] for fact in task if numbers.get(fact) in usable] for task in six_ds.tasks(folder, split)
+            [numbers[fact] for fact in task if numbers.get(fact) in usable]
+            for task in six_ds.tasks(folder or Path(), split)
         ]
     elif len(usable) >= 2 * _TASKS:
         groups = grouped(objective, usable, split)
     if len(usable) < 2 * _TASKS or not all(groups):
         raise ForgetlessError(
-            f"{folder} has {len(usable)} facts with training and test pictures, too few for four tasks."
+            f"{folder or source} has {len(usable)} facts with training and test pictures, too few for four tasks."
         )
     tasks = tuple(
         Task(f"facts {number}", only(first, group), only(second, group), objective)
@@ -163,15 +165,19 @@ def only(samples: Samples, labels: Sequence[int]) -> Samples:
 def compositions(names: Sequence[str], most: int) -> list[int]:
     """Of at most so many actions, one fact each: a subject that is never seen with this action.
 
-    Actions (predicate and object) that several subjects have come in an order at random, the subjects by turns.
+    Actions (predicate and object) that more than two subjects have come in an order at random, the subjects by turns. A
+    subject that has no other fact is never left out.
     """
     actions: dict[tuple[str, str], list[int]] = {}
     for label, name in enumerate(names):
         _, predicate, object_ = parsed(name)
-        actions.setdefault((predicate, object_), []).append(label)
+        if predicate or object_:
+            actions.setdefault((predicate, object_), []).append(label)
     several = [labels for labels in actions.values() if len(labels) > 2]
     order = permutation(len(several), derive(0, "held out")).tolist()[:most]
-    return sorted(several[which][turn % len(several[which])] for turn, which in enumerate(order))
+    chosen = [several[which][turn % len(several[which])] for turn, which in enumerate(order)]
+    subjects = [parsed(name)[0] for name in names]
+    return sorted(label for label in chosen if subjects.count(subjects[label]) > 1)
 
 
 def grouped(objective: Facts, labels: Sequence[int], split: str, groups: int = _TASKS) -> list[list[int]]:
