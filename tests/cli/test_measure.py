@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cli.conftest import Command
-from forgetless import Importance
+from forgetless import Importance, Measurement
 from forgetless.measure import reference
 
 Refused = Callable[..., None]
@@ -125,3 +125,146 @@ def test_data_with_nan(refused: Refused) -> None:
     np.save("x.npy", values)
     sentence = "the inputs hold NaN or Inf: batch 0, sample 4; clean the data first."
     refused(sentence, "measure", "nets_of_the_test:made", "--data", "x.npy", "--out", "i")
+
+
+PICTURES = """
+import torch
+from torch import nn
+
+class Seen(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 2, 3)
+    def forward(self, x):
+        return self.conv(x.float() / 255).mean((2, 3))
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(9, 4)
+        self.out = nn.Linear(4, 2)
+    def forward(self, input_ids, attention_mask):
+        seen = self.words(input_ids) * attention_mask[..., None]
+        return self.out(seen.sum(1))
+
+def encode(texts):
+    ids = torch.tensor([[len(word) % 9 for word in text.split()][:2] for text in texts])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+"""
+
+
+@pytest.fixture
+def folder(_files: None) -> Path:
+    """Seven pictures without classes, one in a folder of its own and one that cannot be read."""
+    Image = pytest.importorskip("PIL.Image")
+    Path("seen_of_the_test.py").write_text(PICTURES)
+    place = Path("today")
+    (place / "deep").mkdir(parents=True)
+    for number in range(7):
+        path = place / ("deep" if number == 3 else ".") / f"{number}.png"
+        Image.new("RGB", (9, 9), (30 * number, 200 - 20 * number, 5 * number)).save(path)
+    return place
+
+
+def seen(pictures: torch.Tensor) -> Importance:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 2, 3)
+    model = nn.ModuleDict({"conv": conv})
+    return reference.mas(model, pictures, forward=lambda m, x: m["conv"](x.float() / 255).mean((2, 3)))
+
+
+def of_the_folder(place: Path) -> torch.Tensor:
+    Image = pytest.importorskip("PIL.Image")
+    paths = sorted(place.rglob("*.png"))
+    return torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path in paths])
+
+
+def test_a_folder_of_pictures_without_classes(forgetless: Command, folder: Path) -> None:
+    words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 3, "--out", "i")
+    done = forgetless(*words, "--memory", 1)
+    assert done.exit_code == 0, done.stderr
+    found, expected = Importance.load("i"), seen(of_the_folder(folder))
+    assert found.count == 7
+    for name, total in expected.sums.items():
+        assert torch.allclose(found.sums[name], total, rtol=1e-4, atol=1e-5), name
+    assert not Path("i.partial").exists()
+
+
+def test_the_time_is_up(forgetless: Command, folder: Path) -> None:
+    words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 3, "--out", "i")
+    done = forgetless(*words, "--max-seconds", 0)
+    assert (done.exit_code, Importance.load("i").count) == (0, 3)
+    assert done.stderr == "forgetless: the time is up after 3 of 7 samples.\n"
+    assert not Path("i.partial").exists()
+
+
+def test_stopped_and_continued(forgetless: Command, refused: Refused, folder: Path) -> None:
+    (folder / "4.png").rename(folder / "4.kept")
+    (folder / "4.png").write_bytes(b"no picture")
+    words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 2, "--out", "i")
+    assert forgetless(*words).exit_code == 2  # a picture cannot be read, and nothing of the result is there
+    assert not Path("i").exists()
+
+    def stop(self: Measurement, batch: object) -> int:
+        if self.count == 4:
+            raise KeyboardInterrupt
+        return add(self, batch)
+
+    add = Measurement.add
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Measurement, "add", stop)
+        (folder / "4.png").unlink()
+        (folder / "4.kept").rename(folder / "4.png")
+        done = forgetless(*words)
+    assert (done.exit_code, Path("i").exists()) == (130, False)
+    assert done.stderr == "forgetless: stopped; 4 of 7 samples are kept for --resume.\n"
+    refused("i.partial is a measurement that was stopped; continue it with --resume, or remove it.", *words)
+    (folder / "9.png").write_bytes((folder / "1.png").read_bytes())
+    refused("i.partial is of 7 samples and here are 8: the data have changed; remove it.", *words, "--resume")
+    (folder / "9.png").unlink()
+    assert forgetless(*words, "--resume").exit_code == 0
+    found, expected = Importance.load("i"), seen(of_the_folder(folder))
+    assert found.count == 7
+    for name, total in expected.sums.items():
+        assert torch.allclose(found.sums[name], total, rtol=1e-4, atol=1e-5), name
+
+
+def test_pictures_that_cannot_be_read_are_left_out_when_asked(forgetless: Command, folder: Path) -> None:
+    (folder / "0.png").write_bytes(b"no picture")
+    words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 1, "--out", "i")
+    done = forgetless(*words, "--skip-bad")
+    assert (done.exit_code, Importance.load("i").count) == (0, 6), done.stderr
+    assert "left out 1 pictures" in done.stderr
+
+
+def test_texts(forgetless: Command, folder: Path) -> None:
+    Path("t.jsonl").write_text('{"text": "a bc"}\n\n{"text": "def gh"}\n')
+    Path("n.jsonl").write_text('{"input_ids": [1, 2]}\n{"input_ids": [3]}\n')
+    words = ("measure", "seen_of_the_test:Words", "--output", "0")
+    for data, more in (("t.jsonl", ("--encode", "seen_of_the_test:encode")), ("n.jsonl", ())):
+        done = forgetless("measure", "seen_of_the_test:Words", "--data", data, *more, "--out", f"{data}.i")
+        assert (done.exit_code, Importance.load(f"{data}.i").count) == (0, 2), (words, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("", "t.jsonl is empty."),
+        ("[1]", "line 1 of t.jsonl is no object with input_ids or text."),
+        ('{"other": 1}', "line 1 of t.jsonl is no object with input_ids or text."),
+        ('{"text": "a"}', "t.jsonl holds texts: name a function that makes a batch of them with --encode."),
+        ('{"input_ids": [1]}\n{"input_ids": [-1]}', "line 2 of t.jsonl has [-1] for input_ids."),
+        ('{"input_ids": [1]}\n{"input_ids": [true]}', "line 2 of t.jsonl has [True] for input_ids."),
+        ('{"input_ids": [1]}\n{"text": "a"}', "line 2 of t.jsonl has None for input_ids."),
+    ],
+)
+def test_texts_that_cannot_be_read(line: str, sentence: str, refused: Refused) -> None:
+    Path("t.jsonl").write_text(line)
+    refused(sentence, "measure", "nets_of_the_test:made", "--data", "t.jsonl", "--out", "i")
+
+
+def test_an_empty_folder(refused: Refused) -> None:
+    Path("empty").mkdir()
+    refused("empty holds no pictures.", "measure", "nets_of_the_test:made", "--data", "empty", "--out", "i")

@@ -33,6 +33,8 @@ def merge(
     twice = [str(path) for number, path in enumerate(importances) if path in importances[:number]]
     if twice:
         raise ForgetlessError(f"{listing(twice)} would count twice; name each file once.")
+    if not 0 < decay <= 1:
+        raise ForgetlessError(f"--decay must be above 0 and at most 1, not {decay:g}.")
     whole: forgetless.Importance | None = None
     for path in importances:
         found = forgetless.Importance.load(path)

@@ -53,6 +53,16 @@ class Method:
         """A scalar to be added to the loss of `batch`, after the network's pass over it; None for nothing."""
         return None
 
+    def observe(self, model: Network, batch: Batch, losses: Tensor) -> None:
+        """Called after every step of the optimizer.
+
+        Args:
+            model: the network.
+            batch: what the step was taken on.
+            losses: of its samples, `[N]`, before the step, without the penalty and without a graph.
+        """
+        return
+
     def end(self, model: Network, task: Task) -> None:
         """Called after the last step of a task: measure, consolidate, detach."""
         return

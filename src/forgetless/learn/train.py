@@ -190,7 +190,8 @@ class _Run:
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.rate(self.at.step, steps)
         outputs = self.model(batches.inputs(batch), self.task.name)
-        loss = self.task.objective.losses(self.model, self.task.name, outputs, batch).mean()
+        losses = self.task.objective.losses(self.model, self.task.name, outputs, batch)
+        loss = losses.mean()
         penalty = self.method.penalty(batch)
         if penalty is not None:
             loss = loss + penalty
@@ -201,6 +202,7 @@ class _Run:
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         optimizer.step()
+        self.method.observe(self.model, batch, losses.detach())
         self.at.step, self.at.batch = self.at.step + 1, self.at.batch + 1
         return float(loss.detach())
 

@@ -15,7 +15,7 @@ from forgetless.learn import metrics
 #: What the two ends of the scale are, for readers who meet the methods for the first time.
 MEANING = {
     "finetune": "trains on without protection, so it forgets",
-    "frozen": "freezes the backbone and trains new heads only, so it cannot forget",
+    "frozen": "freezes the backbone and trains heads only",
     "mas": "protects the weights that matter and trains the rest",
 }
 

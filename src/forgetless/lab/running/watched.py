@@ -57,6 +57,10 @@ class Watched(Method):
         """The method's."""
         return self.inner.penalty(batch)
 
+    def observe(self, model: Network, batch: Batch, losses: Tensor) -> None:
+        """As the method does."""
+        self.inner.observe(model, batch, losses)
+
     def end(self, model: Network, task: Task) -> None:
         """Let the method end the task, then look."""
         self.inner.end(model, task)

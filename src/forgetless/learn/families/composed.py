@@ -65,6 +65,11 @@ class Composed(Method):
         penalties = [penalty for penalty in found if penalty is not None]
         return sum(penalties[1:], start=penalties[0]) if penalties else None
 
+    def observe(self, model: Network, batch: Batch, losses: Tensor) -> None:
+        """Let all parts observe, in order."""
+        for part in self.parts:
+            part.observe(model, batch, losses)
+
     def end(self, model: Network, task: Task) -> None:
         """Let all parts end, the last to begin first."""
         for part in reversed(self.parts):

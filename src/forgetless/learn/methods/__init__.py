@@ -28,11 +28,12 @@ from forgetless.learn.methods.mas_remeasured import MASRemeasured
 from forgetless.learn.methods.online_ewc import OnlineEWC
 from forgetless.learn.methods.rwalk import RWalk
 from forgetless.learn.methods.si import SI
+from forgetless.learn.methods.task_free_mas import TaskFreeMASMethod
 from forgetless.model.parameters import listing
 
 _KINDS: tuple[type[Method], ...] = (
     *(Finetune, Frozen),
-    *(MAS, MASRemeasured, LocalMAS, MASPerBatch, L2SP, EWC, OnlineEWC, SI, RWalk),  # anchor weights
+    *(MAS, MASRemeasured, LocalMAS, MASPerBatch, TaskFreeMASMethod, L2SP, EWC, OnlineEWC, SI, RWalk),  # anchor weights
     *(LwF, EBLL),  # keep outputs
     *(IMMMean, IMMMode),  # merge weights
     *(ER, DERPlusPlus, AGEM, Joint),  # keep samples

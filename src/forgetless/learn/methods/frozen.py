@@ -15,8 +15,8 @@ class Frozen(Method):
     """The backbone stays as it is once it is trained; each task trains its own head.
 
     A pretrained backbone is frozen from the start, one from scratch after the first task. A frozen backbone has no
-    gradient and no weight decay, and its batch-norm statistics and dropout are as in eval mode, so R[i][j] = R[j][j]
-    exactly.
+    gradient and no weight decay, and its batch-norm statistics and dropout are as in eval mode, so that where each task
+    has a head of its own R[i][j] = R[j][j] exactly.
     """
 
     name: ClassVar[str] = "frozen"
