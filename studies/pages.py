@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from studies import blocks, eight_page, frontier, norm_statistics, reproduction, results_page, scale
+from studies import blocks, eight_page, facts_page, frontier, norm_statistics, reproduction, results_page, scale
 
 
 def write(root: Path, docs: Path, readme: Path) -> None:
@@ -28,6 +28,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     results_page.write(root, docs)
     reproduction.write(root, docs, readme)
     eight_page.write(root, docs, readme)
+    facts_page.write(root, docs)
     strength = docs / "strength.md"
     frontier.drawn(files.read_sealed(root / "frontier" / "three-pairs.json")["points"], strength)
     blocks.inserted(strength, "scale", scale.table(files.read_sealed(root / "scale" / "digits.json")))

@@ -252,9 +252,9 @@ def _job(job: tuple[str, str, float, int, str]) -> dict[str, Any]:
     return run(_data, *job)
 
 
-def _file(name: str, method: str, part: str) -> Path:
+def _file(name: str, method: str, part: str, root: Path | None = None) -> Path:
     slug = f"{name.replace(', ', '-')}-{method}".replace("+", "-and-")
-    return OUT / ("tuning" if part == "held out" else ".") / f"{slug}.json"
+    return (root or OUT) / f"{'tuning-' if part == 'held out' else ''}{slug}.json"
 
 
 def missing() -> Iterator[tuple[str, str, float, int, str]]:
@@ -284,9 +284,9 @@ def chosen(name: str, method: str) -> float:
     return max(STRENGTHS, key=lambda s: means[s])
 
 
-def _held(name: str, method: str, part: str) -> list[dict[str, Any]]:
-    path = _file(name, method, part)
-    found: list[dict[str, Any]] = files.read_json(path)["runs"] if path.exists() else []
+def _held(name: str, method: str, part: str, root: Path | None = None) -> list[dict[str, Any]]:
+    path = _file(name, method, part, root)
+    found: list[dict[str, Any]] = files.read_sealed(path)["found"] if path.exists() else []
     return found
 
 
@@ -296,22 +296,22 @@ def _keep(found: dict[str, Any], part: str) -> None:
         found = {name: found[name] for name in ("stream", "method", "seed", "strength", "held_out")}
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = [*_held(found["stream"], found["method"], part), found]
-    files.write_json(path, {"torch": torch.__version__, "forgetless": forgetless.__version__, "runs": runs})
+    files.write_sealed(path, {"torch": torch.__version__, "forgetless": forgetless.__version__, "found": runs})
 
 
 def _percent(values: list[float]) -> str:
     return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
 
 
-def table() -> str:
-    """All streams as Markdown."""
+def table(root: Path | None = None) -> str:
+    """All streams as Markdown, from the runs in `root`."""
     lines = [
         "| stream | method | λ | prequential | held out, at the end | held out, over time | borders detected | delay, "
         "steps | false alarms |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, method in itertools.product(STREAMS, METHODS):
-        runs = _held(name, method, "test")
+        runs = _held(name, method, "test", root)
         if len(runs) < len(SEEDS):
             continue
         columns = [_percent([each[key] for each in runs]) for key in ("prequential", "held_out", "over_time")]

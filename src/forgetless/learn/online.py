@@ -208,7 +208,9 @@ class TaskFreeMAS:
         self._core, self.skipped = fresh, skipped
 
     def save(self, path: str | Path) -> None:
-        """Write the model, the optimizer, the random generator and all that is kept to one file, whole or not at all.
+        """Write the model, the optimizer with its rates, the random generators and all that is kept to one file.
+
+        The file is written whole or not at all.
 
         A stream that was killed and goes on from here gives a bit-identical result, if its samples come again in the
         same order, without the first `steps + skipped` batches.
@@ -220,9 +222,19 @@ class TaskFreeMAS:
             "model": self._model.state_dict(),
             "optimizer": optimizer_state(self._optimizer),
             "stream": self.state_dict(),
-            "generator": {"cpu": torch.get_rng_state()},
+            "generator": self._generators(),
         }
-        files.write_tensors(path, pack(parts), _KIND, {"steps": self.steps, "refresh": self.refresh})
+        files.write_tensors(path, pack(parts), _KIND, self._header())
+
+    def _header(self) -> dict[str, Any]:
+        """What must be the same where it goes on, and the rates."""
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups if "lr" in group]
+        return {"refresh": self.refresh, "optimizer": type(self._optimizer).__name__, "rates": rates}
+
+    def _generators(self) -> Tensors:
+        device = next(self._model.parameters()).device
+        own = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state(), **own}
 
     def load(self, path: str | Path) -> int:
         """Take all of it back; gives how many steps were looked at.
@@ -231,10 +243,13 @@ class TaskFreeMAS:
             ForgetlessError: the file is missing, damaged, or another model's or stream's; nothing has changed then.
         """
         tensors, header = files.read_tensors(path, _KIND)
-        if header.get("refresh") != self.refresh:
-            raise ForgetlessError(
-                f"{path} is of a stream with refresh={header.get('refresh')!r}, not {self.refresh!r}."
-            )
+        here = self._header()
+        for name in ("refresh", "optimizer"):
+            if header.get(name) != here[name]:
+                raise ForgetlessError(f"{path} is of a stream with {name}={header.get(name)!r}, not {here[name]!r}.")
+        rates = header.get("rates")
+        if not isinstance(rates, list) or len(rates) != len(here["rates"]) or not all(type(r) is float for r in rates):
+            raise ForgetlessError(f"{path} is of an optimizer with other groups of parameters.")
         parts = unpack(tensors)
         try:
             refuse_mismatch(parts.get("model", {}), self._model.state_dict(), f"the network in {path}", "the model")
@@ -242,8 +257,12 @@ class TaskFreeMAS:
             self._model.load_state_dict(parts.get("model", {}))
             restore_optimizer(self._optimizer, parts.get("optimizer", {}))
             torch.set_rng_state(parts["generator"]["cpu"])
+            if "cuda" in parts["generator"]:
+                torch.cuda.set_rng_state(parts["generator"]["cuda"], next(self._model.parameters()).device)
         except ForgetlessError:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ForgetlessError(f"{path} is damaged, or of another model: {error}.") from error
+        for group, rate in zip((g for g in self._optimizer.param_groups if "lr" in g), rates, strict=True):
+            group["lr"] = rate
         return self.steps

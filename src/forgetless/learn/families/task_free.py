@@ -62,8 +62,11 @@ class TaskFree:
         self._measurement = measurement
         if found is not None:
             parameters = measurement.network.parameters
-            sums = {name: padded(total, parameters[name]) for name, total in found.sums.items()}
-            measurement.restore(replace(found, sums=sums))
+            sums = {
+                name: padded(found.sums[name], like) if name in found.sums else torch.zeros_like(like)
+                for name, like in parameters.items()
+            }
+            measurement.restore(replace(found, sums=sums, unused=()))
 
     def observe(self, anchor: Anchor, losses: Tensor, batch: Batch, replayed: Tensor | None = None) -> str | None:
         """Look at the losses of a batch; gives "plateau" or "peak" where one begins, else None.
@@ -111,7 +114,7 @@ class TaskFree:
         found = self._measurement.latest() if there and self._measurement is not None else None
         count = 0.0 if found is None else found.count
         return {
-            "importance": {} if found is None else {n: t for n, t in found.sums.items() if n not in found.unused},
+            "importance": {} if found is None else found.sums,
             "hard": self.hard.tree(),
             "plateaus": self.plateaus.state(),
             "counts": torch.tensor([count, self.steps, self.updates], dtype=torch.float64),
@@ -134,10 +137,7 @@ class TaskFree:
             if count and not sums:
                 raise ForgetlessError("the state of a stream is incomplete: it lacks the importance.")
             if sums:
-                found = Importance(sums, count, measurement.estimator.name)
-                parameters = measurement.network.parameters
-                missing = {name: torch.zeros_like(parameters[name]) for name in parameters if name not in sums}
-                measurement.restore(replace(found, sums={**sums, **missing}, unused=tuple(missing)))
+                measurement.restore(Importance(sums, count, measurement.estimator.name))
             self.plateaus.load_state(tree["plateaus"])
             self.hard.load(tree.get("hard", {}), device)
         except ForgetlessError:

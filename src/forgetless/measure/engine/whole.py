@@ -71,7 +71,8 @@ class Whole:
         if self._planned and batches.size(pair) > 1 and self._form not in self._plans:
             self._plans[self._form] = self._tried(pair)
             self._warn(self._plans[self._form])
-        self.plan = self._plans.get(self._form)
+        # A batch of one is measured alone, planned or not: how a pass was begun must not change its bits.
+        self.plan = self._plans.get(self._form) if batches.size(pair) > 1 else None
         return scalars
 
     def _tried(self, pair: Any) -> Plan:

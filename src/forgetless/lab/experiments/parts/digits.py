@@ -42,7 +42,7 @@ class Standardized(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Floats of the same shape."""
-        return pixels.to(torch.get_default_dtype()).div_(255).sub_(0.1307).div_(0.3081)
+        return (pixels.to(torch.get_default_dtype()) / 255).sub_(0.1307).div_(0.3081)  # floats are not copied by `to`
 
 
 def perceptron(hidden: int, seed: int, scenario: str = "task") -> MultiHead:

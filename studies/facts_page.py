@@ -1,0 +1,68 @@
+"""The blocks of docs/facts.md and docs/adaptation.md that come from committed runs.
+
+python -m studies.facts_page
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.lab import results
+from forgetless.lab.published.elhoseiny_2018 import STRENGTH, TOP_FIVE
+from forgetless.lab.report.adaptation import adaptation
+from studies import blocks, omega_sets, streams
+
+OMEGAS = ("everything", "subset", "rest")
+
+
+def published() -> str:
+    """The authors' table, as Markdown."""
+    lines = [
+        "| 6DS, the authors' code, K5 in % | task 1 | task 2 | task 3 | task 4 | mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (split, method), figures in TOP_FIVE.items():
+        title = "FineTune" if method == "finetune" else f"MAS, λ = {STRENGTH:g}"
+        lines.append(f"| {split}, {title} | {' | '.join(f'{each:.2f}' for each in figures)} |")
+    return "\n".join(lines)
+
+
+def write(root: Path, docs: Path) -> list[Path]:
+    """Write the blocks anew; gives the pages.
+
+    Args:
+        root: the folder of all results.
+        docs: the folder of pages.
+
+    Raises:
+        ForgetlessError: results are missing or damaged, or a page lacks a block.
+    """
+    page = docs / "facts.md"
+    blocks.reported(page, root.parent)
+    blocks.inserted(page, "published facts", published())
+    other = docs / "adaptation.md"
+    found = {name: results.read(root / "adaptation" / f"pictures-{name}.json") for name in OMEGAS}
+    blocks.inserted(other, "adaptation pictures", adaptation(found).rstrip("\n"))
+    omega_sets.write(files.read_sealed(root / "adaptation" / "omega.json"), other, docs / "figures" / "omega-sets.svg")
+    third = docs / "streams.md"
+    blocks.inserted(third, "streams", streams.table(root / "streams"))
+    return [page, other, third]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m studies.facts_page", description=__doc__)
+    parser.parse_args(words)
+    try:
+        for path in write(Path("results"), Path("docs")):
+            print(path)
+    except ForgetlessError as error:
+        parser.exit(2, f"forgetless: {error}\n")
+
+
+if __name__ == "__main__":
+    main()
