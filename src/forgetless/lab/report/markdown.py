@@ -34,7 +34,7 @@ def _lines(summary: Summary) -> Iterator[str]:
     averages = (f"**{_pair(method.average_learned, method.average)}**" for method in summary.methods)
     yield f"| **average** | {' | '.join(averages)} |"
     yield f"| **forgetting** | {' | '.join(percent(method.forgetting) for method in summary.methods)} |"
-    for name in dict.fromkeys(name for method in summary.methods for name in method.figures):
+    for name in summary.figures:
         yield f"| {escaped(name)} | {' | '.join(percent(method.figures.get(name)) for method in summary.methods)} |"
     yield f"| minutes | {' | '.join(_minutes(method.seconds) for method in summary.methods)} |"
     yield ""

@@ -26,7 +26,7 @@ def table(results: Mapping[str, Any]) -> Group:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
     summary = summarize(results)
-    figures = list(dict.fromkeys(figure for method in summary.methods for figure in method.figures))
+    figures = summary.figures
     name = min(_NAME, max(len("forgetting"), *map(len, [*summary.tasks, *figures])))
     columns = [_column(method, figures) for method in summary.methods]
     width = 3 + max(len(line) for column in columns for cell in column for line in cell.plain.splitlines())

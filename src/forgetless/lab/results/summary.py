@@ -102,6 +102,11 @@ class Summary:
     score: str = "accuracy"
 
     @property
+    def figures(self) -> list[str]:
+        """The names of what else was looked at, by any of the methods."""
+        return list(dict.fromkeys(name for method in self.methods for name in method.figures))
+
+    @property
     def runs(self) -> str:
         """How many runs the methods' means are over: `"3 seeds"`, `"3 to 6 runs"` if runs differ in their order too."""
         counts = sorted({len(method.seeds) for method in self.methods})
