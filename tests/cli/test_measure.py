@@ -231,6 +231,7 @@ def test_stopped_and_continued(forgetless: Command, refused: Refused, folder: Pa
         assert torch.allclose(found.sums[name], total, rtol=1e-4, atol=1e-5), name
 
 
+@pytest.mark.filterwarnings("default")
 def test_pictures_that_cannot_be_read_are_left_out_when_asked(forgetless: Command, folder: Path) -> None:
     (folder / "0.png").write_bytes(b"no picture")
     words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 1, "--out", "i")

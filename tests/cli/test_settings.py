@@ -34,7 +34,7 @@ def another(each: dataclasses.Field[Any], hint: Any) -> Any:
         return True
     if each.metadata["choices"]:
         return next(choice for choice in each.metadata["choices"] if choice != each.default)
-    return {str: "cuda:1", int: 17, int | None: 17, float: 0.0123}[hint]
+    return {str: "cuda:1", int: 17, int | None: 17, float: 0.0123, float | None: 0.0123}[hint]
 
 
 def required(kind: type[Settings]) -> dict[str, Any]:
