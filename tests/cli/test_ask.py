@@ -27,7 +27,7 @@ def test_the_facts_of_a_picture(forgetless: Command) -> None:
     assert done.exit_code == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     found = Answers(run()).facts_of(Path("x.png"), 3)
-    assert lines == [f"{match.similarity:5.2f}  {shown(match.name)}" for match in found]
+    assert lines == [f"{match.similarity:6.3f}  {shown(match.name)}" for match in found]
     assert all(line[7:] in SHOWN for line in lines)
     assert last.endswith("by mas, seed 3")
 
@@ -37,7 +37,7 @@ def test_the_pictures_of_a_fact(forgetless: Command) -> None:
     assert done.exit_code == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     found = Answers(run(), "finetune").pictures_of("woman,row,boat")
-    assert lines == [f"{match.similarity:5.2f}  {match.name}   ({shown(match.fact)})" for match in found]
+    assert lines == [f"{match.similarity:6.3f}  {match.name}   ({shown(match.fact)})" for match in found]
     assert len(lines) == 5
     assert last.endswith("by finetune, seed 3")
 

@@ -40,5 +40,5 @@ def ask(
         return
     for each in found:
         labeled = "" if image is not None else f"   ({shown(each.fact)})"
-        typer.echo(f"{each.similarity:5.2f}  {shown(each.name) if image is not None else each.name}{labeled}")
+        typer.echo(f"{each.similarity:6.3f}  {shown(each.name) if image is not None else each.name}{labeled}")
     typer.echo(f"similarity: the mean cosine over the parts, by {answers.method}, seed {answers.seed}")
