@@ -28,7 +28,7 @@ def test_the_facts_of_a_picture(forgetless: Command) -> None:
     *lines, last = done.stdout.splitlines()
     found = Answers(run()).facts_of(Path("x.png"), 3)
     assert lines == [f"{match.similarity:6.3f}  {shown(match.name)}" for match in found]
-    assert all(line[7:] in SHOWN for line in lines)
+    assert all(line[8:] in SHOWN for line in lines)
     assert last.endswith("by mas, seed 3")
 
 
