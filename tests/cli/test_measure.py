@@ -139,6 +139,9 @@ class Seen(nn.Module):
     def forward(self, x):
         return self.conv(x.float() / 255).mean((2, 3))
 
+class Other(Seen):
+    pass
+
 class Words(nn.Module):
     def __init__(self):
         super().__init__()
@@ -200,7 +203,19 @@ def test_the_time_is_up(forgetless: Command, folder: Path) -> None:
     assert not Path("i.partial").exists()
 
 
+def weights_of(seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return nn.ModuleDict({"conv": nn.Conv2d(3, 2, 3)}).state_dict()
+
+
 def test_stopped_and_continued(forgetless: Command, refused: Refused, folder: Path) -> None:
+    def different(what: str, *words: object) -> None:
+        before = Path("i.partial").read_bytes()
+        done = forgetless(*words)
+        assert (done.exit_code, Path("i").exists(), Path("i.partial").read_bytes()) == (2, False, before)
+        assert done.stderr.startswith("forgetless: i.partial is of another measurement (")
+        assert what in done.stderr
+
     (folder / "4.png").rename(folder / "4.kept")
     (folder / "4.png").write_bytes(b"no picture")
     words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 2, "--out", "i")
@@ -222,8 +237,13 @@ def test_stopped_and_continued(forgetless: Command, refused: Refused, folder: Pa
     assert done.stderr == "forgetless: stopped; 4 of 7 samples are kept for --resume.\n"
     refused("i.partial is a measurement that was stopped; continue it with --resume, or remove it.", *words)
     (folder / "9.png").write_bytes((folder / "1.png").read_bytes())
-    refused("i.partial is of 7 samples and here are 8: the data have changed; remove it.", *words, "--resume")
+    different("the data: '7 samples, ", *words, "--resume")
     (folder / "9.png").unlink()
+    different("--size: '9' there, '8' here", *words[:5], 8, *words[6:], "--resume")
+    different("--exclude: '' there, 'conv.bias' here", *words, "--exclude", "conv.bias", "--resume")
+    different("the model: 'seen_of_the_test:Seen' there", words[0], "seen_of_the_test:Other", *words[2:], "--resume")
+    save_file({**weights_of(0), "conv.bias": torch.ones(2)}, "w.safetensors")
+    different("the weights: ", *words, "--weights", "w.safetensors", "--resume")
     assert forgetless(*words, "--resume").exit_code == 0
     found, expected = Importance.load("i"), seen(of_the_folder(folder))
     assert found.count == 7
@@ -237,7 +257,7 @@ def test_pictures_that_cannot_be_read_are_left_out_when_asked(forgetless: Comman
     words = ("measure", "seen_of_the_test:Seen", "--data", folder, "--size", 9, "--batch-size", 1, "--out", "i")
     done = forgetless(*words, "--skip-bad")
     assert (done.exit_code, Importance.load("i").count) == (0, 6), done.stderr
-    assert "left out 1 pictures" in done.stderr
+    assert "left out 1 pictures: none of the 1 pictures can be read" in done.stderr
 
 
 def test_texts(forgetless: Command, folder: Path) -> None:
@@ -259,11 +279,23 @@ def test_texts(forgetless: Command, folder: Path) -> None:
         ('{"input_ids": [1]}\n{"input_ids": [-1]}', "line 2 of t.jsonl has [-1] for input_ids."),
         ('{"input_ids": [1]}\n{"input_ids": [true]}', "line 2 of t.jsonl has [True] for input_ids."),
         ('{"input_ids": [1]}\n{"text": "a"}', "line 2 of t.jsonl has None for input_ids."),
+        ('{"input_ids": [1]}\n\n[2]', "line 3 of t.jsonl has None for input_ids."),
     ],
 )
 def test_texts_that_cannot_be_read(line: str, sentence: str, refused: Refused) -> None:
     Path("t.jsonl").write_text(line)
     refused(sentence, "measure", "nets_of_the_test:made", "--data", "t.jsonl", "--out", "i")
+
+
+def test_texts_are_in_utf_8_and_a_line_ends_in_a_line_feed(forgetless: Command, folder: Path) -> None:
+    words = ("measure", "seen_of_the_test:Words", "--encode", "seen_of_the_test:encode", "--data", "t.jsonl")
+    Path("t.jsonl").write_bytes('{"text": "a\u2028b"}\r\n{"text": "c d"}\n'.encode())
+    done = forgetless(*words, "--out", "i")
+    assert (done.exit_code, Importance.load("i").count) == (0, 2), done.stderr
+    Path("t.jsonl").write_bytes(b'{"text": "\xe9"}\n')
+    done = forgetless(*words, "--out", "j")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("forgetless: t.jsonl is no text in UTF-8: ")
 
 
 def test_an_empty_folder(refused: Refused) -> None:

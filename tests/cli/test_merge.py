@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,16 @@ def test_refused(forgetless: Command, refused: Refused) -> None:
     assert done.exit_code == 2
     assert done.stderr.startswith("forgetless: x.safetensors cannot be merged: ")
     assert not Path("m").exists()
+
+
+@pytest.mark.filterwarnings("default")
+def test_days_of_different_networks_are_told(forgetless: Command) -> None:
+    for name, weights in (("a", "1"), ("b", "2")):
+        Importance({"w": torch.ones(2)}, 1, weights={"w": weights}).save(name)
+    done = forgetless("merge", "a", "b", "--out", "m")
+    assert done.exit_code == 0
+    assert "measured at different weights ('w')" in done.stderr
+    same = Importance({"w": torch.ones(2)}, 1, weights={"w": "1"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same.merge(same, Importance({"w": torch.ones(2)}, 1))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +24,9 @@ from forgetless.cli.parts.models import (
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from forgetless.cli.parts.partial import Partial
     from forgetless.lab.datasets.reading.unlabeled import Unlabeled
     from forgetless.measure.importance import Importance
     from forgetless.measure.measurement import Measurement
@@ -68,13 +70,25 @@ def measure(
     measured, or the time is up; until then OUT.partial is kept for --resume.
     """
     import forgetless
+    from forgetless.cli.parts.partial import Partial
 
     if out.exists():
         raise ForgetlessError(f"{out} exists already; choose another --out.")
     samples = samples_of(data, size, encode=encode, skip_bad=skip_bad).spread(limit)
-    progress = _Progress(out.with_name(out.name + ".partial"), samples.count, resume)
+    network = load_model(model, weights)
+    asked = {
+        "the model": model,
+        "the weights": _hash(network),
+        "the data": f"{samples.count} samples, {samples.listing}",
+        "--size": str(size),
+        "--output": str(output),
+        "--exclude": ", ".join(exclude or ()),
+        "--encode": str(encode),
+        "--skip-bad": str(skip_bad),
+    }
+    progress = Partial(out.with_name(out.name + ".partial"), asked, resume)
     measurement = forgetless.Measurement(
-        load_model(model, weights),
+        network,
         output=output,
         forward=forward_for(model, data),
         exclude=exclude or (),
@@ -100,7 +114,7 @@ def measure(
 
 
 def _measured(
-    measurement: Measurement, samples: Unlabeled, progress: _Progress, batch_size: int, seconds: float | None
+    measurement: Measurement, samples: Unlabeled, progress: Partial, batch_size: int, seconds: float | None
 ) -> None:
     """Measure the samples that are left, until the time is up; at least one batch."""
     begun = saved = time.monotonic()
@@ -119,52 +133,11 @@ def _measured(
         raise ForgetlessError("none of the samples could be read.")
 
 
-class _Progress:
-    """How far a measurement is, in a file beside its result."""
+def _hash(network: nn.Module) -> str:
+    """A short hash of all weights and buffers."""
+    from forgetless.model.parameters import fingerprints
 
-    def __init__(self, path: Path, count: int, resume: bool) -> None:
-        from forgetless import files
-        from forgetless.measure.importance import Importance
-
-        self.path, self.count, self.at = path, count, 0
-        self.found: Importance | None = None
-        if not path.exists():
-            return
-        if not resume:
-            raise ForgetlessError(f"{path} is a measurement that was stopped; continue it with --resume, or remove it.")
-        sums, header = files.read_tensors(path, _KIND, dtypes=files.FLOATS)
-        held: _Held = files.decoded(header, _Held, path)
-        if held.of != count or not 0 < held.at <= count:
-            raise ForgetlessError(
-                f"{path} is of {held.of} samples and here are {count}: the data have changed; remove it."
-            )
-        self.at = held.at
-        self.found = Importance(sums, held.count, held.estimator, held.weights, held.unused)
-
-    def save(self, measurement: Measurement) -> None:
-        """Keep what was measured so far, if anything was."""
-        from forgetless import files
-
-        if not self.at or (not measurement.count and self.found is None):
-            return
-        found = measurement.latest()
-        held = _Held(self.at, self.count, found.count, found.estimator, found.weights, found.unused)
-        files.write_tensors(self.path, found.sums, _KIND, dataclasses.asdict(held))
-
-
-_KIND = "part of an importance"
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What the file of a part says of itself: how many samples were read, of how many; the rest as in `Importance`."""
-
-    at: int
-    of: int
-    count: float
-    estimator: str
-    weights: dict[str, str]
-    unused: tuple[str, ...]
+    return hashlib.sha256(repr(fingerprints(network.state_dict())).encode()).hexdigest()[:16]
 
 
 def _facts(importance: Importance) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,6 +83,8 @@ class Importance:
     def merge(self, *others: Importance) -> Importance:
         """Pool samples of one task: sums and counts add. Neither operand is changed.
 
+        Where they were measured at different weights, a warning says so.
+
         Args:
             others: measurements of the same parameters of the same network by the same estimator.
 
@@ -96,6 +99,12 @@ class Importance:
                     f"an importance by {self.estimator!r} cannot be merged with one by {other.estimator!r}."
                 )
             refuse_mismatch(other.sums, sums, "the other importance", "this one")
+            if changed := [n for n in self.weights if other.weights.get(n, self.weights[n]) != self.weights[n]]:
+                warnings.warn(
+                    f"importances that were measured at different weights ({listing(changed)}) are pooled: their Ω is "
+                    "a mean over several networks; measure anew unless that is meant.",
+                    stacklevel=2,
+                )
             if split := [n for n in sums if sharding.is_sharded(sums[n]) != sharding.is_sharded(other.sums[n])]:
                 raise ForgetlessError(
                     f"one importance is sharded over processes and the other is not, in {listing(split)}; bring both "

@@ -152,6 +152,7 @@ def samples_of(path: Path, size: int, *, encode: str | None = None, skip_bad: bo
         ForgetlessError: it is none of these, damaged, or holds tensors of unequal length.
     """
     from forgetless.lab.datasets.reading import unlabeled
+    from forgetless.model.parameters import fingerprint
 
     if path.is_dir() or path.suffix in (".parquet", ".jsonl"):
         return unlabeled.read(path, size, encode=None if encode is None else _function(encode), skip_bad=skip_bad)
@@ -164,7 +165,8 @@ def samples_of(path: Path, size: int, *, encode: str | None = None, skip_bad: bo
         chosen = {name: each[list(numbers)] for name, each in tensors.items()}
         return next(iter(chosen.values())) if len(chosen) == 1 else chosen
 
-    return unlabeled.Unlabeled(sizes.pop(), batch)
+    listing = ", ".join(f"{name} {list(each.shape)} {fingerprint(each)}" for name, each in sorted(tensors.items()))
+    return unlabeled.Unlabeled(sizes.pop(), listing, batch)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -27,6 +27,10 @@ WHITE = (255, 255, 255)
 Color = tuple[int, int, int]
 
 
+class NoneReadable(ForgetlessError):
+    """Pictures that cannot be read were to be left out, and then none is left."""
+
+
 def decode(
     pictures: Pictures, size: int, *, skip_bad: bool = False, background: Color = WHITE
 ) -> tuple[Tensor, Tensor]:
@@ -61,7 +65,7 @@ def decode(
         more = f"{len(bad)} of {len(tried)} pictures cannot be read; a run with --skip-bad leaves them out."
         raise ForgetlessError(f"{bad[0]}. {more if len(bad) > 1 else 'A run with --skip-bad leaves it out.'}")
     if not good:
-        raise ForgetlessError(
+        raise NoneReadable(
             f"none of the {len(tried)} pictures can be read; the first: {(bad or ['there is none'])[0]}."
         )
     if bad:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 
 from forgetless import files
-from forgetless.errors import ForgetlessError, quoted
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.lab.datasets.reading import tables
-from forgetless.lab.datasets.reading.decoding import decode
+from forgetless.lab.datasets.reading.decoding import NoneReadable, decode
 from forgetless.lab.datasets.reading.folder import pictures_below
 from forgetless.lab.datasets.reading.folder import read as read_dataset
 from forgetless.lab.datasets.reading.pictures import Picture, Pictures
@@ -21,6 +22,7 @@ from forgetless.lab.datasets.reading.pictures import Picture, Pictures
 #: Texts → a batch that the model takes.
 Encode = Callable[[list[str]], Any]
 _FIELDS = ("input_ids", "text")
+_MOST_BYTES = 1 << 30  # of a file of texts
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class Unlabeled:
 
     Attributes:
         count: how many there are.
+        listing: a hash of what they are called, in order, or of the texts; not of the pictures.
         batch: the numbers of samples → a batch, or None where none of them can be read and such are left out.
     """
 
     count: int
+    listing: str
     batch: Callable[[Sequence[int]], Any]
 
     def spread(self, most: int | None) -> Unlabeled:
@@ -40,7 +44,7 @@ class Unlabeled:
         if most is None or most >= self.count:
             return self
         numbers = [number * self.count // most for number in range(most)]
-        return Unlabeled(most, lambda chosen: self.batch([numbers[n] for n in chosen]))
+        return Unlabeled(most, self.listing, lambda chosen: self.batch([numbers[n] for n in chosen]))
 
     def batches(self, size: int, skip: int = 0) -> Iterator[tuple[int, Any]]:
         """The samples from number `skip` on, in order: how many were read by then, and a batch."""
@@ -93,29 +97,41 @@ def _pictures(pictures: Sequence[Picture], names: Sequence[str], path: Path, siz
         listed = Pictures(("",), *chosen, torch.zeros(len(numbers), dtype=torch.int64))
         try:
             return decode(listed, size, skip_bad=skip_bad)[0]
-        except ForgetlessError as error:
-            if not (skip_bad and str(error).startswith("none of the")):
-                raise
-            warnings.warn(f"left out {len(numbers)} pictures, none of which can be read: {error}", stacklevel=2)
+        except NoneReadable as error:
+            warnings.warn(f"left out {len(numbers)} pictures: {error}", stacklevel=2)
             return None
 
-    return Unlabeled(len(pictures), batch)
+    return Unlabeled(len(pictures), _hash(names), batch)
 
 
 def _texts(path: Path, encode: Encode | None) -> Unlabeled:
-    lines = [line for line in files.read_bytes(path, 1 << 30).decode("utf-8", "replace").splitlines() if line.strip()]
+    try:
+        text = files.read_bytes(path, _MOST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ForgetlessError(f"{path} is no text in UTF-8: {brief(error)}.") from error
+    # Lines end in "\n" alone: JSON allows other separators of lines inside a text.
+    lines = {f"line {number} of {path}": line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
     if not lines:
         raise ForgetlessError(f"{path} is empty.")
-    rows = [files.parse_json(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
-    field = next((field for field in _FIELDS if isinstance(rows[0], dict) and field in rows[0]), None)
+    rows = {where: files.parse_json(line, where) for where, line in lines.items()}
+    where, first = next(iter(rows.items()))
+    field = next((field for field in _FIELDS if isinstance(first, dict) and field in first), None)
     if field is None:
-        raise ForgetlessError(f"line 1 of {path} is no object with {' or '.join(_FIELDS)}.")
-    found = [_checked(row, field, f"line {number} of {path}") for number, row in enumerate(rows, 1)]
+        raise ForgetlessError(f"{where} is no object with {' or '.join(_FIELDS)}.")
+    found = [_checked(row, field, where) for where, row in rows.items()]
+    listing = _hash(lines.values())
     if field == "text":
         if encode is None:
             raise ForgetlessError(f"{path} holds texts: name a function that makes a batch of them with --encode.")
-        return Unlabeled(len(found), lambda numbers: encode([found[n] for n in numbers]))
-    return Unlabeled(len(found), lambda numbers: _padded([found[n] for n in numbers]))
+        return Unlabeled(len(found), listing, lambda numbers: encode([found[n] for n in numbers]))
+    return Unlabeled(len(found), listing, lambda numbers: _padded([found[n] for n in numbers]))
+
+
+def _hash(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(f"{len(text)} {text}".encode())
+    return digest.hexdigest()[:16]
 
 
 def _checked(row: Any, field: str, where: str) -> Any:
