@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 import forgetless
 from exactness import unchanged
-from forgetless import Anchor, ForgetlessError, Importance, TaskFreeMAS
+from forgetless import Anchor, ForgetlessError, Importance, TaskFreeMAS, files
 from forgetless.model import batches
 from streams import same
 
@@ -266,6 +266,7 @@ def test_further_steps_on_a_batch_count_for_nothing() -> None:
     assert not same(model, weights)
 
 
+@pytest.mark.filterwarnings("error:Converting a tensor")
 def test_the_buffer_is_learned_along() -> None:
     """The mean over the batch and the buffer is minimized, and the buffer's losses are those of now."""
     model, stream = started()
@@ -546,7 +547,37 @@ def of_other_names(path: Path) -> None:
     stream.save(path)
 
 
+def of_sgd(path: Path) -> None:
+    model, stream = started(sgd)
+    learned(stream, model, samples()[:30])
+    stream.save(path)
+
+
+def written_anew(change: Callable[[dict[str, Tensor]], None], path: Path) -> None:
+    """A file whose checksums are right, and whose tensors are not those of a stream."""
+    saved(path)
+    tensors, header = files.read_tensors(path, "stream")
+    change(tensors)
+    files.write_tensors(path, tensors, "stream", header)
+
+
+def without_a_generator(tensors: dict[str, Tensor]) -> None:
+    del tensors["generator/cpu"]
+
+
+def with_half_a_generator(tensors: dict[str, Tensor]) -> None:
+    tensors["generator/cpu"] = tensors["generator/cpu"][:40]
+
+
+def with_a_fifth_parameter(tensors: dict[str, Tensor]) -> None:
+    tensors["optimizer/4%2Fexp_avg"] = torch.zeros(1)
+
+
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "other optimizer": (of_sgd, "of a stream with optimizer='SGD', not 'Adam'"),
+    "no generator": (functools.partial(written_anew, without_a_generator), "is damaged, or of another model"),
+    "half a generator": (functools.partial(written_anew, with_half_a_generator), "is damaged, or of another model"),
+    "a fifth parameter": (functools.partial(written_anew, with_a_fifth_parameter), "none of its 4 parameters"),
     "missing": (lambda path: None, "does not exist"),
     "cut": (cut, "is damaged"),
     "flipped": (flipped, "is damaged: the bytes of"),

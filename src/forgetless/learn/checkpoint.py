@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless import files
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
 from forgetless.learn.recipe import Recipe
@@ -106,9 +106,27 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer over the same parameters the state that `optimizer_state` took."""
+    """Give an optimizer over the same parameters the state that `optimizer_state` took.
+
+    Raises:
+        ForgetlessError: it is of other parameters.
+    """
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries(optimizer, tensors)})
+
+
+def entries(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """The entries of each parameter by its index, from what `optimizer_state` took; the optimizer stays as it is.
+
+    Raises:
+        ForgetlessError: they are of other parameters.
+    """
     state: dict[int, dict[str, Tensor]] = {}
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
+        if not (index.isascii() and index.isdecimal() and int(index) < count and key):
+            raise ForgetlessError(
+                f"the optimizer's state names {quoted(name)}, which is of none of its {count} parameters."
+            )
         state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return state

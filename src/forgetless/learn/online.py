@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.learn.checkpoint import optimizer_state, restore_optimizer
+from forgetless.learn import checkpoint
 from forgetless.learn.families.hard_buffer import HardBuffer
 from forgetless.learn.families.plateaus import Plateaus
 from forgetless.learn.families.state import Tensors, pack, scalar, unpack
@@ -220,7 +220,7 @@ class TaskFreeMAS:
         """
         parts = {
             "model": self._model.state_dict(),
-            "optimizer": optimizer_state(self._optimizer),
+            "optimizer": checkpoint.optimizer_state(self._optimizer),
             "stream": self.state_dict(),
             "generator": self._generators(),
         }
@@ -252,13 +252,18 @@ class TaskFreeMAS:
             raise ForgetlessError(f"{path} is of an optimizer with other groups of parameters.")
         parts = unpack(tensors)
         try:
-            refuse_mismatch(parts.get("model", {}), self._model.state_dict(), f"the network in {path}", "the model")
+            weights, entries = parts.get("model", {}), parts.get("optimizer", {})
+            generators = parts["generator"]
+            # Whatever may be wrong shows before anything changes.
+            refuse_mismatch(weights, self._model.state_dict(), f"the network in {path}", "the model")
+            checkpoint.entries(self._optimizer, entries)
+            torch.Generator().set_state(generators["cpu"])
             self.load_state_dict(parts["stream"])
-            self._model.load_state_dict(parts.get("model", {}))
-            restore_optimizer(self._optimizer, parts.get("optimizer", {}))
-            torch.set_rng_state(parts["generator"]["cpu"])
-            if "cuda" in parts["generator"]:
-                torch.cuda.set_rng_state(parts["generator"]["cuda"], next(self._model.parameters()).device)
+            self._model.load_state_dict(weights)
+            checkpoint.restore_optimizer(self._optimizer, entries)
+            torch.set_rng_state(generators["cpu"])
+            if "cuda" in generators:
+                torch.cuda.set_rng_state(generators["cuda"], next(self._model.parameters()).device)
         except ForgetlessError:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError) as error:

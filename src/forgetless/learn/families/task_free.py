@@ -81,7 +81,7 @@ class TaskFree:
             ForgetlessError: losses of another number, or samples of another form; nothing has changed.
         """
         assert self._measurement is not None
-        mean = float(self.every(losses.detach(), batch, replayed).double().mean())
+        mean = float(self.every(losses, batch, replayed).detach().double().mean())
         self.hard.add(batch, losses.detach().flatten().expand(batches.size(batch)), replayed)
         event = self.plateaus.add(mean)
         if self.refresh == "batch":
