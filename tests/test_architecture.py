@@ -108,7 +108,7 @@ INSIDE = {
         "datasets": "",
         "networks": "",
         "running": "datasets published results report",
-        "facts": "running networks datasets results",
+        "facts": "running networks datasets results report",
         "experiments": "facts running networks datasets results published report",
     },
     "cli": {
@@ -131,7 +131,7 @@ THIRD_PARTIES = {
     "jinja2": "lab.report",
     "scipy": "lab",
     "torchvision": "cli.parts lab",
-    "PIL": "lab.datasets lab.report",
+    "PIL": "lab.datasets lab.facts",
     "pyarrow": "lab.datasets lab.facts",
     "faiss": "lab.facts",
     "mlxtend": "lab.experiments",

@@ -140,11 +140,26 @@ def test_files_that_are_missing_or_damaged(copied: Path, tmp_path: Path) -> None
         files.write_tensors(path, {name: each for name, each in tensors.items() if name != without}, KEPT, told)
         return lambda: Answers(copied)
 
-    for name in ("facts", "pictures", "labels"):
+    for name in ("facts", "pictures", "labels", "shown", "thumbnails"):
         files.write_tensors(path, {other: each for other, each in tensors.items() if other != name}, KEPT, header)
-        assert refusal(lambda: Answers(copied)) == f"{copied} keeps no '{name}' of mas, seed 3: run it again."
-    assert refusal(changed(size="32")).startswith(f"{copied}")
-    assert refusal(changed("network")).startswith(f"{copied}")
+        assert refusal(lambda: Answers(copied)) == f"{path} is no run of facts: it lacks '{name}'."
+    for size in ("32", 0, 10**9):
+        assert refusal(changed(size=size)).startswith(f"{path}")
+    assert refusal(changed("network")).startswith(f"{path}")
+    for name, most in (("labels", len(FACTS)), ("shown", len(tensors["labels"])), ("top_facts", len(FACTS))):
+        for number in (-1, most):
+            wrong = tensors[name].clone().fill_(number)
+            files.write_tensors(path, {**tensors, name: wrong}, KEPT, header)
+            assert (
+                refusal(lambda: Answers(copied)) == f"{path} is damaged: {name!r} holds numbers outside 0…{most - 1}."
+            )
+    uneven = f"{path} is damaged: its facts or pictures are not as many as it says."
+    for name in ("facts", "pictures", "thumbnails"):
+        files.write_tensors(path, {**tensors, name: tensors[name][1:]}, KEPT, header)
+        assert refusal(lambda: Answers(copied)) == uneven
+    assert refusal(changed(pictures=["one"])) == uneven
+    strange = changed(tasks=[{"name": "a", "facts": [len(FACTS)]}])
+    assert refusal(strange) == f"{path} is damaged: a task has facts outside 0…{len(FACTS) - 1}."
     changed("model.shared.branches.object.bias")
     assert refusal(lambda: Answers(copied).facts_of(tmp_path / "x.png")) == "the weights of mas do not fit squeezenet."
     changed(network="alexnet")
@@ -159,6 +174,7 @@ def test_files_that_are_missing_or_damaged(copied: Path, tmp_path: Path) -> None
 
 def test_a_run_without_pictures(copied: Path) -> None:
     tensors, header = kept("mas")
-    empty = {"pictures": tensors["pictures"][:0], "labels": tensors["labels"][:0]}
-    files.write_tensors(copied / "kept" / "mas-3.safetensors", {**tensors, **empty}, KEPT, header)
+    empty = {name: tensors[name][:0] for name in ("pictures", "labels", "shown", "thumbnails")}
+    told = {**header, "pictures": []}
+    files.write_tensors(copied / "kept" / "mas-3.safetensors", {**tensors, **empty}, KEPT, told)
     assert refusal(lambda: Answers(copied).pictures_of("dog")) == "there is nothing to retrieve from: the set is empty."

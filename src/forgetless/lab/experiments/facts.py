@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from forgetless.lab.experiments.parts import facts, images
 from forgetless.lab.experiments.parts.settings import Settings, setting
-from forgetless.lab.report.retrieval import retrieval
+from forgetless.lab.facts.retrieval import retrieval
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning

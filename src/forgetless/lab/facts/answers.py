@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
 from forgetless.lab.datasets.reading.decoding import decode_one
 from forgetless.lab.datasets.reading.fact import PARTS, parsed
 from forgetless.lab.facts.forked import forked
 from forgetless.lab.facts.index import Index
+from forgetless.lab.facts.kept import read
 from forgetless.lab.facts.words import glove
 from forgetless.lab.networks.pretrained import pretrained
 from forgetless.lab.running.jobs import Job
-from forgetless.lab.running.work import KEPT, kept
+from forgetless.lab.running.work import kept
 from forgetless.learn.facts import fact_keys, picture_keys
 from forgetless.learn.network import Network
 
@@ -37,17 +36,6 @@ class Match:
     name: str
     similarity: float
     fact: str
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the file of a kept run says of itself."""
-
-    network: str
-    size: int
-    facts: list[str]
-    pictures: list[str]
-    tasks: list[dict[str, Any]]
 
 
 class Answers:
@@ -68,14 +56,8 @@ class Answers:
 
     def __init__(self, run: Path, method: str | None = None, seed: int | None = None) -> None:
         self.method, self.seed = _chosen(run, method, seed)
-        tensors, header = files.read_tensors(kept(run, Job("", self.method, self.seed, 0).stem), KEPT)
-        self.header: Header = files.decoded(header, Header, run)
-        try:
-            self._facts, self._pictures, self._labels = (tensors[name] for name in ("facts", "pictures", "labels"))
-        except KeyError as error:
-            raise ForgetlessError(
-                f"{run} keeps no {error} of {self.method}, seed {self.seed}: run it again."
-            ) from error
+        tensors, self.header = read(kept(run, Job("", self.method, self.seed, 0)))
+        self._facts, self._pictures, self._labels = (tensors[name] for name in ("facts", "pictures", "labels"))
         self._weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
     def facts_of(self, picture: Path, most: int = 5) -> list[Match]:

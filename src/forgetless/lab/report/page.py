@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless import files
+from forgetless.lab.report.template import rendered
 from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, summarize
 
 # A panel's drawing area, in the SVG's own units.
@@ -25,18 +26,9 @@ def page(results: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
-    # Imported here: `import forgetless` must not load a template engine.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     summary = summarize(results)
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = templates.get_template("page.html").render(
+    html = rendered(
+        Path(__file__).with_name("page.html"),
         summary=summary,
         best=_best(summary.methods),
         axis=_axis(summary),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,16 @@ from forgetless.learn.train import learn
 from forgetless.protect.strength.stability_decay import Trial
 
 AUTO = "auto"  # a strength found for every task by stability decay
-KEPT = "what an experiment keeps of a run"
+KEPT = "what an experiment keeps of a run"  # the kind of its file
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which run a kept file is of; it stands under "run" in its header."""
+
+    method: str
+    seed: int
+    order: int
 
 
 def learn_job(experiment: Experiment, strength: float | str | None, folder: Path, job: Job, tell: Tell) -> Found:
@@ -74,12 +85,13 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
 def _keep(experiment: Experiment, model: Network, seen: Mapping[str, Tensor], folder: Path, job: Job) -> None:
     if experiment.keep is not None:
         tensors, facts = experiment.keep(model, seen)
-        files.write_tensors(kept(folder, job.stem), tensors, KEPT, facts)
+        run = dataclasses.asdict(Kept(job.method, job.seed, job.order))
+        files.write_tensors(kept(folder, job), tensors, KEPT, {"run": run, **facts})
 
 
-def kept(folder: Path, stem: str) -> Path:
+def kept(folder: Path, job: Job) -> Path:
     """Where a run directory keeps what its experiment asks to be kept of a run."""
-    return folder / "kept" / f"{stem}.safetensors"
+    return folder / "kept" / f"{job.stem}.safetensors"
 
 
 def _searched(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from forgetless import files
-
-_KIND = "what an experiment keeps of a run"
-_SEED = re.compile(r"-\d+$")
+from forgetless.lab.datasets.reading.fact import shown
+from forgetless.lab.facts.kept import Header, read
+from forgetless.lab.report.template import rendered
 
 
 @dataclass(frozen=True)
@@ -43,40 +41,24 @@ def retrieval(folder: Path) -> None:
     Raises:
         ForgetlessError: a file is damaged.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     pictures: list[str] = []
     methods: dict[str, list[Shown]] = {}
-    for path in sorted((folder / "kept").glob("*.safetensors"), key=_order):
-        method = path.stem.rpartition("-")[0]
-        if method in methods or _SEED.search(method):  # METHOD-SEED-ORDER: its tasks came in another order
+    found = [read(path) for path in sorted((folder / "kept").glob("*.safetensors"))]
+    for tensors, header in sorted(found, key=lambda each: each[1].run.seed):
+        # Nothing was looked at where strengths are found for every task, and columns mean other tasks in other orders.
+        if header.run.method in methods or header.run.order or "top_facts" not in tensors:
             continue
-        tensors, header = files.read_tensors(path, _KIND)
-        if "top_facts" not in tensors:  # nothing was looked at, as where strengths are found for every task
-            continue
-        methods[method] = list(_shown(tensors, header))
+        methods[header.run.method] = list(_shown(tensors, header))
         pictures = pictures or [_encoded(each) for each in tensors["thumbnails"]]
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = templates.get_template("retrieval.html").render(pictures=pictures, methods=methods)
+    html = rendered(Path(__file__).with_name("retrieval.html"), pictures=pictures, methods=methods)
     files.write_text(folder / "retrieval.html", html)
 
 
-def _order(path: Path) -> tuple[int, str]:
-    seed = path.stem.rpartition("-")[2]
-    return int(seed) if seed.isdecimal() else 0, path.stem
-
-
-def _shown(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Iterator[Shown]:
+def _shown(tensors: Mapping[str, Tensor], header: Header) -> Iterator[Shown]:
     labels = tensors["labels"][tensors["shown"]].tolist()
-    of_fact = {fact: number for number, task in enumerate(header["tasks"]) for fact in task["facts"]}
+    of_fact = {fact: number for number, task in enumerate(header.tasks) for fact in task.facts}
     found, similar = tensors["top_facts"].tolist(), tensors["top_similarities"].tolist()
-    names = [" ".join(part for part in fact.split(",") if part) for fact in header["facts"]]
+    names = list(map(shown, header.facts))
     for row, label in enumerate(labels):
         task = of_fact[label]
         then, now = (

@@ -16,7 +16,7 @@ import torch
 from fact_sets import Image, trained
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.lab.report.retrieval import retrieval
+from forgetless.lab.facts.retrieval import retrieval
 from forgetless.lab.running.work import KEPT
 
 FACTS = ["man,run,", "<script>alert(1)</script>,\"a\" & 'b',", "dog,,", "cat,sit,mat"]
@@ -29,13 +29,23 @@ def keep(folder: Path, stem: str, first: int = 0, **more: Any) -> None:
     top = [[[first, 1], [first, 3]], [[1, 3], [2, 0]]]  # [task, picture, place]
     similar = [[[0.75, 0.5], [0.25, -0.125]], [[0.875, 0.5], [0.625, 0.0]]]
     tensors = {
+        "facts": torch.zeros(4, 6),
+        "pictures": torch.zeros(4, 6),
         "labels": torch.tensor([0, 1, 2, 3]),
         "shown": torch.tensor(SHOWN),
         "thumbnails": torch.arange(2 * 3 * 4 * 4).view(2, 3, 4, 4).to(torch.uint8),
         "top_facts": torch.tensor(top),
         "top_similarities": torch.tensor(similar),
     }
-    header = {"facts": FACTS, "tasks": [{"name": "a", "facts": [0, 1]}, {"name": "b", "facts": [2, 3]}]}
+    method, seed, order = re.fullmatch(r"(.*?)-(\d+)(?:-(\d+))?", stem).groups("0")  # type: ignore[union-attr]
+    header = {
+        "run": {"method": method, "seed": int(seed), "order": int(order)},
+        "network": "squeezenet",
+        "size": 4,
+        "facts": FACTS,
+        "pictures": [],
+        "tasks": [{"name": "a", "facts": [0, 1]}, {"name": "b", "facts": [2, 3]}],
+    }
     files.write_tensors(folder / "kept" / f"{stem}.safetensors", {**tensors, **more}, KEPT, header)
 
 
