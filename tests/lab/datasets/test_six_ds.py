@@ -149,6 +149,21 @@ def test_pictures_that_are_missing(tmp_path: Path) -> None:
     folder = six_ds(tmp_path)
     (folder / "images" / "11-train.jpg").unlink()
     assert refusal(lambda: sized().load(tmp_path)).startswith(
-        f"{folder}: it is unpacked only in part, 1 of its 8 training pictures are missing, \"'11-train.jpg'\"; unpack"
+        f"{folder}: it is unpacked only in part, 1 of its 8 training pictures are missing, '11-train.jpg'; unpack"
     )
     assert refusal(lambda: ENTRY.load(tmp_path)).startswith(f"{folder}: it has 8 classes and not 186; ")
+
+
+def test_a_fact_has_one_id_and_one_task(tmp_path: Path) -> None:
+    place = six_ds(tmp_path) / "splits" / "4tasks_random"
+    text(place / "B1_facts.csv", "id,S,P,O", "11,person,ride,horse", "", "11,person,ride,mule")
+    with pytest.raises(
+        ForgetlessError, match=r"^line 4 of .*B1_facts\.csv has another fact of the id '11' than a line"
+    ):
+        read(tmp_path / "6ds")
+    text(place / "B1_facts.csv", "id,S,P,O", "11,person,ride,horse", "12,person,ride,bike", "21,cow,,")
+    with pytest.raises(ForgetlessError, match=r"has two facts of the id '21': 'cow,,' and 'dog,,'\.$"):
+        read(tmp_path / "6ds")
+    text(place / "B1_facts.csv", "id,S,P,O", "11,person,ride,horse", "12,dog,,")
+    with pytest.raises(ForgetlessError, match=r"4tasks_random has 'dog,,' in several tasks\.$"):
+        tasks(tmp_path / "6ds", "random")

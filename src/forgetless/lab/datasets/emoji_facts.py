@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forgetless.lab.datasets.reading.entry import Entry, Parts
 from forgetless.lab.datasets.reading.fact import PARTS, made
-from forgetless.lab.datasets.reading.facts import labeled
+from forgetless.lab.datasets.reading.facts import Rows, labeled
 from forgetless.lab.datasets.reading.tables import with_texts
 
 FILE = "emoji_facts.parquet"
@@ -18,12 +18,13 @@ def read(folder: Path) -> Parts:
     """The drawings of nine designers to learn from, those of two others for testing."""
     pictures, names, (*parts, designers) = with_texts(folder / FILE, folder, (*PARTS, "designer"))
     facts = [made(each, name) for *each, name in zip(*parts, names, strict=True)]
-    train, test = (
-        [row for row, designer in enumerate(designers) if (designer in TEST) == wanted] for wanted in (False, True)
-    )
-    return labeled(
-        *(([pictures[n] for n in rows], [names[n] for n in rows], [facts[n] for n in rows]) for rows in (train, test))
-    )
+    every = list(zip(pictures, names, facts, designers, strict=True))
+
+    def part(tested: bool) -> Rows:
+        mine = [row[:3] for row in every if (row[3] in TEST) == tested]
+        return [row[0] for row in mine], [row[1] for row in mine], [row[2] for row in mine]
+
+    return labeled(folder, part(False), part(True))
 
 
 ENTRY = Entry(

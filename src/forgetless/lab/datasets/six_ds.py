@@ -18,6 +18,7 @@ from forgetless.lab.datasets.reading.entry import Entry, Parts
 from forgetless.lab.datasets.reading.fact import Fact, made, written
 from forgetless.lab.datasets.reading.facts import labeled
 from forgetless.lab.datasets.reading.pictures import Picture
+from forgetless.model.parameters import listing
 
 #: How facts are split into tasks → the folder of the split.
 SPLITS = {"random": "4tasks_random", "semantic": "4tasks_semantic"}
@@ -29,7 +30,7 @@ def read(folder: Path) -> Parts:
     """The training and the test part, each over all four tasks of the first split that is there."""
     split = next((each for each in SPLITS if (folder / "splits" / SPLITS[each]).is_dir()), "random")
     facts = _facts(folder, split)
-    return labeled(_part(folder, split, "train", facts), _part(folder, split, "test", facts))
+    return labeled(folder, _part(folder, split, "train", facts), _part(folder, split, "test", facts))
 
 
 def tasks(folder: Path, split: str) -> list[list[str]]:
@@ -38,16 +39,33 @@ def tasks(folder: Path, split: str) -> list[list[str]]:
     Raises:
         ForgetlessError: a file is missing or damaged.
     """
-    return [[written(fact) for fact in _task(folder, split, task).values()] for task in TASKS]
+    found = [[written(fact) for fact in _task(folder, split, task).values()] for task in TASKS]
+    every = [fact for facts in found for fact in facts]
+    if twice := sorted({fact for fact in every if every.count(fact) > 1}):
+        raise ForgetlessError(f"{folder / 'splits' / SPLITS[split]} has {listing(twice)} in several tasks.")
+    return found
 
 
 def _facts(folder: Path, split: str) -> dict[str, Fact]:
-    return {number: fact for task in TASKS for number, fact in _task(folder, split, task).items()}
+    found: dict[str, Fact] = {}
+    for task in TASKS:
+        for number, fact in _task(folder, split, task).items():
+            if found.setdefault(number, fact) != fact:
+                raise ForgetlessError(
+                    f"{folder / 'splits' / SPLITS[split]} has two facts of the id {quoted(number)}: "
+                    f"{quoted(written(found[number]))} and {quoted(written(fact))}."
+                )
+    return found
 
 
 def _task(folder: Path, split: str, task: int) -> dict[str, Fact]:
     path = folder / "splits" / SPLITS[split] / f"B{task}_facts.csv"
-    return {row["id"]: made((row["S"], row["P"], row["O"]), where) for row, where in _rows(path, ("id", "S", "P", "O"))}
+    found: dict[str, Fact] = {}
+    for row, where in _rows(path, ("id", "S", "P", "O")):
+        fact = made((row["S"], row["P"], row["O"]), where)
+        if found.setdefault(row["id"], fact) != fact:
+            raise ForgetlessError(f"{where} has another fact of the id {quoted(row['id'])} than a line above it.")
+    return found
 
 
 def _part(folder: Path, split: str, part: str, facts: dict[str, Fact]) -> tuple[list[Picture], list[str], list[Fact]]:
@@ -58,11 +76,12 @@ def _part(folder: Path, split: str, part: str, facts: dict[str, Fact]) -> tuple[
         for row, where in _rows(path, ("image_links", "id")):
             if row["id"] not in facts:
                 raise ForgetlessError(f"{where} has the fact {quoted(row['id'])}, which is none of B{task}_facts.csv.")
-            picture = folder / "images" / row["image_links"].strip("'\" ")
+            name = row["image_links"].strip("'\" ")
+            picture = folder / "images" / name
             # Some files are PNG under a name that ends in .jpg in the lists.
             other = Path(os.path.splitext(picture)[0] + ".png")
             pictures.append(other if not os.path.isfile(picture) and os.path.isfile(other) else picture)
-            names.append(row["image_links"])
+            names.append(name)
             found.append(facts[row["id"]])
     return pictures, names, found
 
@@ -73,12 +92,12 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[dict[str, str]
         text = files.read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
         table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         missing = [column for column in columns if column not in (table.fieldnames or ())]
-        rows = list(table)
+        rows = [(table.line_num, row) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ForgetlessError(f"{path} is no CSV file in UTF-8: {error}.") from error
     if missing:
         raise ForgetlessError(f"{path} has no column {missing[0]!r}.")
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         if any(row[column] is None for column in columns):
             raise ForgetlessError(f"{path} is damaged: line {number} has too few fields.")
         yield {column: row[column].strip() for column in columns}, f"line {number} of {path}"

@@ -25,7 +25,7 @@ def read(folder: Path) -> Parts:
     """The facts of the training and the test pictures."""
     place = folder / "json_dataset" if (folder / "json_dataset").is_dir() else folder
     predicates, objects = (_names(place / f"{what}.json") for what in ("predicates", "objects"))
-    return labeled(*(_part(folder, place, part, predicates, objects) for part in ("train", "test")))
+    return labeled(folder, *(_part(folder, place, part, predicates, objects) for part in ("train", "test")))
 
 
 def _names(path: Path) -> list[str]:

@@ -79,7 +79,7 @@ class Adaptation(Settings):
         Raises:
             ForgetlessError: the folder holds neither, or a picture, the network or the word vectors are missing.
         """
-        from_facts = any((self.data / mark).exists() for mark in facts.MARKS) or (self.data / "train.parquet").is_file()
+        from_facts = facts.kind(self.data) is not None
         start, tasks, subset = self._facts() if from_facts else self._pictures()
         first = tasks[0]
         strength, rate = FACTS if from_facts else IMAGES
@@ -125,8 +125,7 @@ class Adaptation(Settings):
             raise ForgetlessError(f"{self.data} has {len(subset)} facts of {self.subset}, and {len(others)} others.")
         tasks = []
         for number, group in enumerate(groups, 1):
-            part = facts.only(first, group)
-            part = _limited(part, self.limit)
+            part = _limited(facts.only(first, group), self.limit)
             tasks.append(Task(f"facts {number}", part, facts.only(second, group), objective))
         return start, tasks, torch.tensor(subset)
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from forgetless.lab.results.paired import Tested, greater
 
-Runs = dict[int, tuple[float, float, float]]  # seed → points of the subset when learned, now, and of the rest now
-
 #: (what Ω is measured on, method) → how it is called.
 _TITLES = {
     ("everything", "joint"): "joint training, with all old data",

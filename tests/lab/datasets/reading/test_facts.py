@@ -96,9 +96,9 @@ def test_test_pictures_that_were_trained_on_are_counted(tmp_path: Path) -> None:
 def test_a_part_without_pictures(tmp_path: Path) -> None:
     rows = ([b"x"], ["x"], [RUN])
     with pytest.raises(ForgetlessError, match=r"^there are no training pictures\.$"):
-        labeled(([], [], []), rows)
+        labeled(tmp_path, ([], [], []), rows)
     with pytest.raises(ForgetlessError, match=r"^there are no test pictures\.$"):
-        labeled(rows, ([], [], []))
+        labeled(tmp_path, rows, ([], [], []))
 
 
 def test_bad_tables(tmp_path: Path) -> None:
@@ -121,3 +121,16 @@ def test_bad_tables(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{path} cannot be read: it does not exist."
     os.mkfifo(path)
     assert refusal(tmp_path) == f"{path} cannot be read: it is a pipe or a device, not a regular file."
+
+
+def test_no_file_outside_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    inner, outer = folder / "a.png", tmp_path / "b.png"
+    inner.write_bytes(encoded(1))
+    outer.write_bytes(encoded(2))
+    opened: list[Path] = []
+    monkeypatch.setattr("forgetless.files.read_bytes", lambda path, most=0: opened.append(path) or b"")
+    pictures = [inner, outer, folder / ".." / "b.png"]
+    labeled(folder, (pictures, ["a", "b", "c"], [RUN, ROW, DOG]), ([b"x"], ["x"], [RUN]))
+    assert opened == [inner]

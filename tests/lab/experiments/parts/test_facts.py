@@ -17,7 +17,17 @@ from fact_sets import FACTS, encoded, own, table
 from forgetless.errors import ForgetlessError
 from forgetless.lab import datasets
 from forgetless.lab.datasets.reading.fact import made, parsed, written
-from forgetless.lab.experiments.parts.facts import Stream, compositions, grouped, keep, look, probes, read, stream
+from forgetless.lab.experiments.parts.facts import (
+    Stream,
+    compositions,
+    elsewhere,
+    grouped,
+    keep,
+    look,
+    probes,
+    read,
+    stream,
+)
 from forgetless.lab.facts.forked import forked
 from forgetless.lab.facts.words import glove
 from forgetless.learn.facts import Facts, fact_keys
@@ -93,11 +103,12 @@ def test_a_stream_of_our_own_facts(streamed: Callable[..., Stream], split: str) 
 
 def test_facts_that_are_not_in_both_parts_are_in_no_task(streamed: Callable[..., Stream], tmp_path: Path) -> None:
     folder = own(tmp_path / "facts")
-    table(folder / "test.parquet", [encoded(2048 + n) for n in range(11)], [*FACTS[:-1], ("bird", "fly", "")])
+    more = [("dog", "row", "boat"), ("bird", "fly", "")]  # the parts of the first occur in others
+    table(folder / "test.parquet", [encoded(2048 + n) for n in range(12)], [*FACTS[:-1], *more])
     found = streamed(folder, held_out=0)
     in_tasks = {names_of(found)[label] for task in found.tasks for label in task.test[1].tolist()}
     assert in_tasks == {written(made(fact, "it")) for fact in FACTS[:-1]}
-    assert [names_of(found)[label] for label in found.unseen[1].tolist()] == ["bird,fly,"]
+    assert [names_of(found)[label] for label in found.unseen[1].tolist()] == ["dog,row,boat"]
 
 
 def test_pictures_that_cannot_be_read(streamed: Callable[..., Stream], tmp_path: Path) -> None:
@@ -305,7 +316,7 @@ def test_where_nothing_is_held_out_nothing_is_said_of_it(streamed: Callable[...,
     seen = look(found, probes(found), network(found))
     assert set(seen) == {"all facts", "recall@1", "recall@5", "top facts", "top similarities"}
     folder = own(tmp_path / "more")
-    table(folder / "test.parquet", [encoded(2048 + n) for n in range(12)], [*FACTS, ("bird", "fly", "")])
+    table(folder / "test.parquet", [encoded(2048 + n) for n in range(12)], [*FACTS, ("woman", "row", "")])
     found = streamed(folder, held_out=0)  # a fact that no task has, and no rival of the same action
     assert {"unseen facts", "unseen subjects"} & set(look(found, probes(found), network(found))) == {"unseen facts"}
 
@@ -342,3 +353,10 @@ def test_what_is_kept(streamed: Callable[..., Stream]) -> None:
         "pictures": list(found.names),
         "tasks": [{"name": task.name, "facts": sorted(set(task.test[1].tolist()))} for task in found.tasks],
     }
+
+
+def test_unseen_facts_are_those_whose_parts_were_learned_elsewhere() -> None:
+    names = ["man,row,boat", "man,run,", "cat,row,boat", "boat,run,", "man,row,"]
+    assert elsewhere(names, [0, 1]) == [4]  # no cat was seen, and no boat that is a subject
+    assert elsewhere(names, [1, 2]) == [0, 4]
+    assert elsewhere(names, range(5)) == []

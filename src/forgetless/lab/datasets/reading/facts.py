@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.fact import PARTS, Fact, made, written
 from forgetless.lab.datasets.reading.pictures import Picture, Pictures, content
@@ -24,7 +25,7 @@ def read(folder: Path) -> Parts:
         ForgetlessError: a file is missing, damaged or lacks a column, or a row holds no fact.
     """
     found = [table(folder / f"{part}.parquet", folder) for part in ("train", "test")]
-    return labeled(*found)
+    return labeled(folder, *found)
 
 
 Rows = tuple[Sequence[Picture], Sequence[str], Sequence[Fact]]  # pictures, what to call each, and the fact of each
@@ -40,22 +41,24 @@ def table(path: Path, folder: Path) -> Rows:
     return pictures, names, [made(each, name) for *each, name in zip(*parts, names, strict=True)]
 
 
-def labeled(train: Rows, test: Rows) -> Parts:
+def labeled(folder: Path, train: Rows, test: Rows) -> Parts:
     """Both parts under the same classes: every fact that occurs in either, in alphabetical order.
 
     A picture that is there twice under the same fact is left out once. One that is there under several facts stays
-    under each. A warning counts both, and training pictures that are test pictures too.
+    under each. A warning counts both, and training pictures that are test pictures too. No file outside `folder` is
+    read.
     """
+    inside = files.Inside(folder)
     classes = tuple(sorted({written(fact) for part in (train, test) for fact in part[2]}))
     (first, here), (second, there) = (
-        _labeled(part, classes, what) for part, what in ((train, "training"), (test, "test"))
+        _labeled(part, classes, what, inside) for part, what in ((train, "training"), (test, "test"))
     )
     if both := len(here & there):
         warnings.warn(f"{both} test pictures are training pictures too.", stacklevel=2)
     return first, second
 
 
-def _labeled(part: Rows, classes: tuple[str, ...], what: str) -> tuple[Pictures, set[str]]:
+def _labeled(part: Rows, classes: tuple[str, ...], what: str, inside: files.Inside) -> tuple[Pictures, set[str]]:
     """A part without what is there twice, and the hashes of its pictures."""
     pictures, names, facts = part
     if not len(pictures):
@@ -63,7 +66,9 @@ def _labeled(part: Rows, classes: tuple[str, ...], what: str) -> tuple[Pictures,
     numbers = {name: number for number, name in enumerate(classes)}
     chosen: dict[tuple[str, str], int] = {}  # (picture, fact) → where it is first
     for number, (picture, fact) in enumerate(zip(pictures, facts, strict=True)):
-        chosen.setdefault((content(picture), written(fact)), number)
+        path = getattr(picture, "path", picture)
+        own = str(path) if isinstance(path, Path) and inside.complaint(path) else content(picture)
+        chosen.setdefault((own, written(fact)), number)
     of_picture: dict[str, list[str]] = {}
     for own, fact_text in chosen:
         of_picture.setdefault(own, []).append(fact_text)

@@ -31,7 +31,7 @@ from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 
 #: The file or folder by which a dataset is recognized → its entry in the catalog.
-MARKS = {
+_MARKS = {
     "emoji_facts.parquet": "emoji-facts",
     "splits": "6ds",
     "json_dataset": "vrd",
@@ -73,6 +73,12 @@ def joined(samples: Sequence[Samples]) -> Samples:
     return torch.cat([each[0] for each in samples]), torch.cat([each[1] for each in samples])
 
 
+def kind(folder: Path) -> str | None:
+    """What facts a folder holds: the name of a dataset in the catalog, "own", or None for none."""
+    known = next((name for mark, name in _MARKS.items() if (folder / mark).exists()), None)
+    return known or ("own" if (folder / "train.parquet").is_file() else None)
+
+
 def read(folder: Path) -> tuple[Parts, str]:
     """The facts in a folder: a dataset of the catalog, or your own `train.parquet` and `test.parquet`.
 
@@ -82,9 +88,9 @@ def read(folder: Path) -> tuple[Parts, str]:
     Raises:
         ForgetlessError: it is neither, or damaged.
     """
-    name = next((name for mark, name in MARKS.items() if (folder / mark).exists()), "own")
-    if name == "own" and not (folder / "train.parquet").is_file():
-        known = ", ".join(f"{CATALOG[each].layout}" for each in dict.fromkeys(MARKS.values()))
+    name = kind(folder)
+    if name is None:
+        known = ", ".join(CATALOG[each].layout for each in dict.fromkeys(_MARKS.values()))
         raise ForgetlessError(
             f"{folder} holds no facts: neither train.parquet and test.parquet with the columns {', '.join(PARTS)}, nor "
             f"one of {known}."
@@ -139,7 +145,7 @@ def stream(folder: Path | None, split: str, held_out: int, size: int, cache: Pat
         for number, group in enumerate(groups, 1)
     )
     order = [row for group in groups for row in torch.isin(second[1], torch.tensor(group)).nonzero().flatten().tolist()]
-    unseen = only(second, [label for label in range(len(objective.names)) if label not in usable])
+    unseen = only(second, elsewhere(objective.names, usable))
     return Stream(
         objective,
         tasks,
@@ -147,6 +153,16 @@ def stream(folder: Path | None, split: str, held_out: int, size: int, cache: Pat
         tuple(test.names[row] for row in order) if len(test.names) == len(second[1]) else (),
         source,
     )
+
+
+def elsewhere(names: Sequence[str], learned: Sequence[int]) -> list[int]:
+    """The facts that are not learned, but each of whose parts occurs, in the same place, in one that is."""
+    parts = {part for label in learned for part in enumerate(parsed(names[label]))}
+    return [
+        label
+        for label, name in enumerate(names)
+        if label not in learned and all(part in parts or not part[1] for part in enumerate(parsed(name)))
+    ]
 
 
 def decode(

@@ -22,12 +22,6 @@ from forgetless.measure.importance import Importance
 from forgetless.model.parameters import fingerprint
 
 _BATCH = 128
-#: What the network is used for → what that means.
-USES = {
-    "everything": "the training pictures of every task when it ends; Ω is summed over tasks",
-    "subset": "unlabeled pictures of the subset, again when every task ends",
-    "rest": "unlabeled pictures of the first task's other classes: a wrong set",
-}
 
 
 @dataclass
