@@ -11,12 +11,8 @@ start of the first measurement.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import forgetless
-from importance import PAGE, Clock, environment
+from importance import Clock, environment
 from networks import NETWORKS
+from rounds import footer, run
 
-RESULTS = Path(__file__).parent / "results" / "online.json"
-BEGIN, END = "<!-- online: begin -->\n", "<!-- online: end -->"
 BATCHES = {"mlp": 64, "resnet18-64": 32}
 STEPS = 120
 ROWS = {"plateau": "Ω refreshed at plateaus", "batch": "Ω updated with every batch"}
@@ -103,39 +98,8 @@ def table(results: dict[str, Any]) -> str:
             for name in names
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    place = results[names[0]]["environment"]
-    loads = ", ".join(f"{results[name]['environment']['load']:.1f}" for name in names)
-    lines += [
-        "",
-        f"{place['cpu']} ({place['vectors']}), {place['threads']} thread(s), clock: {place['clock']}, load {loads}; "
-        f"torch {place['torch']}.",
-    ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """See the top of this file."""
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--only", default=",".join(BATCHES), help="networks")
-    words.add_argument("--rounds", type=int, default=5)
-    words.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: one thread, on a busy machine")
-    words.add_argument("--file", type=Path, default=RESULTS)
-    words.add_argument("--table", action="store_true")
-    given = words.parse_args()
-    results = json.loads(given.file.read_text()) if given.file.exists() else {}
-    if given.table:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(before + BEGIN + table(results) + "\n" + END + rest.partition(END)[2])
-        return
-    if given.clock == "cpu":
-        torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    for name in given.only.split(","):
-        results[name] = measure(name, Clock(given.clock), given.rounds)
-        given.file.parent.mkdir(parents=True, exist_ok=True)
-        given.file.write_text(json.dumps(results, indent=1) + "\n")
-        print(name, {row: round(each["ratio"], 3) for row, each in results[name]["rows"].items()}, flush=True)
+    return "\n".join([*lines, *footer(results, names)])
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, BATCHES, measure, table, "online", rounds=5)
