@@ -30,7 +30,8 @@ from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 
 METHODS = ("finetune", "joint", "si", "mas")
-#: λ of MAS and Adam's rate. They were chosen on the other subset, so that fine-tuning forgets there and MAS learns.
+#: λ of MAS and Adam's rate. Those of image datasets were chosen on the other subset, so that fine-tuning forgets there
+#: and MAS learns; of facts, λ is the paper's, and the rate a little above that of the experiment on facts.
 FACTS, IMAGES = (5.0, 3e-4), (0.001, 4e-4)
 #: Predicates of the facts of a subset. The settings were chosen on "daily"; "sport" is the paper's.
 SUBSETS = {
@@ -58,7 +59,7 @@ class Adaptation(Settings):
 
     NAME: ClassVar[str] = "adaptation"
     data: Path = setting(help="A folder of facts, or one that holds image datasets.", place=True)
-    subset: str = setting("sport", help="Which subset; the settings were chosen on daily.", choices=tuple(SUBSETS))
+    subset: str = setting("sport", help="Which subset; settings were chosen on daily.", choices=tuple(SUBSETS))
     network: str = images.network_setting()
     size: int = images.size_setting()
     limit: int = images.limit_setting(12)
