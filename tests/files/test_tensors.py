@@ -256,7 +256,25 @@ def test_mapped_tensors_of_all_sizes_are_verified(tmp_path: Path, monkeypatch: p
             files.read_tensors(tmp_path / "t", "importance", mmap=True)
 
 
-def test_a_file_that_is_replaced_while_it_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mmap: bool
+) -> None:
+    path = written(tmp_path / "t", {"a": torch.zeros(3)})
+    left = iter(range(3))
+
+    def late(*args: Any, **options: Any) -> Any:
+        for turn in left:  # such as a rank that saves what this one loads
+            written(path, {"a": torch.full((3,), float(turn))})
+            break
+        return safe_open(*args, **options)
+
+    monkeypatch.setattr(files.tensors.safetensors, "safe_open", late)
+    found, _ = files.read_tensors(path, "importance", mmap=mmap)
+    assert found["a"].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_file_that_never_stays_the_same_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "t")
 
     def late(*args: Any, **options: Any) -> Any:
@@ -264,8 +282,20 @@ def test_a_file_that_is_replaced_while_it_is_mapped(tmp_path: Path, monkeypatch:
         return safe_open(*args, **options)
 
     monkeypatch.setattr(files.tensors.safetensors, "safe_open", late)
-    with pytest.raises(ForgetlessError, match=r"t changed while it was read; try again when nothing writes to it\.$"):
-        files.read_tensors(path, "importance", mmap=True)
+    with pytest.raises(ForgetlessError, match=r"t changed each time it was read; try again when nothing writes to it"):
+        files.read_tensors(path, "importance")
+
+
+def test_a_file_that_is_removed_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "t")
+
+    def late(*args: Any, **options: Any) -> Any:
+        path.unlink()
+        return safe_open(*args, **options)
+
+    monkeypatch.setattr(files.tensors.safetensors, "safe_open", late)
+    with pytest.raises(ForgetlessError, match=r"t cannot be read: .*[Nn]o such file"):
+        files.read_tensors(path, "importance")
 
 
 def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

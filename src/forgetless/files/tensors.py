@@ -31,6 +31,7 @@ from forgetless.model import sharding
 _KEY = "forgetless"
 _VERSION = 1
 _PIECE = 1 << 20  # bytes of a file that are read at once
+_TRIES = 10  # to read a file that others replace
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
@@ -148,11 +149,22 @@ def read_tensors(
         there = path.exists() or path.is_symlink()
     if not there:
         raise ForgetlessError(f"{path} does not exist; name a file of that kind ({kind}) that was saved before.")
+    for _ in range(_TRIES):  # a file that takes its place meanwhile is a whole one, and is read instead
+        if (found := _read(path, kind, dtypes, mmap)) is not None:
+            return found
+    raise ForgetlessError(f"{path} changed each time it was read; try again when nothing writes to it.")
+
+
+def _read(
+    path: Path, kind: str, dtypes: Collection[torch.dtype], mmap: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `read_tensors` gives; None if the file was replaced between the two times that it is opened."""
     with opened(path) as file:
         before = os.fstat(file.fileno())
         try:
             with safetensors.safe_open(str(path), framework="pt") as found:
-                same = os.path.samestat(before, path.stat())  # what is mapped is what `file` reads
+                if not os.path.samestat(before, path.stat()):  # what is mapped would not be what `file` reads
+                    return None
                 meta = _meta(path, kind, found.metadata())
                 for name in found.keys():  # noqa: SIM118 (no mapping)
                     _refuse_type(path, name, str(found.get_slice(name).get_dtype()), dtypes)
@@ -161,12 +173,12 @@ def read_tensors(
                 if not mmap:
                     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
                     sums = {name: sha256(tensor) for name, tensor in tensors.items()}
-        except ForgetlessError:
+        except (ForgetlessError, OSError):
             raise
         except Exception as error:
             raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
-        if not same or os.fstat(file.fileno()).st_size != before.st_size:
-            raise ForgetlessError(f"{path} changed while it was read; try again when nothing writes to it.")
+        if os.fstat(file.fileno()).st_size != before.st_size:
+            return None
     for name in tensors:
         if name in meta["sha256"] and sums.get(name) != meta["sha256"][name]:
             raise ForgetlessError(f"{path} is damaged: the bytes of {quoted(name)} are not the ones written.")
