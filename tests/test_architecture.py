@@ -24,9 +24,10 @@ FLOORS = {
     "files": "model errors",
     "measure": "files model errors",
     "protect": "measure files model errors",
+    "integrations": "protect measure files model errors forgetless",
     "learn": "protect measure files model errors",
     "lab": "learn protect measure files model errors forgetless",
-    "cli": "lab learn protect measure files model errors forgetless",
+    "cli": "lab learn integrations protect measure files model errors forgetless",
     # the package itself: public names, and `python -m forgetless`
     "forgetless": "learn protect measure errors",
     "__main__": "cli",
@@ -75,6 +76,9 @@ INSIDE = {
         "watch": "optimizers",
         "anchor_file": "anchored_parameter",
         "anchor": "anchor_file identity watch optimizers strength batchnorm anchored_parameter",
+    },
+    "integrations": {
+        "parts": "",
     },
     "learn": {
         "metrics": "",
@@ -142,6 +146,7 @@ OPEN_LISTS = (
     "measure.kernels",
     "measure.estimators",
     "protect.optimizers.families",
+    "integrations",
     "learn.methods",
     "lab.datasets",
     "lab.networks",
@@ -150,7 +155,7 @@ OPEN_LISTS = (
 )
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
 COMPILED = {"forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull"}
-NOT_LOADED = {"torchvision", "transformers", "lightning", "avalanche", "accelerate", "matplotlib", "plotly"}
+NOT_LOADED = {"torchvision", "transformers", "lightning", "avalanche", "accelerate", "peft", "timm", "matplotlib", "plotly"}
 
 
 def module_name(path: Path) -> str:
