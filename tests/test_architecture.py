@@ -155,7 +155,8 @@ OPEN_LISTS = (
 )
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
 COMPILED = {"forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull"}
-NOT_LOADED = {"torchvision", "transformers", "lightning", "avalanche", "accelerate", "peft", "timm", "matplotlib", "plotly"}
+FRAMEWORKS = {"transformers", "lightning", "avalanche", "accelerate", "peft", "timm"}
+NOT_LOADED = {"torchvision", "matplotlib", "plotly"} | FRAMEWORKS
 
 
 def module_name(path: Path) -> str:
