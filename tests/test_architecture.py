@@ -75,7 +75,9 @@ INSIDE = {
         "identity": "anchored_parameter",
         "watch": "optimizers",
         "anchor_file": "anchored_parameter",
-        "anchor": "anchor_file identity watch optimizers strength batchnorm anchored_parameter",
+        "accumulation": "",
+        "status": "",
+        "anchor": "anchor_file identity watch accumulation status optimizers strength batchnorm anchored_parameter",
     },
     "integrations": {
         "parts": "",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from forgetless.protect.forgetting.meter import ForgettingLimitReached as ForgettingLimitReached
     from forgetless.protect.forgetting.meter import ForgettingMeter as ForgettingMeter
     from forgetless.protect.strength.drift_budget import DriftBudget as DriftBudget
+    from forgetless.protect.strength.hold_share import HoldShare as HoldShare
     from forgetless.protect.strength.keep_agreement import KeepAgreement as KeepAgreement
     from forgetless.protect.strength.stability_decay import stability_decay as stability_decay
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Anchor": "forgetless.protect.anchor",
     "DriftBudget": "forgetless.protect.strength.drift_budget",
     "ForgetlessError": "forgetless.errors",
+    "HoldShare": "forgetless.protect.strength.hold_share",
     "Importance": "forgetless.measure.importance",
     "ForgettingMeter": "forgetless.protect.forgetting.meter",
     "ForgettingLimitReached": "forgetless.protect.forgetting.meter",
@@ -55,6 +57,7 @@ __all__ = [
     "ForgetlessError",
     "ForgettingLimitReached",
     "ForgettingMeter",
+    "HoldShare",
     "Importance",
     "KeepAgreement",
     "Measurement",

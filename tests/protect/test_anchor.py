@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import re
 import warnings
@@ -21,6 +22,8 @@ from forgetless.measure.importance import Importance
 from forgetless.model.parameters import fingerprints, trainable
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.optimizers.pull import Pull
+from forgetless.protect.status import Status
+from forgetless.protect.strength.hold_share import HoldShare
 from warned import said
 
 
@@ -882,3 +885,84 @@ def test_sharded_parameters_and_an_unsharded_anchor_are_refused_and_a_file_helps
     loaded.save(tmp_path / "b")
     found, _ = files.read_tensors(tmp_path / "b", "anchor")
     assert torch.equal(found["weights.first.weight"], model.first.weight.full_tensor().detach())
+
+
+# ------------------------------------------------------------------------------------------- how, and what was done
+
+
+class Turning(optim.Optimizer):
+    """An optimizer that nobody knows."""
+
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter -= group["lr"] * parameter.grad.sign()
+
+
+@pytest.mark.parametrize(
+    ("make", "form", "said"),
+    [
+        (lambda p: optim.SGD(p, lr=0.01), "Pull", ""),
+        (lambda p: optim.AdamW(p), "Pull", ""),
+        (lambda p: optim.Rprop(p), "Gradient", ""),
+        (lambda p: Turning(p), "Gradient", "how Turning scales gradients is not known here, so the penalty is added"),
+    ],
+)
+def test_auto_takes_the_form_whose_end_is_the_optimum(make, form, said):
+    model = Net()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        anchor = Anchor(model, measured(model), strength=1e-3).attach(make(model.parameters()))
+    (attachment,) = anchor._attached
+    assert type(attachment).__name__ == form
+    assert [str(each.message).startswith(said) for each in caught] == [True] * bool(said)
+
+
+def test_status_says_what_was_done_and_outlives_the_schedule_and_the_attachment():
+    model = Net()
+    anchor = Anchor(model, measured(model), strength=1e8)
+    assert anchor.status() == Status(0, 0, 1e8, None)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    schedule = optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=4)
+    anchor.attach(optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(4):
+            train(model, optimizer, steps=1)
+            schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 0
+    assert anchor.status() == Status(4, 4, 1e8, 1.0)
+    anchor.strength = 0.0
+    train(model, optimizer, steps=2)
+    assert anchor.status() == Status(6, 4, 0.0, 0.0)
+    anchor.strength = 1e8
+    anchor.detach()
+    assert anchor.status() == Status(6, 4, 1e8, 1.0)
+
+
+def test_status_counts_no_step_that_was_skipped():
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1, fused=True)
+    anchor = Anchor(model, measured(model), strength=1.0).attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for bad in (False, True, False):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(2, 3)).sum() * (math.inf if bad else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert (anchor.status().steps, anchor.status().applied) == (3, 2)
+
+
+def test_a_dials_numbers_in_a_state_are_refused_if_they_are_none():
+    model = Net()
+    anchor = Anchor(model, measured(model), HoldShare(steps=3))
+    state = anchor.state_dict()
+    assert float(state["dial.taken"]) == 0
+    for bad in (torch.tensor([1.0, 2.0]), torch.tensor(math.nan), torch.tensor(-1.0)):
+        with pytest.raises(ForgetlessError, match="dial"):
+            anchor.load_state_dict({**state, "dial.taken": bad})

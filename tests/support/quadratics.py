@@ -42,7 +42,7 @@ class Quadratic(nn.Module):
     def settle(self, optimizer: optim.Optimizer, steps: int, decades: float, noise: float = 0.0) -> None:
         """Train with the pull; the learning rate is constant at first and then falls by `decades`."""
         importance = Importance({"rows": STRENGTHS[:, None] * self.omega}, 1.0)
-        Anchor(self, importance, 1.0).attach(optimizer)
+        Anchor(self, importance, 1.0).attach(optimizer, how="pull")
         group = optimizer.param_groups[0]
         lr, sign = group["lr"], -1 if group.get("maximize") else 1
         for step in range(steps):

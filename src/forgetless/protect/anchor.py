@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +20,7 @@ from forgetless.measure.importance import Importance, refuse_mismatch
 from forgetless.model.parameters import fingerprint, listing, named
 from forgetless.model.sharding import resharded
 from forgetless.protect import anchor_file
+from forgetless.protect.accumulation import AccumulationWatch
 from forgetless.protect.anchor_file import State, checked
 from forgetless.protect.anchored_parameter import AnchoredParameter, collapsed
 from forgetless.protect.batchnorm import StatisticsWatch
@@ -26,12 +28,14 @@ from forgetless.protect.identity import Identity
 from forgetless.protect.optimizers.attachment import Attachment
 from forgetless.protect.optimizers.forms import known
 from forgetless.protect.optimizers.gradient import Gradient
+from forgetless.protect.optimizers.holding import strength_holding
 from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.pull import Pull
+from forgetless.protect.status import Status
 from forgetless.protect.strength.dial import Dial, shrink
 from forgetless.protect.watch import WeightsWatch
 
-_HOW: dict[str, type[Attachment]] = {"pull": Pull, "gradient": Gradient}
+_HOW: dict[str, type[Pull] | type[Gradient]] = {"pull": Pull, "gradient": Gradient}
 
 
 @runtime_checkable
@@ -81,8 +85,8 @@ class Anchor:
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
-            strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what moves it while
-                training goes on: `forgetless.KeepAgreement` or `forgetless.DriftBudget`.
+            strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what chooses it
+                while training goes on: `forgetless.HoldShare`, `forgetless.KeepAgreement`, `forgetless.DriftBudget`.
             l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
                 anchored weight also has the penalty `w/2 (θ − θ*)²`, whatever its importance and the strength.
             compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
@@ -104,6 +108,8 @@ class Anchor:
         self._identity = Identity()
         self._tasks = 0
         self._in_loss = False
+        self._accumulation = AccumulationWatch()
+        self._past = Status(0, 0, 0.0, None)  # of the attachments that were released
         self._mapped: files.Mapped | None = None  # where θ* and Ω are, if they are in a file
         if importance is not None:
             self._add(importance)
@@ -148,7 +154,8 @@ class Anchor:
     def penalty(self) -> Tensor:
         """`λ Σ Ω (θ − θ*)² + w/2 Σ (θ − θ*)²`, a differentiable scalar for the loss; 0 with nothing to protect.
 
-        With a large λ the optimizer's step on it diverges, where the pull does not.
+        With a large λ the optimizer's step on it diverges, where the pull does not. Gradient accumulation over k losses
+        that are not divided by k makes it k times as strong, which a warning says (but not behind loss scaling).
 
         Raises:
             ForgetlessError: the anchor is attached to an optimizer, and would protect twice.
@@ -165,9 +172,11 @@ class Anchor:
             total = total + self._strength * anchored.distance(parameter).to(total.device)
             if self._l2sp:
                 total = total + self._l2sp / 2 * anchored.distance(parameter, alike=True).to(total.device)
+        if present:
+            self._accumulation.watch(total, next(iter(present)))
         return total
 
-    def attach(self, optimizer: Any, how: str = "pull") -> Anchor:
+    def attach(self, optimizer: Any, how: str = "auto") -> Anchor:
         """Protect the weights in every step of `optimizer`.
 
         Names are resolved now. The hook stays when nobody refers to the anchor any more, and after `consolidate`; an
@@ -180,8 +189,9 @@ class Anchor:
             how: "pull" moves the weights back after the step, in the closed form that fits the optimizer
                 (`forgetless.protect.optimizers.forms`); it is finite at every strength. Where the optimizer is not
                 known there, a warning says what the form used means. "gradient" adds `2 λ Ω (θ − θ*)` to the gradients
-                before the step, as the loss form would, after clipping; it warns where that must diverge. They end at
-                the same weights, but for clipping and decoupled weight decay.
+                before the step, as the loss form would, after clipping; it warns where that must or may diverge. They
+                end at the same weights, but for clipping and decoupled weight decay. "auto" pulls where the optimizer's
+                own form is known, and adds to the gradients otherwise.
 
         Returns:
             The anchor.
@@ -190,8 +200,8 @@ class Anchor:
             ForgetlessError: attached already, used in the loss already, an optimizer that holds none of the anchored
                 parameters, or one that cannot be followed (LBFGS, LOMO, …). Nothing is attached then.
         """
-        if how not in _HOW:
-            raise ForgetlessError(f"how must be 'pull' or 'gradient', not {how!r}.")
+        if how not in ("auto", *_HOW):
+            raise ForgetlessError(f"how must be 'auto', 'pull' or 'gradient', not {how!r}.")
         if self._in_loss:
             raise ForgetlessError(
                 "attach() would protect twice: penalty() is in the loss already; "
@@ -204,7 +214,7 @@ class Anchor:
         made: list[tuple[Attachment, list[Attachment]]] = []
         try:
             for each, rivals in owners:
-                made.append((_HOW[how](each, present, self._strength, self._l2sp), rivals))
+                made.append((_way(each, how)(each, present, self._strength, self._l2sp), rivals))
         except ForgetlessError:
             for attachment, _ in made:
                 attachment.remove()
@@ -232,7 +242,12 @@ class Anchor:
         for optimizer in inner.optimizers:
             if ours.isdisjoint(parameter for group in optimizer.param_groups for parameter in group["params"]):
                 continue
-            known(optimizer)
+            found = known(optimizer)
+            if isinstance(found, str) and self._dial is not None and self._dial.needs_form:
+                raise ForgetlessError(
+                    f"{type(self._dial).__name__} cannot find a strength for {type(optimizer).__name__}, of whose "
+                    "steps no form is known; give the strength as a number."
+                )
             rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
             for rival in rivals:
                 if self._attached[rival] == self._tasks:
@@ -327,8 +342,8 @@ class Anchor:
     def frozen_fraction(self) -> PerLayer:
         """The share of the anchored weights that the pull effectively stops: s > 1, back by more than half a step.
 
-        Taken at the optimizer's present learning rate and state. Near 1 hardly anything new can be learned; a
-        smaller strength leaves more room.
+        Taken at the optimizer's present state and the peak of its learning rate: the largest that it has had, or that
+        its scheduler has noted. Near 1 hardly anything new can be learned; a smaller strength leaves more room.
 
         Raises:
             ForgetlessError: the anchor pulls on no optimizer, so that there is no s.
@@ -346,8 +361,30 @@ class Anchor:
         whole = sum(stopped.values()) / max(sum(sizes.values()), 1)
         return PerLayer(whole, {layer: stopped[layer] / max(sizes[layer], 1) for layer in sizes})
 
+    def strength_holding(self, share: float, steps: float) -> float | None:
+        """λ at which `share` of the anchored weights has `Σ_t s_t ≥ 1` over so many steps at the peak rate.
+
+        From the optimizer's present state, within 5 %. See `forgetless.HoldShare`, which asks for it.
+
+        Returns:
+            λ; None where the optimizer has not stepped, or nothing matters.
+        """
+        return strength_holding(self._attached, share, steps)
+
+    def status(self) -> Status:
+        """How many steps the anchor has seen and acted in, and what its pull stops."""
+        found = self._past
+        for attachment in self._attached:
+            found = replace(found, steps=found.steps + attachment.steps, applied=found.applied + attachment.applied)
+        if any(isinstance(attachment, Pull) for attachment in self._attached):
+            found = replace(found, frozen_fraction=float(self.frozen_fraction()))
+        return replace(found, strength=self._strength)
+
     def state_dict(self) -> dict[str, Tensor]:
-        """λ, w, θ* and Ω as `strength`, `l2sp`, `weights.NAME` and `importance.NAME`; views, not copies."""
+        """λ, w, θ* and Ω as `strength`, `l2sp`, `weights.NAME` and `importance.NAME`; views, not copies.
+
+        What chooses the strength adds numbers of its own as `dial.NAME`.
+        """
         return self._state().tensors()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -368,6 +405,7 @@ class Anchor:
         if self._dial is not None:
             with _at({named[name]: each.beside(named[name]) for name, each in anchored.items()}):
                 self._dial.remember(self._model)
+            self._dial.restore(found.dial)
         self._anchored = anchored
         self._identity.remember(self._model, anchored)
         self._strength, self._l2sp = found.strength, found.l2sp
@@ -383,12 +421,13 @@ class Anchor:
         anchor_file.write(path, self._state(), {name: named[name] for name in self._anchored if name in named})
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module, *, mmap: bool = False) -> Anchor:
+    def load(cls, path: str | Path, model: nn.Module, *, strength: Dial | None = None, mmap: bool = False) -> Anchor:
         """Read what `save` wrote, for the same model; warns once if its weights are not those it had then.
 
         Args:
             path: the file.
             model: the network that was anchored.
+            strength: what goes on choosing λ; without it λ stays as it was saved.
             mmap: leave θ* and Ω in the file, from where each step reads them, instead of in memory (for weights on the
                 CPU). The file must not be changed in place as long as the anchor is used: the system ends a process
                 that reads behind a file's new, earlier end. That end is looked at before each step, which refuses a
@@ -399,7 +438,8 @@ class Anchor:
         """
         tensors, shapes, hashes = anchor_file.read(path, mmap=mmap)
         _refuse_stranger(shapes, f"the anchor in {path}", model)
-        anchor = cls(model, None, compact=any(t.dtype == torch.bfloat16 for t in tensors.values()))
+        compact = any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+        anchor = cls(model, None, 1.0 if strength is None else strength, compact=compact)
         if mmap:
             anchor._mapped = files.Mapped(path)
         anchor.load_state_dict(tensors)
@@ -408,7 +448,7 @@ class Anchor:
         return anchor
 
     def _state(self) -> State:
-        return State(self._strength, self._l2sp, self._anchored)
+        return State(self._strength, self._l2sp, self._anchored, {} if self._dial is None else self._dial.state())
 
     def _add(self, importance: Importance, gamma: float = 1.0) -> None:
         if not isinstance(importance, Importance):
@@ -462,6 +502,7 @@ class Anchor:
             self._mapped.check()
 
     def _release(self, attachment: Attachment) -> None:
+        self._past = self.status()
         attachment.remove()
         del self._attached[attachment]
         for watcher in self._watchers.pop(attachment):
@@ -490,6 +531,14 @@ class Anchor:
                 self._anchored[name].common(named[name])
                 present[named[name]] = self._anchored[name]
         return present
+
+
+def _way(optimizer: Optimizer, how: str) -> type[Pull] | type[Gradient]:
+    """How the anchor acts on an optimizer: "auto" pulls where the pull's end is the optimum of the penalized loss."""
+    if how != "auto":
+        return _HOW[how]
+    found = known(optimizer)
+    return Gradient if isinstance(found, str) or found.caution else Pull
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,22 +18,24 @@ from forgetless.model.sharding import whole
 from forgetless.protect.anchored_parameter import AnchoredParameter
 
 _NUMBERS = ("strength", "l2sp")
-_KINDS = (*_NUMBERS, "weights", "importance", "carry")
+_KINDS = (*_NUMBERS, "weights", "importance", "carry", "dial")
 
 
 @dataclass(frozen=True)
 class State:
-    """λ, w, and by name what is anchored of each parameter."""
+    """λ, w, by name what is anchored of each parameter, and where the dial stands that chooses λ."""
 
     strength: float
     l2sp: float
     parameters: dict[str, AnchoredParameter]
+    dial: dict[str, float] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        """`strength`, `l2sp`, `weights.NAME`, `importance.NAME` and, for 16-bit weights, `carry.NAME`; views."""
+        """λ and w, the dial's numbers, and by name the weights, the importance and carry; views."""
         return {
             "strength": torch.tensor(self.strength, dtype=torch.float64),
             "l2sp": torch.tensor(self.l2sp, dtype=torch.float64),
+            **{f"dial.{name}": torch.tensor(number, dtype=torch.float64) for name, number in self.dial.items()},
             **{f"weights.{name}": each.weights for name, each in self.parameters.items()},
             **{f"importance.{name}": each.importance for name, each in self.parameters.items()},
             **{f"carry.{name}": each.carry for name, each in self.parameters.items() if each.carry is not None},
@@ -51,7 +53,7 @@ class State:
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor) or tensor.dtype not in files.FLOATS:
                 raise ForgetlessError(f"the anchor's state has no tensor of real numbers as {name!r}.")
-            if name in _NUMBERS and tensor.numel() != 1:
+            if (name in _NUMBERS or name.startswith("dial.")) and tensor.numel() != 1:
                 raise ForgetlessError(f"the anchor's state has {tensor.numel()} numbers as its {name!r}, not one.")
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, tensor in tensors.items():
@@ -77,6 +79,7 @@ class State:
                 name: AnchoredParameter(name, _widened(weights[name]), importance[name], carry.get(name))
                 for name in weights
             },
+            {name: checked(float(number), f"dial's {name!r}") for name, number in parts["dial"].items()},
         )
 
 

@@ -171,7 +171,7 @@ def test_clipping_ends_at_the_optimum_for_a_larger_strength(limit):
     theta = nn.Parameter(problem.start.clone())
     problem.rows = theta
     optimizer = optim.SGD([theta], lr=0.1, momentum=0.9)
-    Anchor(problem, Importance({"rows": problem.omega}, 1.0), float(strength)).attach(optimizer)
+    Anchor(problem, Importance({"rows": problem.omega}, 1.0), float(strength)).attach(optimizer, how="pull")
     for _ in range(1500):
         theta.grad = problem.gradient()
         norm = nn.utils.clip_grad_norm_([theta], limit)

@@ -126,7 +126,7 @@ def test_a_step_is_the_optimizers_own_and_then_the_pull(cls, options):
     for compact, compiled in ((False, True), (False, False), (True, True), (True, False)):
         model, twin = Net(), Net()
         optimizer, plain = (cls(net.parameters(), **{"lr": 0.05, **options}) for net in (model, twin))
-        anchor = Anchor(model, measured(model), strength=2.0, l2sp=0.3, compact=compact).attach(optimizer)
+        anchor = Anchor(model, measured(model), strength=2.0, l2sp=0.3, compact=compact).attach(optimizer, how="pull")
         start = weights(model)
         with pytest.MonkeyPatch.context() as patch:
             if not compiled:
@@ -187,7 +187,7 @@ def answer(optimizer: optim.Optimizer, parameter: nn.Parameter) -> float | Tenso
 def test_a_double_precision_model_is_pulled_in_double_precision():
     model, twin = Net().double(), Net().double()
     optimizer, plain = (optim.SGD(net.parameters(), lr=0.1) for net in (model, twin))
-    Anchor(model, measured(model), strength=2.0).attach(optimizer)
+    Anchor(model, measured(model), strength=2.0).attach(optimizer, how="pull")
     start = weights(twin)
     model.learn(optimizer, 1)
     twin.learn(plain, 1)
@@ -202,7 +202,7 @@ def test_low_precision_weights_are_pulled_in_float32(dtype):
     model = Net().to(dtype)
     start = weights(model)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    Anchor(model, measured(model), strength=1.5).attach(optimizer)
+    Anchor(model, measured(model), strength=1.5).attach(optimizer, how="pull")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 1
@@ -222,7 +222,7 @@ def test_an_unknown_optimizer_is_named_with_its_form_and_what_that_means():
     for optimizer in (Signs(model.parameters()),):
         name = type(optimizer).__name__
         with pytest.warns(UserWarning, match="not known here") as caught:
-            anchor = Anchor(model, measured(model)).attach(optimizer)
+            anchor = Anchor(model, measured(model)).attach(optimizer, how="pull")
         assert said(caught) == [
             f"how {name} scales gradients is not known here, so the pull is s = 2·lr·strength·Ω: its balance with the "
             "gradients is not the optimum of the penalized loss, and where lr is not what scales the steps it is far "
@@ -240,7 +240,7 @@ def test_an_unknown_optimizer_ends_where_its_form_says(strength):
     optimizer = Signs(model.parameters())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Anchor(model, Importance({"w": torch.tensor([1.0, 2.0, 0.5])}, 1.0), strength).attach(optimizer)
+        Anchor(model, Importance({"w": torch.tensor([1.0, 2.0, 0.5])}, 1.0), strength).attach(optimizer, how="pull")
     for _ in range(200):
         model.w.grad = torch.tensor([3.0, -0.1, 1e-9], dtype=torch.float64)
         optimizer.step()
@@ -280,7 +280,7 @@ def test_what_cannot_be_followed_is_refused_and_nothing_is_attached(make, senten
     optimizer = make(model.parameters())
     anchor = Anchor(model, measured(model))
     with refused(sentence):
-        anchor.attach(optimizer)
+        anchor.attach(optimizer, how="pull")
     assert not optimizer._optimizer_step_post_hooks
     assert anchor.penalty().item() == 0  # so it is not attached
 
@@ -368,7 +368,7 @@ def train(net: type[nn.Module], way: str, lr: float, strength: float | None) -> 
     cls, options = WAYS[way]
     optimizer = cls(model.parameters(), lr=lr, **options)
     if strength is not None:
-        Anchor(model, measured(model), strength).attach(optimizer)
+        Anchor(model, measured(model), strength).attach(optimizer, how="pull")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, enabled="scaled" in way)
     schedule = optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=STEPS + 1) if "schedule" in way else None
     generator = torch.Generator().manual_seed(1)
@@ -498,7 +498,7 @@ def test_each_group_is_pulled_at_its_own_rate():
         [{"params": model.first.parameters(), "lr": 0.01}, {"params": model.last.parameters(), "momentum": 0.5}],
         lr=0.1,
     )
-    Anchor(model, measured(model), strength=2.0).attach(optimizer)
+    Anchor(model, measured(model), strength=2.0).attach(optimizer, how="pull")
     first = optim.SGD(twin.first.parameters(), lr=0.01)
     last = optim.SGD(twin.last.parameters(), lr=0.1, momentum=0.5)
     Anchor(twin, measured(twin), strength=2.0).attach(first).attach(last)
@@ -515,7 +515,7 @@ def test_a_head_added_later_is_free_and_an_anchored_parameter_added_later_is_hel
     model = Net()
     optimizer = optim.SGD(model.first.parameters(), lr=0.1)
     start = weights(model)
-    Anchor(model, measured(model), strength=1e8).attach(optimizer)
+    Anchor(model, measured(model), strength=1e8).attach(optimizer, how="pull")
     model.head = nn.Linear(8, 2)
     begun = weights(model.head)
     optimizer.add_param_group({"params": model.head.parameters()})
@@ -532,7 +532,7 @@ def test_a_head_added_later_is_free_and_an_anchored_parameter_added_later_is_hel
 def test_a_parameter_taken_out_of_the_optimizer_is_left_alone():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, measured(model), strength=3.0).attach(optimizer)
+    anchor = Anchor(model, measured(model), strength=3.0).attach(optimizer, how="pull")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 1
@@ -547,7 +547,7 @@ def test_a_parameter_taken_out_of_the_optimizer_is_left_alone():
 def test_frozen_parameters_are_left_alone():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    Anchor(model, measured(model), strength=3.0).attach(optimizer)
+    Anchor(model, measured(model), strength=3.0).attach(optimizer, how="pull")
     model.first.requires_grad_(False)
     with torch.no_grad():
         model.first.weight += 1
@@ -640,7 +640,7 @@ def test_several_tasks_in_one_anchor_end_where_all_their_penalties_together_do(l
     merged = anchors[0].merge(*anchors[1:])
     centre = torch.tensor([1.0, -2.0, 3.0, 0.0]).double()
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    merged.attach(optimizer)
+    merged.attach(optimizer, how="pull")
     for _ in range(1000):
         model.w.grad = model.w.detach() - centre
         optimizer.step()
@@ -653,7 +653,7 @@ def test_several_tasks_in_one_anchor_end_where_all_their_penalties_together_do(l
 def test_a_step_that_the_scaler_skips_moves_nothing(fused):
     model = Net()
     optimizer = optim.Adam(model.parameters(), lr=0.01, fused=fused)
-    Anchor(model, measured(model), strength=5.0).attach(optimizer)
+    Anchor(model, measured(model), strength=5.0).attach(optimizer, how="pull")
     model.learn(optimizer)
     scaler = torch.amp.GradScaler("cpu")
     before = weights(model)
@@ -672,12 +672,12 @@ def test_a_step_that_the_scaler_skips_moves_nothing(fused):
 def test_a_skip_that_only_a_device_knows_of_moves_nothing_either():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, measured(model), strength=5.0).attach(optimizer)
+    anchor = Anchor(model, measured(model), strength=5.0).attach(optimizer, how="pull")
     with torch.no_grad():
         model.first.weight += 1
     moved = weights(model)
     (pull,) = anchor._attached
-    for *_, move in pull._moves():
+    for *_, move in pull.moves(5.0):
         move.apply(torch.ones(1))
     assert_same(model, model)
     assert torch.equal(model.first.weight.detach(), moved["first.weight"])
@@ -688,7 +688,7 @@ def test_accumulation_and_scaling_make_no_difference():
     for parts, scale in ((1, 1.0), (3, 1.0), (1, 2.0**12)):
         model = Net()
         optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        Anchor(model, measured(model), strength=2.0).attach(optimizer)
+        Anchor(model, measured(model), strength=2.0).attach(optimizer, how="pull")
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale > 1)
         for step in range(4):
             optimizer.zero_grad()
@@ -708,7 +708,7 @@ def test_accumulation_and_scaling_make_no_difference():
 def test_the_share_stopped_is_logged_early_and_at_every_power_of_ten(caplog):
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.01)
-    Anchor(model, measured(model)).attach(optimizer)
+    Anchor(model, measured(model)).attach(optimizer, how="pull")
     with caplog.at_level(logging.INFO, "forgetless"):
         model.learn(optimizer, 25)
     assert [record.getMessage() for record in caplog.records] == [
@@ -720,7 +720,7 @@ def test_the_share_stopped_is_logged_early_and_at_every_power_of_ten(caplog):
 def test_a_network_that_can_learn_nothing_is_warned_of_once_also_after_a_warm_up():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=1e-6)
-    anchor = Anchor(model, measured(model), strength=200.0).attach(optimizer)
+    anchor = Anchor(model, measured(model), strength=200.0).attach(optimizer, how="pull")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.learn(optimizer, 9)
@@ -823,7 +823,7 @@ def test_decay_is_weight_decay_towards_the_anchor(form, strength):
 def test_decay_can_be_changed_while_attached_and_counts_in_held():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, measured(model), strength=0.0).attach(optimizer)
+    anchor = Anchor(model, measured(model), strength=0.0).attach(optimizer, how="pull")
     assert anchor.frozen_fraction() == 0
     anchor.l2sp = 1000.0
     assert anchor.frozen_fraction() == 1

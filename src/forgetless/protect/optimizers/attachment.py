@@ -9,7 +9,9 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.protect.anchored_parameter import AnchoredParameter
-from forgetless.protect.optimizers.response import Group
+from forgetless.protect.optimizers.move import Move
+from forgetless.protect.optimizers.rates import PeakRates
+from forgetless.protect.optimizers.response import Group, Known
 
 Anchored = Mapping[nn.Parameter, AnchoredParameter]
 
@@ -22,10 +24,18 @@ class Attachment:
         anchored: parameter → its θ* and Ω; parameters that are not in it are free.
         strength: λ.
         l2sp: w, towards θ*.
+        known: the optimizer's form; the sentence that says why there is none.
+        rates: the largest learning rates so far.
+        steps: the optimizer's steps since it was attached.
     """
 
-    def __init__(self, optimizer: Optimizer, anchored: Anchored, strength: float, l2sp: float = 0.0) -> None:
-        self.optimizer, self.anchored, self.strength, self.l2sp = optimizer, anchored, strength, l2sp
+    def __init__(
+        self, optimizer: Optimizer, known: Known | str, anchored: Anchored, strength: float, l2sp: float = 0.0
+    ) -> None:
+        self.optimizer, self.known, self.anchored = optimizer, known, anchored
+        self.strength, self.l2sp = strength, l2sp
+        self.rates = PeakRates(optimizer)
+        self.steps = self._applied = 0
         self._handle = self._hook()
 
     def _hook(self) -> RemovableHandle:
@@ -55,3 +65,37 @@ class Attachment:
             for parameter in group["params"]:
                 if parameter in self.anchored and parameter.requires_grad:
                     yield parameter, self.anchored[parameter], group
+
+    @property
+    def applied(self) -> int:
+        """The steps since then in which the anchor acted: λ or w was above 0, and the step was not skipped."""
+        return self._applied
+
+    def moves(
+        self, strength: float, l2sp: float = 0.0, *, peak: bool = False
+    ) -> Iterator[tuple[nn.Parameter, AnchoredParameter, Move | None]]:
+        """What a pull moves of every anchored parameter: itself, what is anchored of it, and its move.
+
+        A parameter that was never stepped has no move (there is no D yet), nor has any where no form is known.
+
+        Args:
+            strength: λ.
+            l2sp: w.
+            peak: at the largest learning rate of each group (`PeakRates`) instead of the present one.
+        """
+        at_peak = self.rates.groups() if peak else {}
+        for parameter, anchored, group in self.owned():
+            state = self.optimizer.state.get(parameter, {})
+            if isinstance(self.known, str) or not (state or self.known.at_once):
+                yield parameter, anchored, None
+                continue
+            response = self.known.form(at_peak.get(id(group), group), state, parameter)
+            moved = parameter.detach() if response.moved is None else response.moved
+            extra = [each for each in (response.second, response.mean, anchored.carry) if each is not None]
+            weights, target, importance, *met = anchored.meet(moved, *extra)
+            left = iter(met)
+            second = None if response.second is None else next(left)
+            mean = None if response.mean is None else next(left)
+            carry = next(left, None)
+            response = response._replace(second=second, mean=mean)
+            yield parameter, anchored, Move(weights, target, importance, strength, l2sp, response, carry)

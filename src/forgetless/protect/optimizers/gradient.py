@@ -19,7 +19,7 @@ from forgetless.model.sharding import local
 from forgetless.protect.anchored_parameter import pieces
 from forgetless.protect.optimizers.attachment import Anchored, Attachment
 from forgetless.protect.optimizers.families.torch_optim import sgd, sparse_adam
-from forgetless.protect.optimizers.forms import known
+from forgetless.protect.optimizers.forms import decoupled, known
 from forgetless.protect.optimizers.response import Group
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -42,13 +42,22 @@ class Gradient(Attachment):
                 "SparseAdam takes sparse gradients only and the penalty's is dense: "
                 "attach(optimizer, how='pull') instead."
             )
-        super().__init__(optimizer, anchored, strength, l2sp)
+        super().__init__(optimizer, found, anchored, strength, l2sp)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_pre_hook(self)
 
     def caution(self) -> str | None:
-        """That SGD must diverge, if it must; the adaptive optimizers divide by the gradient and have no such bound."""
+        """That SGD must diverge, if it must, and that an unknown optimizer may.
+
+        The adaptive optimizers divide by the gradient and have no such bound.
+        """
+        if self._form is decoupled:
+            return (
+                f"how {type(self.optimizer).__name__} scales gradients is not known here, so the penalty is added to "
+                "them (how='gradient'), which may diverge at a large strength; how='pull' cannot, but its balance with "
+                "the gradients is not the optimum of the penalized loss."
+            )
         if self._form is not sgd or not self.strength:
             return None
         bounds = [
@@ -68,6 +77,9 @@ class Gradient(Attachment):
 
         A closure computes the gradients inside the step, so it is wrapped rather than preceded.
         """
+        self.steps += 1
+        self.rates.note()
+        self._applied += bool((self.strength or self.l2sp) and self.anchored)
         given = args[1:] or tuple(value for key, value in kwargs.items() if key == "closure")
         if not given or given[0] is None:
             self._add()

@@ -81,17 +81,25 @@ class Move:
 
     def shares(self) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
         """`s / (1 + s)`, the part of the way back that a weight goes, piece by piece."""
+        for part, firm, divisor in self._parts():
+            yield part, firm.div_(firm + 1 if divisor is None else divisor.add_(firm))
+
+    def ratios(self) -> Iterator[Tensor]:
+        """s, piece by piece."""
+        for _, firm, divisor in self._parts():
+            yield firm if divisor is None else firm.div_(divisor)
+
+    def _parts(self) -> Iterator[tuple[tuple[slice, ...], Tensor, Tensor | None]]:
+        """`s · D` and D (None for 1) of each piece; where Ω and D are 0 the weight is free."""
         dtype = self.target.dtype
         for part in pieces(tuple(self.weights.shape), self.weights.device):
             firm = self.importance[part].to(dtype) * self.by_importance
             if self.l2sp:
                 firm.add_(self.alike)
-            firm.clamp_(max=_FIRMEST)
             divisor = self.response.divisor(part)
-            if divisor is None:
-                yield part, firm.div_(firm + 1)
-            else:  # where Ω and D are 0 the weight is free
-                yield part, firm.div_(divisor.to(dtype).clamp_(min=torch.finfo(dtype).tiny).add_(firm))
+            if divisor is not None:
+                divisor = divisor.to(dtype).clamp_(min=torch.finfo(dtype).tiny)
+            yield part, firm.clamp_(max=_FIRMEST), divisor
 
 
 def _limited(rate: float | Tensor) -> float | Tensor:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -43,20 +42,24 @@ class Pull(Attachment):
         Raises:
             ForgetlessError: an optimizer that no pull can follow, or settings that allow none.
         """
-        self._known = _fitting(optimizer)
-        self._steps, self._report_at, self._warned = 0, _EARLY, False
-        super().__init__(optimizer, anchored, strength, l2sp)
+        known = _fitting(optimizer)
+        self._caution = known.caution or None
+        self._report_at, self._warned = _EARLY, False
+        self._skipped: Tensor | None = None
+        super().__init__(optimizer, known, anchored, strength, l2sp)
 
     def _hook(self) -> RemovableHandle:
         return self.optimizer.register_step_post_hook(self)
 
     def caution(self) -> str | None:
         """That the form is not the optimizer's own, if it is not."""
-        return self._known.caution or None
+        return self._caution
 
     @torch.no_grad()
     def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Move every anchored parameter of the optimizer, which calls this when its step is done."""
+        self.steps += 1
+        self.rates.note()
         # Under GradScaler a fused optimizer runs its step and skips inside it; nothing may move then.
         skipped = getattr(optimizer, "found_inf", None)
         if skipped is not None and skipped.device.type == "cpu":
@@ -64,62 +67,50 @@ class Pull(Attachment):
                 return
             skipped = None
         if self.strength or self.l2sp:
-            moves = [(parameter, move) for parameter, _, _, move in self._moves() if move is not None]
-            following = [
-                (parameter, move, move.weights.clone()) for parameter, move in moves if move.response.moved is not None
-            ]
-            every = [move for _, move in moves]
-            for move in every if skipped is not None else native.pull(every):
-                move.apply(skipped)
-            for parameter, move, before in following:
-                follow(parameter, move, before)
-        self._steps += 1
-        if self._steps >= self._report_at and not _captured():
+            self._act(skipped)
+        if self.steps >= self._report_at and not _captured():
             self._report_at *= 10
             self._report()
 
+    def _act(self, skipped: Tensor | None) -> None:
+        moved = list(self.moves(self.strength, self.l2sp))
+        every = [move for _, _, move in moved if move is not None]
+        following = [
+            (anchored.meet(parameter.detach())[0], move, move.weights.clone())
+            for parameter, anchored, move in moved
+            if move is not None and move.response.moved is not None
+        ]
+        for move in every if skipped is not None else native.pull(every):
+            move.apply(skipped)
+        for theta, move, before in following:
+            follow(theta, move, before)
+        if every:
+            self._applied += 1
+            if skipped is not None:
+                now = (skipped > 0).to(torch.int64)
+                self._skipped = now if self._skipped is None else self._skipped + now
+
+    @property
+    def applied(self) -> int:
+        """The steps after which weights were pulled; asks the device if a fused optimizer may have skipped some."""
+        return self._applied - (0 if self._skipped is None else int(self._skipped))
+
     @torch.no_grad()
     def frozen(self) -> dict[str, tuple[int, int]]:
-        """Per anchored parameter, how many of its weights have s > 1 now, and how many there are.
+        """Per anchored parameter, how many of its weights have s > 1 at the peak rate, and how many there are.
 
         A parameter that the optimizer has not stepped yet counts as free. Of sharded ones, this process's shards count.
         """
         counts = {}
-        for _, name, size, move in self._moves():
+        for parameter, anchored, move in self.moves(self.strength, self.l2sp, peak=True):
             shares = [] if move is None else move.shares()
-            counts[name] = (sum(int((share > 0.5).sum()) for _, share in shares), size)
+            counts[anchored.name] = sum(int((share > 0.5).sum()) for _, share in shares), local(parameter).numel()
         return counts
-
-    def _moves(self) -> Iterator[tuple[Tensor, str, int, Move | None]]:
-        """What is moved of every anchored parameter: itself, its name and size, and its move.
-
-        A parameter that was never stepped has no move: there is no D yet.
-        """
-        for parameter, anchored, group in self.owned():
-            state = self.optimizer.state.get(parameter, {})
-            move, theta = None, parameter.detach()
-            if state or self._known.at_once:
-                response = self._known.form(group, state, parameter)
-                extra = [each for each in (response.second, response.mean, anchored.carry) if each is not None]
-                moved = theta if response.moved is None else response.moved
-                weights, target, importance, *met = anchored.meet(moved, *extra)
-                if met:
-                    left = iter(met)
-                    second = None if response.second is None else next(left)
-                    mean = None if response.mean is None else next(left)
-                    response = response._replace(second=second, mean=mean)
-                    carry = next(left, None)
-                else:
-                    carry = None
-                if response.moved is not None:
-                    theta, *_ = anchored.meet(theta)
-                move = Move(weights, target, importance, self.strength, self.l2sp, response, carry)
-            yield theta, anchored.name, local(parameter).numel(), move
 
     def _report(self) -> None:
         counts = self.frozen().values()
         share = sum(stopped for stopped, _ in counts) / max(1, sum(size for _, size in counts))
-        _log.info("after %d steps the pull stops %.0f %% of the anchored weights", self._steps, 100 * share)
+        _log.info("after %d steps the pull stops %.0f %% of the anchored weights", self.steps, 100 * share)
         if share > _MUCH and not self._warned:
             self._warned = True
             warnings.warn(

@@ -28,6 +28,9 @@ class Anchored(Protocol):
     def frozen_fraction(self) -> float:
         """The share of the anchored weights that the pull stops."""
 
+    def strength_holding(self, share: float, steps: float) -> float | None:
+        """λ at which that share of the anchored weights is held by so many steps."""
+
 
 class Dial:
     """A strength that chooses itself: `Anchor(model, importance, strength=dial)`.
@@ -37,9 +40,11 @@ class Dial:
 
     Attributes:
         value: λ at first.
+        needs_form: whether it needs an optimizer whose form the pull knows.
     """
 
     value: float = 1.0
+    needs_form: bool = False
 
     def remember(self, model: nn.Module) -> None:
         """Take note of the model, whose current weights become θ*; refuse it before anything is changed."""
@@ -53,6 +58,13 @@ class Dial:
 
     def end(self) -> None:
         """Training is over."""
+
+    def state(self) -> dict[str, float]:
+        """What an anchor saves of it, beside λ: numbers of 0 or more, by name."""
+        return {}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what `state` gave; called after `remember`."""
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def test_it_ends_where_its_form_says(strength):
     centre = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     optimizer = optim.Muon(model.parameters(), lr=0.05, weight_decay=0.0)
     with pytest.warns(UserWarning, match="does not end at the optimum"):
-        Anchor(model, Importance({"w": torch.ones(4, 4)}, 1.0), strength).attach(optimizer)
+        Anchor(model, Importance({"w": torch.ones(4, 4)}, 1.0), strength).attach(optimizer, how="pull")
     for step in range(600):
         optimizer.param_groups[0]["lr"] = 0.05 * 0.99**step
         model.w.grad = model.w.detach() - centre

@@ -1,0 +1,95 @@
+"""`HoldShare`: a strength without units: how much of the network the planned training is to leave where it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+from forgetless.errors import ForgetlessError
+from forgetless.protect.strength.dial import Anchored, Dial, log
+
+
+@dataclass(frozen=True)
+class Found:
+    """A strength that the dial found.
+
+    Attributes:
+        step: the optimizer's steps since θ* was set.
+        strength: λ from then on.
+    """
+
+    step: int
+    strength: float
+
+
+class HoldShare(Dial):
+    """The strength that holds a share of the weights: `Anchor(model, importance, strength=HoldShare(steps=1000))`.
+
+    A weight is held if the pulls of the whole training would bring it back by themselves, `Σ_t s_t ≥ 1`: then it ends
+    near its balance with the gradient, and below that it moves almost as if it were free. λ is set so that `share` of
+    the anchored weights are held. It has no unit: the scale of Ω, the learning rate and the optimizer make no
+    difference, which they do to λ = 1.
+
+    s depends on the optimizer's state, which settles: λ is found after the steps 1, 2, 4, 8, … up to half of the
+    training. Before the first it is 0.
+
+    Attributes:
+        history: one `Found` each time.
+    """
+
+    needs_form = True
+
+    def __init__(self, share: float = 0.25, *, steps: float, on_found: Callable[[Found], None] | None = None) -> None:
+        """Nothing is computed before the anchor is attached.
+
+        Args:
+            share: of the anchored weights, in (0, 1].
+            steps: of the optimizer in the whole training, counted in steps at the peak rate: 500 for 1,000 steps whose
+                rate falls linearly to 0.
+            on_found: called with every `Found`, to pass it on to a logger.
+
+        Raises:
+            ForgetlessError: a share outside (0, 1], or a number of steps that is not positive.
+        """
+        if not 0 < share <= 1:
+            raise ForgetlessError(f"the share must be a share of the weights in (0, 1], not {share!r}.")
+        if not (math.isfinite(steps) and steps > 0):
+            raise ForgetlessError(f"steps must be a finite number above 0, not {steps!r}.")
+        self.share, self.steps, self.value = share, float(steps), 0.0
+        self.history: list[Found] = []
+        self._tell = on_found
+        self._taken, self._next = 0, 1
+
+    def remember(self, model: nn.Module) -> None:
+        """Start to count steps: Ω and θ* are new."""
+        self._taken, self._next = 0, 1
+
+    def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Training begins, or goes on."""
+
+    def stepped(self, anchor: Anchored) -> None:
+        """Find λ if it is time to."""
+        self._taken += 1
+        if self._taken < self._next or (self._taken > 1 and 2 * self._taken > self.steps):
+            return
+        found = anchor.strength_holding(self.share, self.steps)
+        if found is None:
+            return  # nothing was stepped yet: look again after the next step
+        self._next = 2 * self._taken
+        anchor.strength = found
+        self.history.append(Found(self._taken, found))
+        log.info("step %d: strength %.3g holds %.0f %% of the weights", self._taken, found, 100 * self.share)
+        if self._tell is not None:
+            self._tell(self.history[-1])
+
+    def state(self) -> dict[str, float]:
+        """Where it stands in its training."""
+        return {"taken": float(self._taken), "next": float(self._next)}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what `state` gave."""
+        self._taken, self._next = int(state.get("taken", 0)), int(state.get("next", 1))

@@ -1,0 +1,85 @@
+"""The strength that holds a share of the weights: against the definition, weight by weight, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn, optim
+
+from forgetless.measure.importance import Importance
+from forgetless.protect.anchor import Anchor
+
+MAKERS = {
+    "SGD": (lambda p: optim.SGD(p, lr=0.1, momentum=0.9), lambda s, g: torch.full_like(g, 0.1 / (1 - 0.9))),
+    "Adam": (
+        lambda p: optim.Adam(p, lr=0.01),
+        lambda s, g: 0.01 / ((s["exp_avg_sq"] / (1 - 0.999 ** s["step"])).sqrt() + 1e-8),
+    ),
+}
+
+
+def stepped(name: str, omega: torch.Tensor, seed: int, steps: int = 3):
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(omega.shape[1], omega.shape[0], bias=False)
+    optimizer = MAKERS[name][0](layer.parameters())
+    anchor = Anchor(layer, Importance({"weight": omega}, 1.0), 0.0).attach(optimizer)
+    for _ in range(steps):
+        layer.weight.grad = torch.randn(omega.shape, generator=generator)
+        optimizer.step()
+    return layer, optimizer, anchor
+
+
+@given(
+    name=st.sampled_from(sorted(MAKERS)),
+    share=st.floats(0.05, 1.0),
+    steps=st.floats(1.0, 1e5),
+    spread=st.floats(0.0, 6.0),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=40, deadline=None)
+def test_that_share_of_the_weights_is_held_over_the_training(name, share, steps, spread, seed):
+    generator = torch.Generator().manual_seed(seed)
+    omega = torch.exp(spread * torch.randn(12, 9, generator=generator))
+    layer, optimizer, anchor = stepped(name, omega, seed)
+    found = anchor.strength_holding(share, steps)
+    unit = 2 * omega * MAKERS[name][1](optimizer.state[layer.weight], omega)
+    held = [float((k * found * steps * unit >= 1).float().mean()) for k in (1.07, 1 / 1.07)]
+    assert held[1] - 1e-6 <= share <= held[0] + 1e-6
+
+
+def test_weights_that_do_not_matter_cannot_be_held():
+    omega = torch.zeros(10, 10)
+    omega[0] = torch.arange(1.0, 11.0)
+    _, _, anchor = stepped("SGD", omega, 0)
+    found = anchor.strength_holding(0.5, 100)
+    assert found * 100 * 2 * 0.1 / (1 - 0.9) * 1.0 == pytest.approx(1, rel=0.06)  # the least of those that matter
+    assert stepped("SGD", torch.zeros(2, 2), 0)[2].strength_holding(0.5, 100) is None
+
+
+def test_it_is_found_at_the_peak_rate_wherever_the_schedule_stands():
+    omega = torch.rand(8, 8, generator=torch.Generator().manual_seed(3))
+    layer, optimizer, anchor = stepped("SGD", omega, 0)
+    at_peak = anchor.strength_holding(0.3, 50)
+    optimizer.param_groups[0]["lr"] = 1e-7
+    layer.weight.grad = torch.ones(8, 8)
+    optimizer.step()
+    assert anchor.strength_holding(0.3, 50) == at_peak
+    warming = optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    optim.lr_scheduler.LambdaLR(warming, lambda step: step / 1000)
+    assert warming.param_groups[0]["lr"] == 0
+    other = Anchor(layer, Importance({"weight": omega}, 1.0), 0.0).attach(warming)
+    assert other.strength_holding(0.3, 50) == at_peak
+
+
+def test_rates_that_are_tensors_have_a_peak_too():
+    layer = nn.Linear(3, 3, bias=False)
+    rate = torch.tensor(0.5)
+    optimizer = optim.SGD(layer.parameters(), lr=rate)
+    anchor = Anchor(layer, Importance({"weight": torch.ones(3, 3)}, 1.0), 2.0).attach(optimizer)
+    layer.weight.grad = torch.zeros(3, 3)
+    optimizer.step()
+    rate.fill_(1e-6)
+    optimizer.step()
+    assert anchor.frozen_fraction() == 1  # s = 2 · 0.5 · 2

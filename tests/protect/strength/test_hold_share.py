@@ -1,0 +1,144 @@
+"""HoldShare: when it looks, that units make no difference, and that a training goes on where it stood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn, optim
+
+from forgetless import Anchor, HoldShare, mas
+from forgetless.errors import ForgetlessError
+from forgetless.measure.importance import Importance
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 3))
+
+
+def importance(model: nn.Module, scale: float = 1.0) -> Importance:
+    found = mas(model, torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), progress=False)
+    return Importance({name: scale * total for name, total in found.sums.items()}, found.count)
+
+
+def train(model: nn.Module, optimizer: optim.Optimizer, steps: int, first: int = 0) -> None:
+    for step in range(first, first + steps):
+        generator = torch.Generator().manual_seed(step)
+        inputs = torch.randn(16, 6, generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), torch.randint(3, (16,), generator=generator)).backward()
+        optimizer.step()
+
+
+def test_it_looks_after_1_2_4_steps_up_to_half_of_the_training():
+    model, seen = network(), []
+    dial = HoldShare(0.25, steps=40, on_found=seen.append)
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+    anchor = Anchor(model, importance(model), dial).attach(optimizer)
+    assert anchor.strength == 0
+    train(model, optimizer, 40)
+    assert [found.step for found in dial.history] == [1, 2, 4, 8, 16]
+    assert seen == dial.history
+    assert anchor.strength == dial.history[-1].strength > 0
+
+
+def test_a_training_of_one_step_is_looked_at_once():
+    model = network()
+    dial = HoldShare(steps=1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    Anchor(model, importance(model), dial).attach(optimizer)
+    train(model, optimizer, 3)
+    assert [found.step for found in dial.history] == [1]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_importance_makes_no_difference(scale):
+    ends = []
+    for by in (1.0, scale):
+        model = network()
+        optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+        Anchor(model, importance(model, by), HoldShare(0.5, steps=30)).attach(optimizer)
+        train(model, optimizer, 30)
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(*ends, rtol=0.02, atol=2e-3)
+
+
+def test_more_share_keeps_the_weights_nearer():
+    moved = []
+    for share in (0.05, 0.5, 1.0):
+        model = network()
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        anchor = Anchor(model, importance(model), HoldShare(share, steps=60)).attach(optimizer)
+        train(model, optimizer, 60)
+        moved.append(float(anchor.drift()))
+    assert moved[0] > 2 * moved[1] > 4 * moved[2] > 0
+
+
+@pytest.mark.parametrize("through_file", [False, True])
+def test_a_training_goes_on_to_the_same_bits(tmp_path: Path, through_file: bool):
+    def begun() -> tuple[nn.Module, optim.Optimizer]:
+        model = network()
+        return model, optim.AdamW(model.parameters(), lr=1e-2)
+
+    whole, optimizer = begun()
+    Anchor(whole, importance(whole), HoldShare(0.4, steps=64)).attach(optimizer)
+    train(whole, optimizer, 40)
+
+    first, optimizer = begun()
+    anchor = Anchor(first, importance(first), HoldShare(0.4, steps=64)).attach(optimizer)
+    train(first, optimizer, 11)
+    weights, moments = {k: v.clone() for k, v in first.state_dict().items()}, optimizer.state_dict()
+    anchor.save(tmp_path / "a.safetensors")
+    state = {name: tensor.clone() for name, tensor in anchor.state_dict().items()}
+
+    second, optimizer = begun()
+    second.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    dial = HoldShare(0.4, steps=64)
+    if through_file:
+        anchor = Anchor.load(tmp_path / "a.safetensors", second, strength=dial)
+    else:
+        anchor = Anchor(second, None, dial)
+        anchor.load_state_dict(state)
+    anchor.attach(optimizer)
+    train(second, optimizer, 29, first=11)
+    assert [found.step for found in dial.history] == [16, 32]
+    for mine, theirs in zip(second.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_new_task_is_looked_at_anew():
+    model = network()
+    dial = HoldShare(0.25, steps=8)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    anchor = Anchor(model, importance(model), dial).attach(optimizer)
+    train(model, optimizer, 8)
+    anchor.consolidate(importance(model))
+    train(model, optimizer, 8)
+    assert [found.step for found in dial.history] == [1, 2, 4, 1, 2, 4]
+
+
+def test_an_optimizer_without_a_form_is_refused_before_anything_is_attached():
+    model = network()
+    optimizer = optim.Rprop(model.parameters())
+    with pytest.raises(ForgetlessError, match=r"^HoldShare cannot find a strength for Rprop, of whose steps no form"):
+        Anchor(model, importance(model), HoldShare(steps=10)).attach(optimizer)
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"share": 0, "steps": 3}, r"the share must be a share of the weights in \(0, 1\], not 0\."),
+        ({"share": 1.1, "steps": 3}, r"the share must be a share of the weights in \(0, 1\], not 1\.1\."),
+        ({"steps": 0}, r"steps must be a finite number above 0, not 0\."),
+        ({"steps": float("inf")}, r"steps must be a finite number above 0, not inf\."),
+        ({"steps": float("nan")}, r"steps must be a finite number above 0, not nan\."),
+    ],
+)
+def test_bad_settings(options, sentence):
+    with pytest.raises(ForgetlessError, match=f"^{sentence}$"):
+        HoldShare(**options)
