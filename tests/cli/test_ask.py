@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli.conftest import Command
 from fact_sets import FACTS, encoded, trained
+from forgetless.cli import app
 from forgetless.lab.datasets.reading.fact import made, shown, written
 from forgetless.lab.facts.answers import Answers
 
@@ -54,9 +56,22 @@ def test_json(forgetless: Command, ask: tuple[str, str]) -> None:
     ]
 
 
+def test_questions_from_the_standard_input(tmp_path: Path) -> None:
+    picture = tmp_path / "x.png"
+    picture.write_bytes(encoded(1))
+    questions = f"dog\n\n{picture}\nman,ride,motorcicle\nwoman,row,boat\n"
+    done = CliRunner().invoke(app, ["ask", str(run()), "--top", "1"], input=questions)
+    asked = Answers(run())
+    found = [*asked.pictures_of("dog", 1), *asked.facts_of(picture, 1), *asked.pictures_of("woman,row,boat", 1)]
+    answers = [line for line in done.stdout.splitlines() if not line.startswith("similarity")]
+    assert [line[:6] for line in answers] == [f"{match.similarity:6.3f}" for match in found]
+    assert answers[1][8:] == shown(found[1].name)
+    assert done.stderr.startswith("forgetless: there is no word vector for 'motorcicle'")
+    assert done.exit_code == 0
+
+
 def test_what_cannot_be_asked(refused: Callable[..., None], forgetless: Command) -> None:
     either = "ask takes either --image FILE or --fact subject,predicate,object."
-    refused(either, "ask", run())
     refused(either, "ask", run(), "--image", "x.png", "--fact", "dog")
     refused("nowhere cannot be read: it does not exist.", "ask", "nowhere", "--fact", "dog")
     refused("',' is no fact: all of its parts are empty.", "ask", run(), "--fact", ",")

@@ -218,3 +218,26 @@ def test_trials_of_a_search_are_a_line_each_and_no_task_done(capsys: pytest.Capt
         "[25%] mas, seed 0: task 2 of 4, b: λ = 0 gave 90.0%",
         "[25%] mas, seed 0: task 2 of 4, b: λ = 3 gave 89.0%",
     ]
+
+
+def test_the_time_left_is_told_from_the_pace_of_learning_and_not_of_a_search(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("forgetless.cli.parts.progress.time.monotonic", lambda: clock[0])
+    job, watcher = Job("", "mas", 0, 0), Lines()
+    watcher.plan([job])
+    at = [
+        (10.0, Progress(1, 4, "a", "train", 1, 1, 1000, 0.1)),  # the first sign of the job: no pace yet
+        (100.0, Progress(2, 4, "b: λ = 3 gave 89.0%", "search", 0, 0, 0, math.nan)),
+        (5000.0, Progress(2, 4, "b", "train", 1, 1, 1000, 0.1)),
+        (5100.0, Progress(3, 4, "c", "train", 1, 1, 1000, 0.1)),
+    ]
+    for clock[0], progress in at:
+        watcher.progress(job, progress)
+    assert [line.partition("]")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "[0%",
+        "[25%, 0:05:00 left",
+        "[25%, 0:05:00 left",
+        "[50%, 0:03:20 left",
+    ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forgetless.errors import ForgetlessError
+
+if TYPE_CHECKING:
+    from forgetless.lab.facts.answers import Answers
 
 
 def ask(
@@ -26,14 +29,31 @@ def ask(
     top: Annotated[int, typer.Option(min=1, help="How many answers.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Ask a trained run which facts a picture shows, or which test pictures show a fact."""
-    from forgetless.lab.datasets.reading.fact import shown
+    """Ask a trained run which facts a picture shows, or which test pictures show a fact.
+
+    Without --image and --fact, questions are read from the standard input, one a line: a picture's file, or a fact. The
+    first one waits for the network to be loaded; those after it are answered at once.
+    """
     from forgetless.lab.facts.answers import Answers
 
-    if (image is None) == (fact is None):
+    if image is not None and fact is not None:
         raise ForgetlessError("ask takes either --image FILE or --fact subject,predicate,object.")
     answers = Answers(run, method, seed)
-    found = answers.facts_of(image, top) if image is not None else answers.pictures_of(str(fact), top)
+    if image is not None or fact is not None:
+        _answer(answers, image, str(fact), top, as_json)
+        return
+    for line in typer.get_text_stream("stdin"):
+        if question := line.strip():
+            try:
+                _answer(answers, Path(question) if Path(question).is_file() else None, question, top, as_json)
+            except ForgetlessError as error:  # a question that cannot be answered does not end the others
+                typer.echo(f"forgetless: {error}", err=True)
+
+
+def _answer(answers: Answers, image: Path | None, fact: str, top: int, as_json: bool) -> None:
+    from forgetless.lab.datasets.reading.fact import shown
+
+    found = answers.facts_of(image, top) if image is not None else answers.pictures_of(fact, top)
     if as_json:
         told = {"method": answers.method, "seed": answers.seed, "answers": [dataclasses.asdict(each) for each in found]}
         typer.echo(json.dumps(told, indent=2))

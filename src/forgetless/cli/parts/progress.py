@@ -77,18 +77,30 @@ class Bars:
             self._bars.update(self._total, completed=self._tally.share, doing=str(self._tally))
 
 
+_LEARNED = 0.05  # of one job: what must be learned before the pace is known
+
+
 class _Tally:
-    """How much of all jobs is done, and how long the rest will take at the pace so far."""
+    """How much of all jobs is done, and how long the rest will take at the pace so far.
+
+    A search for a strength is no part of the pace: it comes once, and nothing of a job is done by it.
+    """
 
     def __init__(self) -> None:
-        self._jobs, self._start = 1, time.monotonic()
+        self._jobs, self._latest, self._spent = 1, time.monotonic(), 0.0
         self._done: dict[Job, float] = {}
         self._first: dict[Job, float] = {}
+        self._searching: set[Job] = set()
 
     def plan(self, jobs: Sequence[Job]) -> None:
-        self._jobs, self._start = max(1, len(jobs)), time.monotonic()
+        self._jobs, self._latest = max(1, len(jobs)), time.monotonic()
 
     def progress(self, job: Job, progress: Progress) -> None:
+        now = time.monotonic()
+        if job not in self._searching:
+            self._spent += now - self._latest
+        self._latest = now
+        (self._searching.add if progress.phase == "search" else self._searching.discard)(job)
         self._done[job] = _completed(progress) / progress.tasks
         self._first.setdefault(job, self._done[job])  # done by an earlier process: no measure of this one's pace
 
@@ -97,10 +109,10 @@ class _Tally:
         return min(1.0, sum(self._done.values()) / self._jobs)
 
     def __str__(self) -> str:
-        earned = sum(self._done.values()) - sum(self._first.values())
-        if earned <= 0:
+        learned = sum(self._done.values()) - sum(self._first.values())
+        if learned < _LEARNED:
             return f"{self.share:.0%}"
-        left = (time.monotonic() - self._start) * (self._jobs - sum(self._done.values())) / earned
+        left = self._spent * (self._jobs - sum(self._done.values())) / learned
         return f"{self.share:.0%}, {timedelta(seconds=max(0, round(left)))} left"
 
 

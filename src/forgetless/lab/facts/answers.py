@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ class Answers:
             ForgetlessError: the picture cannot be read, or the network's packages are not installed.
         """
         pixels = decode_one(picture, self.header.size)[None]
-        network = self._network()
+        network = self._network
         with torch.no_grad():
             key = picture_keys(network(pixels, "asked").float(), len(PARTS))
         names = self.header.facts
@@ -88,6 +89,7 @@ class Answers:
             for n, similar in found
         ]
 
+    @cached_property
     def _network(self) -> Network:
         start = pretrained(self.header.network)
         dimensions = self._facts.shape[1] // len(PARTS)
