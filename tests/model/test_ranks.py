@@ -142,9 +142,10 @@ def test_refused_by_name(two: Processes, kind: str, sentence: str) -> None:
         assert sentence in found
 
 
+@pytest.mark.parametrize("found", [False, True])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_an_anchor_pulls_shards_as_it_pulls_the_whole(two: Processes, how: str) -> None:
-    assert max(two.run(together.anchored, how)) <= 1e-6
+def test_an_anchor_pulls_shards_as_it_pulls_the_whole(two: Processes, how: str, found: bool) -> None:
+    assert max(two.run(together.anchored, how, found)) <= 1e-6
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])

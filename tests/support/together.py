@@ -422,8 +422,8 @@ def refused(rank: int, kind: str) -> str:
     return "nothing"
 
 
-def anchored(rank: int, how: str) -> float:
-    """How far an anchored training by processes is from the same training by one."""
+def anchored(rank: int, how: str, found: bool) -> float:
+    """How far an anchored training by processes is from the same training by one, λ given or found."""
     samples = NETWORKS["residual"][1](SAMPLES)
     alone, shared = network("residual"), wrapped(network("residual"), how)
     results = []
@@ -432,7 +432,8 @@ def anchored(rank: int, how: str) -> float:
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
         with torch.no_grad():
             model(samples)  # leaves the root's weights gathered
-        anchor = forgetless.Anchor(model, importance, strength=1.0).attach(optimizer)
+        strength = forgetless.HoldShare(0.5, steps=3) if found else 1.0
+        anchor = forgetless.Anchor(model, importance, strength).attach(optimizer)
         for _ in range(3):
             optimizer.zero_grad()
             model(samples).square().mean().backward()
