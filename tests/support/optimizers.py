@@ -158,5 +158,6 @@ OTHERS: dict[str, Callable[[Any], Optimizer]] = {
     "a SAM that shows no base_optimizer": lambda parameters: ClosedSAM(parameters, lr=0.1),
     "torchao's CPUOffloadOptimizer": lambda parameters: CPUOffloadOptimizer(parameters, lr=0.1),
     "Muon": lambda parameters: optim.Muon(parameters, lr=0.1),
+    "Rprop": optim.Rprop,
     "one that is not known": lambda parameters: Rotating(parameters, lr=0.1),
 }

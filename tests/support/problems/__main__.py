@@ -17,6 +17,7 @@ import forgetless
 from exactness import worst
 from forgetless.measure.verify.kinks import on_a_kink, without
 from forgetless.model.outputs import Output
+from forgetless.protect.optimizers.gradient import Gradient
 from optimizers import ENDING, OTHERS
 from problems import PROBLEMS, Problem
 from refused import REFUSED_DATA, REFUSED_MODELS
@@ -107,23 +108,25 @@ def optimizers() -> None:
     for ending in ENDING:
         gap = ending.gap()
         print(f"| {ending} | {'not installed' if gap is None else f'{gap:.1e}'} |")
-    print("\n| other optimizers | what is said |\n|---|---|")
+    print("\n| other optimizers | what `attach` does |\n|---|---|")
     for what, make in OTHERS.items():
         print(f"| {what} | {answer(make)} |")
 
 
 def answer(make: Any) -> str:
-    """What `attach` says of an optimizer, as a cell of a table."""
+    """What `attach` does with an optimizer, and what it says of it, as a cell of a table."""
     model = nn.Linear(2, 2, bias=False)
     importance = forgetless.Importance({"weight": torch.ones(2, 2)}, 1.0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            forgetless.Anchor(model, importance, 1.0).attach(make(model.parameters()))
+            anchor = forgetless.Anchor(model, importance, 1.0).attach(make(model.parameters()))
         except forgetless.ForgetlessError as error:
             return f"refused: {error}".replace("|", "\\|")
-    assert caught, "nothing was said"
-    return "warned: " + " ".join(str(each.message) for each in caught).replace("|", "\\|")
+    (attachment,) = anchor._attached
+    assert isinstance(attachment, Gradient), "it has a form, and belongs into the table above"
+    said = " ".join(str(each.message) for each in caught).replace("|", "\\|")
+    return f"the penalty is added to its gradients{', with a warning: ' * bool(said)}{said}"
 
 
 def main() -> None:
