@@ -104,9 +104,7 @@ def estimator(
     if labels not in ("sampled", "expected", "empirical"):
         raise ForgetlessError(f'labels must be "sampled", "expected" or "empirical", not {labels!r}.')
     if labels == "empirical" and mask == "labels":
-        raise ForgetlessError(
-            'labels="empirical" leaves out the positions without a label itself; leave out mask="labels".'
-        )
+        raise ForgetlessError('labels="empirical" leaves out positions without a label by itself; drop mask="labels".')
     function = Output(output, forward, mask)
 
     def sampled(model: nn.Module, batch: Any) -> Tensor:
