@@ -268,7 +268,7 @@ def of(data: Any, batch_size: int | None, collate_fn: Collate | None = None) -> 
     """
     if hasattr(data, "with_format") and isinstance(data, Mapping):
         raise ForgetlessError(
-            f"a datasets.DatasetDict has several sets; give one of them: {', '.join(map(repr, data))}."
+            f"a datasets.DatasetDict holds several sets; give one of them: {', '.join(map(repr, data))}."
         )
     batched = isinstance(data, (Tensor, tuple, Mapping, DataLoader))
     if collate_fn is not None:
