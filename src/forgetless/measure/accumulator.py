@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.group import group_of
 from forgetless.measure.engine.lockstep import Lockstep
+from forgetless.measure.engine.padding import SENTENCE, padding_changes
 from forgetless.measure.engine.progress import shown
 from forgetless.measure.engine.refusals import foreign
 from forgetless.measure.engine.sweep import Sums, Sweep
@@ -104,7 +105,8 @@ class Accumulator:
         self._moving = moving
         self._versions: tuple[int, ...] = ()
         self._weights: dict[str, str] = {}
-        self._looked = False
+        self._looked = self._padding_tried = False
+        self._full = documents.FULL if estimator.pads else 1.0  # of the longest document, the shortest beside it
         self._next = 0  # the number of the next sample of this process
 
     @property
@@ -138,6 +140,7 @@ class Accumulator:
                 row per sample, or parameters that are no longer the ones being measured.
         """
         with self._explained(batch), self._opened() as sweep:
+            self._try_padding(sweep, batch)
             pieces = self._unpacked(batch)
             if not self._looked and pieces:
                 self._looked = True
@@ -306,11 +309,25 @@ class Accumulator:
             )
         self._weights, self._versions = {} if self._moving else weights, versions
 
+    def _try_padding(self, sweep: Sweep, batch: Any) -> None:
+        """On the first packed batch: from now on, put none but documents of equal length together if they must be."""
+        ranks = self.network.ranks
+        if batch is None or self._padding_tried or self._full >= 1 or (ranks is not None and ranks.sharded):
+            return
+        scalars, device = self.estimator.quantity.scalars, self.network.device
+        target = dataclasses.replace(sweep.passes.target, scalars=scalars)
+        changed = padding_changes(target, batch, lambda row, own: self._rows(batches.moved(row, device), own))
+        self._padding_tried = changed is not None
+        if changed:
+            self._full = 1.0
+            if self.first:
+                warnings.warn(SENTENCE, stacklevel=5)
+
     def _unpacked(self, batch: Any) -> list[tuple[Any, Tensor]]:
         """A batch in as many parts as documents of unlike length ask for, and the numbers of their samples."""
         if batch is None:
             return []
-        found = documents.unpacked(batch) if self.estimator.pads else documents.unpacked(batch, full=1)
+        found = documents.unpacked(batch, self._full)
         own = [torch.arange(batches.size(piece)) if numbers is None else numbers for piece, numbers in found]
         ranks = self.network.ranks
         rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)

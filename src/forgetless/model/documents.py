@@ -23,10 +23,10 @@ from forgetless.model import batches
 from forgetless.model.masks import attended
 
 _TELLING = ("seq_lengths", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
-_FULL = 0.75  # of the longest document of a batch, the shortest: so much of a row is no padding
+FULL = 0.75  # of the longest document of a batch, the shortest: so much of a row is no padding
 
 
-def unpacked(batch: Any, full: float = _FULL) -> list[tuple[Any, Tensor | None]]:
+def unpacked(batch: Any, full: float = FULL) -> list[tuple[Any, Tensor | None]]:
     """The documents of a packed batch as batches of rows, of about one length each; any other batch as it is.
 
     Args:

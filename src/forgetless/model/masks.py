@@ -56,6 +56,21 @@ def masked(
     return found
 
 
+def padded_decoder(model: nn.Module, batch: Any) -> str | None:
+    """The sentence about inputs of a decoder that end in padding, where nothing says that they do; None elsewhere."""
+    given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    padding = getattr(getattr(model, "config", None), "pad_token_id", None)
+    if not isinstance(given, Mapping) or padding is None or {"decoder_attention_mask", "labels"} & set(given):
+        return None
+    ids = given.get("decoder_input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or ids.shape[1] < 2 or not bool((ids[:, -1] == padding).any()):
+        return None
+    return (
+        "decoder_input_ids end in padding and there is no decoder_attention_mask, so the padded positions count too; "
+        "give the mask, or the labels (-100 where there is padding), or mask=None if they are to count."
+    )
+
+
 def attended(mask: Tensor) -> Tensor:
     """Where an attention mask lets attention go: bool, of 1 and 0, or what is added to scores (0 or negative)."""
     if mask.is_floating_point() and bool((mask < 0).any()):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
-from forgetless.model.masks import Mask, masked, refuse_unknown
+from forgetless.model.masks import Mask, masked, padded_decoder, refuse_unknown
 from forgetless.model.shapes import Float
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -47,7 +47,7 @@ class Output:
             result = self.forward(model, batch)
         else:
             given = batches.inputs(batch)
-            result = model(**given) if isinstance(given, Mapping) else model(given)
+            result = model(**_decoded(model, given, batch)) if isinstance(given, Mapping) else model(given)
         chosen = self._chosen(result)
         samples = batches.size(batch)
         for tensor in chosen.values():
@@ -72,9 +72,10 @@ class Output:
         return total
 
     def look(self, model: nn.Module, batch: Any) -> list[str]:
-        """What should be said of a first batch: members of a tuple that are not used, and masks that may not be."""
-        said = batches.left_out(batch) if self.forward is None else None
-        return [] if said is None else [said]
+        """What should be said of a first batch: members of a tuple that are not used, and padding that may count."""
+        said = [batches.left_out(batch) if self.forward is None else None]
+        said.append(padded_decoder(model, batch) if self.mask == "auto" else None)
+        return [sentence for sentence in said if sentence is not None]
 
     def _chosen(self, result: Any) -> dict[str | int, Tensor]:
         if callable(self.select):
@@ -89,6 +90,15 @@ class Output:
             if isinstance(found, Tensor):
                 return {name: found}
         return _only_tensor(result, "what forward= returned" if self.forward else "the model's output")
+
+
+def _decoded(model: nn.Module, given: Mapping[str, Any], batch: Any) -> Mapping[str, Any]:
+    """The keywords of an encoder-decoder with its decoder's inputs: the labels, shifted by the model itself."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    shifted = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shifted is None or labels is None or any(str(key).startswith("decoder_") for key in given):
+        return given
+    return {**given, "decoder_input_ids": shifted(labels=labels)}
 
 
 def _decodes(model: nn.Module, batch: Any, result: Any) -> bool:

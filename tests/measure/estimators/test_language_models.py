@@ -178,6 +178,31 @@ def test_every_estimator_takes_documents(estimator: Callable[..., forgetless.Imp
     assert off(found, estimator(model, alone, progress=False).sums) < 1e-10  # the same draws for the same document
 
 
+class Mixing(nn.Module):
+    """Every token sees the mean of its row, whatever the attention mask says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(TOKENS, 6), nn.Linear(6, 4)
+
+    def forward(self, input_ids: Tensor, **_: Any) -> Tensor:
+        found = self.words(input_ids)
+        return self.head(found + found.mean(1, keepdim=True))  # type: ignore[no-any-return]
+
+
+def test_documents_that_padding_would_change_are_not_padded() -> None:
+    model, documents = made(Mixing), texts()
+    with pytest.warns(UserWarning, match="the network computes something else for a document that is padded"):
+        found = forgetless.mas(model, packed(documents), progress=False)
+    assert off(found, loop(model, documents, lambda model, document: model(document[None]))) < 1e-10
+    for estimator, options in ((forgetless.fisher, {"labels": "expected"}), (forgetless.output_curvature, {})):
+        with pytest.warns(UserWarning, match="the network computes something else"):
+            estimator(model, packed(texts([4, 3])), progress=False, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            estimator(made(gpt2), packed(texts([4, 3])), progress=False, **options)
+
+
 def test_how_sure_it_is_is_told_from_packed_batches() -> None:
     data = [packed(texts([6, 2, 3], seed=k)) for k in range(9)]
     found = forgetless.mas(made(gpt2), data, until=lambda importance: importance.count >= 24, progress=False)
@@ -308,6 +333,30 @@ def test_of_an_encoder_decoder_the_decoders_positions_count(told: str) -> None:
 
     found = measured(model, batch, mask="labels" if told == "labels as the mask" else "auto")
     assert off(found, loop(model, zip(sources, targets, strict=True), answer)) < 1e-10
+
+
+def test_an_encoder_decoder_makes_its_decoders_inputs_of_the_labels() -> None:
+    model, sources, targets = made(t5), texts(), texts([3, 6, 2, 4, 5, 2, 3], seed=2)
+    batch = {
+        "input_ids": padded(sources),
+        "attention_mask": padded([torch.ones_like(each) for each in sources]),
+        "labels": padded(targets, IGNORED),
+    }
+
+    def answer(model: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
+        found: Tensor = model(input_ids=pair[0][None], labels=pair[1][None]).logits
+        return found
+
+    expected = loop(model, zip(sources, targets, strict=True), answer)
+    for mask in ("auto", "labels"):
+        assert off(measured(model, batch, mask=mask), expected) < 1e-10
+
+
+def test_a_padded_decoder_without_a_mask_is_told() -> None:
+    batch = {"input_ids": padded(texts()), "decoder_input_ids": padded(texts())}
+    with pytest.warns(UserWarning, match="decoder_input_ids end in padding and there is no decoder_attention_mask"):
+        forgetless.mas(made(t5), batch, progress=False)
+    measured(made(t5), batch, mask=None)
 
 
 def test_both_heads_of_answers_leave_padding_out() -> None:
