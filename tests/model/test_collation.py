@@ -157,5 +157,7 @@ def test_what_is_batches_already_takes_no_collate_fn(data: Any) -> None:
 def test_what_a_collate_fn_raises_is_told() -> None:
     with pytest.raises(ForgetlessError, match=r"collate_fn= does not make a batch of these samples \(str\): 'dog'"):
         forgetless.mas(Model(), ["a dog"], collate_fn=tokenize, progress=False)
+    with pytest.raises(ForgetlessError, match=r"does not make a batch of these samples \(dict of 'text', 'n'\): 0"):
+        forgetless.mas(Model(), [{"text": "a", "n": 1}], collate_fn=lambda rows: rows[0][0], progress=False)
     with pytest.raises(ForgetlessError, match="as it says"):
         collation.made(lambda samples: (_ for _ in ()).throw(ForgetlessError("as it says")), ["a"])

@@ -50,7 +50,8 @@ def made(collate: Collate, samples: Any) -> Any:
         raise
     except Exception as error:  # whatever a function of the user's raises
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        kind = type(samples[0]).__name__ if isinstance(samples, (list, tuple)) and samples else type(samples).__name__
+        first = samples[0] if isinstance(samples, (list, tuple)) and samples else samples
+        kind = type(first).__name__ + (f" of {', '.join(map(repr, first))}" if isinstance(first, Mapping) else "")
         raise ForgetlessError(
             f"collate_fn= does not make a batch of these samples ({kind}): {lines[0][:300].rstrip('.')}."
         ) from error

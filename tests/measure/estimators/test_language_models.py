@@ -5,9 +5,11 @@ What is right is a loop over the documents, each alone and without padding throu
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -401,3 +403,32 @@ def test_a_measurement_takes_samples_by_its_collate_fn() -> None:
     measurement = forgetless.Measurement(model, collate_fn=transformers.DataCollatorWithFlattening())
     assert [measurement.add(samples[:3]), measurement.add(samples[3:])] == [3, 4]
     assert off(measurement.importance(), loop(model, documents, logits)) < 1e-10
+
+
+def test_the_page_runs() -> None:
+    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {word: n for n, word in enumerate(["[PAD]", "the", "cat", "sat", "on", "a", "mat"])}
+    kind = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[PAD]"))
+    kind.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=kind, pad_token="[PAD]")
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    lines = ["the cat sat", "a mat on", "on a mat", "the mat sat"]
+    tokenized = datasets.Dataset.from_dict({"text": lines, **tokenizer(lines)})
+    tokens = tokenized.select_columns(["input_ids"])
+    page = (Path(__file__).parents[3] / "docs" / "language-models.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, Any] = {
+        "forgetless": forgetless,
+        "transformers": transformers,
+        "model": made(gpt2),
+        "texts": lines,
+        "tokenizer": tokenizer,
+        "tokenized": tokenized,
+        "packed": trl.pack_dataset(tokens, seq_length=7, strategy="bfd"),
+    }
+    for block in blocks:
+        exec(block, names)
+        assert names["importance"].count == 4
+    assert names["measurement"].count == 2
