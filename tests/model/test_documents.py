@@ -87,6 +87,7 @@ def test_a_document_of_one_token_at_the_beginning_of_a_row_is_one() -> None:
             "attention_mask": torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1, 1]]),
         },
         {"input_ids": IDS, "attention_mask": torch.zeros(1, 10)},
+        {"input_ids": IDS[:, :0], "position_ids": IDS[:, :0]},
     ],
 )
 def test_a_row_that_is_one_document_stays_as_it_is(batch: Any) -> None:

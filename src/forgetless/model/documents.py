@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
-from forgetless.model.masks import attended
+from forgetless.model.masks import IGNORED, attended
 
 _TELLING = ("seq_lengths", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 FULL = 0.75  # of the longest document of a batch, the shortest: so much of a row is no padding
@@ -69,14 +69,14 @@ class _Documents:
     def of(cls, given: Mapping[str, Any]) -> _Documents | None:
         """The documents of a batch; None where every row is one."""
         ids = next((given[k] for k in ("input_ids", "inputs_embeds") if isinstance(given.get(k), Tensor)), None)
-        if ids is None or ids.dim() < 2:
+        if ids is None or ids.dim() < 2 or not ids.numel():
             return None
         rows, length = shape = (int(ids.shape[0]), int(ids.shape[1]))
         found = _beginnings(given, shape)
         if found is None:
             return None
         begins, known, exact = found
-        begins[:, 0] = True
+        begins[:, :1] = True
         mask = given.get("attention_mask")
         if isinstance(mask, Tensor) and mask.shape == shape:
             known = known & attended(mask)
@@ -108,13 +108,13 @@ class _Documents:
             found.pop(key, None)
         mask = given.get("attention_mask")
         for key in list(found):
-            found[key] = self.cut(key, found[key], numbers, -100 if key in batches.LABELS else None)
+            found[key] = self.cut(key, found[key], numbers, IGNORED if key in batches.LABELS else None)
         _, inside = self._index(numbers)
         found["attention_mask"] = inside.to(mask.dtype if isinstance(mask, Tensor) else torch.int64)
         return found
 
     def cut(self, name: str, value: Any, numbers: Tensor, outside: int | None) -> Any:
-        """What these documents have of a tensor `[B, T, …]`: `[N, L, …]`, on the right the last one again.
+        """What these documents have of a tensor `[B, T, …]`: `[N, L, …]`, on the right the last token's again.
 
         Args:
             name: of the tensor, for messages.
@@ -172,7 +172,7 @@ def _padding(begins: Tensor) -> Tensor:
     Padding is written so (`position_ids` of 0, 0, 0), and such a document has nothing to predict.
     """
     ends = begins.roll(-1, 1)
-    ends[:, -1] = True
+    ends[:, -1:] = True
     found = (begins & ends).flip(1).long().cumprod(1).flip(1).bool()
-    found[:, 0] = False
+    found[:, :1] = False
     return found

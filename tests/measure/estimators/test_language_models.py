@@ -22,6 +22,7 @@ import forgetless
 from exactness import error
 from forgetless.errors import ForgetlessError
 from forgetless.measure.normalized import mean_squared_norm
+from forgetless.measure.verify.verification import verify
 
 transformers = pytest.importorskip("transformers")
 
@@ -112,7 +113,7 @@ def test_documents_of_a_padding_free_batch_are_samples(build: Callable[[], nn.Mo
     assert off(reference, expected) < 1e-12
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(lengths=st.lists(st.lists(st.integers(2, 8), min_size=1, max_size=3), min_size=1, max_size=3), data=st.data())
 def test_documents_in_random_rows_equal_the_loop(lengths: list[list[int]], data: st.DataObject) -> None:
     model, rows = made(gpt2), [texts(own, seed=k) for k, own in enumerate(lengths)]
@@ -178,6 +179,13 @@ def test_every_estimator_takes_documents(estimator: Callable[..., forgetless.Imp
     found = estimator(model, packed(documents), progress=False)
     assert found.count == 7
     assert off(found, estimator(model, alone, progress=False).sums) < 1e-10  # the same draws for the same document
+
+
+def test_verifying_a_packed_batch_verifies_its_documents() -> None:
+    found = verify(made(gpt2), packed(texts([4, 2, 3])), forgetless.reference.mas)
+    assert found.samples == 3
+    assert max(row.float64 for row in found.rows) < 1e-10
+    assert {row.path for row in found.rows} == {"batch"}
 
 
 class Mixing(nn.Module):

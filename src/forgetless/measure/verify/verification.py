@@ -92,7 +92,7 @@ def verify(
     """
     network, options = Network.of(model, exclude), {"output": output, "forward": forward, "exclude": exclude}
     model, parameters = network.module, network.parameters
-    batch = documents.unpacked(batch, full=0)[0][0]
+    batch = next((piece for piece, _ in documents.unpacked(batch, full=0)), batch)
     if batches.size(batch) < 2:
         raise ForgetlessError("verifying needs at least two samples, for one is exact whatever the rules are.")
     found, expected = _pair(model, batch, reference, options)
