@@ -96,8 +96,8 @@ def _decoded(model: nn.Module, given: Mapping[str, Any], batch: Any) -> Mapping[
     """The keywords of an encoder-decoder with its decoder's inputs: the labels, shifted by the model itself."""
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     shifted = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    told = shifted is None or any(str(key).startswith("decoder_") for key in given)
-    if told or not isinstance(labels, Tensor) or labels.dim() != 2:
+    told = any(str(key).startswith("decoder_") for key in given)
+    if shifted is None or told or not isinstance(labels, Tensor) or labels.dim() != 2:
         return given
     return {**given, "decoder_input_ids": shifted(labels=labels)}
 
