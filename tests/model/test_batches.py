@@ -86,17 +86,20 @@ def test_data_of_no_kind() -> None:
 
 def test_a_batch_of_no_kind() -> None:
     with pytest.raises(ForgetlessError) as raised:
-        batches.inputs("text")
+        batches.inputs(3)
     assert str(raised.value) == (
-        "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not str; what else a model "
-        "takes comes through forward=."
+        "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not int; collate_fn= makes "
+        "batches of samples, and what else a model takes comes through forward=."
     )
 
 
 def test_a_batch_without_a_sample_axis() -> None:
     with pytest.raises(ForgetlessError) as raised:
         batches.size({"temperature": torch.tensor(1.0)})
-    assert str(raised.value) == "a batch holds no tensor with a sample axis, so its samples cannot be counted."
+    assert str(raised.value) == (
+        "a batch holds no tensor with a sample axis, so its samples cannot be counted; if the data are single samples, "
+        "collate_fn= makes batches of them."
+    )
 
 
 @given(start=st.integers(0, 6), stop=st.integers(0, 6))

@@ -169,3 +169,10 @@ def test_when_a_process_ends_the_others_end_with_an_error(how: str, forever: boo
     finally:
         processes.close()
     assert "rank 0 of 2 has lost the others" in answer or "Connection closed by peer" in answer
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_packed_rows_of_other_numbers_of_documents(two: Processes, how: str) -> None:
+    for found in two.run(together.packed, how, "mas"):
+        assert found["count"] == 9
+        assert found["error"] <= EXACT

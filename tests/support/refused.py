@@ -100,13 +100,15 @@ REFUSED_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 class Rows:
     """As a `datasets.Dataset`."""
 
-    column_names = ("x",)
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = rows
+        self.column_names = list(rows[0])
 
     def with_format(self, kind: str, columns: Any = None) -> Rows:
         return self
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([{"x": [1.0, 2.0]}])
+        return iter(self.rows)
 
 
 class Unequal(Dataset[Tensor]):
@@ -124,7 +126,15 @@ class Text:
 
 #: What is given as data → it, and a pattern of its sentence.
 REFUSED_DATA: dict[str, tuple[Any, str]] = {
-    "datasets.Dataset": (Rows(), "a datasets.Dataset gives rows .*DataLoader"),
+    "texts": (["a text", "another"], "the data are texts, .* give collate_fn=lambda texts: tokenizer"),
+    "a datasets.Dataset of texts": (
+        Rows({"text": "a text"}, {"text": "another"}),
+        r"the Dataset has texts alone \('text'\), .* give collate_fn=lambda rows: tokenizer\(\[row\['text'\] for",
+    ),
+    "a datasets.Dataset of unequal rows": (
+        Rows({"input_ids": [1, 2]}, {"input_ids": [1]}),
+        "the rows of column 'input_ids' have unequal lengths; give collate_fn=, such as .*DataCollatorWithPadding",
+    ),
     "unequal pictures in a Dataset": (Unequal(), "the samples of the Dataset do not make a batch .*batches of one"),
     "a list of unequal pictures": (
         [([torch.zeros(3, 5, 5), torch.zeros(3, 6, 5)], [0, 1])],

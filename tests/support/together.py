@@ -330,6 +330,21 @@ class Routed(nn.Module):
         return x
 
 
+def packed(rank: int, how: str, estimator: str) -> dict[str, Any]:
+    """The error where every process has packed rows, of other numbers of documents and of lengths."""
+    ids = texts(7)[:, :3]
+    rows = [[3, 1, 2], [2, 3], [3], [2, 2, 3]]
+    data = []
+    for row, lengths in enumerate(rows):
+        documents = [ids[(row + k) % 7, :n] for k, n in enumerate(lengths)]
+        positions = torch.cat([torch.arange(n) for n in lengths])
+        data.append({"input_ids": torch.cat(documents)[None], "position_ids": positions[None]})
+        data[-1]["attention_mask"] = torch.ones_like(data[-1]["input_ids"])
+    options = {"forward": lambda model, batch: model(batch["input_ids"]), "mask": None, "progress": False}
+    found = ESTIMATORS[estimator](wrapped(network("language"), how), data[rank::2], **options)
+    return {"count": found.count, "error": gap(found, ESTIMATORS[estimator](network("language"), data, **options))}
+
+
 def routed(rank: int, lengths: tuple[tuple[int, ...], ...]) -> float:
     """The error where the processes' batches take different ways through the network."""
 

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from forgetless.errors import ForgetlessError
 from forgetless.measure.engine.group import group_of
 from forgetless.measure.engine.lockstep import Lockstep
+from forgetless.measure.engine.padding import SENTENCE, padding_changes
 from forgetless.measure.engine.progress import shown
 from forgetless.measure.engine.refusals import foreign
 from forgetless.measure.engine.sweep import Sums, Sweep
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.engine.whole import Whole
 from forgetless.measure.importance import Importance, refuse_mismatch
-from forgetless.model import batches
+from forgetless.model import batches, documents
 from forgetless.model.network import Network
 from forgetless.model.parameters import fingerprints, listing
 from forgetless.model.restored import evaluating, untouched, watched
@@ -38,6 +39,7 @@ class Estimator:
     Attributes:
         name: what the importance says it was measured by.
         quantity: what is summed over samples.
+        pads: whether padded positions leave the quantity, so that documents of unequal length may go together.
         rows: (batch, the samples' numbers in the data `[N]`) → what the quantity's scalars take; None for the batch
             itself.
         look: (module, parameters by name, first batch) → what the user should be told of it.
@@ -47,6 +49,7 @@ class Estimator:
     quantity: Quantity
     rows: Callable[[Any, Tensor], Any] | None = None
     look: Callable[[nn.Module, Mapping[str, Tensor], Any], list[str]] | None = None
+    pads: bool = True
 
 
 class Accumulator:
@@ -102,7 +105,8 @@ class Accumulator:
         self._moving = moving
         self._versions: tuple[int, ...] = ()
         self._weights: dict[str, str] = {}
-        self._looked = False
+        self._looked = self._padding_tried = False
+        self._full = documents.FULL if estimator.pads else 1.0  # of the longest document, the shortest beside it
         self._next = 0  # the number of the next sample of this process
 
     @property
@@ -136,10 +140,18 @@ class Accumulator:
                 row per sample, or parameters that are no longer the ones being measured.
         """
         with self._explained(batch), self._opened() as sweep:
-            if not self._looked and batch is not None:
+            self._try_padding(sweep, batch)
+            pieces = self._unpacked(batch)
+            if not self._looked and pieces:
                 self._looked = True
-                self._look(sweep, batch)
-            return sweep.add(self._numbered(batch))
+                self._look(sweep, *pieces[0])
+            (steps,) = self._group.most(len(pieces))  # every process takes as many
+            before = sweep.count
+            for piece in [self._rows(*each) for each in pieces] + [None] * (steps - len(pieces)):
+                sweep.add(piece, together=steps > 1)
+            if steps > 1:
+                sweep.close()
+            return sweep.count - before
 
     def importance(self) -> Importance:
         """What was found so far, over all processes, pooled with `into`; later batches do not change it.
@@ -195,13 +207,13 @@ class Accumulator:
                 raise
             raise ForgetlessError(foreign(self.network.module, batch, error)) from error
 
-    def _look(self, sweep: Sweep, batch: Any) -> None:
+    def _look(self, sweep: Sweep, batch: Any, numbers: Tensor) -> None:
         """Before the first batch: what its first sample writes of the network, and what the user should be told."""
         module, parameters = self.network.module, sweep.passes.target.parameters
         own = sweep.admitted(batch)
         if own is None or (self.network.ranks is not None and self.network.ranks.sharded):
             return
-        one = batches.mapped(batches.rows(self._numbered(own, peek=True), 0, 1), Tensor.clone)
+        one = batches.mapped(batches.rows(self._rows(own, numbers), 0, 1), Tensor.clone)
         versions = [tensor._version for tensor in batches.tensors(one)]
         with contextlib.suppress(Exception), torch.no_grad(), watched(module) or contextlib.nullcontext():
             sweep.quantity.scalars(module, one)  # it will be measured, or refused, below
@@ -297,16 +309,35 @@ class Accumulator:
             )
         self._weights, self._versions = {} if self._moving else weights, versions
 
-    def _numbered(self, batch: Any, peek: bool = False) -> Any:
-        rows = self.estimator.rows
-        if rows is None or batch is None:
-            return batch
+    def _try_padding(self, sweep: Sweep, batch: Any) -> None:
+        """On the first packed batch: from now on, put none but documents of equal length together if they must be."""
+        ranks = self.network.ranks
+        if batch is None or self._padding_tried or self._full >= 1 or (ranks is not None and ranks.sharded):
+            return
+        scalars, device = self.estimator.quantity.scalars, self.network.device
+        target = dataclasses.replace(sweep.passes.target, scalars=scalars)
+        changed = padding_changes(target, batch, lambda row, own: self._rows(batches.moved(row, device), own))
+        self._padding_tried = changed is not None
+        if changed:
+            self._full = 1.0
+            if self.first:
+                warnings.warn(SENTENCE, stacklevel=5)
+
+    def _unpacked(self, batch: Any) -> list[tuple[Any, Tensor]]:
+        """A batch in as many parts as documents of unlike length ask for, and the numbers of their samples."""
+        if batch is None:
+            return []
+        found = documents.unpacked(batch, self._full)
+        own = [torch.arange(batches.size(piece)) if numbers is None else numbers for piece, numbers in found]
         ranks = self.network.ranks
         rank, size = (0, 1) if ranks is None else (ranks.rank, ranks.size)
         start = rank + (0 if self._into is None else round(self._into.count)) + self._next
-        samples = batches.size(batch)
-        self._next += 0 if peek else size * samples
-        return rows(batch, torch.arange(start, start + size * samples, size))
+        self._next += size * sum(map(len, own))
+        return [(piece, start + size * numbers) for (piece, _), numbers in zip(found, own, strict=True)]
+
+    def _rows(self, batch: Any, numbers: Tensor) -> Any:
+        """What the estimator's scalars take."""
+        return batch if self.estimator.rows is None else self.estimator.rows(batch, numbers)
 
     def _pooled(self, found: Sums) -> Importance:
         name, weights = self.estimator.name, self._weights
@@ -321,7 +352,7 @@ class Accumulator:
 
 def measure(
     network: Network,
-    data: Any,
+    data: Iterable[Any],
     estimator: Estimator,
     *,
     into: Importance | None,
@@ -330,11 +361,11 @@ def measure(
     prove: bool,
     progress: bool,
 ) -> Importance:
-    """Measure all of `data`, or until it is enough: what every estimator's public function does.
+    """Measure all batches, or until it is enough: what every estimator's public function does.
 
     Args:
         network: the model, resolved.
-        data: see `forgetless.model.batches`.
+        data: its batches (`batches.of`).
         estimator: what is measured.
         into: as for `Accumulator`, like `batch_size` and `until`.
         batch_size: samples at a time.
@@ -347,7 +378,7 @@ def measure(
     """
     accumulator = Accumulator(network, estimator, into=into, batch_size=batch_size, until=until, prove=prove)
     with accumulator, shown(progress and accumulator.first) as advance:
-        for batch in accumulator.dealt(batches.of(data, batch_size)):
+        for batch in accumulator.dealt(data):
             advance(accumulator.add(batch))
             if accumulator.enough:
                 break

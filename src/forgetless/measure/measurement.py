@@ -12,6 +12,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.accumulator import Accumulator, Until
 from forgetless.measure.estimators import ESTIMATORS
 from forgetless.measure.importance import Importance
+from forgetless.model.collation import Collate, made
 from forgetless.model.network import Network
 from forgetless.model.parameters import listing
 
@@ -46,6 +47,7 @@ class Measurement(Accumulator):
         *,
         into: Importance | None = None,
         exclude: str | Iterable[str] = (),
+        collate_fn: Collate | None = None,
         batch_size: int | None = None,
         until: Until = None,
         prove: bool = True,
@@ -60,12 +62,14 @@ class Measurement(Accumulator):
             estimator: "mas", "local-mas", "fisher" or "output-curvature".
             into: an earlier measurement of the same network to pool with; it is left unchanged.
             exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+            collate_fn: a list of samples → a batch: `add` then takes lists of samples.
             batch_size: samples at a time, for memory; it never changes the numbers.
             until: when `enough` is True; see `forgetless.mas`.
             prove: whether samples are measured alone as well now and then; see `forgetless.mas`.
             moving: whether the weights change between batches by intention, so that nothing is said of it.
             memory: the most bytes that the activations of a batch may take; it never changes the numbers.
-            options: the estimator's own, as its function takes them: `output`, `forward`, `form`, `labels`, `seed`.
+            options: the estimator's own, as its function takes them: `output`, `forward`, `mask`, `form`, `labels`,
+                `seed`.
 
         Raises:
             ForgetlessError: an estimator or option that does not exist, nothing to measure, or `into` of another
@@ -78,6 +82,22 @@ class Measurement(Accumulator):
         if unknown:
             raise ForgetlessError(f"{estimator!r} has no option {listing(unknown)}; it has {listing(known)}.")
         network = Network.of(model, exclude)
-        made = ESTIMATORS[estimator](network, **options)
+        summed = ESTIMATORS[estimator](network, **options)
         more: dict[str, Any] = {"prove": prove, "moving": moving, "memory": memory}
-        super().__init__(network, made, into=into, batch_size=batch_size, until=until, **more)
+        super().__init__(network, summed, into=into, batch_size=batch_size, until=until, **more)
+        self._collate = collate_fn
+
+    def add(self, batch: Any) -> int:
+        """Measure a batch, or a list of samples where there is a `collate_fn`; gives how many samples it had.
+
+        Args:
+            batch: a tensor, a tuple (inputs first) or a dict of tensors; of several processes every one adds its own,
+                or None where it has none.
+
+        Raises:
+            ForgetlessError: NaN or Inf, samples that influence each other, an output that is not a float tensor with a
+                row per sample, samples that make no batch, or parameters that are no longer the ones being measured.
+        """
+        if self._collate is None or batch is None:
+            return super().add(batch)
+        return super().add(made(self._collate, batch))

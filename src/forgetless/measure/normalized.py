@@ -11,7 +11,9 @@ from torch import nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
-from forgetless.model import batches
+from forgetless.model import batches, documents
+from forgetless.model.collation import Collate
+from forgetless.model.masks import Mask
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.parameters import unwrapped
 from forgetless.model.restored import untouched
@@ -26,6 +28,8 @@ def normalized(
     *,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
+    collate_fn: Collate | None = None,
     samples: int = _ENOUGH,
 ) -> Importance:
     """The importance with `Ω ← Ω · ΣΩ / (mean ‖F‖²)²`, the sum over all of its parameters.
@@ -42,6 +46,8 @@ def normalized(
         data: samples of the same kind; see `forgetless.mas`.
         output: which tensors of the model's output are F, as in the measurement.
         forward: (model, batch) → output, as in the measurement.
+        mask: which positions of F count, as in the measurement.
+        collate_fn: a list of samples → a batch; see `forgetless.mas`.
         samples: how many to take for the mean of ‖F‖², the first ones.
 
     Returns:
@@ -56,7 +62,8 @@ def normalized(
     total = math.fsum(float(sums.sum(dtype=torch.float64)) for sums in importance.sums.values()) / importance.count
     if not total:
         raise ForgetlessError("the importance is 0 everywhere, so that it has no scale.")
-    size = mean_squared_norm(model, data, output=output, forward=forward, samples=samples)
+    given: dict[str, Any] = {"output": output, "forward": forward, "mask": mask, "collate_fn": collate_fn}
+    size = mean_squared_norm(model, data, samples=samples, **given)
     if not size:
         raise ForgetlessError("the model's output is 0 on all of the data, so that it has no scale.")
     scale = total / size**2
@@ -65,7 +72,14 @@ def normalized(
 
 
 def mean_squared_norm(
-    model: nn.Module, data: Any, *, output: Select = None, forward: Forward | None = None, samples: int = _ENOUGH
+    model: nn.Module,
+    data: Any,
+    *,
+    output: Select = None,
+    forward: Forward | None = None,
+    mask: Mask = "auto",
+    collate_fn: Collate | None = None,
+    samples: int = _ENOUGH,
 ) -> float:
     """The mean of `‖F(x)‖²` over the first samples: what a budget of `ΣΩ|θ − θ*|` is to be held against.
 
@@ -74,22 +88,25 @@ def mean_squared_norm(
         data: see `forgetless.mas`.
         output: which tensors of the model's output are F.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
+        mask: which positions of F count; see `forgetless.mas`.
+        collate_fn: a list of samples → a batch; see `forgetless.mas`.
         samples: how many to take, the first ones.
 
     Raises:
         ForgetlessError: no data, or an output that is not finite.
     """
-    function = Output(output, forward)
+    function = Output(output, forward, mask)
     total, count = 0.0, 0
     inner = unwrapped(model)
     with untouched(inner), torch.no_grad():
         device = next(inner.parameters()).device
-        for batch in batches.of(data, 32):
-            for start in range(0, min(batches.size(batch), samples - count), 32):
-                stop = min(start + 32, batches.size(batch), start + samples - count)
-                rows = batches.mapped(batches.rows(batch, start, stop), lambda tensor: tensor.to(device))
-                total += float(function.squared_norms(inner, rows).sum(dtype=torch.float64))
-                count += stop - start
+        for batch in batches.of(data, 32, collate_fn):
+            for piece, _ in documents.unpacked(batch, full=0):
+                for start in range(0, min(batches.size(piece), samples - count), 32):
+                    stop = min(start + 32, batches.size(piece), start + samples - count)
+                    rows = batches.mapped(batches.rows(piece, start, stop), lambda tensor: tensor.to(device))
+                    total += float(function.squared_norms(inner, rows).sum(dtype=torch.float64))
+                    count += stop - start
             if count >= samples:
                 break
     if not count:

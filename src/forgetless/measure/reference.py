@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
-from forgetless.model import batches
+from forgetless.model import batches, documents
+from forgetless.model.masks import Mask
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.parameters import trainable
 
@@ -29,6 +30,7 @@ def mas(
     form: Literal["norm", "vector"] = "norm",
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
 ) -> Importance:
     """Global MAS by its definition, takes what `forgetless.mas` takes.
@@ -36,7 +38,7 @@ def mas(
     Σ_n |∂‖F(x_n; θ)‖² / ∂θ|
     Σ_n √(Σ_o (∂F_o(x_n; θ) / ∂θ)²)
     """
-    sums, function = _Sums(model, exclude), Output(output, forward)
+    sums, function = _Sums(model, exclude), Output(output, forward, mask)
     for sample in _samples(data):
         if form == "norm":
             sums.add(gradient.abs() for gradient in sums.gradients(function.squared_norms(model, sample).sum()))
@@ -58,6 +60,7 @@ def fisher(
     seed: int = 0,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
 ) -> Importance:
     """The diagonal Fisher information by its definition, with the same draws; takes what `forgetless.fisher` takes.
@@ -65,7 +68,7 @@ def fisher(
     `Σ_n (∂ Σ_t log p(y_nt | x_n) / ∂θ)²`; "expected" is `Σ_n Σ_t Σ_c p(c | x_n) (∂ log p(c | x_n) / ∂θ)²` at every
     position t.
     """
-    sums, function = _Sums(model, exclude), Output(output, forward)
+    sums, function = _Sums(model, exclude), Output(output, forward, mask)
     for n, sample in enumerate(_samples(data)):
         (logits,) = function.tensors(model, sample)
         if logits[0].numel() == 1 or logits.shape[-1] == 1:  # a Bernoulli variable: log(1 − σ(z)), log σ(z)
@@ -99,6 +102,7 @@ def output_curvature(
     seed: int = 0,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
 ) -> Importance:
     """The curvature of `½‖F‖²` by its definition, with the same signs; takes what `forgetless.output_curvature` takes.
@@ -106,7 +110,7 @@ def output_curvature(
     Σ_n (∂ Σ_o ε_no F_o(x_n; θ) / ∂θ)²,  ε_no = ±1
     Σ_n Σ_o (∂F_o(x_n; θ) / ∂θ)²
     """
-    sums, function = _Sums(model, exclude), Output(output, forward)
+    sums, function = _Sums(model, exclude), Output(output, forward, mask)
     for n, sample in enumerate(_samples(data)):
         values = torch.cat([tensor.flatten() for tensor in function.tensors(model, sample)])
         if form == "sampled":
@@ -211,10 +215,13 @@ class _Sums:
 
 
 def _samples(data: Any) -> Iterator[Any]:
-    """Every sample as a batch of one."""
+    """Every sample as a batch of one, without padding where it is a document of a packed row."""
     for batch in batches.of(data, 1):
-        for n in range(batches.size(batch)):
-            yield batches.rows(batch, n, n + 1)
+        found = []
+        for piece, numbers in documents.unpacked(batch, full=1):
+            own = range(batches.size(piece))
+            found += [(n if numbers is None else int(numbers[n]), batches.rows(piece, n, n + 1)) for n in own]
+        yield from (sample for _, sample in sorted(found, key=lambda each: each[0]))
 
 
 def _uniform(seed: int, n: int, t: int) -> float:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from forgetless.errors import ForgetlessError
+from forgetless.model.collation import TEXTS, Batched, Collate, collated, columns
 
-_LABELS = ("labels", "label", "label_ids")
+LABELS = ("labels", "label", "label_ids")
 _ROWS = ("input_ids", "inputs_embeds")  # which have a row per sample, also where images are cut into patches
 
 
@@ -30,7 +31,7 @@ def inputs(batch: Any) -> Any:
     """
     given = batch[0] if isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence) and batch else batch
     if isinstance(given, Mapping):
-        return {key: value for key, value in given.items() if key not in _LABELS}
+        return {key: value for key, value in given.items() if key not in LABELS}
     if isinstance(given, Tensor):
         return given
     if isinstance(given, PackedSequence):
@@ -47,20 +48,22 @@ def inputs(batch: Any) -> Any:
         )
     if _parts(given) is not None:
         return given
+    if isinstance(given, str) or (isinstance(given, (list, tuple)) and given and isinstance(given[0], str)):
+        raise ForgetlessError(TEXTS)
     raise ForgetlessError(
         f"a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not {type(given).__name__}; "
-        "what else a model takes comes through forward=."
+        "collate_fn= makes batches of samples, and what else a model takes comes through forward=."
     )
 
 
 def labels(batch: Any) -> Tensor:
     """What of a batch is its labels: the second of a tuple, or "labels" of a dict."""
     if isinstance(batch, Mapping):
-        found = next((batch[key] for key in _LABELS if key in batch), None)
+        found = next((batch[key] for key in LABELS if key in batch), None)
     elif isinstance(batch, (tuple, list)):
         found = batch[1] if len(batch) > 1 else None
     else:
-        found = next((getattr(batch, key) for key in (*_LABELS, "y") if hasattr(batch, key)), None)
+        found = next((getattr(batch, key) for key in (*LABELS, "y") if hasattr(batch, key)), None)
     if not isinstance(found, Tensor):
         raise ForgetlessError("a batch has no labels: they are the second of a tuple, or 'labels' of a dict.")
     return found
@@ -86,7 +89,10 @@ def size(batch: Any) -> int:
     for tensor in tensors(given):
         if tensor.dim() > 0:
             return tensor.shape[0]
-    raise ForgetlessError("a batch holds no tensor with a sample axis, so its samples cannot be counted.")
+    raise ForgetlessError(
+        "a batch holds no tensor with a sample axis, so its samples cannot be counted; if the data are single samples, "
+        "collate_fn= makes batches of them."
+    )
 
 
 def _graphs(batch: Any) -> int:
@@ -248,26 +254,36 @@ def form(batch: Any) -> Any:
     return type(batch) if parts is None else tuple((key, form(item)) for key, item in parts.items())
 
 
-def of(data: Any, batch_size: int | None) -> Iterable[Any]:
+def of(data: Any, batch_size: int | None, collate_fn: Collate | None = None) -> Iterable[Any]:
     """The batches of `data`.
 
     Args:
-        data: a tensor, tuple, dict, dataclass or other object that holds tensors (one batch), a `Dataset`, or an
-            iterable of batches.
-        batch_size: how many samples of a `Dataset` make a batch.
+        data: a tensor, tuple, dict, dataclass or other object that holds tensors (one batch), a `Dataset`, a
+            `datasets.Dataset` with columns of numbers, or an iterable of batches; with `collate_fn`, of samples.
+        batch_size: how many samples make a batch, where `data` has samples.
+        collate_fn: a list of samples → a batch.
 
     Raises:
-        ForgetlessError: `data` is none of these.
+        ForgetlessError: `data` is none of these, or its samples do not make a batch.
     """
-    if isinstance(data, (Tensor, tuple, Mapping)):
-        return [data]
-    if hasattr(data, "with_format") and hasattr(data, "column_names"):
+    if hasattr(data, "with_format") and isinstance(data, Mapping):
         raise ForgetlessError(
-            "a datasets.Dataset gives rows of any kind; make batches of it with "
-            'DataLoader(data.with_format("torch", columns=[the inputs]), batch_size=32).'
+            f"a datasets.DatasetDict holds several sets; give one of them: {', '.join(map(repr, data))}."
         )
+    batched = isinstance(data, (Tensor, tuple, Mapping, DataLoader))
+    if collate_fn is not None:
+        if batched or not (isinstance(data, Iterable) or hasattr(data, "__getitem__")):
+            raise ForgetlessError(
+                f"collate_fn= makes batches of samples (a list or a Dataset), and data is a {type(data).__name__}; "
+                "leave out collate_fn=."
+            )
+        return Batched(data, batch_size or 64, collate_fn)
+    if batched:
+        return data if isinstance(data, DataLoader) else [data]
+    if hasattr(data, "with_format") and hasattr(data, "column_names"):
+        return Batched(data, batch_size or 64, columns)
     if isinstance(data, IterableDataset) or (isinstance(data, Dataset) and not hasattr(data, "__iter__")):
-        return DataLoader(data, batch_size=batch_size or 64, collate_fn=_collated)
+        return DataLoader(data, batch_size=batch_size or 64, collate_fn=collated)
     if not isinstance(data, Iterable) or (_parts(data) is not None and not isinstance(data, (list, Dataset))):
         if _parts(data) is not None:
             return [data]
@@ -275,20 +291,6 @@ def of(data: Any, batch_size: int | None) -> Iterable[Any]:
             f"data must be a tensor, a tuple, a dict, a Dataset or an iterable of batches, not {type(data).__name__}."
         )
     return data
-
-
-def _collated(samples: list[Any]) -> Any:
-    """Samples of a Dataset as a batch."""
-    try:
-        return default_collate(samples)
-    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
-        if len(samples) == 1 and _parts(samples[0]) is not None and hasattr(samples[0], "edge_index"):
-            return samples[0]
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ForgetlessError(
-            f"the samples of the Dataset do not make a batch ({lines[0][:160].rstrip('.')}); give a DataLoader with a "
-            "collate_fn, or batches of one (batch_size=1)."
-        ) from error
 
 
 def left_out(batch: Any) -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
+from forgetless.model.masks import Mask, masked, padded_decoder, refuse_unknown
 from forgetless.model.shapes import Float
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -25,22 +26,28 @@ class Output:
         select: which tensors: a name, an index, several of them (their squared norms add), or a callable from the
             model's output to a tensor. By default the logits, else last_hidden_state, else the only tensor.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
+        mask: which positions of the tensors count (`masks.masked`).
     """
 
     select: Select = None
     forward: Forward | None = None
+    mask: Mask = "auto"
+
+    def __post_init__(self) -> None:
+        refuse_unknown(self.mask)
 
     def tensors(self, model: nn.Module, batch: Any) -> list[Tensor]:
-        """The tensors of F, each `[N, …]`, masked positions zeroed.
+        """The tensors of F, each `[N, …]`, zero at the positions that do not count.
 
         Raises:
-            ForgetlessError: there is no such output, or it is not a float tensor with a row per sample.
+            ForgetlessError: there is no such output, it is not a float tensor with a row per sample, or the mask does
+                not fit it.
         """
         if self.forward is not None:
             result = self.forward(model, batch)
         else:
             given = batches.inputs(batch)
-            result = model(**given) if isinstance(given, Mapping) else model(given)
+            result = model(**_decoded(model, given, batch)) if isinstance(given, Mapping) else model(given)
         chosen = self._chosen(result)
         samples = batches.size(batch)
         for tensor in chosen.values():
@@ -51,10 +58,7 @@ class Output:
                     f"the output has shape {tuple(tensor.shape)} for {samples} samples: its first axis must be the "
                     "sample axis (choose another tensor with output=, or give forward=)."
                 )
-        given = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if isinstance(given, Mapping):
-            decoding = _decodes(model, given, result)
-            chosen = {key: _masked(tensor, _mask(given, key, decoding), key) for key, tensor in chosen.items()}
+        chosen = masked(chosen, self.mask, model, batch, _decodes(model, batch, result))
         return [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in chosen.values()]
 
     def squared_norms(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
@@ -68,9 +72,10 @@ class Output:
         return total
 
     def look(self, model: nn.Module, batch: Any) -> list[str]:
-        """What should be said of a first batch: members of a tuple that are not used, and masks that may not be."""
-        said = batches.left_out(batch) if self.forward is None else None
-        return [] if said is None else [said]
+        """What should be said of a first batch: members of a tuple that are not used, and padding that may count."""
+        said = [batches.left_out(batch) if self.forward is None else None]
+        said.append(padded_decoder(model, batch) if self.mask == "auto" else None)
+        return [sentence for sentence in said if sentence is not None]
 
     def _chosen(self, result: Any) -> dict[str | int, Tensor]:
         if callable(self.select):
@@ -87,38 +92,25 @@ class Output:
         return _only_tensor(result, "what forward= returned" if self.forward else "the model's output")
 
 
-def _decodes(model: nn.Module, given: Mapping[str, Any], result: Any) -> bool:
+def _decoded(model: nn.Module, given: Mapping[str, Any], batch: Any) -> Mapping[str, Any]:
+    """The keywords of an encoder-decoder with its decoder's inputs: the labels, shifted by the model itself."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    shifted = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    told = any(str(key).startswith("decoder_") for key in given)
+    if shifted is None or told or not isinstance(labels, Tensor) or labels.dim() != 2:
+        return given
+    return {**given, "decoder_input_ids": shifted(labels=labels)}
+
+
+def _decodes(model: nn.Module, batch: Any, result: Any) -> bool:
     """Whether the positions of the output are a decoder's, beside those of an encoder."""
+    given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     config = getattr(model, "config", None)
     return (
-        any(str(key).startswith("decoder_") for key in given)
+        (isinstance(given, Mapping) and any(str(key).startswith("decoder_") for key in given))
         or getattr(config, "is_encoder_decoder", False) is True
         or "encoder_last_hidden_state" in _fields(result)
     )
-
-
-def _mask(given: Mapping[str, Any], key: str | int, decoding: bool) -> Any:
-    """The mask of the positions that an output has: of an encoder-decoder the decoder's own, if there is one."""
-    if decoding and not str(key).startswith("encoder_"):
-        return given.get("decoder_attention_mask")
-    return given.get("attention_mask")
-
-
-def _masked(tensor: Tensor, mask: Any, key: str | int) -> Tensor:
-    """Zero at the padded positions, where the mask `[N, T]` fits the tensor `[N, T, …]`.
-
-    An output `[N, T]` has a number for every position if its name says so (`start_logits`); else its columns are taken
-    for classes.
-    """
-    if not isinstance(mask, Tensor) or mask.dim() != 2 or tensor.shape[:2] != mask.shape:
-        return tensor
-    if tensor.dim() == 2 and not str(key).startswith(("start_", "end_")):
-        return tensor
-    kept = mask if mask.dtype == torch.bool else mask > 0
-    if mask.is_floating_point() and bool((mask < 0).any()):  # what is added to scores: 0 where attention goes
-        kept = mask >= 0
-    # Not by a product: NaN at a padded position times 0 is NaN.
-    return torch.where(kept.view(*mask.shape, *[1] * (tensor.dim() - 2)), tensor, 0)
 
 
 def _fields(result: Any) -> dict[str | int, Any]:

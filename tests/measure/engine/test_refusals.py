@@ -203,9 +203,9 @@ CASES: dict[str, Case] = {
     "data of another kind": (lambda: nn.Linear(4, 4), lambda: 3, {}, "data must be a tensor, a tuple, a dict"),
     "batches of another kind": (
         lambda: nn.Linear(4, 4),
-        lambda: ["text"],
+        lambda: [3],
         {},
-        "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not str",
+        "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not int",
     ),
     "nothing to measure": (nn.Tanh, x(), {}, r"Tanh has no trainable parameter to measure; unfreeze some"),
     "everything frozen": (

@@ -67,10 +67,17 @@ def texts() -> dict[str, Tensor]:
     return {"input_ids": tokens, "attention_mask": (torch.arange(7) < torch.tensor([[7], [4], [6]])).long()}
 
 
+def packed() -> dict[str, Tensor]:
+    """Five documents in two rows, as trainers of language models pack them."""
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3], [0, 1, 0, 1, 2, 3, 4]])
+    return {"input_ids": ids(15, 2, 7)(), "position_ids": positions}
+
+
 FOREIGN = [
     foreign("transformers: BERT on padded texts", "transformers", bert, padded),
     foreign("transformers: GPT-2", "transformers", gpt2, texts),
     foreign("transformers: Llama", "transformers", llama, texts, half_exact=True),
+    foreign("transformers: GPT-2 on packed documents", "transformers", gpt2, packed),
     foreign("transformers: BLOOM", "transformers", bloom, texts),
     foreign("transformers: T5's encoder", "transformers", t5, texts),
     foreign("transformers: ViT", "transformers", vit, (3, 3, 16, 16)),

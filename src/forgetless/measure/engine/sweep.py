@@ -99,10 +99,14 @@ class Sweep:
         self.count = self.batch = 0
         self.enough = False
         self._rowed: dict[Any, tuple[bool, ...]] = {}  # a form of batches → which of its tensors have a row per sample
+        self._joined: tuple[dict[str, Tensor], int] = {}, 0  # the sums and samples of what is added together
         self._taken, self._look_at = 0, _FIRST_LOOK  # parts that were taken together, and when to ask `until`
 
-    def add(self, batch: Any) -> int:
-        """Add a batch, or nothing while other processes add theirs; gives how many samples were measured here."""
+    def add(self, batch: Any, together: bool = False) -> int:
+        """Add a batch, or nothing while other processes add theirs; gives how many samples were measured here.
+
+        What is added `together` is one batch, which `close` ends, to whatever compares batches.
+        """
         before = self.count
         own = None if batch is None else self.admitted(batch)
         samples = 0 if own is None else batches.size(own)
@@ -116,11 +120,17 @@ class Sweep:
         for index in range(parts):
             part = batches.rows(own, index * span, min((index + 1) * span, samples)) if index < mine else None
             self.passes.at = (self.batch, index * span)
-            self._take(part, scalars, rows, pieces, size)
+            self._take(part, scalars, rows, pieces, size, together)
             if self.enough:
                 break
         self.batch += batch is not None
         return self.count - before
+
+    def close(self) -> None:
+        """End what was added together, on all processes at once."""
+        if self.confidence is not None:
+            self._compare(*self._joined)
+        self._joined = {}, 0
 
     def restore(self, sums: Mapping[str, Tensor], count: int) -> None:
         """Take these sums over so many samples for the ones so far."""
@@ -150,7 +160,7 @@ class Sweep:
     def _rows(self, rows: int) -> int:
         return self.batch_size or self.passes.rows(rows, self.confidence is not None)
 
-    def _take(self, part: Any, scalars: int, rows: int, pieces: int, size: int) -> None:
+    def _take(self, part: Any, scalars: int, rows: int, pieces: int, size: int, together: bool) -> None:
         """Add samples that are taken together, on all processes at once."""
         apart = self.quantity.root or self.confidence is not None
         found: dict[str, Tensor] = {} if apart else self.sums
@@ -160,10 +170,22 @@ class Sweep:
         self.count += samples
         if self.quantity.root:
             found = self.passes.rooted(found)
-        if self.confidence is not None and (counted := self.group.counted(samples)):
-            self.confidence.add(found, counted)
         if apart:
             accumulate(self.sums, found)
+        if self.confidence is None:
+            return
+        counted = self.group.counted(samples)
+        if together:
+            joined, before = self._joined
+            accumulate(joined, found)
+            self._joined = joined, before + counted
+        else:
+            self._compare(found, counted)
+
+    def _compare(self, found: dict[str, Tensor], count: int) -> None:
+        """Take in how a batch differs from the others, and ask now and then whether that is enough."""
+        if self.confidence is not None and count:
+            self.confidence.add(found, count)
         self._taken += 1
         if self.until is not None and self._taken >= self._look_at:
             self._look_at = math.ceil(_LOOK_AGAIN * self._look_at)

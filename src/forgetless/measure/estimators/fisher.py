@@ -18,11 +18,12 @@ from forgetless.measure.accumulator import Estimator, Until, measure
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
 from forgetless.model import batches
+from forgetless.model.collation import Collate
+from forgetless.model.masks import IGNORED, Mask
 from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
 Labels = Literal["sampled", "expected", "empirical"]
-IGNORED = -100  # the label of a position that has none, as in torch's cross entropy
 
 
 def fisher(
@@ -34,7 +35,9 @@ def fisher(
     into: Importance | None = None,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
+    collate_fn: Collate | None = None,
     batch_size: int | None = None,
     until: Until = None,
     prove: bool = True,
@@ -63,7 +66,9 @@ def fisher(
         into: an earlier measurement of the same network to pool with; it is left unchanged.
         output: which tensor of the model's output are the logits, `[N, C]` or `[N, T, C]`; see `forgetless.mas`.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
+        mask: which positions of the output count; see `forgetless.mas`.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+        collate_fn: a list of samples → a batch; see `forgetless.mas`.
         batch_size: samples at a time, for memory; it never changes the numbers.
         until: stop early; see `forgetless.mas`.
         prove: check samples against themselves alone; see `forgetless.mas`.
@@ -77,7 +82,8 @@ def fisher(
             sample), and all that `forgetless.mas` refuses.
     """
     network = Network.of(model, exclude)
-    made = estimator(network, labels=labels, seed=seed, output=output, forward=forward)
+    made = estimator(network, labels=labels, seed=seed, output=output, forward=forward, mask=mask)
+    data = batches.of(data, batch_size, collate_fn)
     return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
@@ -88,15 +94,18 @@ def estimator(
     seed: int = 0,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
 ) -> Estimator:
     """What `fisher` sums over samples.
 
     Raises:
-        ForgetlessError: another reading of the labels.
+        ForgetlessError: another reading of the labels, or a mask by labels that are read already.
     """
     if labels not in ("sampled", "expected", "empirical"):
         raise ForgetlessError(f'labels must be "sampled", "expected" or "empirical", not {labels!r}.')
-    function = Output(output, forward)
+    if labels == "empirical" and mask == "labels":
+        raise ForgetlessError('labels="empirical" leaves out positions without a label by itself; drop mask="labels".')
+    function = Output(output, forward, mask)
 
     def sampled(model: nn.Module, batch: Any) -> Tensor:
         log_p = log_probabilities(function, model, batch["samples"])

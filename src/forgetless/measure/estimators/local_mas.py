@@ -21,6 +21,7 @@ from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
 from forgetless.measure.kernels import mark_of_samples, of_samples
 from forgetless.model import batches
+from forgetless.model.collation import Collate
 from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
@@ -33,6 +34,7 @@ def local_mas(
     output: Select = None,
     forward: Forward | None = None,
     exclude: str | Iterable[str] = (),
+    collate_fn: Collate | None = None,
     batch_size: int | None = None,
     until: Until = None,
     prove: bool = True,
@@ -60,6 +62,7 @@ def local_mas(
         output: as for `forgetless.mas`; it only serves to check that samples do not influence each other.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+        collate_fn: a list of samples → a batch; see `forgetless.mas`.
         batch_size: samples at a time, for memory; it never changes the numbers.
         until: stop early; see `forgetless.mas`.
         prove: check samples against themselves alone; see `forgetless.mas`.
@@ -73,6 +76,7 @@ def local_mas(
     """
     network = Network.of(model, exclude)
     made = estimator(network, output=output, forward=forward)
+    data = batches.of(data, batch_size, collate_fn)
     return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
@@ -96,7 +100,7 @@ def estimator(network: Network, *, output: Select = None, forward: Forward | Non
         # The value of the network's own output, and the gradient of what the layers add up to.
         return norms if total is None else norms + total / len(norms)
 
-    return Estimator("local-mas", Quantity(scalars))
+    return Estimator("local-mas", Quantity(scalars), pads=False)
 
 
 class Layers(TorchFunctionMode):

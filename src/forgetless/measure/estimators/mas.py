@@ -16,6 +16,9 @@ from forgetless.measure.accumulator import Estimator, Until, measure
 from forgetless.measure.engine.constant import constant_norm
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
+from forgetless.model import batches
+from forgetless.model.collation import Collate
+from forgetless.model.masks import Mask
 from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
@@ -28,7 +31,9 @@ def mas(
     into: Importance | None = None,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
+    collate_fn: Collate | None = None,
     batch_size: int | None = None,
     until: Until = None,
     prove: bool = True,
@@ -44,14 +49,21 @@ def mas(
     Args:
         model: a trained network.
         data: unlabeled samples like those whose skill is to be kept: a tensor, a tuple (inputs first) or a dict is one
-            batch; a `Dataset` is batched here; any other iterable yields batches. Labels are ignored.
+            batch; a `Dataset` is batched here; any other iterable yields batches. A sample is a row, and of packed rows
+            of tokens a document (docs/language-models.md). Labels are ignored, but by mask="labels".
         form: "norm" asks for the gradient of `‖F‖²`, one backward pass; "vector" for the gradients of every output o,
             the length of whose vector it takes: for studies, since a sample costs as much as there are outputs.
         into: an earlier measurement of the same network to pool with; it is left unchanged.
         output: which tensors of the model's output are F: a name, an index, several, or a callable. By default the
             logits, else last_hidden_state, else the only tensor.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
+        mask: which positions of F count, where it has positions: "auto" takes the attention mask of the batch (of an
+            encoder-decoder the decoder's own, or else the positions that have a label); "labels" takes only those of
+            them whose label is not −100, for a causal language model position t where label t + 1 is not; a callable
+            (batch) → `[N, T]`, true where a position counts; None: all.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+        collate_fn: a list of samples → a batch, as a DataLoader takes it: `data` is then a list, a `Dataset` or a
+            `datasets.Dataset` of samples, such as texts.
         batch_size: samples at a time, for memory; it never changes the numbers.
         until: stop early, also in endless data: at a relative standard error (0.05: within 5 % in every parameter), or
             when a callable says so (`lambda found: found.overlap(0.1) > 0.95`). `Importance.error` tells how sure it
@@ -68,7 +80,8 @@ def mas(
             row per sample, samples that influence each other (named module), or `into` of another network.
     """
     network = Network.of(model, exclude)
-    made = estimator(network, form=form, output=output, forward=forward)
+    made = estimator(network, form=form, output=output, forward=forward, mask=mask)
+    data = batches.of(data, batch_size, collate_fn)
     return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
@@ -78,6 +91,7 @@ def estimator(
     form: Literal["norm", "vector"] = "norm",
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
 ) -> Estimator:
     """What `mas` sums over samples.
 
@@ -86,7 +100,7 @@ def estimator(
     """
     if form not in ("norm", "vector"):
         raise ForgetlessError(f'form must be "norm" or "vector", not {form!r}.')
-    function = Output(output, forward)
+    function = Output(output, forward, mask)
     if form == "norm":
 
         def look(model: nn.Module, parameters: Mapping[str, Tensor], batch: Any) -> list[str]:

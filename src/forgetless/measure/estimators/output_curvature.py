@@ -18,6 +18,9 @@ from forgetless.measure import draws
 from forgetless.measure.accumulator import Estimator, Until, measure
 from forgetless.measure.engine.target import Quantity
 from forgetless.measure.importance import Importance
+from forgetless.model import batches
+from forgetless.model.collation import Collate
+from forgetless.model.masks import Mask
 from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
@@ -33,7 +36,9 @@ def output_curvature(
     into: Importance | None = None,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
+    collate_fn: Collate | None = None,
     batch_size: int | None = None,
     until: Until = None,
     prove: bool = True,
@@ -55,7 +60,9 @@ def output_curvature(
         into: an earlier measurement of the same network to pool with; it is left unchanged.
         output: which tensors of the model's output are F; see `forgetless.mas`.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
+        mask: which positions of the output count; see `forgetless.mas`.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
+        collate_fn: a list of samples → a batch; see `forgetless.mas`.
         batch_size: samples at a time, for memory; it never changes the numbers.
         until: stop early; see `forgetless.mas`.
         prove: check samples against themselves alone; see `forgetless.mas`.
@@ -68,7 +75,8 @@ def output_curvature(
         ForgetlessError: another form, and all that `forgetless.mas` refuses.
     """
     network = Network.of(model, exclude)
-    made = estimator(network, form=form, seed=seed, output=output, forward=forward)
+    made = estimator(network, form=form, seed=seed, output=output, forward=forward, mask=mask)
+    data = batches.of(data, batch_size, collate_fn)
     return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
@@ -79,6 +87,7 @@ def estimator(
     seed: int = 0,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
 ) -> Estimator:
     """What `output_curvature` sums over samples.
 
@@ -87,7 +96,7 @@ def estimator(
     """
     if form not in ("sampled", "exact"):
         raise ForgetlessError(f'form must be "sampled" or "exact", not {form!r}.')
-    function = Output(output, forward)
+    function = Output(output, forward, mask)
 
     def outputs(model: nn.Module, batch: Any) -> Tensor:
         return torch.cat([tensor.flatten(1) for tensor in function.tensors(model, batch)], 1)

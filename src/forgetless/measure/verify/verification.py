@@ -19,7 +19,7 @@ from forgetless.measure.engine.target import Target
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.measure.verify.kinks import on_a_kink, without
-from forgetless.model import batches
+from forgetless.model import batches, documents
 from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.restored import in_float64, only, untouched
@@ -92,6 +92,7 @@ def verify(
     """
     network, options = Network.of(model, exclude), {"output": output, "forward": forward, "exclude": exclude}
     model, parameters = network.module, network.parameters
+    batch = next((piece for piece, _ in documents.unpacked(batch, full=0)), batch)
     if batches.size(batch) < 2:
         raise ForgetlessError("verifying needs at least two samples, for one is exact whatever the rules are.")
     found, expected = _pair(model, batch, reference, options)
