@@ -37,6 +37,7 @@ INSIDE = {
     "files": {
         "places": "",
         "strict": "places",
+        "hub": "",
         "sealed": "strict places",
         "typed": "",
         "tensors": "places strict typed",
@@ -55,7 +56,9 @@ INSIDE = {
     },
     "measure": {
         "confidence": "",
-        "importance": "confidence",
+        "card": "",
+        "sharing": "card confidence",
+        "importance": "confidence sharing",
         "reference": "importance",
         "kernels": "",
         "engine": "kernels confidence",
@@ -131,6 +134,7 @@ INSIDE = {
 # Third parties stay at the edge; torch may be used everywhere.
 THIRD_PARTIES = {
     "safetensors": "files cli.parts",
+    "huggingface_hub": "files.hub",
     "numpy": "measure.draws measure.kernels lab cli.parts",
     "rich": "measure.engine lab.report cli",
     "typer": "cli",
