@@ -131,8 +131,12 @@ class AnchoredParameter:
     def meet(self, parameter: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Values, *tuple[Tensor, ...]]:
         """θ, θ*, Ω and `others` (of the parameter's shape) in the corner in common: views, of shards the local ones."""
         shape = self.common(parameter)
-        weights, target, *left = (_part(tensor, shape) for tensor in (parameter, self.weights, *others))
-        return weights, target, _part(self.importance, shape), *left
+        tensors = (parameter, self.weights, *others)
+        if sharding(parameter) is None:
+            weights, target, *left = (_corner(tensor, shape) for tensor in tensors)
+            return weights, target, _corner(self.importance, shape), *left
+        weights, target, *left = (local(tensor) for tensor in tensors)
+        return weights, target, self.here(), *left
 
     def here(self) -> Values:
         """What this process has of Ω."""
@@ -197,10 +201,6 @@ def _moved(values: Values, device: torch.device) -> Values:
 
 def _beside(values: Values, tensor: Tensor) -> Tensor:
     return read(values, tensor.dtype).to(tensor.device)
-
-
-def _part(values: Any, shape: tuple[int, ...]) -> Any:
-    return local(values) if isinstance(values, Tensor) and is_sharded(values) else _corner(values, shape)
 
 
 def _corner(tensor: Any, shape: tuple[int, ...]) -> Any:
