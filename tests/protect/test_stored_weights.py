@@ -87,3 +87,20 @@ def test_weights_elsewhere_are_refused(tmp_path):
     model, marks, path = saved(tmp_path)
     with pytest.raises(ForgetlessError, match=r"for whole weights on the CPU, which .*'model\.layer\.weight'"):
         stored_weights(path, model.to("meta"), list(marks), marks)
+
+
+@pytest.mark.parametrize("size", ["5GB", "5KB"], ids=["one file", "several"])
+def test_what_transformers_saves_is_found(size, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=128, num_key_value_heads=1, tie_word_embeddings=True, **small)
+    transformers.LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path, max_shard_size=size)
+    assert (tmp_path / "model.safetensors.index.json").exists() == (size == "5KB")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    marks = fingerprints(named(model))
+    found, _ = stored_weights(tmp_path, model, list(marks), marks)
+    assert all(torch.equal(found[name].float(), parameter) for name, parameter in named(model).items())
+    assert all(tensor.dtype == torch.bfloat16 for tensor in found.values())
+    backbone = transformers.AutoModel.from_pretrained(tmp_path, dtype=torch.float32)
+    marks = fingerprints(named(backbone))
+    assert stored_weights(tmp_path, backbone, list(marks), marks)[0].keys() == marks.keys()
