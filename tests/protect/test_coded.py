@@ -48,6 +48,17 @@ def test_the_bounds_are_those_of_the_docs():
     assert ABSOLUTE < 1.4e-10
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (7,), (5, 4, 3, 2)])
+def test_any_shape_and_layout(shape):
+    values = torch.rand(shape)
+    if len(shape) == 4:
+        values = values.to(memory_format=torch.channels_last)
+    found = Coded.of(values)
+    assert found.codes.stride() == values.stride()
+    assert found.read().shape == values.shape
+    assert torch.allclose(found.read(), values, rtol=0.0443)
+
+
 def test_the_largest_is_exact_and_the_order_is_kept():
     values = spread(1000, 0, 40, 3.7).sort().values
     found = Coded.of(values)

@@ -16,7 +16,7 @@ from torch import Tensor
 _PER_OCTAVE, _LAST = 8, 255
 RELATIVE = 2 ** (0.5 / _PER_OCTAVE) - 1  # how far off a value is at most, of itself,
 ABSOLUTE = 2 ** ((1 - _LAST) / _PER_OCTAVE) / 2  # or of the largest where it is smaller than the smallest level
-_PIECE = 1 << 17  # elements coded or read at a time
+_PIECE = 1 << 17  # elements coded at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +33,16 @@ class Coded:
 
     @classmethod
     def of(cls, values: Tensor) -> Coded:
-        """The codes of finite values of 0 or more; temporaries are of a piece."""
-        flat = values.detach().reshape(-1)
-        top = float(flat.max()) if flat.numel() else 0.0
-        codes = torch.empty_like(flat, dtype=torch.uint8)
-        for some, coded in zip(torch.split(flat, _PIECE), torch.split(codes, _PIECE), strict=True):
+        """The codes of finite values of 0 or more, in their memory layout; temporaries are of a few rows."""
+        top = largest(values)
+        codes = torch.empty_like(values, dtype=torch.uint8)
+        lines, coded_lines = (each if each.dim() else each.view(1) for each in (values.detach(), codes))
+        rows = max(1, _PIECE // max(1, lines[:1].numel()))
+        for some, coded in zip(torch.split(lines, rows), torch.split(coded_lines, rows), strict=True):
             share = some.double() / top if top else torch.zeros_like(some)
             steps = share.log2().mul_(_PER_OCTAVE).round_().add_(_LAST).clamp_(min=1)
             coded.copy_(steps.masked_fill_(share < ABSOLUTE, 0))
-        return cls(codes.view(values.shape), levels(top).to(values.device))
+        return cls(codes, levels(top).to(values.device))
 
     @property
     def top(self) -> float:
