@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from altered import contents, fuzzed, taken_or_told
 from forgetless import files
@@ -92,12 +92,22 @@ def test_an_index_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
         files.Foreign(tmp_path / "x.json")
 
 
-GOOD = [json.dumps({"weight_map": {"a": "one.safetensors"}}).encode()]
+def _all(path: Path) -> None:
+    found = files.Foreign(path)
+    found.mapped(list(found.names))
 
 
 @fuzzed
-@given(content=contents(GOOD))
+@given(content=contents([json.dumps({"weight_map": {"a": "one.safetensors"}}).encode()]))
 def test_an_altered_index_is_taken_or_told(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("altered")
     (folder / "x.json").write_bytes(content)
-    taken_or_told(lambda: files.Foreign(folder / "x.json"), folder)
+    taken_or_told(lambda: _all(folder / "x.json"), folder)
+
+
+@fuzzed
+@given(content=contents([save({"a": A, "b": B})]))
+def test_an_altered_file_is_taken_or_told(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("altered")
+    (folder / "model.safetensors").write_bytes(content)
+    taken_or_told(lambda: _all(folder / "model.safetensors"), folder)

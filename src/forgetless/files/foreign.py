@@ -85,6 +85,6 @@ def _listed(path: Path) -> dict[str, Path]:
     if not isinstance(listed, dict) or not all(isinstance(file, str) for file in listed.values()):
         raise ForgetlessError(f"{path} is no index of safetensors files: it has no weight_map of names.")
     for file in listed.values():
-        if file in ("", "..") or file != os.path.basename(file):
+        if file in ("", "..") or file != os.path.basename(file) or not file.isprintable():
             raise ForgetlessError(f"{path} lists {quoted(file)}, which is not the name of a file beside it.")
     return {name: path.parent / file for name, file in listed.items()}

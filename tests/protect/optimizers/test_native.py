@@ -23,6 +23,7 @@ LAYOUTS = {
     "sliced": lambda t: torch.cat([t, t], dim=-1)[..., : t.shape[-1]] if t.dim() else t,
     "stepped": lambda t: torch.repeat_interleave(t, 2, dim=0)[::2] if t.dim() else t,
 }
+UNALIGNED = torch.frombuffer(bytearray(19), dtype=torch.float32, offset=3)  # as in a file that others wrote
 COMPACT = [False, True, "8bit"]
 DIVISORS = ["one", "plain", "root", "centered"]
 
@@ -229,8 +230,23 @@ def test_a_centred_variance_below_zero_counts_as_zero(way):
         Move(torch.zeros(4, device="meta"), torch.zeros(4), torch.ones(4), 1.0, 0.0, Response(1.0)),
         Move(torch._neg_view(torch.zeros(4)), torch.zeros(4), torch.ones(4), 1.0, 0.0, Response(1.0)),
         Move(torch.zeros(4), torch.zeros(4), torch.ones(4), 1.0, 0.0, Response(torch.ones((), device="meta"))),
+        Move(torch.zeros(4), UNALIGNED, torch.ones(4), 1.0, 0.0, Response(1.0)),
+        Move(torch.zeros(4), torch.zeros(4).half(), torch.ones(4), 1.0, 0.0, Response(1.0)),
     ],
-    ids=["double", "sliced", "stepped", "bfloat16", "strides", "half", "state", "device", "negative", "rate"],
+    ids=[
+        "double",
+        "sliced",
+        "stepped",
+        "bfloat16",
+        "strides",
+        "half",
+        "state",
+        "device",
+        "negative",
+        "rate",
+        "unaligned",
+        "half target",
+    ],
 )
 def test_other_tensors_are_left_to_torch(move):
     good = made((5,))

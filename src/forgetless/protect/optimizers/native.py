@@ -43,6 +43,8 @@ def serves(move: Move) -> bool:
             return False
         if not tensor.is_cpu or tensor.layout != torch.strided or tensor.is_neg():
             return False
+        if tensor.data_ptr() % tensor.element_size():  # mapped from a file that others wrote
+            return False
         if tensor.shape != shape or (tensor.stride() != stride and not single):
             return False
     floats = (each for each in move.operands() if each is not move.target)
