@@ -37,6 +37,8 @@ INSIDE = {
     "files": {
         "places": "",
         "strict": "places",
+        "hub": "",
+        "foreign": "places strict tensors",
         "sealed": "strict places",
         "typed": "",
         "tensors": "places strict typed",
@@ -58,7 +60,9 @@ INSIDE = {
     },
     "measure": {
         "confidence": "",
-        "importance": "confidence",
+        "card": "",
+        "sharing": "card confidence",
+        "importance": "confidence sharing",
         "reference": "importance",
         "kernels": "",
         "engine": "kernels confidence",
@@ -70,17 +74,20 @@ INSIDE = {
         "verify": "estimators engine importance",
     },
     "protect": {
-        "anchored_parameter": "",
+        "coded": "",
+        "anchored_parameter": "coded",
         "batchnorm": "",
-        "optimizers": "anchored_parameter",
+        "optimizers": "anchored_parameter coded",
         "forgetting": "",
-        "strength": "forgetting batchnorm anchored_parameter",
+        "strength": "forgetting batchnorm anchored_parameter coded",
         "identity": "anchored_parameter",
         "watch": "optimizers",
-        "anchor_file": "anchored_parameter",
+        "stored_weights": "",
+        "anchor_file": "anchored_parameter coded",
         "accumulation": "",
         "status": "",
-        "anchor": "anchor_file identity watch accumulation status optimizers strength batchnorm anchored_parameter",
+        "anchor": "anchor_file identity watch accumulation status optimizers strength batchnorm anchored_parameter "
+        "coded stored_weights",
     },
     "integrations": {
         "parts": "",
@@ -134,6 +141,7 @@ INSIDE = {
 # Third parties stay at the edge; torch may be used everywhere.
 THIRD_PARTIES = {
     "safetensors": "files cli.parts",
+    "huggingface_hub": "files.hub",
     "numpy": "measure.draws measure.kernels lab cli.parts",
     "rich": "measure.engine lab.report cli",
     "typer": "cli",

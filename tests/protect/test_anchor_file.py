@@ -56,13 +56,14 @@ def test_a_state_that_is_none_is_refused(change, sentence):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_state_that_was_cast_with_its_model_is_widened(dtype):
+def test_a_state_that_was_cast_with_its_model_is_taken_and_computed_with_in_float32(dtype):
     cast = {
         key: tensor if key in ("strength", "l2sp") else tensor.to(dtype) for key, tensor in state().tensors().items()
     }
     found = State.parsed(cast).parameters["w"]
-    assert found.weights.dtype == torch.float32
-    assert torch.equal(found.weights, cast["weights.w"].float())
+    theta = torch.randn(2, 3)
+    away = theta - cast["weights.w"].float()
+    assert torch.equal(found.distance(theta), (cast["importance.w"].float() * away.square()).sum())
 
 
 def test_the_file_gives_back_state_shapes_and_fingerprints(tmp_path):

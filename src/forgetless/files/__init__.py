@@ -3,11 +3,13 @@
 `told` turns the operating system's errors into sentences, `opened` opens nothing but regular files, `replacing` writes
 beside and renames. `read_json` and `parse_json` take JSON without NaN, huge numbers, duplicate keys and deep nesting;
 `read_sealed` checks the SHA-256 that `write_sealed` adds; `decoded` gives JSON values the types and ranges that their
-reader asks for. `read_tensors` verifies what `write_tensors` wrote. Nothing here knows what the values mean.
+reader asks for. `read_tensors` verifies what `write_tensors` wrote; `Foreign` maps what other libraries wrote. Nothing
+here knows what the values mean.
 """
 
 from __future__ import annotations
 
+from forgetless.files.foreign import Foreign
 from forgetless.files.places import MISSING, Inside, opened, read_bytes, replacing, tidied, told, write_text
 from forgetless.files.sealed import read_sealed, sealed, unsealed, write_sealed
 from forgetless.files.strict import parse_json, read_json, write_json
@@ -18,6 +20,7 @@ __all__ = [
     "FLOATS",
     "MISSING",
     "Between",
+    "Foreign",
     "Inside",
     "Mapped",
     "Shape",

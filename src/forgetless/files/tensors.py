@@ -240,8 +240,13 @@ def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str
     return meta
 
 
+def dtype_called(stored: str) -> torch.dtype | None:
+    """The dtype that safetensors calls so; None for one that is not known here."""
+    return _NAMES.get(stored)
+
+
 def _refuse_type(path: Path, name: str, stored: str, dtypes: Collection[torch.dtype]) -> None:
-    dtype = _NAMES.get(stored)
+    dtype = dtype_called(stored)
     if dtype not in dtypes:
         named = _called(dtype) if dtype is not None else quoted(stored)
         raise ForgetlessError(

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.measure.confidence import Confidence
+from forgetless.measure.sharing import Shared
 from forgetless.model import sharding
 from forgetless.model.parameters import listing, trainable, unwrapped
 
 
 @dataclass(frozen=True)
-class Importance:
+class Importance(Shared):
     """Sums over samples of each parameter's sensitivity, and how many samples they are over.
 
     `Ω = sums / count`. Keeping the sums makes pooling exact: any split of the samples, merged in any order, gives the
@@ -179,13 +180,18 @@ class Importance:
         files.write_tensors(path, tensors, "importance", header)
 
     @classmethod
-    def load(cls, path: str | Path) -> Importance:
+    def load(cls, path: str | Path, *, mmap: bool = False) -> Importance:
         """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            mmap: leave the sums in the file, from where an anchor reads them once, instead of in memory. The file must
+                not be changed in place as long as the importance is used.
 
         Raises:
             ForgetlessError: the file is missing, cut, damaged or holds something else.
         """
-        tensors, header = files.read_tensors(path, "importance", dtypes=files.FLOATS)
+        tensors, header = files.read_tensors(path, "importance", dtypes=files.FLOATS, mmap=mmap)
         noted: _Header = files.decoded(header, _Header, path)
         try:
             found = noted.confidence

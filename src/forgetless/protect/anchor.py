@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from forgetless.protect.accumulation import AccumulationWatch
 from forgetless.protect.anchor_file import State, checked
 from forgetless.protect.anchored_parameter import AnchoredParameter, collapsed
 from forgetless.protect.batchnorm import StatisticsWatch
+from forgetless.protect.coded import Coded
 from forgetless.protect.identity import Identity
 from forgetless.protect.optimizers.attachment import Attachment
 from forgetless.protect.optimizers.forms import known
@@ -32,6 +33,7 @@ from forgetless.protect.optimizers.holding import strength_holding
 from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.pull import Pull
 from forgetless.protect.status import Status
+from forgetless.protect.stored_weights import stored_weights
 from forgetless.protect.strength.dial import Dial, shrink
 from forgetless.protect.watch import WeightsWatch
 
@@ -78,7 +80,8 @@ class Anchor:
         strength: float | Dial = 1.0,
         *,
         l2sp: float = 0.0,
-        compact: bool = False,
+        compact: bool | Literal["8bit"] = False,
+        base: str | Path | None = None,
     ) -> None:
         """Anchor `model` at its present weights.
 
@@ -89,14 +92,22 @@ class Anchor:
                 while training goes on: `forgetless.HoldShare`, `forgetless.KeepAgreement`, `forgetless.DriftBudget`.
             l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
                 anchored weight also has the penalty `w/2 (θ − θ*)²`, whatever its importance and the strength.
-            compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32. θ* is always float32 or wider.
+            compact: keep Ω in bfloat16 (True), at most 0.4 % off, or in 8 bits ("8bit"), at most 4.5 % off
+                (`forgetless.protect.coded`), instead of float32.
+            base: where θ* is, instead of in memory a second time: the safetensors file that the model was loaded from,
+                the index of several, or their folder. θ* are the weights there, whatever the model has by now; the
+                importance's fingerprints prove that they are those that were measured. For weights on the CPU; what
+                `load` says of `mmap=` holds.
 
-        Memory: θ* and Ω, 2 × the anchored parameters in float32 (1.5 × if compact), however many tasks there are.
+        Memory: θ* and Ω, however many tasks there are: 8 bytes for each anchored weight; 6 with `compact=True`, 5 with
+        `compact="8bit"`, and 4 less with `base=`. The importance is not kept: delete it, or load it with `mmap=True`.
 
         Raises:
-            ForgetlessError: an importance for another model, NaN or Inf in the weights, or a strength or l2sp that
-                is negative or not finite.
+            ForgetlessError: an importance for another model, NaN or Inf in the weights, a strength or l2sp that is
+                negative or not finite, or a base whose weights are not those that were measured.
         """
+        if compact not in (False, True, "8bit"):
+            raise ForgetlessError(f"compact must be True, False or '8bit', not {compact!r}.")
         self._model = model
         self._dial = strength if isinstance(strength, Dial) else None
         self._strength = checked(strength.value if isinstance(strength, Dial) else strength)
@@ -110,9 +121,11 @@ class Anchor:
         self._in_loss = False
         self._accumulation = AccumulationWatch()
         self._past = Status(0, 0, 0.0, None)  # of the attachments that were released
-        self._mapped: files.Mapped | None = None  # where θ* and Ω are, if they are in a file
+        self._mapped: list[files.Mapped] = []  # the files that θ* and Ω are in
         if importance is not None:
-            self._add(importance)
+            self._add(importance, base=base)
+        elif base is not None:
+            raise ForgetlessError("base= needs an importance, whose fingerprints say which weights θ* are.")
 
     @property
     def strength(self) -> float:
@@ -148,8 +161,9 @@ class Anchor:
 
     @property
     def importance(self) -> dict[str, Tensor]:
-        """Ω by parameter name, summed over the tasks so far."""
-        return {name: anchored.importance for name, anchored in self._anchored.items()}
+        """Ω by parameter name, summed over the tasks so far; what is kept in 8 bits is read, a new tensor."""
+        omegas = {name: anchored.importance for name, anchored in self._anchored.items()}
+        return {name: omega.read() if isinstance(omega, Coded) else omega for name, omega in omegas.items()}
 
     def penalty(self) -> Tensor:
         """`λ Σ Ω (θ − θ*)² + w/2 Σ (θ − θ*)²`, a differentiable scalar for the loss; 0 with nothing to protect.
@@ -438,10 +452,11 @@ class Anchor:
         """
         tensors, shapes, hashes = anchor_file.read(path, mmap=mmap)
         _refuse_stranger(shapes, f"the anchor in {path}", model)
-        compact = any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+        kinds = {tensor.dtype for name, tensor in tensors.items() if name.startswith("importance.")}
+        compact: bool | Literal["8bit"] = "8bit" if torch.uint8 in kinds else torch.bfloat16 in kinds
         anchor = cls(model, None, 1.0 if strength is None else strength, compact=compact)
         if mmap:
-            anchor._mapped = files.Mapped(path)
+            anchor._mapped = [files.Mapped(path)]
         anchor.load_state_dict(tensors)
         if changed := _changed(hashes, model):
             warnings.warn(f"{path} was saved at other weights than the model has now: {changed}.", stacklevel=2)
@@ -450,7 +465,7 @@ class Anchor:
     def _state(self) -> State:
         return State(self._strength, self._l2sp, self._anchored, {} if self._dial is None else self._dial.state())
 
-    def _add(self, importance: Importance, gamma: float = 1.0) -> None:
+    def _add(self, importance: Importance, gamma: float = 1.0, base: str | Path | None = None) -> None:
         if not isinstance(importance, Importance):
             raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
         _refuse_stranger(importance.sums, "the importance", self._model)
@@ -461,23 +476,26 @@ class Anchor:
                 raise ForgetlessError(f"{name!r} has NaN or Inf: such weights cannot be anchored.")
         self._compare()
         self._present()  # refuses what does not fit, before anything changes
+        stored, mapped = ({}, []) if base is None else stored_weights(base, self._model, kept, importance.weights)
+        made = {}
+        for name in kept:
+            mean = importance.sums[name] / importance.count if name in importance.sums else None
+            earlier = None if name in self._identity.replaced else self._anchored.get(name)
+            made[name] = AnchoredParameter.at(
+                name, named[name], mean, earlier, gamma=gamma, compact=self._compact, target=stored.get(name)
+            )
         if self._dial is not None:
-            self._dial.remember(self._model)
-        if changed := _changed(importance.weights, self._model):
+            with _at({named[name]: made[name] for name in stored}):
+                self._dial.remember(self._model)
+        if base is None and (changed := _changed(importance.weights, self._model)):
             warnings.warn(
                 f"the importance was measured at other weights than the model has now: {changed}; "
                 "measure it again unless that is meant.",
                 stacklevel=3,
             )
-        for name in kept:
-            mean = importance.sums[name] / importance.count if name in importance.sums else None
-            earlier = None if name in self._identity.replaced else self._anchored.get(name)
-            self._anchored[name] = AnchoredParameter.at(
-                name, named[name], mean, earlier, gamma=gamma, compact=self._compact
-            )
+        self._anchored.update(made)
         self._identity.remember(self._model, kept)
-        if self._anchored.keys() <= set(kept):
-            self._mapped = None
+        self._mapped = mapped + (self._mapped if self._anchored.keys() > set(kept) else [])
         self._tasks += 1
         self._in_loss = False
         self._refresh()
@@ -486,7 +504,7 @@ class Anchor:
         """What looks on after each step: whether statistics drift, the dial, and whether the weights move elsewhere."""
         optimizer = attachment.optimizer
         watchers: list[_Removable] = []
-        if self._mapped is not None:
+        if self._mapped:
             watchers.append(optimizer.register_step_pre_hook(lambda *_: self._whole()))
         if self._anchored and last:
             watchers.append(StatisticsWatch(self._model, optimizer))
@@ -498,8 +516,8 @@ class Anchor:
         return watchers
 
     def _whole(self) -> None:
-        if self._mapped is not None:
-            self._mapped.check()
+        for file in self._mapped:
+            file.check()
 
     def _release(self, attachment: Attachment) -> None:
         self._past = self.status()

@@ -16,9 +16,12 @@ from forgetless.measure.importance import refuse_mismatch
 from forgetless.model.parameters import fingerprints
 from forgetless.model.sharding import whole
 from forgetless.protect.anchored_parameter import AnchoredParameter
+from forgetless.protect.coded import Coded, Values, levels
 
 _NUMBERS = ("strength", "l2sp")
-_KINDS = (*_NUMBERS, "weights", "importance", "carry", "dial")
+_KINDS = (*_NUMBERS, "weights", "importance", "top", "carry", "dial")
+_SINGLE = ("top.", "dial.")  # keys that begin so are of one number
+_DTYPES = files.FLOATS | {torch.uint8}
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,19 @@ class State:
     dial: dict[str, float] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
-        """λ and w, the dial's numbers, and by name the weights, the importance and carry; views."""
+        """λ and w, the dial's numbers, and by name the weights, the importance and carry; views.
+
+        An importance in 8 bits is its codes, with the largest value as `top.NAME`.
+        """
+        omegas = {name: each.importance for name, each in self.parameters.items()}
+        coded = {name: omega for name, omega in omegas.items() if isinstance(omega, Coded)}
         return {
             "strength": torch.tensor(self.strength, dtype=torch.float64),
             "l2sp": torch.tensor(self.l2sp, dtype=torch.float64),
             **{f"dial.{name}": torch.tensor(number, dtype=torch.float64) for name, number in self.dial.items()},
             **{f"weights.{name}": each.weights for name, each in self.parameters.items()},
-            **{f"importance.{name}": each.importance for name, each in self.parameters.items()},
+            **{f"importance.{name}": o.codes if isinstance(o, Coded) else o for name, o in omegas.items()},
+            **{f"top.{name}": torch.tensor(omega.top, dtype=torch.float64) for name, omega in coded.items()},
             **{f"carry.{name}": each.carry for name, each in self.parameters.items() if each.carry is not None},
         }
 
@@ -51,9 +60,10 @@ class State:
         if "strength" not in tensors:
             raise ForgetlessError("the anchor's state lacks its 'strength'.")
         for name, tensor in tensors.items():
-            if not isinstance(tensor, Tensor) or tensor.dtype not in files.FLOATS:
+            coded = name.startswith("importance.") and isinstance(tensor, Tensor) and tensor.dtype == torch.uint8
+            if not isinstance(tensor, Tensor) or not (coded or tensor.dtype in files.FLOATS):
                 raise ForgetlessError(f"the anchor's state has no tensor of real numbers as {name!r}.")
-            if (name in _NUMBERS or name.startswith("dial.")) and tensor.numel() != 1:
+            if (name in _NUMBERS or name.startswith(_SINGLE)) and tensor.numel() != 1:
                 raise ForgetlessError(f"the anchor's state has {tensor.numel()} numbers as its {name!r}, not one.")
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in _KINDS}
         for key, tensor in tensors.items():
@@ -75,17 +85,18 @@ class State:
         return cls(
             checked(float(tensors["strength"])),
             checked(float(tensors.get("l2sp", 0.0)), "l2sp coefficient"),
-            {
-                name: AnchoredParameter(name, _widened(weights[name]), importance[name], carry.get(name))
-                for name in weights
-            },
+            {name: AnchoredParameter(name, weights[name], _values(name, parts), carry.get(name)) for name in weights},
             {name: checked(float(number), f"dial's {name!r}") for name, number in parts["dial"].items()},
         )
 
 
-def _widened(weights: Tensor) -> Tensor:
-    """θ* in float32 or wider: a state that was cast with its model (`.half()`) holds it in 16 bits."""
-    return weights.to(torch.promote_types(weights.dtype, torch.float32))
+def _values(name: str, parts: Mapping[str, Mapping[str, Tensor]]) -> Values:
+    importance, top = parts["importance"][name], parts["top"].get(name)
+    if (importance.dtype == torch.uint8) is (top is None):
+        raise ForgetlessError(f"the anchor's state has codes of {name!r} without their 'top', or that without codes.")
+    if top is None:
+        return importance
+    return Coded(importance, levels(checked(float(top), f"top of {name!r}")).to(importance.device))
 
 
 def write(path: str | Path, state: State, parameters: Mapping[str, Tensor]) -> None:
@@ -113,7 +124,7 @@ def read(path: str | Path, *, mmap: bool = False) -> tuple[dict[str, Tensor], di
     Raises:
         ForgetlessError: the file is missing, cut, damaged or not an anchor's.
     """
-    tensors, header = files.read_tensors(path, "anchor", dtypes=files.FLOATS, mmap=mmap)
+    tensors, header = files.read_tensors(path, "anchor", dtypes=_DTYPES, mmap=mmap)
     noted: _Header = files.decoded(header, _Header, path)
     return tensors, {name: torch.empty(shape, device="meta") for name, shape in noted.shapes.items()}, noted.weights
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError
-from forgetless.model.sharding import local, sharded_like, sharding, whole
+from forgetless.model.sharding import is_sharded, local, sharded_like, sharding, whole
+from forgetless.protect.coded import Coded, Values, read, stored
 
 # Elements handled at a time: on a CPU so few that the temporaries stay in its cache.
 _PIECE, _PIECE_ELSEWHERE = 1 << 17, 1 << 24
@@ -27,15 +29,15 @@ class AnchoredParameter:
 
     Attributes:
         name: the parameter's.
-        weights: θ*, float32 or wider.
-        importance: Ω ≥ 0, in the dtype of θ* or in bfloat16.
+        weights: θ*, float32 or wider; in 16 bits where it is read from a file that has it so.
+        importance: Ω ≥ 0, in the dtype of θ*, in bfloat16 or in 8 bits.
         carry: of 16-bit weights, what rounding has kept them from moving so far: the pull goes on from θ + carry, so
             that steps below half a unit in the last place add up; float32, None for wider weights.
     """
 
     name: str
     weights: Tensor
-    importance: Tensor
+    importance: Values
     carry: Tensor | None = None
 
     @classmethod
@@ -47,7 +49,8 @@ class AnchoredParameter:
         earlier: AnchoredParameter | None,
         *,
         gamma: float = 1.0,
-        compact: bool,
+        compact: bool | str,
+        target: Tensor | None = None,
     ) -> AnchoredParameter:
         """Anchor the present value of `parameter`, by `importance` and `gamma` times that of an `earlier` anchor.
 
@@ -57,32 +60,49 @@ class AnchoredParameter:
             importance: of the parameter's shape, to be added; None for 0.
             earlier: its anchor so far; None if there was none.
             gamma: what is left of the earlier one's importance.
-            compact: keep Ω in bfloat16.
+            compact: keep Ω in bfloat16, or "8bit".
+            target: θ* itself, in place of a copy of the present value.
+
+        Raises:
+            ForgetlessError: 8 bits for a sharded parameter.
         """
         weights = parameter.detach()
-        weights = weights.to(torch.promote_types(weights.dtype, torch.float32), copy=True)
-        total = torch.zeros_like(weights)
+        dtype = computed(weights)
+        if compact == "8bit" and is_sharded(weights):
+            raise ForgetlessError(
+                f"{name!r} is sharded, and compact='8bit' is for whole parameters; compact=True keeps Ω in bfloat16."
+            )
+        total = torch.zeros_like(weights, dtype=dtype)
         if earlier is not None:
             shape = earlier.common(parameter)
-            _corner(total, shape).copy_(_corner(earlier.importance, shape)).mul_(gamma)
+            _corner(total, shape).copy_(read(_corner(earlier.importance, shape), dtype)).mul_(gamma)
         if importance is not None:
             total += sharded_like(importance, parameter).to(total)
-        return cls(name, weights, total.bfloat16() if compact else total)
+        return cls(name, weights.to(dtype, copy=True) if target is None else target, stored(total, compact))
 
     def beside(self, parameter: Tensor) -> AnchoredParameter:
         """The same on the device of `parameter`, with a carry if that is in 16 bits; itself if it fits."""
         found, device = self, parameter.device
         if self.weights.device != device or self.importance.device != device:
-            found = replace(found, weights=self.weights.to(device), importance=self.importance.to(device))
+            found = replace(found, weights=self.weights.to(device), importance=_moved(self.importance, device))
         narrow = parameter.dtype in (torch.bfloat16, torch.float16)
         if narrow != (self.carry is not None):
-            found = replace(found, carry=torch.zeros_like(found.weights) if narrow else None)
+            zeros = torch.zeros_like(found.weights, dtype=computed(found.weights)) if narrow else None
+            found = replace(found, carry=zeros)
         elif self.carry is not None and self.carry.device != device:
             found = replace(found, carry=self.carry.to(device))
         return found
 
     def sharded_like(self, parameter: Tensor) -> AnchoredParameter:
-        """The same, cut into shards as `parameter` is."""
+        """The same, cut into shards as `parameter` is.
+
+        Raises:
+            ForgetlessError: Ω is in 8 bits, and the parameter is sharded.
+        """
+        if isinstance(self.importance, Coded):
+            if is_sharded(parameter):
+                raise ForgetlessError(f"{self.name!r} is sharded, and its importance in 8 bits is of a whole one.")
+            return self
         weights, importance = (sharded_like(tensor, parameter) for tensor in (self.weights, self.importance))
         carry = None if self.carry is None else sharded_like(self.carry, parameter)
         return replace(self, weights=weights, importance=importance, carry=carry)
@@ -108,19 +128,26 @@ class AnchoredParameter:
             raise ForgetlessError(f"{self.name!r} is sharded and has grown since it was anchored: anchor it again.")
         return tuple(map(min, parameter.shape, self.weights.shape))
 
-    def meet(self, parameter: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def meet(self, parameter: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Values, *tuple[Tensor, ...]]:
         """θ, θ*, Ω and `others` (of the parameter's shape) in the corner in common: views, of shards the local ones."""
         shape = self.common(parameter)
-        tensors = (parameter, self.weights, self.importance, *others)
+        tensors = (parameter, self.weights, *others)
         if sharding(parameter) is None:
-            return tuple(_corner(tensor, shape) for tensor in tensors)
-        return tuple(local(tensor) for tensor in tensors)
+            weights, target, *left = (_corner(tensor, shape) for tensor in tensors)
+            return weights, target, _corner(self.importance, shape), *left
+        weights, target, *left = (local(tensor) for tensor in tensors)
+        return weights, target, self.here(), *left
+
+    def here(self) -> Values:
+        """What this process has of Ω."""
+        return self.importance if isinstance(self.importance, Coded) else local(self.importance)
 
     def distance(self, parameter: Tensor, alike: bool = False) -> Tensor:
         """`Σ Ω (θ − θ*)²` as a differentiable scalar; `Σ (θ − θ*)²` if all weights count `alike`."""
         shape = self.common(parameter)
-        square = (_corner(parameter, shape) - _corner(self.weights, shape)).square()
-        total = (square if alike else _corner(self.importance, shape) * square).sum()
+        dtype = computed(parameter, self.weights)
+        square = (_corner(parameter, shape) - read(_corner(self.weights, shape), dtype)).square()
+        total = (square if alike else read(_corner(self.importance, shape), dtype) * square).sum()
         return whole(total)
 
 
@@ -144,15 +171,37 @@ def collapsed(parts: Sequence[tuple[float, float, AnchoredParameter]]) -> Anchor
         parts: the (λ_k, u_k, anchor) of one parameter, all of one shape.
     """
     first = parts[0][2]
-    total = torch.zeros_like(first.weights)
-    shift = torch.zeros_like(first.weights)
+    start = read(first.weights, computed(first.weights))
+    total, shift = torch.zeros_like(start), torch.zeros_like(start)
     for strength, alike, anchored in parts:
-        weighed = strength * anchored.importance.to(total) + alike
+        weighed = strength * _beside(anchored.importance, total) + alike
         total += weighed
-        shift += weighed * (anchored.weights.to(total) - first.weights)
-    place = first.weights + torch.where(total > 0, shift / total, 0.0)
-    return replace(first, weights=place, importance=total.to(first.importance.dtype), carry=None)
+        shift += weighed * (anchored.weights.to(total) - start)
+    place = start + torch.where(total > 0, shift / total, 0.0)
+    kept = first.importance
+    return replace(
+        first,
+        weights=place,
+        importance=Coded.of(total) if isinstance(kept, Coded) else total.to(kept.dtype),
+        carry=None,
+    )
 
 
-def _corner(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+def computed(*tensors: Tensor) -> torch.dtype:
+    """The dtype in which they are computed with: float32 or wider."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def _moved(values: Values, device: torch.device) -> Values:
+    return values.moved(device) if isinstance(values, Coded) else values.to(device)
+
+
+def _beside(values: Values, tensor: Tensor) -> Tensor:
+    return read(values, tensor.dtype).to(tensor.device)
+
+
+def _corner(tensor: Any, shape: tuple[int, ...]) -> Any:
     return tensor if tensor.shape == shape else tensor[tuple(slice(size) for size in shape)]

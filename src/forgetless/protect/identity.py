@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from forgetless.model.parameters import canonical, listing, named
 from forgetless.model.sharding import is_sharded
-from forgetless.protect.anchored_parameter import AnchoredParameter
+from forgetless.protect.anchored_parameter import AnchoredParameter, computed
 
 _ANOTHER = 0.5  # of ‖θ*‖: a new tensor this far from it is no trained copy of the old one
 
@@ -121,7 +121,7 @@ def _distance(parameter: Tensor, anchored: AnchoredParameter) -> tuple[float, fl
     if not comparable:
         return 0.0, 1.0  # refused elsewhere, by name
     theta, target, *_ = anchored.meet(parameter.detach())
-    target = target.to(theta.device)
+    target = target.to(theta.device, computed(theta, target))
     return float((theta - target).square().sum()), float(target.square().sum())
 
 
@@ -129,4 +129,5 @@ def _distance(parameter: Tensor, anchored: AnchoredParameter) -> tuple[float, fl
 def _equal(parameter: Tensor, anchored: AnchoredParameter) -> bool:
     if is_sharded(parameter) or is_sharded(anchored.weights):
         return False
-    return torch.equal(parameter.detach().to(anchored.weights), anchored.weights)
+    weights, dtype = anchored.weights, computed(parameter, anchored.weights)
+    return torch.equal(parameter.detach().to(weights.device, dtype), weights.to(dtype))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from forgetless.protect.coded import Coded, read, stored
 from forgetless.protect.optimizers import native
 from forgetless.protect.optimizers.forms import Response
 from forgetless.protect.optimizers.move import Move
@@ -22,6 +23,8 @@ LAYOUTS = {
     "sliced": lambda t: torch.cat([t, t], dim=-1)[..., : t.shape[-1]] if t.dim() else t,
     "stepped": lambda t: torch.repeat_interleave(t, 2, dim=0)[::2] if t.dim() else t,
 }
+UNALIGNED = torch.frombuffer(bytearray(19), dtype=torch.float32, offset=3)  # as in a file that others wrote
+COMPACT = [False, True, "8bit"]
 DIVISORS = ["one", "plain", "root", "centered"]
 
 
@@ -34,7 +37,7 @@ def formula(move: Move) -> Tensor:
         if response.root:
             square = response.scale * divisor - (0 if response.mean is None else response.mean.double() ** 2)
             divisor = square.clamp_min(0).sqrt() + response.epsilon
-    s = response.rate * (2 * move.strength * move.importance.double() + move.l2sp) / divisor
+    s = response.rate * (2 * move.strength * read(move.importance, torch.float64) + move.l2sp) / divisor
     return (move.weights.double() + s * move.target.double()) / (1 + s)
 
 
@@ -45,7 +48,8 @@ def made(
     strength: float = 1.0,
     l2sp: float = 0.0,
     dtype: torch.dtype = torch.float32,
-    compact: bool = False,
+    compact: bool | str = False,
+    half_target: bool = False,
     seed: int = 0,
 ) -> Move:
     generator = torch.Generator().manual_seed(seed)
@@ -55,7 +59,11 @@ def made(
 
     importance = random().square()
     importance = torch.where(importance < 0.1, 0.0, importance)
-    importance = LAYOUTS[layout](importance.bfloat16() if compact else importance)
+    importance = stored(importance, compact)
+    if isinstance(importance, Coded):
+        importance = Coded(LAYOUTS[layout](importance.codes), importance.levels)
+    else:
+        importance = LAYOUTS[layout](importance)
     second, mean = random().square() + 1e-3, random() * 0.01
     response = Response(
         0.3,
@@ -65,7 +73,14 @@ def made(
         epsilon=1e-8,
         root=divisor != "plain",
     )
-    return Move(random(), random(), importance, strength, l2sp, response)
+    target = LAYOUTS[layout](random().bfloat16()) if half_target else random()
+    return Move(random(), target, importance, strength, l2sp, response)
+
+
+def others(move: Move) -> list[Tensor]:
+    """What a pull only reads."""
+    omega = move.importance.codes if isinstance(move.importance, Coded) else move.importance
+    return [*list(move.operands())[1:], omega]
 
 
 def by_c(move: Move) -> bool:
@@ -80,11 +95,11 @@ def by_torch(move: Move) -> bool:
 
 def assert_right(move: Move, way) -> None:
     expected, scale = formula(move), move.weights.double().abs() + move.target.double().abs()
-    kept = [operand.clone() for operand in move.operands()][1:]
+    kept = [operand.clone() for operand in others(move)]
     assert way(move)
     tolerance = 4e-7 if move.weights.dtype == torch.float32 else 1e-15
     assert ((move.weights.double() - expected).abs() <= tolerance * scale).all()
-    assert all(torch.equal(a, b) for a, b in zip(kept, list(move.operands())[1:], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(kept, others(move), strict=True))
 
 
 cases = {
@@ -92,7 +107,8 @@ cases = {
     "divisor": st.sampled_from(DIVISORS),
     "strength": st.floats(-6, 8).map(lambda exponent: 10**exponent),
     "l2sp": st.sampled_from([0.0, 0.02]),
-    "compact": st.booleans(),
+    "compact": st.sampled_from(COMPACT),
+    "half_target": st.booleans(),
     "seed": st.integers(0, 100),
 }
 
@@ -112,7 +128,7 @@ def test_torchs_operations_are_the_formula(layout, dtype, **case):
 
 @compiled
 @pytest.mark.parametrize("divisor", DIVISORS)
-@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("compact", COMPACT)
 @pytest.mark.parametrize("size", [1, 15, 17, 16383, 16384, 16385, 100_003])
 def test_every_length_and_many_tensors_in_one_call(size, compact, divisor):
     moves = [made((n,), divisor=divisor, compact=compact, seed=n) for n in (size, 0, 5, size)]
@@ -167,15 +183,15 @@ def test_what_is_held_firmly_is_where_it_was_to_the_bit(way, divisor):
 
 
 @ways
-@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("compact", COMPACT)
 def test_no_number_makes_another_one_bad(way, compact):
     """The largest and smallest that may stand there; NaN stays in its place."""
-    move = made((8,), divisor="root", strength=1e8, compact=compact)
-    largest = torch.finfo(move.importance.dtype).max
-    move.importance.copy_(torch.tensor([0.0, 0.0, largest, largest, 1.0, 1e-38, 1.0, 1.0]))
+    move = made((8,), divisor="root", strength=1e8)
+    largest = torch.finfo(torch.bfloat16 if compact is True else torch.float32).max
+    importance = stored(torch.tensor([0.0, 0.0, largest, largest, 1.0, 1e-38, 1.0, 1.0]), compact)
     move.response.second.copy_(torch.tensor([0.0, torch.inf, 0.0, torch.inf, 3e38, 0.0, 1.0, 1.0]))
     move.weights[6] = torch.nan
-    move = Move(move.weights, move.target, move.importance, 1e300, 0.0, move.response._replace(epsilon=0.0))
+    move = Move(move.weights, move.target, importance, 1e300, 0.0, move.response._replace(epsilon=0.0))
     before = move.weights.clone()
     assert way(move)
     assert torch.isfinite(move.weights).tolist() == [True] * 6 + [False, True]
@@ -214,8 +230,23 @@ def test_a_centred_variance_below_zero_counts_as_zero(way):
         Move(torch.zeros(4, device="meta"), torch.zeros(4), torch.ones(4), 1.0, 0.0, Response(1.0)),
         Move(torch._neg_view(torch.zeros(4)), torch.zeros(4), torch.ones(4), 1.0, 0.0, Response(1.0)),
         Move(torch.zeros(4), torch.zeros(4), torch.ones(4), 1.0, 0.0, Response(torch.ones((), device="meta"))),
+        Move(torch.zeros(4), UNALIGNED, torch.ones(4), 1.0, 0.0, Response(1.0)),
+        Move(torch.zeros(4), torch.zeros(4).half(), torch.ones(4), 1.0, 0.0, Response(1.0)),
     ],
-    ids=["double", "sliced", "stepped", "bfloat16", "strides", "half", "state", "device", "negative", "rate"],
+    ids=[
+        "double",
+        "sliced",
+        "stepped",
+        "bfloat16",
+        "strides",
+        "half",
+        "state",
+        "device",
+        "negative",
+        "rate",
+        "unaligned",
+        "half target",
+    ],
 )
 def test_other_tensors_are_left_to_torch(move):
     good = made((5,))

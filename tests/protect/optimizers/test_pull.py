@@ -7,20 +7,18 @@ import logging
 import os
 import re
 import warnings
-import weakref
 
 import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn, optim
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
 from forgetless.protect import anchored_parameter
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.optimizers import native
+from peak import Peak
 from warned import said
 
 
@@ -738,30 +736,6 @@ def test_a_network_that_can_learn_nothing_is_warned_of_once_also_after_a_warm_up
 # -------------------------------------------------------------------------------------------------------- memory
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes that were alive at once in tensors made while it is on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self.seen: dict[int, int] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        known = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            storage = tensor.untyped_storage() if isinstance(tensor, Tensor) else None
-            if storage is not None and storage._cdata not in known and storage._cdata not in self.seen:
-                self.seen[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
-                weakref.finalize(tensor, self.gone, storage._cdata)
-        return result
-
-    def gone(self, key: int) -> None:
-        self.now -= self.seen.pop(key, 0)
-
-
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("make", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9), lambda p: optim.Adam(p)])
 @pytest.mark.parametrize("how", ["pull", "gradient"])
@@ -780,17 +754,6 @@ def test_temporaries_are_no_larger_than_the_largest_layer(make, how, monkeypatch
     largest = 4 * max(parameter.numel() for parameter in model.parameters())
     assert 0 < peak.most < largest
     assert peak.most <= 4 * 4 * 4096 + 4096  # whatever the layers: a few pieces
-
-
-@pytest.mark.parametrize(("compact", "most"), [(False, 2.0), (True, 1.5)])
-def test_memory_is_twice_the_parameters_and_flat_in_the_number_of_tasks(compact, most):
-    model = Net()
-    anchor = Anchor(model, None, compact=compact)
-    parameters = sum(4 * parameter.numel() for parameter in model.parameters())
-    for task in range(3):
-        anchor.consolidate(measured(model, task))
-        kept = [*anchor.weights.values(), *anchor.importance.values()]
-        assert sum(tensor.untyped_storage().nbytes() for tensor in kept) == most * parameters
 
 
 # --------------------------------------------------------------------------------------------- decay towards θ*

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.errors import ForgetlessError
-from forgetless.model.sharding import local
-from forgetless.protect.anchored_parameter import pieces
+from forgetless.protect.anchored_parameter import computed, pieces
+from forgetless.protect.coded import largest, read
 from forgetless.protect.optimizers.attachment import Anchored, Attachment
 from forgetless.protect.optimizers.families.torch_optim import sgd, sparse_adam
 from forgetless.protect.optimizers.forms import decoupled, known
@@ -61,9 +61,9 @@ class Gradient(Attachment):
         if self._form is not sgd or not self.strength:
             return None
         bounds = [
-            max(0.0, stable_up_to(group) - group["weight_decay"] - self.l2sp) / (2 * largest)
+            max(0.0, stable_up_to(group) - group["weight_decay"] - self.l2sp) / (2 * most)
             for _, anchored, group in self.owned()
-            if (largest := float(local(anchored.importance).max()) if local(anchored.importance).numel() else 0.0)
+            if (most := largest(anchored.here()))
         ]
         if not bounds or self.strength < min(bounds):
             return None
@@ -103,12 +103,12 @@ class Gradient(Attachment):
             elif parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_dense()
             sign = -1 if group.get("maximize") else 1
-            weights, target, importance, gradient = anchored.meet(parameter.detach(), parameter.grad)
+            weights, target, importance, *met = anchored.meet(parameter.detach(), parameter.grad)
             for part in pieces(tuple(weights.shape), weights.device):
-                moved = weights[part] - target[part]
-                factor = importance[part].to(moved.dtype, copy=True).mul_(2 * self.strength).add_(self.l2sp)
+                moved = weights[part] - read(target[part], computed(weights, target))
+                factor = read(importance[part], moved.dtype).mul(2 * self.strength).add_(self.l2sp)
                 moved.mul_(factor).mul_(sign if scale is None else sign * scale.to(moved))
-                gradient[part].add_(moved)
+                met[0][part].add_(moved)
 
 
 def stable_up_to(group: Group) -> float:

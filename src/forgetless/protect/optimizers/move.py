@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from forgetless.protect.anchored_parameter import pieces
+from forgetless.protect.anchored_parameter import computed, pieces
+from forgetless.protect.coded import Values, read
 from forgetless.protect.optimizers.response import Response
 
 _LARGEST = 1e20  # of r · 2 λ and of r · w, and
@@ -36,7 +37,7 @@ class Move:
 
     weights: Tensor
     target: Tensor
-    importance: Tensor
+    importance: Values
     strength: float
     l2sp: float
     response: Response
@@ -53,8 +54,8 @@ class Move:
         return _limited(self.l2sp * self.response.rate)
 
     def operands(self) -> Iterator[Tensor]:
-        """All tensors of the weights' shape."""
-        yield from (self.weights, self.target, self.importance)
+        """All tensors of the weights' shape, but for Ω."""
+        yield from (self.weights, self.target)
         yield from (each for each in (self.response.second, self.response.mean) if each is not None)
 
     def apply(self, skipped: Tensor | None = None) -> None:
@@ -64,7 +65,7 @@ class Move:
             skipped: 1 where the optimizer's step did nothing, so that nothing may move; asked for on its device.
         """
         for part, share in self.shares():
-            weights, target = self.weights[part], self.target[part]
+            weights, target = self.weights[part], read(self.target[part], share.dtype)
             if skipped is not None:
                 share.masked_fill_(skipped.to(share) > 0, 0)  # not by a product: before the first step D may be NaN
             if (reach := self.response.reach) is not None:
@@ -91,9 +92,9 @@ class Move:
 
     def _parts(self) -> Iterator[tuple[tuple[slice, ...], Tensor, Tensor | None]]:
         """`s · D` and D (None for 1) of each piece; where Ω and D are 0 the weight is free."""
-        dtype = self.target.dtype
+        dtype = computed(self.weights, self.target)
         for part in pieces(tuple(self.weights.shape), self.weights.device):
-            firm = self.importance[part].to(dtype) * self.by_importance
+            firm = read(self.importance[part], dtype) * self.by_importance
             if self.l2sp:
                 firm.add_(self.alike)
             divisor = self.response.divisor(part)

@@ -20,20 +20,20 @@
 #define restrict
 #endif
 
-enum { CHUNK = 1 << 14, FEW = 1 << 15 };
+enum { CHUNK = 1 << 14, FEW = 1 << 15, BLOCK = 1 << 10 };
 enum { ONE, PLAIN, ROOT, CENTRED }; /* what D is: 1, v, √(scale v) + ε, √(scale v − m²) + ε */
+enum { FLOATS, HALVES, CODES };     /* how θ* and Ω are kept: floats, their upper halves (bfloat16), bytes for `levels` */
 
 #define LARGEST 1e30f /* of rate Ω + base: it holds a weight to the last bit, and sums with D stay finite */
 
 /* One tensor, dense in memory; all of its operands have its strides. */
 typedef struct {
     float *weights;
-    const float *target;
-    const void *importance; /* float, or the upper halves of floats: bfloat16 */
-    const float *second, *mean;
+    const void *target, *importance;
+    const float *levels, *second, *mean;
     size count, first; /* elements; chunks before this tensor's */
     float rate, base, scale, epsilon;
-    int halves, divisor;
+    int target_kind, importance_kind, divisor;
 } Tensor;
 
 typedef void (*Pull)(const Tensor *, size from, size to);
@@ -100,15 +100,17 @@ static PyObject *py_pull(PyObject *module, PyObject *arguments) {
     if (!tensors) return PyErr_NoMemory();
     for (size i = 0; i < length; i++) {
         Tensor *t = tensors + i;
-        unsigned long long weights, target, importance, second, mean;
-        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "KKKiKKinffff", &weights, &target, &importance, &t->halves, &second,
-                              &mean, &t->divisor, &t->count, &t->rate, &t->base, &t->scale, &t->epsilon)) {
+        unsigned long long weights, target, importance, levels, second, mean;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "KKiKiKKKinffff", &weights, &target, &t->target_kind, &importance,
+                              &t->importance_kind, &levels, &second, &mean, &t->divisor, &t->count, &t->rate, &t->base,
+                              &t->scale, &t->epsilon)) {
             free(tensors);
             return NULL;
         }
         t->weights = (float *)(uintptr_t)weights;
-        t->target = (const float *)(uintptr_t)target;
+        t->target = (const void *)(uintptr_t)target;
         t->importance = (const void *)(uintptr_t)importance;
+        t->levels = (const float *)(uintptr_t)levels;
         t->second = (const float *)(uintptr_t)second;
         t->mean = (const float *)(uintptr_t)mean;
         t->first = chunks;
@@ -124,8 +126,8 @@ static PyObject *py_pull(PyObject *module, PyObject *arguments) {
 
 static PyMethodDef methods[] = {
     {"pull", py_pull, METH_VARARGS,
-     "pull([(weights, target, importance, halves, second, mean, divisor, count, rate, base, scale, epsilon), …], threads)\n"
-     "with addresses of dense tensors, unchecked."},
+     "pull([(weights, target, kind, importance, kind, levels, second, mean, divisor, count, rate, base, scale, epsilon), …],\n"
+     "     threads) with addresses of dense tensors, unchecked."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_pull", .m_size = 0, .m_methods = methods};
@@ -133,19 +135,30 @@ PyMODINIT_FUNC PyInit__pull(void) { return PyModuleDef_Init(&module); }
 
 #else /* TEMPLATE: compiled with NAME and TARGET for one kind of CPU. */
 
-/* `halves` and `divisor` are constants wherever this is inlined. */
-TARGET static ALWAYS_INLINE void NAME(some)(const Tensor *t, size from, size to, const int halves, const int divisor) {
-    float *restrict weights = t->weights;
-    const float *restrict target = t->target, *restrict second = t->second, *restrict mean = t->mean;
-    const float *restrict whole = t->importance;
-    const uint16_t *restrict half = t->importance;
-    const float rate = t->rate, base = t->base, scale = t->scale, epsilon = t->epsilon;
-    for (size i = from; i < to; i++) {
-        float omega, d = 1;
-        if (halves) {
+/* Elements from `from` on as floats: where they are, or read into `room`. */
+TARGET static const float *NAME(floats)(const void *values, int kind, const float *levels, size from, size count, float *room) {
+    if (kind == FLOATS) return (const float *)values + from;
+    if (kind == HALVES) {
+        const uint16_t *half = (const uint16_t *)values + from;
+        for (size i = 0; i < count; i++) {
             uint32_t bits = (uint32_t)half[i] << 16;
-            memcpy(&omega, &bits, sizeof omega);
-        } else omega = whole[i];
+            memcpy(room + i, &bits, sizeof bits);
+        }
+    } else {
+        const uint8_t *code = (const uint8_t *)values + from;
+        for (size i = 0; i < count; i++) room[i] = levels[code[i]];
+    }
+    return room;
+}
+
+/* `divisor` is a constant wherever this is inlined. */
+TARGET static ALWAYS_INLINE void NAME(some)(const Tensor *t, size from, size count, const float *restrict target,
+                                            const float *restrict omega, const int divisor) {
+    float *restrict weights = t->weights + from;
+    const float *restrict second = t->second + from, *restrict mean = t->mean + from;
+    const float rate = t->rate, base = t->base, scale = t->scale, epsilon = t->epsilon;
+    for (size i = 0; i < count; i++) {
+        float d = 1;
         if (divisor == PLAIN) d = second[i];
         if (divisor == ROOT || divisor == CENTRED) {
             float square = second[i] * scale;
@@ -154,7 +167,7 @@ TARGET static ALWAYS_INLINE void NAME(some)(const Tensor *t, size from, size to,
             d = sqrtf(square) + epsilon;
         }
         d = d > FLT_MIN ? d : FLT_MIN; /* where Ω and D are 0 the weight is free */
-        float pull = rate * omega + base;
+        float pull = rate * omega[i] + base;
         pull = pull < LARGEST ? pull : LARGEST;
         float share = pull / (pull + d), was = weights[i], way = target[i] - was;
         float near = was + way * share, far = target[i] - way * (1 - share); /* each exact at its end */
@@ -163,15 +176,17 @@ TARGET static ALWAYS_INLINE void NAME(some)(const Tensor *t, size from, size to,
 }
 
 TARGET static void NAME(pull)(const Tensor *t, size from, size to) {
-    switch (t->divisor * 2 + (t->halves != 0)) {
-    case ONE * 2: NAME(some)(t, from, to, 0, ONE); break;
-    case ONE * 2 + 1: NAME(some)(t, from, to, 1, ONE); break;
-    case PLAIN * 2: NAME(some)(t, from, to, 0, PLAIN); break;
-    case PLAIN * 2 + 1: NAME(some)(t, from, to, 1, PLAIN); break;
-    case ROOT * 2: NAME(some)(t, from, to, 0, ROOT); break;
-    case ROOT * 2 + 1: NAME(some)(t, from, to, 1, ROOT); break;
-    case CENTRED * 2: NAME(some)(t, from, to, 0, CENTRED); break;
-    case CENTRED * 2 + 1: NAME(some)(t, from, to, 1, CENTRED); break;
+    float rooms[2][BLOCK]; /* they stay in the first cache */
+    for (size count; from < to; from += count) {
+        count = to - from < BLOCK ? to - from : BLOCK;
+        const float *target = NAME(floats)(t->target, t->target_kind, t->levels, from, count, rooms[0]);
+        const float *omega = NAME(floats)(t->importance, t->importance_kind, t->levels, from, count, rooms[1]);
+        switch (t->divisor) {
+        case ONE: NAME(some)(t, from, count, target, omega, ONE); break;
+        case PLAIN: NAME(some)(t, from, count, target, omega, PLAIN); break;
+        case ROOT: NAME(some)(t, from, count, target, omega, ROOT); break;
+        case CENTRED: NAME(some)(t, from, count, target, omega, CENTRED); break;
+        }
     }
 }
 

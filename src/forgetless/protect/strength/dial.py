@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from forgetless.model.sharding import is_sharded, whole
-from forgetless.protect.anchored_parameter import AnchoredParameter, pieces
+from forgetless.protect.anchored_parameter import AnchoredParameter, computed, pieces
+from forgetless.protect.coded import read
 
 log = logging.getLogger("forgetless")
 
@@ -71,9 +72,9 @@ class Dial:
 def shrink(anchored: Mapping[nn.Parameter, AnchoredParameter], share: float) -> None:
     """Go back towards θ*: `θ ← θ* + share (θ − θ*)`, for what is anchored of every parameter."""
     for parameter, each in anchored.items():
-        weights, target, _ = each.meet(parameter)
+        weights, target, *_ = each.meet(parameter)
         for part in pieces(tuple(weights.shape), weights.device):
-            wide = target[part]
+            wide = read(target[part], computed(target))
             weights[part] = wide.lerp(weights[part].to(wide.dtype), share).to(weights.dtype)
 
 
@@ -83,12 +84,12 @@ def bound(anchored: Mapping[nn.Parameter, AnchoredParameter]) -> float:
     total = 0.0
     for parameter, each in anchored.items():
         if is_sharded(each.weights):  # each process adds up its own shards
-            total += float(whole((each.importance * (parameter - each.weights).abs()).sum()))
+            total += float(whole((read(each.importance, each.weights.dtype) * (parameter - each.weights).abs()).sum()))
             continue
-        weights, target, importance = each.meet(parameter)
+        weights, target, importance, *_ = each.meet(parameter)
         for part in pieces(tuple(weights.shape), weights.device):
-            moved = (weights[part] - target[part]).abs_()
-            total += float(torch.dot(moved.flatten(), importance[part].to(moved.dtype).flatten()))
+            moved = (weights[part] - read(target[part], computed(weights, target))).abs_()
+            total += float(torch.dot(moved.flatten(), read(importance[part], moved.dtype).flatten()))
     return total
 
 
