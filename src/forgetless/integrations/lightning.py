@@ -1,0 +1,144 @@
+"""`ForgetlessCallback` for Lightning's `Trainer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.planned import peak_steps
+from forgetless.integrations.parts.protection import Protection
+from forgetless.model import batches
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.strength.dial import Dial
+
+_SHARDING = ("DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
+
+
+class ForgetlessCallback(Callback):
+    """Protects what a `LightningModule` can do while a Lightning `Trainer` teaches it something new.
+
+        trainer = L.Trainer(callbacks=[ForgetlessCallback(old_loader)])
+        trainer.fit(module, new_loader)
+
+    Before the first step the importance of every parameter is measured on the old data (`forgetless.mas`) at the
+    trainer's precision, and an `Anchor` is attached to the optimizers. Checkpoints hold θ* and Ω, from which training
+    goes on when it is resumed. A second `fit()` of the same module protects the same θ*.
+
+    Logged: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction`, and with probes
+    `forgetless/agreement`, the share of their answers that are still the same; that one after every validation too, for
+    `ModelCheckpoint(monitor="forgetless/agreement", mode="max")`.
+    """
+
+    def __init__(
+        self, old: Any, strength: float | str | Dial = "auto", *, probes: Any = None, **measuring: Any
+    ) -> None:
+        """Nothing is measured before `fit()`.
+
+        Args:
+            old: unlabeled samples like those whose skill is to be kept, as `forgetless.mas` takes them (a
+                `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file.
+            strength: "auto" (`HoldShare`: the planned training holds a quarter of the weights), λ, or a dial.
+            probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.
+            measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …
+
+        Raises:
+            ForgetlessError: neither data nor an importance, or a strength that is none.
+        """
+        self._protection = Protection(old, strength, probes, {"progress": False, **measuring})
+        self._loaded: dict[str, Tensor] | None = None
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """θ* and Ω, once training has begun."""
+        return self._protection.anchor
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, or take the checkpoint's state; attach.
+
+        Raises:
+            ForgetlessError: a strategy that shards the weights, an endless training with "auto", old data or an
+                importance that do not fit, or a checkpoint without θ* and Ω.
+        """
+        if (strategy := type(trainer.strategy).__name__) in _SHARDING:
+            raise ForgetlessError(
+                f"ForgetlessCallback cannot protect what {strategy} shards; train with DDP, or write the loop (FSDP2)."
+            )
+        model = trainer.strategy.model
+        with trainer.precision_plugin.forward_context():
+            if trainer.ckpt_path:
+                if self._loaded is None:
+                    raise ForgetlessError(
+                        f"{trainer.ckpt_path} holds no θ* and Ω, so what the model knew before training is lost and "
+                        "cannot be protected; resume from a checkpoint that was saved with ForgetlessCallback, or "
+                        "begin anew."
+                    )
+                self._protection.restore(model, self._loaded, _steps(trainer), _batches(trainer))
+            elif not self._protection.is_of(model):
+                self._protection.make(model, _steps(trainer), _batches(trainer))
+        self._loaded = None
+        self._protection.attach(trainer.optimizers)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Refuse an optimizer that has taken an attached one's place."""
+        self._protection.refuse_swapped(trainer.optimizers)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the figures where the trainer logs."""
+        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.global_step:
+            with trainer.precision_plugin.forward_context():
+                pl_module.log_dict(self._protection.figures())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the agreement with the old answers."""
+        if trainer.sanity_checking or self.anchor is None:
+            return
+        with trainer.precision_plugin.forward_context():
+            agreement = self._protection.agreement()
+        if agreement is not None:
+            pl_module.log("forgetless/agreement", agreement)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the optimizers go."""
+        self._protection.detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let the optimizers go."""
+        self._protection.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """θ*, Ω and where the strength stands, for a checkpoint."""
+        return {} if self.anchor is None else self.anchor.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what `state_dict` gave, for the training that goes on."""
+        self._loaded = dict(state_dict)
+
+
+def _steps(trainer: Trainer) -> float:
+    """The planned steps, in steps at the peak rate."""
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps) or steps < 1:
+        return math.inf
+    plans = []
+    for config in trainer.lr_scheduler_configs:
+        epochs = trainer.max_epochs if config.interval == "epoch" else None
+        calls = (epochs or int(steps)) // config.frequency
+        plans.append(peak_steps(config.scheduler, int(steps), calls))
+    return max(plans, default=float(steps))
+
+
+def _batches(trainer: Trainer) -> Any:
+    """From samples as the user has them to batches at the trainer's precision."""
+
+    def converted(data: Any) -> Iterable[Any]:
+        return (trainer.precision_plugin.convert_input(batch) for batch in batches.of(data, None))
+
+    return converted

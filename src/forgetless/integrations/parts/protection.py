@@ -1,0 +1,175 @@
+"""`Protection`: what the callbacks of all trainers do: an anchor from the old data, tied to the trainer's optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.grown import grown
+from forgetless.measure.estimators.mas import mas
+from forgetless.measure.importance import Importance
+from forgetless.model.parameters import unwrapped
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.anchor_file import checked
+from forgetless.protect.forgetting.probes import Probes, pooled
+from forgetless.protect.optimizers.inner import Inner
+from forgetless.protect.strength.dial import Dial, shrink
+from forgetless.protect.strength.hold_share import HoldShare
+
+SHARE = 0.25  # of the weights, that "auto" holds
+
+Batches = Callable[[Any], Any]
+
+
+class Protection:
+    """Holds what a callback of any trainer keeps between its events.
+
+    Attributes:
+        anchor: θ* and Ω; None before the first training.
+    """
+
+    def __init__(self, old: Any, strength: float | str | Dial, probes: Any, measuring: Mapping[str, Any]) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            old: data, an `Importance` or the path of its file.
+            strength: "auto" (a `HoldShare` for the planned training), a number or a dial.
+            probes: samples whose answers are compared; None for none.
+            measuring: what `forgetless.mas` takes besides.
+
+        Raises:
+            ForgetlessError: neither data nor an importance, or another strength.
+        """
+        if old is None or (isinstance(old, list | tuple) and not old):
+            raise ForgetlessError(
+                "there is nothing to protect: give old data (unlabeled samples like those whose skill is to be kept), "
+                "an Importance or the path of its file."
+            )
+        if isinstance(strength, str) and strength != "auto":
+            raise ForgetlessError(f'strength must be "auto", a number or a dial, not {strength!r}.')
+        self.anchor: Anchor | None = None
+        self._old, self._probes, self._measuring = old, probes, dict(measuring)
+        self._strength = strength if isinstance(strength, str | Dial) else checked(strength)
+        self._asked: Probes | None = None
+        self._model: nn.Module | None = None
+        self._optimizers: list[Optimizer] = []
+
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether the anchor is made, and is this model's."""
+        return self.anchor is not None and self._model is unwrapped(model)
+
+    def make(self, model: nn.Module, steps: float, batches: Batches, embeddings: Iterable[nn.Module | None] = ()) -> None:
+        """Anchor the model at its present weights.
+
+        Args:
+            model: the network as the trainer wraps it.
+            steps: planned, at the peak learning rate.
+            batches: samples as the user gives them → what `forgetless.mas` takes.
+            embeddings: modules with a row per token, which may have grown since a given importance was measured.
+
+        Raises:
+            ForgetlessError: of `forgetless.mas` and `Anchor`: an importance of another model, for one.
+        """
+        if isinstance(self._old, str | Path):
+            importance = Importance.load(self._old)
+        elif isinstance(self._old, Importance):
+            importance = self._old
+        else:
+            importance = mas(model, batches(self._old), **self._measuring)
+        anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
+        self._take(anchor, model, batches)
+
+    def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, batches: Batches) -> None:
+        """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
+
+        Raises:
+            ForgetlessError: the state is damaged or another model's.
+        """
+        anchor = Anchor(model, None, self._chosen(steps))
+        anchor.load_state_dict(state)
+        if isinstance(self._strength, float):
+            anchor.strength = self._strength
+        self._take(anchor, model, batches)
+
+    def attach(self, optimizer: Any) -> None:
+        """Protect in every step of the optimizer, or of several, from now on."""
+        self.detach()
+        assert self.anchor is not None
+        self.anchor.attach(optimizer)
+        self._optimizers = Inner(optimizer).optimizers
+
+    def detach(self) -> None:
+        """Let the optimizers go; θ* and Ω stay."""
+        if self.anchor is not None:
+            self.anchor.detach()
+        self._optimizers = []
+
+    def refuse_swapped(self, optimizer: Any) -> None:
+        """Called before a step of what the trainer steps now.
+
+        Raises:
+            ForgetlessError: it is not what was attached.
+        """
+        now = Inner(optimizer).optimizers
+        if len(now) != len(self._optimizers) or any(a is not b for a, b in zip(now, self._optimizers, strict=True)):
+            raise ForgetlessError(
+                "the trainer's optimizer was replaced during training, and the anchor acts in the steps of the one "
+                "that it began with; give the trainer its optimizer before training begins."
+            )
+
+    def figures(self) -> dict[str, float]:
+        """For the trainer's log: `forgetless/drift`, `/strength`, `/frozen_fraction` and, with probes, `/agreement`."""
+        assert self.anchor is not None
+        found = {"forgetless/drift": float(self.anchor.drift()), "forgetless/strength": self.anchor.strength}
+        with contextlib.suppress(ForgetlessError):  # no pull, no share of what it stops
+            found["forgetless/frozen_fraction"] = float(self.anchor.frozen_fraction())
+        if (agreement := self.agreement()) is not None:
+            found["forgetless/agreement"] = agreement
+        return found
+
+    def agreement(self) -> float | None:
+        """The share of the answers to the probes that are the same as at θ*; None without probes."""
+        if self._asked is None or self._model is None:
+            return None
+        return pooled(self._asked.read(self._model)).agreement
+
+    def _chosen(self, steps: float) -> float | Dial:
+        if not isinstance(self._strength, str):
+            return self._strength
+        if not math.isfinite(steps):
+            raise ForgetlessError(
+                'strength="auto" depends on how long training will last: give the trainer an end (max_steps, '
+                "max_epochs), or give a strength."
+            )
+        return HoldShare(SHARE, steps=steps)
+
+    def _take(self, anchor: Anchor, model: nn.Module, batches: Batches) -> None:
+        asked = None
+        if self._probes is not None:
+            options = {key: self._measuring[key] for key in ("output", "forward") if key in self._measuring}
+            with at_anchor(anchor):
+                asked = Probes(model, batches(self._probes), **options)
+        self.detach()
+        self.anchor, self._asked, self._model = anchor, asked, unwrapped(model)
+
+
+@contextlib.contextmanager
+def at_anchor(anchor: Anchor) -> Iterator[None]:
+    """Inside, the anchored weights are θ*."""
+    anchored = anchor.anchored()
+    before = {parameter: parameter.detach().clone() for parameter in anchored}
+    try:
+        shrink(anchored, 0.0)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in before.items():
+                parameter.copy_(value)

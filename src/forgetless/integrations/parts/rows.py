@@ -1,0 +1,113 @@
+"""Samples as people have them (texts, chats, rows of a data set), in batches that a trainer's data collator makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from forgetless.errors import ForgetlessError, brief
+from forgetless.model import batches
+
+
+def are_rows(data: Any) -> bool:
+    """Whether `data` holds samples, which are yet to be collated; anything else is batches, for `forgetless.mas`.
+
+    A list of mappings of tensors that agree in their first axis, one of them with a second, is a list of batches.
+    """
+    if isinstance(data, list):
+        return bool(data) and not _is_batch(data[0])
+    return isinstance(data, Dataset) or (hasattr(data, "column_names") and hasattr(data, "with_format"))
+
+
+def _is_batch(item: Any) -> bool:
+    if not isinstance(item, Mapping):
+        return isinstance(item, Tensor | tuple)
+    values = list(item.values())
+    if not values or not all(isinstance(value, Tensor) and value.dim() for value in values):
+        return False
+    return len({len(value) for value in values}) == 1 and any(value.dim() > 1 for value in values)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """A trainer's data collator for rows of any kind.
+
+    Attributes:
+        collator: rows, as the trainer has them, → a batch.
+        tokenizer: makes tokens of a text, or of a chat; None if there is none.
+        max_length: tokens that are kept of a text; None for all.
+        columns: what the collator is given of a row; None for everything.
+    """
+
+    collator: Callable[[list[Any]], Any]
+    tokenizer: Any = None
+    max_length: int | None = None
+    columns: Collection[str] | None = None
+
+    def __call__(self, rows: list[Any]) -> Any:
+        """A batch with a row per sample.
+
+        Raises:
+            ForgetlessError: texts without a tokenizer, rows that the collator refuses, or a collator that packs them.
+        """
+        features = [self._feature(row) for row in rows]
+        try:
+            batch = self.collator(features)
+        except ForgetlessError:
+            raise
+        except Exception as error:
+            name = getattr(self.collator, "__name__", type(self.collator).__name__)
+            raise ForgetlessError(
+                f"the data collator ({name}) refuses the old data: {brief(error)}; give rows like those of the train "
+                "set, batches, or collate_fn=."
+            ) from error
+        if (found := batches.size(batch)) != len(rows):
+            raise ForgetlessError(
+                f"the data collator makes {found} rows of {len(rows)} samples (packing or padding-free), so they "
+                "cannot be told apart; give collate_fn= that makes a row per sample, padded."
+            )
+        return batch
+
+    def _feature(self, row: Any) -> Any:
+        if isinstance(row, Mapping) and "input_ids" not in row:
+            row = row.get("text", row.get("messages", row))
+        if isinstance(row, str) or (isinstance(row, list) and row and isinstance(row[0], Mapping)):
+            row = self._tokens(row)
+        if self.columns is not None and isinstance(row, Mapping):
+            row = {key: value for key, value in row.items() if key in self.columns}
+        return row
+
+    def _tokens(self, text: Any) -> Mapping[str, Any]:
+        if self.tokenizer is None:
+            raise ForgetlessError(
+                "the old data are texts, and the trainer has no tokenizer; give it one (processing_class=)."
+            )
+        cut = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
+        if isinstance(text, str):
+            found = self.tokenizer(text, **cut)
+        else:
+            found = self.tokenizer.apply_chat_template(text, tokenize=True, return_dict=True, **cut)
+        return dict(found)
+
+
+def collated(data: Any, collate: Callable[[list[Any]], Any], size: int, share: tuple[int, int]) -> Iterable[Any]:
+    """The batches of rows, in their order.
+
+    Args:
+        data: a list, a `Dataset` or a `datasets.Dataset`.
+        collate: rows → a batch.
+        size: rows of a batch.
+        share: this process's number and how many there are: each takes every so many-th row (of an `IterableDataset`
+            all, since its length is not known).
+    """
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        return DataLoader(data, batch_size=size, collate_fn=collate)
+    if not len(data):
+        raise ForgetlessError("the old data hold no samples.")
+    number, processes = share
+    sampler = range(number, len(data), processes)
+    return DataLoader(data, batch_size=size, sampler=sampler, collate_fn=collate)

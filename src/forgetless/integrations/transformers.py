@@ -1,0 +1,236 @@
+"""`ForgetlessCallback` for `transformers.Trainer`, and the trainers that are made of it (TRL's `SFTTrainer`, …)."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Trainer, TrainerCallback
+
+from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.planned import peak_steps
+from forgetless.integrations.parts.protection import Protection
+from forgetless.integrations.parts.rows import Collate, are_rows, collated
+from forgetless.model.parameters import fingerprint, named
+from forgetless.model.sharding import is_sharded, resharded
+from forgetless.protect import anchor_file
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.strength.dial import Dial
+
+FILE = "forgetless.safetensors"  # in every checkpoint's folder
+JOINT = "eval_forgetless_joint"
+
+
+class ForgetlessCallback(TrainerCallback):
+    """Protects what a model can do while a `transformers.Trainer` teaches it something new.
+
+        trainer = SFTTrainer(model, args, train_dataset=new, callbacks=[ForgetlessCallback(old_texts)])
+        trainer.train()
+
+    Before the first step the importance of every parameter is measured on the old data (`forgetless.mas`), with the
+    trainer's own data collator, tokenizer, device and precision, and an `Anchor` is attached to its optimizer. Every
+    checkpoint holds θ* and Ω (`forgetless.safetensors`), from which training goes on when it is resumed. A second
+    `train()` of the same model protects the same θ*.
+
+    Logged beside the trainer's own figures: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction`,
+    and with probes `forgetless/agreement`, the share of their answers that are still the same. An evaluation then also
+    has `eval_forgetless_agreement` and `eval_forgetless_joint`, the geometric mean `√(q · agreement)` of old and new
+    skill, for `metric_for_best_model`. q is the metric `new_skill`, which must be a share in [0, 1]; of a loss it is
+    `exp(−loss)`. Which checkpoint is best does not depend on the unit of q.
+    """
+
+    def __init__(
+        self,
+        old: Any,
+        strength: float | str | Dial = "auto",
+        *,
+        probes: Any = None,
+        new_skill: str = "eval_loss",
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        **measuring: Any,
+    ) -> None:
+        """Nothing is measured before `train()`.
+
+        Args:
+            old: unlabeled samples like those whose skill is to be kept: texts, chats, rows like those of the train set
+                in a list, a `Dataset` or a `datasets.Dataset`, or batches (a `DataLoader`); or an `Importance`, or the
+                path of its file.
+            strength: "auto" (`HoldShare`: the planned training holds a quarter of the weights), λ, or a dial.
+            probes: samples of the old use, as for `old`, at most 1,024; asked at every log and evaluation.
+            new_skill: the metric of an evaluation that tells what was learned.
+            collate_fn: rows → a batch, in place of the trainer's data collator.
+            measuring: what `forgetless.mas` takes besides: `exclude`, `output`, `until`, …
+
+        Raises:
+            ForgetlessError: neither data nor an importance, or a strength that is none.
+        """
+        self._protection = Protection(old, strength, probes, {"progress": False, **measuring})
+        self._new_skill, self._collate_fn = new_skill, collate_fn
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """θ* and Ω, once training has begun."""
+        return self._protection.anchor
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure, or read the checkpoint; attach.
+
+        Raises:
+            ForgetlessError: training that cannot be protected, old data or an importance that do not fit, or a
+                checkpoint without θ* and Ω.
+        """
+        trainer = _caller()
+        _refuse(trainer, self)
+        # Of all callbacks the first to see a log, so that what it adds reaches the others (TensorBoard, W&B, …).
+        callbacks = trainer.callback_handler.callbacks
+        callbacks.remove(self)
+        callbacks.insert(0, self)
+        model = trainer.model_wrapped
+        steps = peak_steps(trainer.lr_scheduler, state.max_steps)
+        batches = _batches(trainer, self._collate_fn)
+        if state.global_step:
+            path = _checkpoint(trainer)
+            self._protection.restore(model, anchor_file.read(path)[0], steps, batches)
+        elif not self._protection.is_of(model):
+            self._protection.make(model, steps, batches, _embeddings(trainer.model))
+        self._protection.attach(trainer.optimizer)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refuse an optimizer that has taken the attached one's place."""
+        self._protection.refuse_swapped(_caller().optimizer)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Add the figures."""
+        if self.anchor is None or not logs:
+            return
+        if "loss" in logs:
+            added = self._protection.figures()
+        elif any(key.startswith("eval_") for key in logs):
+            added = self._evaluated(logs)
+        else:
+            return
+        logs.update(added)
+        if state.log_history:
+            state.log_history[-1].update(added)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write θ* and Ω into the checkpoint."""
+        if self.anchor is None:
+            return
+        if args.should_save or any(map(is_sharded, self.anchor.weights.values())):
+            self.anchor.save(Path(args.output_dir, f"checkpoint-{state.global_step}", FILE))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the optimizer go."""
+        self._protection.detach()
+
+    def _evaluated(self, logs: dict[str, Any]) -> dict[str, float]:
+        agreement = self._protection.agreement()
+        if agreement is None:
+            return {}
+        found = {"eval_forgetless_agreement": agreement}
+        if self._new_skill in logs:
+            value = float(logs[self._new_skill])
+            skill = math.exp(-value) if self._new_skill.endswith("loss") else value
+            if not 0 <= skill <= 1:
+                raise ForgetlessError(
+                    f"new_skill={self._new_skill!r} must be a share in [0, 1] or a loss of 0 or more to be joined with "
+                    f"the old skill, not {value!r}."
+                )
+            found[JOINT] = math.sqrt(skill * agreement)
+        return found
+
+
+def _caller() -> Trainer:
+    """The trainer that calls: it hands a callback everything but itself."""
+    for variables in _stack():
+        if isinstance(trainer := variables.get("self"), Trainer):
+            return trainer
+    raise ForgetlessError("ForgetlessCallback works inside of a transformers.Trainer: give it to one as a callback.")
+
+
+def _stack() -> Iterator[dict[str, Any]]:
+    """The local variables of the functions that are being run, the innermost first."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_locals
+        frame = frame.f_back
+
+
+def _refuse(trainer: Trainer, callback: ForgetlessCallback) -> None:
+    """Refuse training that cannot be protected, by name."""
+    if sum(isinstance(each, ForgetlessCallback) for each in trainer.callback_handler.callbacks) > 1:
+        raise ForgetlessError("the trainer has two ForgetlessCallbacks; give one of them the old data of both.")
+    if getattr(trainer, "is_deepspeed_enabled", False):
+        raise ForgetlessError(
+            "DeepSpeed's optimizers train copies of the weights, which an anchor cannot follow; train with DDP or "
+            "FSDP2, or add anchor.penalty() to the loss."
+        )
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if trainer.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) != 2:
+        raise ForgetlessError('FSDP1 hides its parameters; train with FSDP2 (fsdp_config={"fsdp_version": 2}).')
+    if hasattr(trainer.model, "peft_config"):
+        raise ForgetlessError(
+            "the model trains adapters (PEFT), whose own importance says little of the base model's; protect it with "
+            "forgetless.DeltaAnchor."
+        )
+    if trainer.state.is_hyper_param_search and trainer.args.save_strategy != "no":
+        raise ForgetlessError(
+            'hyperparameter_search keeps the checkpoints of each trial elsewhere; set save_strategy="no".'
+        )
+
+
+def _checkpoint(trainer: Trainer) -> Path:
+    """The file beside the weights that the model was resumed from.
+
+    Raises:
+        ForgetlessError: there is none, or it was saved at other weights.
+    """
+    given = (variables.get("resume_from_checkpoint") for variables in _stack())
+    folder = next((each for each in given if isinstance(each, str | Path)), None)
+    path = Path(folder or Path(trainer.args.output_dir, f"checkpoint-{trainer.state.global_step}"), FILE)
+    if not path.exists():
+        raise ForgetlessError(
+            f"{path} is missing, so what the model knew before training is lost and cannot be protected; resume from a "
+            "checkpoint that was saved with ForgetlessCallback, or begin anew."
+        )
+    hashes, parameters = anchor_file.read(path, mmap=True)[2], named(resharded(trainer.model))
+    if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
+        raise ForgetlessError(f"{path} was saved at other weights than those of the checkpoint it lies in.")
+    return path
+
+
+def _embeddings(model: nn.Module) -> list[nn.Module | None]:
+    """The modules that have a row per token."""
+    getters = (getattr(model, name, None) for name in ("get_input_embeddings", "get_output_embeddings"))
+    return [getter() for getter in getters if getter is not None]
+
+
+def _batches(trainer: Trainer, collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[Any], Iterable[Any]]:
+    """From samples as the user has them to batches as the trainer makes them."""
+    args, tokenizer = trainer.args, trainer.processing_class
+    collator = collate_fn or trainer.callback_handler.train_dataloader.collate_fn
+    columns = getattr(trainer, "_signature_columns", None) if args.remove_unused_columns and not collate_fn else None
+    collate = Collate(collator, tokenizer, _max_length(trainer), columns)
+
+    def batches(data: Any) -> Iterable[Any]:
+        if not are_rows(data):
+            return data
+        return collated(data, collate, args.per_device_eval_batch_size, (args.process_index, args.world_size))
+
+    return batches
+
+
+def _max_length(trainer: Trainer) -> int | None:
+    """How many tokens of a text the model takes: SFTTrainer's max_length, else the tokenizer's or the model's."""
+    limits = (
+        getattr(trainer.args, "max_length", None),
+        getattr(trainer.processing_class, "model_max_length", None),
+        getattr(getattr(trainer.model, "config", None), "max_position_embeddings", None),
+    )
+    known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 1 << 30]
+    return min(known, default=None)
