@@ -202,7 +202,9 @@ class Classifier(nn.Module):
 SAMPLES = [{"pixel_values": torch.randn(3, generator=torch.Generator().manual_seed(k)), "labels": 0} for k in range(10)]
 
 
-@pytest.mark.parametrize("settings", [{}, {"torch_compile": True, "torch_compile_backend": "eager"}], ids=["", "compiled"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"torch_compile": True, "torch_compile_backend": "eager"}], ids=["", "compiled"]
+)
 def test_rows_of_a_classifier_without_a_tokenizer(tmp_path: Path, settings: dict[str, Any]) -> None:
     pictures = torch.stack([each["pixel_values"] for each in SAMPLES])  # type: ignore[misc]
     expected = forgetless.mas(Classifier(), pictures, progress=False)
@@ -258,7 +260,9 @@ def test_a_checkpoint_without_the_file_is_refused(tmp_path: Path, importance: fo
     settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     trainer(tmp_path, **settings).train()
     with pytest.raises(forgetless.ForgetlessError, match=r"checkpoint-2/forgetless.safetensors is missing, so"):
-        trainer(tmp_path, ForgetlessCallback(importance), **{**settings, "max_steps": 4}).train(resume_from_checkpoint=True)
+        trainer(tmp_path, ForgetlessCallback(importance), **{**settings, "max_steps": 4}).train(
+            resume_from_checkpoint=True
+        )
 
 
 def test_a_file_of_another_checkpoint_is_refused(tmp_path: Path, importance: forgetless.Importance) -> None:
@@ -425,9 +429,15 @@ def test_nothing_to_protect() -> None:
 @pytest.mark.parametrize(
     ("old", "said"),
     [
-        (lambda: [{"wrong": 1}, {"wrong": 2}], r"the data collator \(RemoveColumnsCollator\) refuses the old data: .*input_ids"),
+        (
+            lambda: [{"wrong": 1}, {"wrong": 2}],
+            r"the data collator \(RemoveColumnsCollator\) refuses the old data: .*input_ids",
+        ),
         (lambda: dataset("text").select([]), "the old data hold no samples"),
-        (lambda: forgetless.mas(nn.Linear(2, 2), torch.ones(1, 2), progress=False), "the importance does not fit the model"),
+        (
+            lambda: forgetless.mas(nn.Linear(2, 2), torch.ones(1, 2), progress=False),
+            "the importance does not fit the model",
+        ),
     ],
     ids=["collator", "empty", "another model's"],
 )
@@ -468,7 +478,9 @@ def test_a_model_that_lost_tokens_is_refused(tmp_path: Path, importance: forgetl
         made.train()
 
 
-def test_an_optimizer_that_is_swapped_is_refused_before_it_steps(tmp_path: Path, importance: forgetless.Importance) -> None:
+def test_an_optimizer_that_is_swapped_is_refused_before_it_steps(
+    tmp_path: Path, importance: forgetless.Importance
+) -> None:
     class Swap(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             made.optimizer = torch.optim.SGD(made.model.parameters(), lr=1.0)

@@ -66,7 +66,9 @@ class Protection:
         """Whether the anchor is made, and is this model's."""
         return self.anchor is not None and self._model is unwrapped(model)
 
-    def make(self, model: nn.Module, steps: float, batches: Batches, embeddings: Iterable[nn.Module | None] = ()) -> None:
+    def make(
+        self, model: nn.Module, steps: float, batches: Batches, embeddings: Iterable[nn.Module | None] = ()
+    ) -> None:
         """Anchor the model at its present weights.
 
         Args:
@@ -83,7 +85,8 @@ class Protection:
         elif isinstance(self._old, Importance):
             importance = self._old
         else:
-            importance = mas(model, batches(self._old), **self._measuring)
+            with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
+                importance = mas(model, batches(self._old), **self._measuring)
         anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
         self._take(anchor, model, batches)
 
@@ -155,7 +158,7 @@ class Protection:
         asked = None
         if self._probes is not None:
             options = {key: self._measuring[key] for key in ("output", "forward") if key in self._measuring}
-            with at_anchor(anchor):
+            with at_anchor(anchor), torch.random.fork_rng([]):
                 asked = Probes(model, batches(self._probes), **options)
         self.detach()
         self.anchor, self._asked, self._model = anchor, asked, unwrapped(model)

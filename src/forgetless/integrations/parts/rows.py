@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +48,21 @@ class Collate:
     max_length: int | None = None
     columns: Collection[str] | None = None
 
-    def __call__(self, rows: list[Any]) -> Any:
-        """A batch with a row per sample.
+    def __call__(self, rows: list[Any]) -> list[Any]:
+        """One batch of all rows, or, from a collator that packs samples into a row, one of each.
 
         Raises:
-            ForgetlessError: texts without a tokenizer, rows that the collator refuses, or a collator that packs them.
+            ForgetlessError: texts without a tokenizer, or rows that the collator refuses.
         """
         features = [self._feature(row) for row in rows]
+        batch = self._collated(features)
+        if batches.size(batch) == len(rows):
+            return [batch]
+        return [self._collated([feature]) for feature in features]
+
+    def _collated(self, features: list[Any]) -> Any:
         try:
-            batch = self.collator(features)
+            return self.collator([dict(each) if isinstance(each, Mapping) else each for each in features])
         except ForgetlessError:
             raise
         except Exception as error:
@@ -65,12 +71,6 @@ class Collate:
                 f"the data collator ({name}) refuses the old data: {brief(error)}; give rows like those of the train "
                 "set, batches, or collate_fn=."
             ) from error
-        if (found := batches.size(batch)) != len(rows):
-            raise ForgetlessError(
-                f"the data collator makes {found} rows of {len(rows)} samples (packing or padding-free), so they "
-                "cannot be told apart; give collate_fn= that makes a row per sample, padded."
-            )
-        return batch
 
     def _feature(self, row: Any) -> Any:
         if isinstance(row, Mapping) and "input_ids" not in row:
@@ -94,20 +94,19 @@ class Collate:
         return dict(found)
 
 
-def collated(data: Any, collate: Callable[[list[Any]], Any], size: int, share: tuple[int, int]) -> Iterable[Any]:
+def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> Iterator[Any]:
     """The batches of rows, in their order.
 
     Args:
         data: a list, a `Dataset` or a `datasets.Dataset`.
-        collate: rows → a batch.
+        collate: rows → batches.
         size: rows of a batch.
         share: this process's number and how many there are: each takes every so many-th row (of an `IterableDataset`
             all, since its length is not known).
     """
-    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
-        return DataLoader(data, batch_size=size, collate_fn=collate)
-    if not len(data):
+    if hasattr(data, "__len__") and not len(data):
         raise ForgetlessError("the old data hold no samples.")
     number, processes = share
-    sampler = range(number, len(data), processes)
-    return DataLoader(data, batch_size=size, sampler=sampler, collate_fn=collate)
+    sampler = None if isinstance(data, IterableDataset) else range(number, len(data), processes)
+    for several in DataLoader(data, batch_size=size, sampler=sampler, collate_fn=collate):
+        yield from several
