@@ -153,6 +153,8 @@ THIRD_PARTIES = {
     "faiss": "lab.facts",
     "mlxtend": "lab.experiments",
     "jaxtyping": "model.shapes",
+    "transformers": "integrations.transformers",
+    "lightning": "integrations.lightning",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
 OPEN_LISTS = (

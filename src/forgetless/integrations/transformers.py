@@ -16,7 +16,7 @@ from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Protection
 from forgetless.integrations.parts.rows import Collate, are_rows, collated
 from forgetless.model.parameters import fingerprint, named
-from forgetless.model.sharding import is_sharded, resharded
+from forgetless.model.sharding import is_sharded
 from forgetless.protect import anchor_file
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.dial import Dial
@@ -119,9 +119,7 @@ class ForgetlessCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write θ* and Ω into the checkpoint."""
-        if self.anchor is None:
-            return
-        if args.should_save or any(map(is_sharded, self.anchor.weights.values())):
+        if self.anchor is not None and args.should_save:
             self.anchor.save(Path(args.output_dir, f"checkpoint-{state.global_step}", FILE))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -167,12 +165,14 @@ def _refuse(trainer: Trainer, callback: ForgetlessCallback) -> None:
         raise ForgetlessError("the trainer has two ForgetlessCallbacks; give one of them the old data of both.")
     if getattr(trainer, "is_deepspeed_enabled", False):
         raise ForgetlessError(
-            "DeepSpeed's optimizers train copies of the weights, which an anchor cannot follow; train with DDP or "
-            "FSDP2, or add anchor.penalty() to the loss."
+            "DeepSpeed's optimizers train copies of the weights, which an anchor cannot follow; train with DDP, or add "
+            "anchor.penalty() to the loss."
         )
-    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
-    if trainer.is_fsdp_enabled and getattr(plugin, "fsdp_version", 1) != 2:
-        raise ForgetlessError('FSDP1 hides its parameters; train with FSDP2 (fsdp_config={"fsdp_version": 2}).')
+    if trainer.is_fsdp_enabled or any(map(is_sharded, trainer.model.parameters())):
+        raise ForgetlessError(
+            "ForgetlessCallback does not protect what FSDP shards; train with DDP, or attach an Anchor in a loop of "
+            "your own, sharded by fully_shard."
+        )
     if hasattr(trainer.model, "peft_config"):
         raise ForgetlessError(
             "the model trains adapters (PEFT), whose own importance says little of the base model's; protect it with "
@@ -198,7 +198,7 @@ def _checkpoint(trainer: Trainer) -> Path:
             f"{path} is missing, so what the model knew before training is lost and cannot be protected; resume from a "
             "checkpoint that was saved with ForgetlessCallback, or begin anew."
         )
-    hashes, parameters = anchor_file.read(path, mmap=True)[2], named(resharded(trainer.model))
+    hashes, parameters = anchor_file.read(path, mmap=True)[2], named(trainer.model)
     if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
         raise ForgetlessError(f"{path} was saved at other weights than those of the checkpoint it lies in.")
     return path
