@@ -91,6 +91,8 @@ INSIDE = {
     },
     "integrations": {
         "parts": "",
+        "lightning": "parts",
+        "transformers": "parts",
     },
     "learn": {
         "metrics": "",

@@ -69,7 +69,7 @@ class ForgetlessCallback(Callback):
             raise ForgetlessError(
                 f"ForgetlessCallback cannot protect what {strategy} shards; train with DDP, or write the loop (FSDP2)."
             )
-        model = trainer.strategy.model
+        model: Any = trainer.strategy.model
         with trainer.precision_plugin.forward_context():
             if trainer.ckpt_path:
                 if self._loaded is None:
@@ -89,7 +89,7 @@ class ForgetlessCallback(Callback):
         self._protection.refuse_swapped(trainer.optimizers)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the figures where the trainer logs."""
         if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.global_step:

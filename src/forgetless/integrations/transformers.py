@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -143,7 +144,7 @@ class ForgetlessCallback(TrainerCallback):
         return found
 
 
-def _caller() -> Trainer:
+def _caller() -> Any:
     """The trainer that calls: it hands a callback everything but itself."""
     for variables in _stack():
         if isinstance(trainer := variables.get("self"), Trainer):
@@ -153,13 +154,13 @@ def _caller() -> Trainer:
 
 def _stack() -> Iterator[dict[str, Any]]:
     """The local variables of the functions that are being run, the innermost first."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame.f_locals
         frame = frame.f_back
 
 
-def _refuse(trainer: Trainer, callback: ForgetlessCallback) -> None:
+def _refuse(trainer: Any, callback: ForgetlessCallback) -> None:
     """Refuse training that cannot be protected, by name."""
     if sum(isinstance(each, ForgetlessCallback) for each in trainer.callback_handler.callbacks) > 1:
         raise ForgetlessError("the trainer has two ForgetlessCallbacks; give one of them the old data of both.")
@@ -184,7 +185,7 @@ def _refuse(trainer: Trainer, callback: ForgetlessCallback) -> None:
         )
 
 
-def _checkpoint(trainer: Trainer) -> Path:
+def _checkpoint(trainer: Any) -> Path:
     """The file beside the weights that the model was resumed from.
 
     Raises:
@@ -210,14 +211,14 @@ def _embeddings(model: nn.Module) -> list[nn.Module | None]:
     return [getter() for getter in getters if getter is not None]
 
 
-def _batches(trainer: Trainer, collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[Any], Iterable[Any]]:
+def _batches(trainer: Any, collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[Any], Any]:
     """From samples as the user has them to batches as the trainer makes them."""
     args, tokenizer = trainer.args, trainer.processing_class
     collator = collate_fn or trainer.callback_handler.train_dataloader.collate_fn
     columns = getattr(trainer, "_signature_columns", None) if args.remove_unused_columns and not collate_fn else None
     collate = Collate(collator, tokenizer, _max_length(trainer), columns)
 
-    def batches(data: Any) -> Iterable[Any]:
+    def batches(data: Any) -> Any:
         if not are_rows(data):
             return data
         return collated(data, collate, args.per_device_eval_batch_size, (args.process_index, args.world_size))
@@ -225,7 +226,7 @@ def _batches(trainer: Trainer, collate_fn: Callable[[list[Any]], Any] | None) ->
     return batches
 
 
-def _max_length(trainer: Trainer) -> int | None:
+def _max_length(trainer: Any) -> int | None:
     """How many tokens of a text the model takes: SFTTrainer's max_length, else the tokenizer's or the model's."""
     limits = (
         getattr(trainer.args, "max_length", None),
