@@ -24,3 +24,32 @@ def test_plain_loop() -> None:
     (before, plain), (_, held) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %", found)
     assert float(held) > float(before) - 2
     assert float(plain) < float(held) - 4
+
+
+def test_lightning_callback() -> None:
+    pytest.importorskip("lightning")
+    pytest.importorskip("sklearn")
+    found = printed("lightning_callback.py")
+    (before, plain, new), (_, held, learned) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %, 5 … 9 ([\d.]+) %", found)
+    assert float(plain) + 5 < float(held) <= float(before)
+    assert float(learned) > float(new) - 2
+
+
+def test_accelerate_loop() -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("sklearn")
+    found = printed("accelerate_loop.py")
+    (before, plain, new), (_, held, learned) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %, 5 … 9 ([\d.]+) %", found)
+    assert float(plain) + 4 < float(held) <= float(before)
+    assert float(learned) > float(new) - 2
+
+
+def test_transformers_callback() -> None:
+    pytest.importorskip("transformers")
+    found = printed("transformers_callback.py")
+    before, plain, held, firm = (
+        (float(old), float(new)) for old, new in re.findall(r"English ([\d.]+), Latin ([\d.]+)", found)
+    )
+    assert before[0] < firm[0] < 0.5 * plain[0]
+    assert firm[0] < held[0] < 0.9 * plain[0]
+    assert max(held[1], firm[1]) < 1.1 * plain[1]

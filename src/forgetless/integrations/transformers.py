@@ -177,7 +177,7 @@ def _refuse(trainer: Any, callback: ForgetlessCallback) -> None:
     if hasattr(trainer.model, "peft_config"):
         raise ForgetlessError(
             "the model trains adapters (PEFT), whose own importance says little of the base model's; protect it with "
-            "forgetless.DeltaAnchor."
+            "forgetless.integrations.peft.DeltaAnchor."
         )
     if trainer.state.is_hyper_param_search and trainer.args.save_strategy != "no":
         raise ForgetlessError(
