@@ -54,6 +54,5 @@ head = {"forward": lambda model, x: model["heads"][0](model["backbone"](x)), "ex
 importance = forgetless.mas(first, pixels[halves[0][200:]], **head)  # unlabeled
 for name, given in (("plain fine-tuning", None), ("with forgetless", importance)):
     model = train(copy.deepcopy(first), 1, given)
-    print(
-        f"{name:>17}: 0 … 4 {accuracy(first, 0):.1f} % → {accuracy(model, 0):.1f} %, 5 … 9 {accuracy(model, 1):.1f} %"
-    )
+    kept, learned = accuracy(model, 0), accuracy(model, 1)
+    print(f"{name:>17}: 0 … 4 {accuracy(first, 0):.1f} % → {kept:.1f} %, 5 … 9 {learned:.1f} %")

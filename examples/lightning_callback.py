@@ -21,9 +21,7 @@ halves = [order[labels[order] // 5 == half] for half in (0, 1)]  # of each, 200 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
 
-class Digits(L.LightningModule):
-    """A shared backbone, and a head for each half."""
-
+class Digits(L.LightningModule):  # noqa: D101
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
@@ -57,6 +55,5 @@ head = {"forward": lambda model, x: model.heads[0](model.backbone(x)), "exclude"
 protecting = ForgetlessCallback(DataLoader(pixels[halves[0][200:]], batch_size=64), **head)  # unlabeled
 for name, callbacks in (("plain fine-tuning", []), ("with forgetless", [protecting])):
     model = train(copy.deepcopy(first), 1, *callbacks)
-    print(
-        f"{name:>17}: 0 … 4 {accuracy(first, 0):.1f} % → {accuracy(model, 0):.1f} %, 5 … 9 {accuracy(model, 1):.1f} %"
-    )
+    kept, learned = accuracy(model, 0), accuracy(model, 1)
+    print(f"{name:>17}: 0 … 4 {accuracy(first, 0):.1f} % → {kept:.1f} %, 5 … 9 {learned:.1f} %")

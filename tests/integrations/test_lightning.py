@@ -20,6 +20,7 @@ pytest.importorskip("lightning")
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 import forgetless
 from forgetless.integrations.lightning import ForgetlessCallback
@@ -130,6 +131,31 @@ def test_it_measures_at_the_trainers_precision(tmp_path: Path, precision: Any) -
         error = float((found - exact[name]).norm() / exact[name].norm())
         assert error < (1e-6 if precision == "64-true" else 0.03), name
         assert precision == "64-true" or error > 1e-5
+
+
+def test_fp16_with_a_gradient_scaler(tmp_path: Path) -> None:
+    """Lightning chooses it on a GPU only; its plugin runs on the CPU as well."""
+    callback = ForgetlessCallback(OLD, 1e4)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # overflows first, so that steps are skipped
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    plain, held = Module(), Module()
+    trainer(tmp_path, plugins=[MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]).fit(plain, NEW)
+    trainer(tmp_path, callback, plugins=[plugin], max_epochs=6, max_steps=-1).fit(held, NEW)
+    status = kept(callback).status()
+    assert 0 < status.applied == status.steps < 48
+    start = Module().state_dict()
+    moved, free = (sum(float((v - start[n]).norm()) for n, v in m.state_dict().items()) for m in (held, plain))
+    assert moved < 0.3 * free
+
+
+def test_a_compiled_module(tmp_path: Path) -> None:
+    plain, compiled = Module(), Module()
+    for module in (plain, torch.compile(compiled, backend="eager")):
+        callback = ForgetlessCallback(OLD, 3.0)
+        trainer(tmp_path, callback).fit(module, NEW)  # type: ignore[arg-type]
+        assert kept(callback).status().applied == 8
+    for left, right in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(left, right)
 
 
 def test_the_figures_are_in_the_log_and_to_choose_by(tmp_path: Path) -> None:
