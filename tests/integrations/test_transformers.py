@@ -97,8 +97,15 @@ def plain_loop(batches: list[Any], importance: forgetless.Importance, strength: 
     return model
 
 
-@pytest.mark.parametrize("strength", [3.0, "auto"])
-def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, importance: forgetless.Importance, strength: Any) -> None:
+STRENGTHS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # in the callback, and by hand
+    "a number": (lambda: 3.0, lambda: 3.0),
+    "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.25, steps=4.5)),
+    "a dial": (lambda: forgetless.DriftBudget(0.5), lambda: forgetless.DriftBudget(0.5)),
+}
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, importance: forgetless.Importance, strength: str) -> None:
     batches = []
 
     def noting(features: list[Any]) -> Any:
@@ -107,15 +114,15 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, importance: forgetless.
 
     made = trainer(
         tmp_path,
-        ForgetlessCallback(importance, strength),
+        ForgetlessCallback(importance, STRENGTHS[strength][0]()),
         data_collator=noting,
         gradient_accumulation_steps=2,
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
     )
     made.train()
-    dial = forgetless.HoldShare(0.25, steps=4.5) if strength == "auto" else strength
-    assert equal(weights(made.model), weights(plain_loop(batches[:16], importance, dial, 2)))
+    by_hand = plain_loop(batches[:16], importance, STRENGTHS[strength][1](), 2)
+    assert equal(weights(made.model), weights(by_hand))
 
 
 def test_without_strength_it_changes_nothing(tmp_path: Path) -> None:
@@ -272,6 +279,15 @@ def test_a_file_of_another_checkpoint_is_refused(tmp_path: Path, importance: for
     again = trainer(tmp_path, ForgetlessCallback(importance), **{**settings, "max_steps": 6})
     with pytest.raises(forgetless.ForgetlessError, match="saved at other weights than those of the checkpoint"):
         again.train(resume_from_checkpoint=True)
+
+
+def test_it_is_there_before_a_checkpoint_is_uploaded(tmp_path: Path, importance: forgetless.Importance) -> None:
+    made = trainer(tmp_path, ForgetlessCallback(importance), save_strategy="steps", save_steps=2, max_steps=2)
+    made.train()
+    file = tmp_path / "checkpoint-2" / FILE
+    file.unlink()
+    made.callback_handler.on_push_begin(made.args, made.state, made.control)
+    assert file.exists()
 
 
 # -- the log

@@ -50,7 +50,7 @@ class ForgetlessCallback(Callback):
         Raises:
             ForgetlessError: neither data nor an importance, or a strength that is none.
         """
-        self._protection = Protection(old, strength, probes, {"progress": False, **measuring})
+        self._protection = Protection(old, strength, probes, measuring)
         self._loaded: dict[str, Tensor] | None = None
 
     @property
@@ -80,7 +80,8 @@ class ForgetlessCallback(Callback):
                     )
                 self._protection.restore(model, self._loaded, _steps(trainer), _batches(trainer))
             elif not self._protection.is_of(model):
-                self._protection.make(model, _steps(trainer), _batches(trainer))
+                progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
+                self._protection.make(model, _steps(trainer), _batches(trainer), progress=progress)
         self._loaded = None
         self._protection.attach(trainer.optimizers)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.parts.planned import peak_steps
@@ -69,7 +70,7 @@ class ForgetlessCallback(TrainerCallback):
         Raises:
             ForgetlessError: neither data nor an importance, or a strength that is none.
         """
-        self._protection = Protection(old, strength, probes, {"progress": False, **measuring})
+        self._protection = Protection(old, strength, probes, measuring)
         self._new_skill, self._collate_fn = new_skill, collate_fn
 
     @property
@@ -97,7 +98,8 @@ class ForgetlessCallback(TrainerCallback):
             path = _checkpoint(trainer)
             self._protection.restore(model, anchor_file.read(path)[0], steps, batches)
         elif not self._protection.is_of(model):
-            self._protection.make(model, steps, batches, _embeddings(trainer.model))
+            progress = state.is_local_process_zero and not args.disable_tqdm
+            self._protection.make(model, steps, batches, _embeddings(trainer.model), progress=progress)
         self._protection.attach(trainer.optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -121,7 +123,12 @@ class ForgetlessCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write θ* and Ω into the checkpoint."""
         if self.anchor is not None and args.should_save:
-            self.anchor.save(Path(args.output_dir, f"checkpoint-{state.global_step}", FILE))
+            self.anchor.save(_folder(args, state) / FILE)
+
+    def on_push_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write them before a checkpoint is uploaded, which comes before `on_save`."""
+        if _folder(args, state).is_dir():
+            self.on_save(args, state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let the optimizer go."""
@@ -185,6 +192,11 @@ def _refuse(trainer: Any, callback: ForgetlessCallback) -> None:
         )
 
 
+def _folder(args: Any, state: Any) -> Path:
+    """The checkpoint of the present step."""
+    return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+
 def _checkpoint(trainer: Any) -> Path:
     """The file beside the weights that the model was resumed from.
 
@@ -193,7 +205,7 @@ def _checkpoint(trainer: Any) -> Path:
     """
     given = (variables.get("resume_from_checkpoint") for variables in _stack())
     folder = next((each for each in given if isinstance(each, str | Path)), None)
-    path = Path(folder or Path(trainer.args.output_dir, f"checkpoint-{trainer.state.global_step}"), FILE)
+    path = Path(folder or _folder(trainer.args, trainer.state), FILE)
     if not path.exists():
         raise ForgetlessError(
             f"{path} is missing, so what the model knew before training is lost and cannot be protected; resume from a "

@@ -67,7 +67,13 @@ class Protection:
         return self.anchor is not None and self._model is unwrapped(model)
 
     def make(
-        self, model: nn.Module, steps: float, batches: Batches, embeddings: Iterable[nn.Module | None] = ()
+        self,
+        model: nn.Module,
+        steps: float,
+        batches: Batches,
+        embeddings: Iterable[nn.Module | None] = (),
+        *,
+        progress: bool = False,
     ) -> None:
         """Anchor the model at its present weights.
 
@@ -76,6 +82,7 @@ class Protection:
             steps: planned, at the peak learning rate.
             batches: samples as the user gives them → what `forgetless.mas` takes.
             embeddings: modules with a row per token, which may have grown since a given importance was measured.
+            progress: show a progress bar on a terminal.
 
         Raises:
             ForgetlessError: of `forgetless.mas` and `Anchor`: an importance of another model, for one.
@@ -86,7 +93,7 @@ class Protection:
             importance = self._old
         else:
             with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
-                importance = mas(model, batches(self._old), **self._measuring)
+                importance = mas(model, batches(self._old), **{"progress": progress, **self._measuring})
         anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
         self._take(anchor, model, batches)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from forgetless.errors import ForgetlessError, brief
 from forgetless.model import batches
@@ -101,12 +102,18 @@ def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> 
         data: a list, a `Dataset` or a `datasets.Dataset`.
         collate: rows → batches.
         size: rows of a batch.
-        share: this process's number and how many there are: each takes every so many-th row (of an `IterableDataset`
-            all, since its length is not known).
+        share: this process's number and how many there are: each takes every so many-th row; of a stream, whose length
+            is not known, all.
+
+    Raises:
+        ForgetlessError: there are no rows; those of `Collate`.
     """
-    if hasattr(data, "__len__") and not len(data):
-        raise ForgetlessError("the old data hold no samples.")
-    number, processes = share
-    sampler = None if isinstance(data, IterableDataset) else range(number, len(data), processes)
-    for several in DataLoader(data, batch_size=size, sampler=sampler, collate_fn=collate):
-        yield from several
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        rows = iter(data)
+    else:
+        number, processes = share
+        rows = (data[k] for k in range(number, len(data), processes))
+        if not len(data):
+            raise ForgetlessError("the old data hold no samples.")
+    while several := list(islice(rows, size)):
+        yield from collate(several)

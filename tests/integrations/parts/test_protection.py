@@ -1,0 +1,142 @@
+"""What the callbacks share, without a trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import forgetless
+from forgetless.integrations.parts.protection import Protection, at_anchor
+
+OLD = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+
+
+def network() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(4, 3)
+
+
+def made(model: nn.Module, strength: Any = 2.0, **measuring: Any) -> Protection:
+    protection = Protection(OLD, strength, OLD, measuring)
+    protection.make(model, 8.0, lambda data: data)
+    return protection
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (model(OLD) - 1).square().mean().backward()
+        optimizer.step()
+
+
+def test_auto_is_a_quarter_of_the_planned_steps() -> None:
+    model = network()
+    protection = made(model, "auto")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    protection.attach(optimizer)
+    train(model, optimizer)
+    assert protection.anchor is not None
+    expected = network()
+    by_hand = torch.optim.Adam(expected.parameters(), lr=1e-2)
+    importance = forgetless.mas(expected, OLD, progress=False)
+    forgetless.Anchor(expected, importance, forgetless.HoldShare(0.25, steps=8)).attach(by_hand)
+    train(expected, by_hand)
+    assert torch.equal(model.weight, expected.weight)
+
+
+@pytest.mark.parametrize("strength", ["strong", -1.0, float("nan")])
+def test_strengths_that_are_none(strength: Any) -> None:
+    with pytest.raises(forgetless.ForgetlessError, match="strength must be"):
+        Protection(OLD, strength, None, {})
+
+
+def test_an_end_must_be_known_for_auto() -> None:
+    with pytest.raises(forgetless.ForgetlessError, match="depends on how long training will last"):
+        Protection(OLD, "auto", None, {}).make(network(), float("inf"), lambda data: data)
+
+
+def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:
+    model = network()
+    first = made(model)
+    assert first.anchor is not None
+    state = {name: tensor.clone() for name, tensor in first.anchor.state_dict().items()}
+    with torch.no_grad():
+        model.weight.neg_()
+    moved = model.weight.detach().clone()
+    second = Protection(OLD, 5.0, OLD, {})
+    second.restore(model, state, 8.0, lambda data: data)
+    assert torch.equal(model.weight, moved)
+    assert second.anchor is not None
+    assert second.anchor.strength == 5.0  # as it is written now, and not as it was
+    assert second.agreement() == first.agreement() != 1.0
+
+
+def test_inside_of_at_anchor_the_weights_are_those_kept() -> None:
+    model = network()
+    protection = made(model)
+    assert protection.anchor is not None
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    with at_anchor(protection.anchor):
+        assert torch.equal(model.weight, start)
+    assert torch.equal(model.weight, start + 1)
+
+
+def test_figures() -> None:
+    model = network()
+    protection = made(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    protection.attach(optimizer)
+    train(model, optimizer)
+    names = {"drift", "strength", "frozen_fraction", "agreement"}
+    assert protection.figures().keys() == {f"forgetless/{name}" for name in names}
+    protection.detach()
+    assert "forgetless/frozen_fraction" not in protection.figures()
+
+
+def test_it_is_of_one_model() -> None:
+    model = network()
+    protection = made(model)
+    assert protection.is_of(model)
+    assert protection.is_of(torch.compile(model))  # type: ignore[arg-type]
+    assert not protection.is_of(network())
+
+
+def test_swapped_optimizers() -> None:
+    model = network()
+    protection = made(model)
+    one, other = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+
+    class Wrapper:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+        def step(self) -> None:
+            self.optimizer.step()
+
+    wrapped = Wrapper(one)
+    protection.attach(wrapped)
+    protection.refuse_swapped(wrapped)
+    protection.refuse_swapped(one)
+    wrapped.optimizer = other
+    for replaced in (other, wrapped, [one, other]):
+        with pytest.raises(forgetless.ForgetlessError, match="was replaced during training"):
+            protection.refuse_swapped(replaced)
+
+
+def test_the_random_numbers_stay_as_they_are() -> None:
+    def drawing(data: Tensor) -> Any:
+        torch.rand(3)
+        return (torch.rand(0) if part is None else part for part in data.split(2))
+
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    model = network()
+    torch.manual_seed(1)
+    protection = Protection(OLD, 1.0, OLD, {})
+    protection.make(model, 8.0, drawing)
+    assert torch.equal(torch.rand(2), expected)
