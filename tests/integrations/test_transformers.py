@@ -22,7 +22,6 @@ import forgetless
 from forgetless.integrations.transformers import FILE, ForgetlessCallback
 from tiny_language import language_model, texts, tokenizer
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # every measurement is four times as fast
 TOKENIZER = tokenizer()
 OLD = texts(8, 1)
 COLLATOR = DataCollatorForLanguageModeling(TOKENIZER, mlm=False)
