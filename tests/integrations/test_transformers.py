@@ -186,12 +186,16 @@ def test_what_mas_takes_is_passed_on(tmp_path: Path) -> None:
     assert "lm_head.weight" not in callback.anchor.weights
 
 
-def test_a_collate_fn_takes_the_place_of_the_trainers(tmp_path: Path, importance: forgetless.Importance) -> None:
-    def collate(sentences: list[Any]) -> Any:
-        return TOKENIZER([each["told"] for each in sentences], padding=True, return_tensors="pt")
+@pytest.mark.parametrize("given", [OLD, [{"text": text} for text in OLD]], ids=["texts", "rows"])
+def test_a_collate_fn_takes_rows_as_they_are(tmp_path: Path, importance: forgetless.Importance, given: Any) -> None:
+    def collate(found: list[Any]) -> Any:
+        sentences = [each if isinstance(each, str) else each["text"] for each in found]
+        return TOKENIZER(sentences, padding=True, return_tensors="pt")
 
-    callback = ForgetlessCallback([{"told": text} for text in OLD], 1.0, collate_fn=collate)
-    trainer(tmp_path, callback, max_steps=1).train()
+    callback = ForgetlessCallback(given, 1.0, collate_fn=collate)
+    made = trainer(tmp_path, callback, max_steps=1)
+    made.processing_class = None
+    made.train()
     torch.testing.assert_close(omega(callback), omega(importance))
 
 
@@ -342,22 +346,19 @@ def test_the_best_model_is_best_in_old_and_new_together(tmp_path: Path, importan
 
 def test_new_skill_names_the_metric(tmp_path: Path, importance: forgetless.Importance) -> None:
     def metrics(predictions: Any) -> dict[str, float]:
-        return {"accuracy": 0.25, "points": 7.0}
+        return {"accuracy": 0.25, "points": 7.0, "odd_loss": -1.0, "lost": math.nan}
 
     callback = ForgetlessCallback(importance, 1.0, probes=OLD[:4], new_skill="eval_accuracy")
     made = trainer(tmp_path, callback, max_steps=1, compute_metrics=metrics)
     made.train()
     found = made.evaluate()
     assert math.isclose(found["eval_forgetless_joint"], math.sqrt(0.25 * found["eval_forgetless_agreement"]))
-    made = trainer(
-        tmp_path,
-        ForgetlessCallback(importance, 1.0, probes=OLD[:4], new_skill="eval_points"),
-        max_steps=1,
-        compute_metrics=metrics,
-    )
-    made.train()
-    with pytest.raises(forgetless.ForgetlessError, match=r"'eval_points' must be a share in \[0, 1\] or a loss"):
-        made.evaluate()
+    for name in ("eval_points", "eval_odd_loss"):
+        callback._new_skill = name
+        with pytest.raises(forgetless.ForgetlessError, match=rf"'{name}' must be a share in \[0, 1\] or a loss"):
+            made.evaluate()
+    callback._new_skill = "eval_lost"
+    assert math.isnan(made.evaluate()["eval_forgetless_joint"])
 
 
 # -- settings of a trainer

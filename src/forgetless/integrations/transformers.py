@@ -64,7 +64,7 @@ class ForgetlessCallback(TrainerCallback):
             strength: "auto" (`HoldShare`: the planned training holds a quarter of the weights), λ, or a dial.
             probes: samples of the old use, as for `old`, at most 1,024; asked at every log and evaluation.
             new_skill: the metric of an evaluation that tells what was learned.
-            collate_fn: rows → a batch, in place of the trainer's data collator.
+            collate_fn: rows as they are → a batch, in place of the trainer's tokenizer and data collator.
             measuring: what `forgetless.mas` takes besides: `exclude`, `output`, `until`, …
 
         Raises:
@@ -141,8 +141,8 @@ class ForgetlessCallback(TrainerCallback):
         found = {"eval_forgetless_agreement": agreement}
         if self._new_skill in logs:
             value = float(logs[self._new_skill])
-            skill = math.exp(-value) if self._new_skill.endswith("loss") else value
-            if not 0 <= skill <= 1:
+            skill = math.exp(-value) if self._new_skill.endswith("loss") and value >= 0 else value
+            if skill < 0 or skill > 1:  # NaN passes: no checkpoint is best by it
                 raise ForgetlessError(
                     f"new_skill={self._new_skill!r} must be a share in [0, 1] or a loss of 0 or more to be joined with "
                     f"the old skill, not {value!r}."
@@ -226,9 +226,12 @@ def _embeddings(model: nn.Module) -> list[nn.Module | None]:
 def _batches(trainer: Any, collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[Any], Any]:
     """From samples as the user has them to batches as the trainer makes them."""
     args, tokenizer = trainer.args, trainer.processing_class
-    collator = collate_fn or trainer.callback_handler.train_dataloader.collate_fn
-    columns = getattr(trainer, "_signature_columns", None) if args.remove_unused_columns and not collate_fn else None
-    collate = Collate(collator, tokenizer, _max_length(trainer), columns)
+    if collate_fn is not None:
+        collate = Collate(collate_fn, as_given=True)
+    else:
+        columns = getattr(trainer, "_signature_columns", None) if args.remove_unused_columns else None
+        collator = trainer.callback_handler.train_dataloader.collate_fn
+        collate = Collate(collator, tokenizer, _max_length(trainer), columns)
 
     def batches(data: Any) -> Any:
         if not are_rows(data):

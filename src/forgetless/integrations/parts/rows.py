@@ -42,12 +42,14 @@ class Collate:
         tokenizer: makes tokens of a text, or of a chat; None if there is none.
         max_length: tokens that are kept of a text; None for all.
         columns: what the collator is given of a row; None for everything.
+        as_given: the collator takes rows as they are, texts too.
     """
 
     collator: Callable[[list[Any]], Any]
     tokenizer: Any = None
     max_length: int | None = None
     columns: Collection[str] | None = None
+    as_given: bool = False
 
     def __call__(self, rows: list[Any]) -> list[Any]:
         """One batch of all rows, or, from a collator that packs samples into a row, one of each.
@@ -55,7 +57,7 @@ class Collate:
         Raises:
             ForgetlessError: texts without a tokenizer, or rows that the collator refuses.
         """
-        features = [self._feature(row) for row in rows]
+        features = rows if self.as_given else [self._feature(row) for row in rows]
         batch = self._collated(features)
         if batches.size(batch) == len(rows):
             return [batch]
