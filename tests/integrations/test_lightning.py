@@ -120,6 +120,19 @@ def test_old_data_as_mas_takes_them(tmp_path: Path, old: Any) -> None:
         torch.testing.assert_close(found, expected[name])
 
 
+def test_a_collate_fn_makes_batches_of_samples(tmp_path: Path) -> None:
+    samples = [{"row": row.tolist()} for row in OLD]
+
+    def collate(found: list[Any]) -> Tensor:
+        return torch.tensor([each["row"] for each in found])
+
+    callback = ForgetlessCallback(samples, 1.0, probes=samples, collate_fn=collate)
+    trainer(tmp_path, callback, max_steps=1).fit(Module(), NEW)
+    expected = forgetless.mas(Module(), OLD, progress=False).mean()
+    for name, found in kept(callback).importance.items():
+        torch.testing.assert_close(found, expected[name])
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_it_measures_at_the_trainers_precision(tmp_path: Path, precision: Any) -> None:
     callback = ForgetlessCallback(OLD, 1e4, probes=OLD)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -36,7 +36,13 @@ class ForgetlessCallback(Callback):
     """
 
     def __init__(
-        self, old: Any, strength: float | str | Dial = "auto", *, probes: Any = None, **measuring: Any
+        self,
+        old: Any,
+        strength: float | str | Dial = "auto",
+        *,
+        probes: Any = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        **measuring: Any,
     ) -> None:
         """Nothing is measured before `fit()`.
 
@@ -45,12 +51,14 @@ class ForgetlessCallback(Callback):
                 `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file.
             strength: "auto" (`HoldShare`: the planned training holds a quarter of the weights), λ, or a dial.
             probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.
+            collate_fn: a list of samples → a batch, where `old` and `probes` are samples.
             measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …
 
         Raises:
             ForgetlessError: neither data nor an importance, or a strength that is none.
         """
         self._protection = Protection(old, strength, probes, measuring)
+        self._collate_fn = collate_fn
         self._loaded: dict[str, Tensor] | None = None
 
     @property
@@ -78,10 +86,10 @@ class ForgetlessCallback(Callback):
                         "cannot be protected; resume from a checkpoint that was saved with ForgetlessCallback, or "
                         "begin anew."
                     )
-                self._protection.restore(model, self._loaded, _steps(trainer), _batches(trainer))
+                self._protection.restore(model, self._loaded, _steps(trainer), _batches(trainer, self._collate_fn))
             elif not self._protection.is_of(model):
                 progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
-                self._protection.make(model, _steps(trainer), _batches(trainer), progress=progress)
+                self._protection.make(model, _steps(trainer), _batches(trainer, self._collate_fn), progress=progress)
         self._loaded = None
         self._protection.attach(trainer.optimizers)
 
@@ -136,10 +144,10 @@ def _steps(trainer: Trainer) -> float:
     return max(plans, default=float(steps))
 
 
-def _batches(trainer: Trainer) -> Any:
+def _batches(trainer: Trainer, collate_fn: Callable[[list[Any]], Any] | None) -> Any:
     """From samples as the user has them to batches at the trainer's precision."""
 
     def converted(data: Any) -> Iterable[Any]:
-        return (trainer.precision_plugin.convert_input(batch) for batch in batches.of(data, None))
+        return (trainer.precision_plugin.convert_input(batch) for batch in batches.of(data, None, collate_fn))
 
     return converted
