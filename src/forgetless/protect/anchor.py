@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -34,7 +33,7 @@ from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.pull import Pull
 from forgetless.protect.status import Status
 from forgetless.protect.stored_weights import stored_weights
-from forgetless.protect.strength.dial import Dial, shrink
+from forgetless.protect.strength.dial import Dial, at_target
 from forgetless.protect.watch import WeightsWatch
 
 _HOW: dict[str, type[Pull] | type[Gradient]] = {"pull": Pull, "gradient": Gradient}
@@ -417,7 +416,7 @@ class Anchor:
         for name, each in anchored.items():
             each.common(named[name])
         if self._dial is not None:
-            with _at({named[name]: each.beside(named[name]) for name, each in anchored.items()}):
+            with at_target({named[name]: each.beside(named[name]) for name, each in anchored.items()}):
                 self._dial.remember(self._model)
             self._dial.restore(found.dial)
         self._anchored = anchored
@@ -485,7 +484,7 @@ class Anchor:
                 name, named[name], mean, earlier, gamma=gamma, compact=self._compact, target=stored.get(name)
             )
         if self._dial is not None:
-            with _at({named[name]: made[name] for name in stored}):
+            with at_target({named[name]: made[name] for name in stored}):
                 self._dial.remember(self._model)
         if base is None and (changed := _changed(importance.weights, self._model)):
             warnings.warn(
@@ -557,19 +556,6 @@ def _way(optimizer: Optimizer, how: str) -> type[Pull] | type[Gradient]:
         return _HOW[how]
     found = known(optimizer)
     return Gradient if isinstance(found, str) or found.caution else Pull
-
-
-@contextlib.contextmanager
-def _at(anchored: Mapping[nn.Parameter, AnchoredParameter]) -> Iterator[None]:
-    """Inside, the parameters have the values that are anchored of them."""
-    before = {parameter: parameter.detach().clone() for parameter in anchored}
-    try:
-        shrink(anchored, 0.0)
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, value in before.items():
-                parameter.copy_(value)
 
 
 def _named(model: nn.Module) -> dict[str, nn.Parameter]:

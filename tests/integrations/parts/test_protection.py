@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import forgetless
-from forgetless.integrations.parts.protection import Protection, at_anchor
+from forgetless.integrations.parts.protection import Protection
+from forgetless.protect.strength.dial import at_target
 
 OLD = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 
@@ -74,14 +75,14 @@ def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:
     assert second.agreement() == first.agreement() != 1.0
 
 
-def test_inside_of_at_anchor_the_weights_are_those_kept() -> None:
+def test_inside_of_at_target_the_weights_are_those_kept() -> None:
     model = network()
     protection = made(model)
     assert protection.anchor is not None
     start = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
-    with at_anchor(protection.anchor):
+    with at_target(protection.anchor.anchored()):
         assert torch.equal(model.weight, start)
     assert torch.equal(model.weight, start + 1)
 

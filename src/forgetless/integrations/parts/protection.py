@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from forgetless.protect.anchor import Anchor
 from forgetless.protect.anchor_file import checked
 from forgetless.protect.forgetting.probes import Probes, pooled
 from forgetless.protect.optimizers.inner import Inner
-from forgetless.protect.strength.dial import Dial, shrink
+from forgetless.protect.strength.dial import Dial, at_target
 from forgetless.protect.strength.hold_share import HoldShare
 
 SHARE = 0.25  # of the weights, that "auto" holds
@@ -165,21 +165,7 @@ class Protection:
         asked = None
         if self._probes is not None:
             options = {key: self._measuring[key] for key in ("output", "forward") if key in self._measuring}
-            with at_anchor(anchor), torch.random.fork_rng([]):
+            with at_target(anchor.anchored()), torch.random.fork_rng([]):
                 asked = Probes(model, batches(self._probes), **options)
         self.detach()
         self.anchor, self._asked, self._model = anchor, asked, unwrapped(model)
-
-
-@contextlib.contextmanager
-def at_anchor(anchor: Anchor) -> Iterator[None]:
-    """Inside, the anchored weights are θ*."""
-    anchored = anchor.anchored()
-    before = {parameter: parameter.detach().clone() for parameter in anchored}
-    try:
-        shrink(anchored, 0.0)
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, value in before.items():
-                parameter.copy_(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -76,6 +77,19 @@ def shrink(anchored: Mapping[nn.Parameter, AnchoredParameter], share: float) -> 
         for part in pieces(tuple(weights.shape), weights.device):
             wide = read(target[part], computed(target))
             weights[part] = wide.lerp(weights[part].to(wide.dtype), share).to(weights.dtype)
+
+
+@contextlib.contextmanager
+def at_target(anchored: Mapping[nn.Parameter, AnchoredParameter]) -> Iterator[None]:
+    """Inside, the parameters have the values that are anchored of them."""
+    before = {parameter: parameter.detach().clone() for parameter in anchored}
+    try:
+        shrink(anchored, 0.0)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in before.items():
+                parameter.copy_(value)
 
 
 @torch.no_grad()
