@@ -87,7 +87,7 @@ def pulled(
         reach=torch.cat([step.change.new_ones(step.start.shape[1]) * step.reach for step, _ in trained]),
     )
     new = _solution(importance, p, q, together, torch.cat([design for _, design in trained]), strength)
-    parts = iter(new.split([step.start.shape[1] for step, _ in trained], 1))
+    parts = iter(torch.split(new, [step.start.shape[1] for step, _ in trained], 1))
     return [step.start if step.firmness is None else next(parts) for step in steps]
 
 
@@ -110,7 +110,7 @@ def _solution(importance: Tensor, p: Tensor, q: Tensor, step: Step, design: Tens
 
 
 def _solved(curvature: Tensor, place: tuple[Tensor, Tensor], firmness: Tensor, force: Tensor) -> Tensor:
-    """x with `(diag(firmness) + K) x = force` for every row.
+    """Solves `(diag(firmness) + K) x = force` for the x of every row.
 
     Args:
         curvature: K's upper triangle, [n, r (r + 1) / 2].
@@ -127,4 +127,3 @@ def _solved(curvature: Tensor, place: tuple[Tensor, Tensor], firmness: Tensor, f
     triangle, failed = torch.linalg.cholesky_ex(matrix)
     solution = torch.cholesky_solve(force.double()[..., None], triangle)[..., 0]
     return torch.where(failed[:, None] == 0, solution, force / above).to(force.dtype)
-

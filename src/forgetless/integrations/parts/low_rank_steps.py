@@ -8,7 +8,8 @@ before a step. Its end is the optimum of the penalized loss with every optimizer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +17,27 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from forgetless.integrations.parts.low_rank import AdaptedWeight, matrix
+from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.adapted_layer import dtype_of, matrix
+from forgetless.integrations.parts.low_rank import AdaptedWeight
 from forgetless.integrations.parts.low_rank_pull import Step, pulled
+from forgetless.model.parameters import listing
+from forgetless.protect.optimizers.families import torch_optim
+from forgetless.protect.optimizers.families.torch_optim import sgd
+from forgetless.protect.optimizers.forms import known
+from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.response import Group, Known
+
+
+@dataclass(frozen=True)
+class Side:
+    """An adapter's A, B or m, for the watch over weights that move elsewhere.
+
+    Attributes:
+        name: its name in the model.
+    """
+
+    name: str
 
 
 class LowRankSteps:
@@ -40,10 +59,32 @@ class LowRankSteps:
     def _hooks(self) -> list[RemovableHandle]:
         raise NotImplementedError
 
+    def caution(self) -> str | None:
+        """What the user must know before training goes on, if anything."""
+        return None
+
     def remove(self) -> None:
         """Take the hooks out of the optimizer."""
         for handle in self._handles:
             handle.remove()
+
+    @property
+    def anchored(self) -> dict[nn.Parameter, Side]:
+        """Every A, B and m, with its name in the model."""
+        return {
+            side: Side(f"{weight.name.removesuffix('.weight')}.lora_{letter}")
+            for weight in self.weights
+            for each in weight.adapters()
+            for letter, side in (("A", each.a), ("B", each.b), ("magnitude_vector", each.magnitude))
+            if side is not None
+        }
+
+    def owned(self) -> Iterator[tuple[nn.Parameter, Side, Group]]:
+        """Those of them that the optimizer trains, each with its group."""
+        trained = self.trained()
+        for side, named in self.anchored.items():
+            if side in trained:
+                yield side, named, trained[side]
 
     def trained(self) -> dict[nn.Parameter, Group]:
         """What the optimizer trains, each with its group; made anew, for groups are added and replaced."""
@@ -60,6 +101,16 @@ class LowRankGradient(LowRankSteps):
 
     def _hooks(self) -> list[RemovableHandle]:
         return [self.optimizer.register_step_pre_hook(self._before)]
+
+    def caution(self) -> str | None:
+        """That SGD diverges at a large strength; the adaptive optimizers divide by the gradient."""
+        found = known(self.optimizer)
+        if isinstance(found, str) or found.form is not sgd or not self.strength:
+            return None
+        return (
+            "with how='gradient' SGD diverges at a large strength, and earlier the larger the adapters are; how='pull' "
+            "is finite at every strength."
+        )
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.steps += 1
@@ -94,16 +145,40 @@ class LowRankGradient(LowRankSteps):
                     parameter.grad.add_(gradient if scale is None else gradient * scale.to(gradient), alpha=sign)
 
 
+def against_pull(optimizer: Optimizer, weights: Sequence[AdaptedWeight]) -> str:
+    """Why no pull fits this optimizer or these adapters; "" if one does."""
+    adapters = [(weight.name, each) for weight in weights for each in weight.adapters()]
+    if scaled := [name for name, each in adapters if each.magnitude is not None]:
+        return f"DoRA scales the rows of {listing(scaled)}, in which the penalty is not quadratic in A or B"
+    narrow = [name for name, each in adapters if {each.a.dtype, each.b.dtype} & {torch.float16, torch.bfloat16}]
+    if narrow:
+        return f"the adapters of {listing(narrow)} are in 16 bits, where small pulls are lost in rounding"
+    found = torch_optim.known(optimizer)
+    if not isinstance(found, Known):
+        return f"how far {type(optimizer).__name__} moves A and B together under a gradient is not known"
+    return ""
+
+
 class LowRankPull(LowRankSteps):
     """Moves B and then A of every adapter after each step."""
 
-    def __init__(self, optimizer: Optimizer, known: Known, weights: Sequence[AdaptedWeight], strength: float) -> None:
-        self._known = known
+    def __init__(self, optimizer: Optimizer, weights: Sequence[AdaptedWeight], strength: float) -> None:
+        """Hook into `optimizer`.
+
+        Raises:
+            ForgetlessError: a pull cannot follow it, or these adapters.
+        """
+        if against := against_pull(optimizer, weights):
+            raise ForgetlessError(f"{against}: attach(optimizer, how='gradient') instead.")
+        self._known = torch_optim.known(optimizer)
         self._starts: dict[nn.Parameter, Tensor] = {}
         super().__init__(optimizer, weights, strength)
 
     def _hooks(self) -> list[RemovableHandle]:
-        return [self.optimizer.register_step_pre_hook(self._before), self.optimizer.register_step_post_hook(self._after)]
+        return [
+            self.optimizer.register_step_pre_hook(self._before),
+            self.optimizer.register_step_post_hook(self._after),
+        ]
 
     @torch.no_grad()
     def _before(self, *_: Any) -> None:
@@ -125,7 +200,7 @@ class LowRankPull(LowRankSteps):
 
     def _move(self, weight: AdaptedWeight, trained: Mapping[nn.Parameter, Group]) -> None:
         """B moves for the A of before the step, and A for the new B: then both rest at the optimum."""
-        adapters, dtype = weight.adapters(), weight.dtype
+        adapters, dtype = weight.adapters(), dtype_of(weight.layer)
         scales = [each.scale for each in adapters]
         b_steps = [self._step(each.b, trained, dtype) for each in adapters]
         a_steps = [self._step(each.a, trained, dtype, transposed=True) for each in adapters]
@@ -134,7 +209,9 @@ class LowRankPull(LowRankSteps):
         right = torch.cat([step.start for step in a_steps], 1).T
 
         p, q = weight.away(_side_by_side(scales, [step.start for step in b_steps]), right)
-        b_new = pulled(weight.importance, p, q, b_steps, _scaled(scales, [step.start.T for step in a_steps]), self.strength)
+        b_new = pulled(
+            weight.importance, p, q, b_steps, _scaled(scales, [step.start.T for step in a_steps]), self.strength
+        )
 
         p, q = weight.away(_side_by_side(scales, b_new), right)
         a_new = pulled(weight.importance.T, q.T, p.T, a_steps, _scaled(scales, [b.T for b in b_new]), self.strength)
@@ -153,12 +230,41 @@ class LowRankPull(LowRankSteps):
             return flat.T if transposed else flat
 
         now, state = tall(side), self.optimizer.state.get(side, {})
-        if side not in self._starts or not (state or self._known.at_once):
+        if side not in self._starts or not isinstance(self._known, Known) or not (state or self._known.at_once):
             return Step(now, torch.zeros_like(now))
         start = tall(self._starts[side])
         response = self._known.form(trained[side], state, side)
         divisor = response.divisor()
         return Step.under(response, start, now - start, None if divisor is None else tall(divisor))
+
+
+def holder(optimizer: Any, weights: Sequence[AdaptedWeight]) -> Optimizer:
+    """The optimizer that trains the adapters, inside of what the user calls an optimizer.
+
+    Raises:
+        ForgetlessError: none of them does, several do, or it cannot be followed (LBFGS, LOMO, …).
+    """
+    sides = {side for weight in weights for each in weight.adapters() for side in (each.a, each.b)}
+    found = [
+        each
+        for each in Inner(optimizer).optimizers
+        if any(parameter in sides for group in each.param_groups for parameter in group["params"])
+    ]
+    if not found:
+        raise ForgetlessError(
+            f"the optimizer holds none of the active adapters of {listing(weight.name for weight in weights)}; make it "
+            "from the parameters of the wrapped model."
+        )
+    if len(found) > 1:
+        raise ForgetlessError("several optimizers train the adapters, whose A and B must move together; use one.")
+    try:
+        known(found[0])
+    except ForgetlessError as error:
+        raise ForgetlessError(
+            f"{type(found[0]).__name__} moves weights in a way that nothing can be hooked to; train the adapters with "
+            "AdamW or another optimizer that takes plain steps."
+        ) from error
+    return found[0]
 
 
 def _scaled(scales: Sequence[float], matrices: Sequence[Tensor]) -> list[Tensor]:
