@@ -153,6 +153,7 @@ THIRD_PARTIES = {
     "faiss": "lab.facts",
     "mlxtend": "lab.experiments",
     "jaxtyping": "model.shapes",
+    "peft": "integrations",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
 OPEN_LISTS = (

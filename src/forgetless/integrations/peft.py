@@ -5,16 +5,16 @@ What counts is ΔW = s·B·A, not A and B: with fresh adapters B is 0, no output
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
@@ -29,11 +29,15 @@ from forgetless.integrations.parts.low_rank_steps import (
     against_pull,
     holder,
 )
+from forgetless.integrations.parts.renamed import renamed
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import fingerprint, listing
 from forgetless.protect.anchor import Anchor, PerLayer
 from forgetless.protect.anchor_file import checked
+from forgetless.protect.status import Status
+from forgetless.protect.strength.dial import Dial
+from forgetless.protect.strength.hold_share import HoldShare
 from forgetless.protect.watch import WeightsWatch
 
 
@@ -69,9 +73,9 @@ def base_importance(model: nn.Module, data: Any, *, into: Importance | None = No
             f"DoRA scales the rows of {listing(scaled)}, so that the gradient of W is not that of W + ΔW; measure the "
             "merged model with forgetless.mas (merge_and_unload)."
         )
-    with _asking(lora):
-        found = mas(model, data, into=None if into is None else _renamed(into, lora.copies), **options)
-    found = _renamed(found, {wrapped: name for name, wrapped in lora.copies.items()})
+    with lora.asked():
+        found = mas(model, data, into=None if into is None else renamed(into, lora.copies), **options)
+    found = renamed(found, {wrapped: name for name, wrapped in lora.copies.items()})
     return found if fresh else replace(found, weights={**found.weights, **_effective(lora, found.sums)})
 
 
@@ -89,7 +93,12 @@ class DeltaAnchor:
     """
 
     def __init__(
-        self, model: nn.Module, importance: Importance | None, strength: float = 1.0, *, compact: bool = False
+        self,
+        model: nn.Module,
+        importance: Importance | None,
+        strength: float | HoldShare = 1.0,
+        *,
+        compact: bool = False,
     ) -> None:
         """Anchor the base of `model` as it computes now.
 
@@ -97,7 +106,8 @@ class DeltaAnchor:
             model: a model with LoRA, rsLoRA or DoRA adapters, from `get_peft_model` or `add_adapter`.
             importance: Ω of the base, measured by `forgetless.mas` before the model was wrapped or by
                 `base_importance` after; None while there is nothing to protect.
-            strength: λ ≥ 0, on the scale of `forgetless.Anchor`.
+            strength: λ ≥ 0, on the scale of `forgetless.Anchor`; or `forgetless.HoldShare`, which finds the λ that
+                holds a share of B's entries (of A's in embeddings, where A is what starts at 0).
             compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32.
 
         Memory: Ω of the adapted weights; there is no θ*.
@@ -106,10 +116,19 @@ class DeltaAnchor:
             ForgetlessError: not LoRA, or a kind of it that is not followed; an importance of another model or of the
                 adapters themselves; NaN or Inf in the adapters; a strength that is negative or not finite.
         """
-        self._model, self._compact, self._strength = model, compact, checked(strength)
+        if isinstance(strength, Dial) and not isinstance(strength, HoldShare):
+            raise ForgetlessError(
+                f"{type(strength).__name__} moves single weights back, which adapters cannot do: give a number or "
+                "forgetless.HoldShare."
+            )
+        self._dial = strength if isinstance(strength, HoldShare) else None
+        self._model, self._compact = model, compact
+        self._strength = checked(strength.value if isinstance(strength, HoldShare) else strength)
         self._weights: dict[str, AdaptedWeight] = {}
         self._ordinary = Anchor(model, None, self._strength, compact=compact)
-        self._attached: tuple[LowRankSteps, WeightsWatch] | None = None
+        self._steps: LowRankSteps | None = None
+        self._watchers: list[WeightsWatch | RemovableHandle] = []
+        self._past = Status(0, 0, 0.0, None)  # of the attachment that was released
         LoraModel.of(model)  # refuses what is not followed
         if importance is not None:
             self._add(importance, 1.0)
@@ -122,8 +141,8 @@ class DeltaAnchor:
     @strength.setter
     def strength(self, value: float) -> None:
         self._strength = self._ordinary.strength = checked(value)
-        if self._attached is not None:
-            self._attached[0].strength = self._strength
+        if self._steps is not None:
+            self._steps.strength = self._strength
 
     @property
     def importance(self) -> dict[str, Tensor]:
@@ -151,7 +170,7 @@ class DeltaAnchor:
         """
         if how not in ("auto", "pull", "gradient"):
             raise ForgetlessError(f"how must be 'auto', 'pull' or 'gradient', not {how!r}.")
-        if self._attached is not None:
+        if self._steps is not None:
             raise ForgetlessError("the anchor is attached already to an optimizer; call detach() first.")
         LoraModel.of(self._model)
         weights = list(self._weights.values())
@@ -161,20 +180,27 @@ class DeltaAnchor:
         trained = steps.trained()
         if any(parameter in trained for parameter in self._ordinary.anchored()):
             try:
-                self._ordinary.attach(inner, "gradient" if kind is LowRankGradient else "pull")
+                self._ordinary.attach(inner, how)
             except ForgetlessError:
                 steps.remove()
                 raise
-        self._attached = steps, WeightsWatch(self._model, steps)
+        self._steps = steps
+        self._watchers = [WeightsWatch(self._model, steps)]
+        if (dial := self._dial) is not None:
+            dial.begin(self._model, inner)
+            self._watchers.append(inner.register_step_post_hook(lambda *_: dial.stepped(self)))
         if caution := steps.caution():
             warnings.warn(caution, stacklevel=2)
         return self
 
     def detach(self) -> None:
         """Let the optimizer go. Without an attachment it changes nothing."""
-        for each in self._attached or ():
-            each.remove()
-        self._attached = None
+        if self._steps is not None:
+            self._past = self.status()
+            self._steps.remove()
+            for watcher in self._watchers:
+                watcher.remove()
+        self._steps, self._watchers = None, []
         self._ordinary.detach()
 
     def consolidate(self, importance: Importance, gamma: float = 1.0) -> None:
@@ -200,11 +226,46 @@ class DeltaAnchor:
         layers |= self._ordinary.drift().per_layer
         return PerLayer(math.fsum(layers.values()), layers)
 
+    def frozen_fraction(self) -> float:
+        """The share of B's entries (of A's in embeddings) that are pulled back by more than half a step, s > 1.
+
+        `s = 2 λ s_k² (Σ_i Ω A²) r / D`, each entry by itself, at the peak of the learning rate.
+
+        Raises:
+            ForgetlessError: the anchor is attached to no optimizer whose form is known, so that there is no s.
+        """
+        gains = None if self._steps is None else self._steps.gains()
+        if gains is None:
+            raise ForgetlessError("frozen_fraction() is about the steps of an optimizer: attach() the anchor first.")
+        return float((gains * self._strength > 1).double().mean())
+
+    def strength_holding(self, share: float, steps: float) -> float | None:
+        """λ at which `share` of those entries has `Σ_t s_t ≥ 1` over so many steps; see `forgetless.HoldShare`.
+
+        Returns:
+            λ; None where the optimizer has not stepped, or nothing matters.
+        """
+        gains = None if self._steps is None else self._steps.gains()
+        if gains is None or not bool(gains.any()):
+            return None
+        largest = gains.sort(descending=True).values
+        least = largest[min(math.ceil(share * len(largest)), int((largest > 0).sum())) - 1]
+        return 1 / (steps * float(least))
+
+    def status(self) -> Status:
+        """How many steps the anchor has seen and acted in, and what it stops."""
+        past = replace(self._past, strength=self._strength)
+        if self._steps is None:
+            return past
+        frozen = self.frozen_fraction() if self._steps.gains() is not None else past.frozen_fraction
+        return Status(past.steps + self._steps.steps, past.applied + self._steps.applied, self._strength, frozen)
+
     def state_dict(self) -> dict[str, Tensor]:
         """λ, Ω and Δ* (as factors) by the base's names; θ* is the base itself and is not in it."""
         kept = {name: each.kept.tensors() for name, each in self._weights.items() if each.kept is not None}
         importance = {name: as_shaped(each.layer, each.importance) for name, each in self._weights.items()}
-        return State(self._strength, importance, kept, self._ordinary.state_dict()).tensors()
+        dial = {} if self._dial is None else self._dial.state()
+        return State(self._strength, importance, kept, self._ordinary.state_dict(), dial).tensors()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take λ, Ω and Δ* from what `state_dict` returned. An attachment stays.
@@ -219,6 +280,8 @@ class DeltaAnchor:
         }
         self._ordinary.load_state_dict(found.ordinary)
         self._set(weights)
+        if self._dial is not None:
+            self._dial.restore(found.dial)
         self.strength = found.strength
 
     def save(self, path: str | Path) -> None:
@@ -227,15 +290,21 @@ class DeltaAnchor:
         files.write_tensors(path, self.state_dict(), "delta anchor", header)
 
     @classmethod
-    def load(cls, path: str | Path, model: nn.Module) -> DeltaAnchor:
+    def load(cls, path: str | Path, model: nn.Module, *, strength: HoldShare | None = None) -> DeltaAnchor:
         """Read what `save` wrote, for the same base, whatever its adapters are now; warns if the base is another.
+
+        Args:
+            path: the file.
+            model: the model, with adapters.
+            strength: what goes on choosing λ; without it λ stays as it was saved.
 
         Raises:
             ForgetlessError: the file is missing, cut, damaged or another model's.
         """
         tensors, header = files.read_tensors(path, "delta anchor", dtypes=files.FLOATS)
         noted: _Header = files.decoded(header, _Header, path)
-        anchor = cls(model, None, compact=any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()))
+        compact = any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+        anchor = cls(model, None, 1.0 if strength is None else strength, compact=compact)
         anchor.load_state_dict(tensors)
         now = _hashes(anchor._weights.values())
         if changed := [name for name, value in noted.weights.items() if now.get(name, value) != value]:
@@ -263,7 +332,7 @@ class DeltaAnchor:
         ordinary = {
             n: lora.copies.get(n, n) for n in lora.moved() if n in importance.sums and n not in sources.values()
         }
-        self._ordinary.consolidate(_renamed(importance, ordinary, only=True), gamma)
+        self._ordinary.consolidate(renamed(importance, ordinary, only=True), gamma)
         _warn_moved(lora, {n: importance.weights[n] for n in sources.values() if n in importance.weights})
         for name, earlier in self._weights.items():
             total = gamma * earlier.importance.to(dtype_of(earlier.layer))
@@ -276,8 +345,10 @@ class DeltaAnchor:
 
     def _set(self, weights: dict[str, AdaptedWeight]) -> None:
         self._weights = weights
-        if self._attached is not None:
-            self._attached[0].weights = list(weights.values())
+        if self._steps is not None:
+            self._steps.weights = list(weights.values())
+        if self._dial is not None:
+            self._dial.remember(self._model)
 
 
 @dataclass(frozen=True)
@@ -285,35 +356,6 @@ class _Header:
     """What an anchor's file says of itself: the fingerprints of the base weights."""
 
     weights: dict[str, str]
-
-
-@contextlib.contextmanager
-def _asking(lora: LoraModel) -> Iterator[None]:
-    """Inside, exactly what adapters can change of the base requires gradients."""
-    before = {parameter: parameter.requires_grad for parameter in lora.module.parameters()}
-    asked = set(lora.moved().values())
-    try:
-        for parameter in before:
-            parameter.requires_grad_(parameter in asked)
-        yield
-    finally:
-        for parameter, required in before.items():
-            parameter.requires_grad_(required)
-
-
-def _renamed(importance: Importance, names: Mapping[str, str], only: bool = False) -> Importance:
-    """The same under other names; `only` those that are in `names`."""
-
-    def new(found: Mapping[str, Any]) -> dict[str, Any]:
-        return {names.get(name, name): each for name, each in found.items() if name in names or not only}
-
-    confidence = importance.confidence
-    if confidence is not None:
-        confidence = replace(confidence, squares=new(confidence.squares), half=new(confidence.half))
-    unused = tuple(new(dict.fromkeys(importance.unused)))
-    return replace(
-        importance, sums=new(importance.sums), weights=new(importance.weights), unused=unused, confidence=confidence
-    )
 
 
 def _effective(lora: LoraModel, names: Collection[str]) -> dict[str, str]:

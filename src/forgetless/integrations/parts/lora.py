@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,19 @@ class LoraModel:
                 raise ForgetlessError(f"the change to {name!r} that is kept has shapes {shapes}, which do not fit it.")
             found.kept = kept
         return found
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """Inside, exactly what training can change of the base requires gradients."""
+        before = {parameter: parameter.requires_grad for parameter in self.module.parameters()}
+        asked = set(self.moved().values())
+        try:
+            for parameter in before:
+                parameter.requires_grad_(parameter in asked)
+            yield
+        finally:
+            for parameter, required in before.items():
+                parameter.requires_grad_(required)
 
     def is_fresh(self) -> bool:
         """Whether the adapters change nothing yet."""

@@ -22,10 +22,12 @@ from forgetless.integrations.parts.adapted_layer import dtype_of, matrix
 from forgetless.integrations.parts.low_rank import AdaptedWeight
 from forgetless.integrations.parts.low_rank_pull import Step, pulled
 from forgetless.model.parameters import listing
+from forgetless.protect.anchored_parameter import pieces
 from forgetless.protect.optimizers.families import torch_optim
 from forgetless.protect.optimizers.families.torch_optim import sgd
 from forgetless.protect.optimizers.forms import known
 from forgetless.protect.optimizers.inner import Inner
+from forgetless.protect.optimizers.rates import PeakRates
 from forgetless.protect.optimizers.response import Group, Known
 
 
@@ -49,11 +51,14 @@ class LowRankSteps:
         strength: λ.
         steps: the optimizer's steps since it was attached.
         applied: those of them in which the anchor acted.
+        known: the optimizer's form, if it is one of torch's own.
+        rates: the largest learning rates so far.
     """
 
     def __init__(self, optimizer: Optimizer, weights: Sequence[AdaptedWeight], strength: float) -> None:
         self.optimizer, self.weights, self.strength = optimizer, weights, strength
         self.steps = self.applied = 0
+        self.known, self.rates = torch_optim.known(optimizer), PeakRates(optimizer)
         self._handles = self._hooks()
 
     def _hooks(self) -> list[RemovableHandle]:
@@ -86,6 +91,33 @@ class LowRankSteps:
             if side in trained:
                 yield side, named, trained[side]
 
+    @torch.no_grad()
+    def gains(self) -> Tensor | None:
+        """`2 s² (Σ_i Ω A²) r / D` for every entry of B at the peak rate: how strongly λ = 1 pulls it, by itself.
+
+        Of embeddings those of A, which is what starts at 0 there. None where the optimizer has not stepped, or its form
+        is not known.
+        """
+        trained, peak, found = self.trained(), self.rates.groups(), []
+        for weight in self.weights:
+            swapped = bool(weight.layer.lora_embedding_A)
+            importance = weight.importance.T if swapped else weight.importance
+            for each in weight.adapters():
+                side, other = (each.a, matrix(each.b).T) if swapped else (each.b, matrix(each.a))
+                state = self.optimizer.state.get(side, {})
+                if not isinstance(self.known, Known) or side not in trained or not (state or self.known.at_once):
+                    continue
+                response = self.known.form(peak[id(trained[side])], state, side)
+                divisor = response.divisor()
+                design = (each.scale * other).square().T.to(dtype_of(weight.layer))
+                rows = [importance[part].to(design) @ design for part in pieces(tuple(importance.shape), design.device)]
+                gain = torch.cat(rows) * (2 * response.rate)
+                if divisor is not None:
+                    flat = matrix(divisor)
+                    gain /= (flat.T if swapped else flat).to(gain).clamp(min=torch.finfo(gain.dtype).tiny)
+                found.append(gain.flatten().cpu())
+        return torch.cat(found) if found else None
+
     def trained(self) -> dict[nn.Parameter, Group]:
         """What the optimizer trains, each with its group; made anew, for groups are added and replaced."""
         return {
@@ -114,6 +146,7 @@ class LowRankGradient(LowRankSteps):
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.steps += 1
+        self.rates.note()
         given = args[1:] or tuple(value for key, value in kwargs.items() if key == "closure")
         if not given or given[0] is None:
             self._add()
@@ -170,7 +203,6 @@ class LowRankPull(LowRankSteps):
         """
         if against := against_pull(optimizer, weights):
             raise ForgetlessError(f"{against}: attach(optimizer, how='gradient') instead.")
-        self._known = torch_optim.known(optimizer)
         self._starts: dict[nn.Parameter, Tensor] = {}
         super().__init__(optimizer, weights, strength)
 
@@ -189,6 +221,7 @@ class LowRankPull(LowRankSteps):
     @torch.no_grad()
     def _after(self, *_: Any) -> None:
         self.steps += 1
+        self.rates.note()
         skipped = getattr(self.optimizer, "found_inf", None)  # a fused step under GradScaler skips inside
         if self._starts and not (skipped is not None and bool(skipped)):
             self.applied += 1
@@ -230,10 +263,10 @@ class LowRankPull(LowRankSteps):
             return flat.T if transposed else flat
 
         now, state = tall(side), self.optimizer.state.get(side, {})
-        if side not in self._starts or not isinstance(self._known, Known) or not (state or self._known.at_once):
+        if side not in self._starts or not isinstance(self.known, Known) or not (state or self.known.at_once):
             return Step(now, torch.zeros_like(now))
         start = tall(self._starts[side])
-        response = self._known.form(trained[side], state, side)
+        response = self.known.form(trained[side], state, side)
         divisor = response.divisor()
         return Step.under(response, start, now - start, None if divisor is None else tall(divisor))
 
