@@ -91,6 +91,7 @@ INSIDE = {
     },
     "integrations": {
         "parts": "",
+        "peft": "parts",
     },
     "learn": {
         "metrics": "",

@@ -19,7 +19,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Collection, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,13 @@ _PATIENCE, _IN_A_ROW, _WALK = 20, 8, 16
 _current: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # parameter → the watch that was made last
 
 
+@runtime_checkable
 class _Named(Protocol):
     @property
     def name(self) -> str: ...
 
 
+@runtime_checkable
 class Watched(Protocol):
     """What ties an anchor to an optimizer, as the watch sees it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,6 +14,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.protect.strength.dial import Dial, log
 
 
+@runtime_checkable
 class Holding(Protocol):
     """What this dial sees of an anchor."""
 
