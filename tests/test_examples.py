@@ -24,3 +24,12 @@ def test_plain_loop() -> None:
     (before, plain), (_, held) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %", found)
     assert float(held) > float(before) - 2
     assert float(plain) < float(held) - 4
+
+
+def test_lora() -> None:
+    pytest.importorskip("peft")
+    found = printed("lora.py")
+    (before, plain, _), (_, held, second) = re.findall(r"first ([\d.]+) % → ([\d.]+) %, second ([\d.]+) %", found)
+    assert float(before) > 95
+    assert float(plain) < float(held) - 20
+    assert float(second) > 90

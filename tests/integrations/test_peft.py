@@ -354,7 +354,7 @@ def test_a_wrapper_stands_for_the_optimizer_inside() -> None:
     model = wrapped()
     optimizer = torch.optim.AdamW(adapters(model).values(), lr=1e-3)
     anchor = DeltaAnchor(model, random_importance(model), 5.0)
-    assert acts(model, anchor, SimpleNamespace(optimizer=optimizer))
+    assert acts(model, anchor, SimpleNamespace(optimizer=optimizer, step=optimizer.step))
 
 
 def test_adapters_that_are_trained_elsewhere_are_told() -> None:
@@ -563,7 +563,7 @@ def test_an_importance_that_is_not_the_bases_is_refused(what: str) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_importance_and_no_strength_is_refused() -> None:
     model = wrapped()
-    with pytest.raises(ForgetlessError, match="an importance is what forgetless.mas returns, not dict"):
+    with pytest.raises(ForgetlessError, match=r"an importance is what .* not dict"):
         DeltaAnchor(model, {})
     with pytest.raises(ForgetlessError, match="DriftBudget moves single weights back"):
         DeltaAnchor(model, random_importance(model), forgetless.DriftBudget(1))

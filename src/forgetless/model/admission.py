@@ -114,9 +114,9 @@ def warn_fresh(module: nn.Module) -> None:
     """Say that the adapters which are measured are fresh, so that the importance of one half of them is 0."""
     if fresh := fresh_adapters(module):
         warnings.warn(
-            f"the LoRA adapters of {listing(fresh)} are fresh (B is 0), so Ω of every A is 0 and protects nothing: measure "
-            "the base (forgetless.integrations.peft.base_importance, or forgetless.mas before the model is wrapped), "
-            "and protect it with forgetless.DeltaAnchor.",
+            f"the LoRA adapters of {listing(fresh)} are fresh (B is 0), so Ω of every A is 0 and protects nothing: "
+            "measure the base (forgetless.integrations.peft.base_importance, or forgetless.mas before the model is "
+            "wrapped) and protect it with forgetless.DeltaAnchor.",
             stacklevel=4,
         )
 
