@@ -16,7 +16,7 @@ Every column of A is then moved in the same way for the new B, from `a₀` and `
   every learning rate and whatever the matrix on the left is: rounding in K and the bounds below do not move that end.
 - *It is finite.* `D/r + K` is positive definite, and (1) lowers the proximal objective at every λ: for fresh adapters a
   row of B becomes no longer, in the norm of D, than the optimizer left it. Where rounding spoils the factorization, the
-  row is divided by `D/r + Σ_t |K_t|` instead, a diagonal that is above the matrix.
+  row is divided by `D/r + tr K` instead, a diagonal that is above the matrix.
 - *Adaptive optimizers keep their pace.* Where they have seen no gradient D is 0, and (1) jumps to the optimum of the
   penalty alone, which for A is 0: the adapter would be dead. The pull therefore moves no entry by more than 2 r: it can
   take back the optimizer's step and go as far again.
@@ -65,64 +65,77 @@ class Step:
 
 
 def pulled(
-    importance: Tensor, p: Tensor, q: Tensor, steps: Sequence[Step], designs: Sequence[Tensor], strength: float
+    importance: Tensor,
+    p: Tensor,
+    q: Tensor,
+    steps: Sequence[Step],
+    designs: Sequence[Tensor],
+    strength: float,
+    *,
+    columns: bool = False,
 ) -> list[Tensor]:
     """The matrices of all adapters after (1), solved for all of those together that the optimizer trains.
 
     Args:
-        importance: Ω [n, i].
-        p: with q, `E = p q` before the step, [n, ·].
+        importance: Ω [o, i].
+        p: with q, `E = p q` before the step, [o, ·].
         q: [·, i].
-        steps: what the optimizer did to each matrix.
-        designs: S of each, [r, i].
+        steps: what the optimizer did to each B [o, r]; to each Aᵀ [i, r] if `columns`.
+        designs: S of each, [r, i]; `s Bᵀ` [r, o] if `columns`.
         strength: λ.
+        columns: move A for fixed B, instead of B for fixed A.
     """
     trained = [(step, design) for step, design in zip(steps, designs, strict=True) if step.firmness is not None]
     if not trained:
         return [step.start for step in steps]
-    together = Step(
-        start=torch.cat([step.start for step, _ in trained], 1),
-        change=torch.cat([step.change for step, _ in trained], 1),
-        firmness=torch.cat([step.firmness for step, _ in trained if step.firmness is not None], 1),
-        reach=torch.cat([step.change.new_ones(step.start.shape[1]) * step.reach for step, _ in trained]),
-    )
-    new = _solution(importance, p, q, together, torch.cat([design for _, design in trained]), strength)
-    parts = iter(torch.split(new, [step.start.shape[1] for step, _ in trained], 1))
-    return [step.start if step.firmness is None else next(parts) for step in steps]
+    ranks = [len(design) for _, design in trained]
+    firmness = torch.cat([step.firmness for step, _ in trained if step.firmness is not None], 1)
+    change = torch.cat([step.change for step, _ in trained], 1)
+    reach = torch.cat([change.new_ones(rank) * step.reach for (step, _), rank in zip(trained, ranks, strict=True)])
+    force, curvature = _sums(importance, p, q, torch.cat([design for _, design in trained]), columns)
+    double = 2 * min(strength, _LARGEST)
+    pull = torch.empty_like(change)
+    for (rows,) in pieces((len(change), 2 * sum(ranks) ** 2), change.device):
+        firm, step = firmness[rows], change[rows]
+        pull[rows] = _solved(double * curvature[rows], firm, firm * step - double * force[rows]) - step
+    share = (reach / pull.abs()).nan_to_num_(1.0).amin(1, keepdim=True).clamp_(max=1.0)
+    moves = iter(torch.split(change + share * pull, ranks, 1))
+    return [step.start if step.firmness is None else step.start + next(moves) for step in steps]
 
 
-def _solution(importance: Tensor, p: Tensor, q: Tensor, step: Step, design: Tensor, strength: float) -> Tensor:
-    assert step.firmness is not None
-    rank, double = len(design), 2 * min(strength, _LARGEST)
-    one, other = torch.triu_indices(rank, rank, device=design.device)
-    products = (design[one] * design[other]).T  # [i, r (r + 1) / 2]: K is symmetric
-    found = torch.empty_like(step.start)
-    for (rows,) in pieces((len(importance), max(importance.shape[1], 2 * rank * rank)), importance.device):
+def _sums(importance: Tensor, p: Tensor, q: Tensor, design: Tensor, columns: bool) -> tuple[Tensor, Tensor]:
+    """`(Ω ⊙ E) Sᵀ` [n, r] and the upper triangles of `S diag(Ω) Sᵀ` [n, r (r + 1) / 2], for every row or column."""
+    one, other = torch.triu_indices(len(design), len(design), device=design.device)
+    products = design[one] * design[other]
+    size = importance.shape[1 if columns else 0]
+    force, curvature = design.new_zeros(size, len(design)), design.new_zeros(size, len(products))
+    for (rows,) in pieces(tuple(importance.shape), importance.device):
         weighed = importance[rows].to(design.dtype)
-        force = ((p[rows] @ q).mul_(weighed) @ design.T).mul_(double)
-        curvature = (weighed @ products).mul_(double)
-        firm, change = step.firmness[rows], step.change[rows]
-        move = _solved(curvature, (one, other), firm, firm * change - force)
-        pull = move - change
-        share = (step.reach / pull.abs()).nan_to_num_(1.0).amin(1, keepdim=True).clamp_(max=1.0)
-        found[rows] = step.start[rows] + change + share * pull
-    return found
+        away = (p[rows] @ q).mul_(weighed)
+        if columns:
+            force.addmm_(away.T, design[:, rows].T)
+            curvature.addmm_(weighed.T, products[:, rows].T)
+        else:
+            torch.mm(away, design.T, out=force[rows])
+            torch.mm(weighed, products.T, out=curvature[rows])
+    return force, curvature
 
 
-def _solved(curvature: Tensor, place: tuple[Tensor, Tensor], firmness: Tensor, force: Tensor) -> Tensor:
+def _solved(curvature: Tensor, firmness: Tensor, force: Tensor) -> Tensor:
     """Solves `(diag(firmness) + K) x = force` for the x of every row.
 
     Args:
         curvature: K's upper triangle, [n, r (r + 1) / 2].
-        place: the rows and the columns of its entries.
         firmness: [n, r].
         force: [n, r].
     """
-    rows, rank = force.shape
-    matrix = curvature.new_zeros(rows, rank, rank, dtype=torch.float64)
-    matrix[:, place[0], place[1]] = matrix[:, place[1], place[0]] = curvature.double()
-    above = firmness + matrix.abs().sum(-1)
+    rank = force.shape[1]
+    place = torch.empty(rank, rank, dtype=torch.int64, device=force.device)
+    one, other = torch.triu_indices(rank, rank, device=force.device)
+    place[one, other] = place[other, one] = torch.arange(len(one), device=force.device)
+    matrix = curvature.double()[:, place.flatten()].view(-1, rank, rank)
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    above = firmness + diagonal.sum(1, keepdim=True)
     diagonal.mul_(1 + _SLACK * rank * torch.finfo(curvature.dtype).eps).add_(firmness)
     triangle, failed = torch.linalg.cholesky_ex(matrix)
     solution = torch.cholesky_solve(force.double()[..., None], triangle)[..., 0]

@@ -247,7 +247,8 @@ class LowRankPull(LowRankSteps):
         )
 
         p, q = weight.away(_side_by_side(scales, b_new), right)
-        a_new = pulled(weight.importance.T, q.T, p.T, a_steps, _scaled(scales, [b.T for b in b_new]), self.strength)
+        designs = _scaled(scales, [b.T for b in b_new])
+        a_new = pulled(weight.importance, p, q, a_steps, designs, self.strength, columns=True)
 
         for each, b, a in zip(adapters, b_new, a_new, strict=True):
             each.b.copy_(b.view(each.b.shape))
