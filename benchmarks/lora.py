@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/lora.py --clock cpu   # writes benchmarks/results/lora.json
     python benchmarks/lora.py --render                        # rewrites the table in docs/lora.md
 
-A step is forward, backward and `optimizer.step()` of AdamW on the adapters of a Llama of four layers (all its linear
-layers are adapted). The rows take turns, in an order that is drawn anew each round; a ratio is the median over rounds of
-a row's time ÷ plain's of the same round. *Memory* is the most that the anchor's hooks hold at once beside what was
-there before, in sizes of the largest adapted weight.
+A step is forward, backward and `optimizer.step()` of AdamW on the adapters of a Llama of two layers, 512 wide (all its
+linear layers are adapted). The rows take turns, in an order that is drawn anew each round; a ratio is the median over
+rounds of a row's time ÷ plain's of the same round. *Memory* is what a step of the optimizer holds at most beside what is
+there before it, less plain's, in sizes of the largest adapted weight.
 """
 
 from __future__ import annotations

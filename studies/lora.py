@@ -28,8 +28,8 @@ from forgetless.integrations.peft import DeltaAnchor
 from forgetless.measure.estimators.mas import mas
 from studies import blocks
 
-SEEDS, STRENGTHS = (0, 1, 2), (1e-5, 1e-4, 1e-3, 1e-2)
-LENGTH, BATCH, FIRST, SECOND, MEASURED, HELD_OUT = 64, 16, 800, 200, 200, 200
+SEEDS, STRENGTHS = (0, 1, 2), (1e-5, 1e-4, 1e-3)
+LENGTH, BATCH, FIRST, SECOND, MEASURED, HELD_OUT = 64, 8, 600, 150, 200, 200
 
 
 def texts(data: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -99,7 +99,7 @@ def study(read: Mapping[str, tuple[Tensor, Tensor]], seed: int) -> list[dict[str
 
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        vocab_size=128, hidden_size=96, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4
+        vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
     )
     base = transformers.LlamaForCausalLM(config)
     learn(base, read["old"][0], torch.optim.AdamW(base.parameters(), 3e-3), FIRST, seed)

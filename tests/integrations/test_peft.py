@@ -270,12 +270,13 @@ def test_accumulation_clipping_and_loss_scaling_change_nothing(how: str) -> None
         torch.testing.assert_close(scaled, plain, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("how", ["pull", "gradient"])
-def test_a_step_that_the_scaler_skips_moves_nothing(how: str) -> None:
+def test_a_step_that_the_scaler_skips_moves_nothing(how: str, fused: bool) -> None:
     model = trained(wrapped()).float()
     anchor = DeltaAnchor(model, random_importance(model), 50.0)
     trained(model, seed=8)
-    optimizer = torch.optim.AdamW(adapters(model).values(), lr=0.01)
+    optimizer = torch.optim.AdamW(adapters(model).values(), lr=0.01, fused=fused)
     anchor.attach(optimizer, how=how)
     scaler = torch.amp.GradScaler("cpu")
     before = [each.detach().clone() for each in adapters(model).values()]
@@ -458,18 +459,31 @@ def test_fresh_adapters_are_told_where_they_would_protect_nothing() -> None:
     assert not said(caught)
 
 
-def quantized() -> nn.Module:
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_adapters_that_start_as_a_part_of_the_weight_are_kept_as_that(start: str) -> None:
+    torch.manual_seed(0)
+    model = peft.get_peft_model(Net(), peft.LoraConfig(target_modules=["body"], r=2, init_lora_weights=start))
+    with warnings.catch_warnings(record=True) as caught:
+        anchor = DeltaAnchor(model, base_importance(model, words(3)), 1e12)
+    assert not said(caught)
+    before = model(words(4)).detach()
+    assert acts(model, anchor, torch.optim.SGD(adapters(model).values(), lr=1e-3))
+    torch.testing.assert_close(model(words(4)), before, rtol=0.1, atol=0.02)
+
+
+def quantized(kind: str = "Linear4bit") -> nn.Module:
     """As bitsandbytes leaves a layer: packed bytes, and PEFT's layer of another name."""
     model = wrapped(target_modules=["body"])
     layer = layers(model)["body.weight"]
-    layer.__class__ = type("Linear4bit", (type(layer),), {"__module__": "peft.tuners.lora.bnb"})
+    layer.__class__ = type(kind, (type(layer),), {"__module__": "peft.tuners.lora.bnb"})
     layer.base_layer.weight = nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)
     return model
 
 
-def test_a_quantized_base_is_kept_by_the_importance_of_its_float_network() -> None:
+@pytest.mark.parametrize("kind", ["Linear4bit", "Linear8bitLt"])
+def test_a_quantized_base_is_kept_by_the_importance_of_its_float_network(kind: str) -> None:
     found = forgetless.mas(Net().double(), words(3), exclude=["words", "filter", "mix", "head"])
-    model = quantized()
+    model = quantized(kind)
     anchor = DeltaAnchor(model, found, 5.0)
     assert acts(model, anchor, torch.optim.AdamW(adapters(model).values(), lr=1e-3))
     with pytest.raises(ForgetlessError, match=r"'body\.weight' are quantized .*before it is quantized"):
@@ -499,6 +513,13 @@ def prompted() -> nn.Module:
     return peft.get_peft_model(language_model(), config)
 
 
+def sharded() -> nn.Module:
+    model = wrapped()
+    for each in adapters(model).values():
+        each.full_tensor = each.detach  # as DTensors have it
+    return model
+
+
 REFUSED_MODELS = {
     "no adapters": (Net, "Net has no LoRA adapters: .*get_peft_model.*forgetless.Anchor"),
     "IA3": (
@@ -511,6 +532,7 @@ REFUSED_MODELS = {
     "merged adapters": (merged_adapters, r"'body' are merged into the weight; call unmerge_adapter\(\)"),
     "DoRA beside LoRA": (with_dora_and_lora, "'body' has several active adapters, one of them DoRA's"),
     "a bias in the adapter": (lambda: wrapped(lora_bias=True), "'default' of 'body' has a bias"),
+    "FSDP2": (sharded, "'default' of 'body' is sharded over processes"),
     "aLoRA": (
         lambda: wrapped(alora_invocation_tokens=[1]),
         "'default' of 'body' is a variant of LoRA .ALoraLinearVariant",
