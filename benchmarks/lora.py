@@ -5,8 +5,8 @@
 
 A step is forward, backward and `optimizer.step()` of AdamW on the adapters of a Llama of two layers, 512 wide (all its
 linear layers are adapted). The rows take turns, in an order that is drawn anew each round; a ratio is the median over
-rounds of a row's time ÷ plain's of the same round. *Memory* is what a step of the optimizer holds at most beside what is
-there before it, less plain's, in sizes of the largest adapted weight.
+rounds of a row's time ÷ plain's of the same round. *Memory* is what a step of the optimizer holds at most beside what
+is there before it, less plain's, in sizes of the largest adapted weight.
 """
 
 from __future__ import annotations
