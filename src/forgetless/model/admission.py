@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,9 +122,9 @@ def warn_fresh(module: nn.Module) -> None:
         )
 
 
-def _pairs(module: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+def _pairs(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """A and B of each adapter of one of PEFT's LoRA layers."""
-    pairs = []
+    pairs: list[tuple[Any, Any]] = []
     for first, second in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
         a, b = getattr(module, first, None), getattr(module, second, None)
         if isinstance(a, nn.ModuleDict | nn.ParameterDict) and isinstance(b, nn.ModuleDict | nn.ParameterDict):
@@ -131,6 +132,6 @@ def _pairs(module: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
     return pairs
 
 
-def _is_fresh(a: nn.Parameter, b: nn.Parameter) -> bool:
+def _is_fresh(a: Tensor, b: Tensor) -> bool:
     trained = a.requires_grad and b.requires_grad
     return trained and bool(a.any()) is not bool(b.any())

@@ -106,7 +106,7 @@ def pulled(
 def _sums(importance: Tensor, p: Tensor, q: Tensor, design: Tensor, columns: bool) -> tuple[Tensor, Tensor]:
     """`(Ω ⊙ E) Sᵀ` [n, r] and the upper triangles of `S diag(Ω) Sᵀ` [n, r (r + 1) / 2], for every row or column."""
     one, other = torch.triu_indices(len(design), len(design), device=design.device)
-    products = design[one] * design[other]
+    products = design[one].mul_(design[other])
     size = importance.shape[1 if columns else 0]
     force, curvature = design.new_zeros(size, len(design)), design.new_zeros(size, len(products))
     for (rows,) in pieces(tuple(importance.shape), importance.device):
