@@ -24,12 +24,12 @@ FLOORS = {
     "files": "model errors",
     "measure": "files model errors",
     "protect": "measure files model errors",
-    "integrations": "protect measure files model errors forgetless",
+    "integrations": "protect measure files model errors",
     "learn": "protect measure files model errors",
     "lab": "learn protect measure files model errors forgetless",
     "cli": "lab learn integrations protect measure files model errors forgetless",
     # the package itself: public names, and `python -m forgetless`
-    "forgetless": "learn protect measure errors",
+    "forgetless": "learn integrations protect measure errors",
     "__main__": "cli",
 }
 # Inside a floor: what each file or folder may use of its own floor.
@@ -93,6 +93,7 @@ INSIDE = {
         "parts": "",
         "lightning": "parts",
         "transformers": "parts",
+        "peft": "parts",
     },
     "learn": {
         "metrics": "",
@@ -157,6 +158,7 @@ THIRD_PARTIES = {
     "jaxtyping": "model.shapes",
     "transformers": "integrations.transformers",
     "lightning": "integrations.lightning",
+    "peft": "integrations",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
 OPEN_LISTS = (

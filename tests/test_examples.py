@@ -53,3 +53,12 @@ def test_transformers_callback() -> None:
     assert before[0] < firm[0] < 0.5 * plain[0]
     assert firm[0] < held[0] < 0.9 * plain[0]
     assert max(held[1], firm[1]) < 1.1 * plain[1]
+
+
+def test_lora() -> None:
+    pytest.importorskip("peft")
+    found = printed("lora.py")
+    (before, plain, _), (_, held, second) = re.findall(r"first ([\d.]+) % → ([\d.]+) %, second ([\d.]+) %", found)
+    assert float(before) > 95
+    assert float(plain) < float(held) - 20
+    assert float(second) > 90

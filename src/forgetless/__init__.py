@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forgetless.errors import ForgetlessError as ForgetlessError
+    from forgetless.integrations.peft import DeltaAnchor as DeltaAnchor
     from forgetless.learn import metrics as metrics
     from forgetless.learn.online import TaskFreeMAS as TaskFreeMAS
     from forgetless.measure import reference as reference
@@ -32,6 +33,7 @@ _HOMES = {
     "Measurement": "forgetless.measure.measurement",
     "KeepAgreement": "forgetless.protect.strength.keep_agreement",
     "Anchor": "forgetless.protect.anchor",
+    "DeltaAnchor": "forgetless.integrations.peft",
     "DriftBudget": "forgetless.protect.strength.drift_budget",
     "ForgetlessError": "forgetless.errors",
     "HoldShare": "forgetless.protect.strength.hold_share",
@@ -53,6 +55,7 @@ _MODULES = {"metrics": "forgetless.learn.metrics", "reference": "forgetless.meas
 
 __all__ = [
     "Anchor",
+    "DeltaAnchor",
     "DriftBudget",
     "ForgetlessError",
     "ForgettingLimitReached",

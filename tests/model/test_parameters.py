@@ -29,6 +29,8 @@ class Net(nn.Module):
         ("module._orig_mod.a.weight", "a.weight"),
         ("a._fsdp_wrapped_module.b.weight", "a.b.weight"),
         ("base_model.model.a.weight", "a.weight"),
+        ("base_model.model.a.base_layer.weight", "a.weight"),
+        ("a.base_layer_norm.weight", "a.base_layer_norm.weight"),
         ("a.module.b", "a.b"),
         ("my_module.a", "my_module.a"),
         ("a.modules.b", "a.modules.b"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,3 +104,34 @@ def warn_merged(module: nn.Module) -> None:
             "their importance is 0; unmerge them first (model.train(), or unmerge_adapter() in PEFT).",
             stacklevel=4,
         )
+
+
+def fresh_adapters(module: nn.Module) -> list[str]:
+    """The layers with a LoRA adapter in training that changes nothing yet: one of its two matrices is 0."""
+    return [canonical(name) for name, each in module.named_modules() if any(_is_fresh(*pair) for pair in _pairs(each))]
+
+
+def warn_fresh(module: nn.Module) -> None:
+    """Say that the adapters which are measured are fresh, so that the importance of one half of them is 0."""
+    if fresh := fresh_adapters(module):
+        warnings.warn(
+            f"the LoRA adapters of {listing(fresh)} are fresh (B is 0), so Ω of every A is 0 and protects nothing: "
+            "measure the base (forgetless.integrations.peft.base_importance, or forgetless.mas before the model is "
+            "wrapped) and protect it with forgetless.DeltaAnchor.",
+            stacklevel=4,
+        )
+
+
+def _pairs(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """A and B of each adapter of one of PEFT's LoRA layers."""
+    pairs: list[tuple[Any, Any]] = []
+    for first, second in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
+        a, b = getattr(module, first, None), getattr(module, second, None)
+        if isinstance(a, nn.ModuleDict | nn.ParameterDict) and isinstance(b, nn.ModuleDict | nn.ParameterDict):
+            pairs += [(getattr(a[name], "weight", a[name]), getattr(b[name], "weight", b[name])) for name in a]
+    return pairs
+
+
+def _is_fresh(a: Tensor, b: Tensor) -> bool:
+    trained = a.requires_grad and b.requires_grad
+    return trained and bool(a.any()) is not bool(b.any())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.model.admission import refuse_kinds, refuse_places, unfreezing, warn_merged
+from forgetless.model.admission import refuse_kinds, refuse_places, unfreezing, warn_fresh, warn_merged
 from forgetless.model.parameters import patterns_of, trainable, unwrapped
 from forgetless.model.ranks import Ranks, ranks_of
 from forgetless.model.sharding import resharded
@@ -60,6 +60,7 @@ class Network:
             )
         refuse_kinds(parameters)
         warn_merged(module)
+        warn_fresh(module)
         return cls(module, ranks, parameters, excluded)
 
     @property

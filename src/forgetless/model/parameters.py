@@ -19,6 +19,7 @@ _WRAPPERS = (
     "_checkpoint_wrapped_module.",
     "_forward_module.",
     "base_model.model.",
+    "base_layer.",
 )
 _PROBED = 1024
 

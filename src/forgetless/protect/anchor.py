@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance, refuse_mismatch
+from forgetless.model.admission import fresh_adapters
 from forgetless.model.parameters import fingerprint, listing, named
 from forgetless.model.sharding import resharded
 from forgetless.protect import anchor_file
@@ -490,6 +491,13 @@ class Anchor:
             warnings.warn(
                 f"the importance was measured at other weights than the model has now: {changed}; "
                 "measure it again unless that is meant.",
+                stacklevel=3,
+            )
+        fresh = [each for each in fresh_adapters(self._model) if any(name.startswith(f"{each}.") for name in kept)]
+        if fresh:
+            warnings.warn(
+                f"the LoRA adapters of {listing(fresh)} are fresh (B is 0), so that Ω of every A is 0 and this anchor "
+                "does not protect the base from them; forgetless.DeltaAnchor does, with the importance of the base.",
                 stacklevel=3,
             )
         self._anchored.update(made)

@@ -18,15 +18,16 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from forgetless.model.parameters import listing, named
 from forgetless.model.sharding import is_sharded, local
-from forgetless.protect.optimizers.attachment import Attachment
 
 _SAMPLED, _BLOCKS, _VALUES = 3, 8, 64  # parameters, blocks of each, and neighboring values of a block
 _ELSEWHERE = 8  # steps between two comparisons on a device that would have to be waited for
@@ -34,10 +35,32 @@ _PATIENCE, _IN_A_ROW, _WALK = 20, 8, 16
 _current: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # parameter → the watch that was made last
 
 
+@runtime_checkable
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What ties an anchor to an optimizer, as the watch sees it."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Whose steps the anchor acts in."""
+
+    @property
+    def anchored(self) -> Collection[nn.Parameter]:
+        """The parameters that it acts on."""
+
+    def owned(self) -> Iterable[tuple[nn.Parameter, _Named, Any]]:
+        """Those that the optimizer trains, each with its name and its group."""
+
+
 class WeightsWatch:
     """Looks at a few weights before and after each step of an attached optimizer, and at backward passes."""
 
-    def __init__(self, model: nn.Module, attachment: Attachment) -> None:
+    def __init__(self, model: nn.Module, attachment: Watched) -> None:
         optimizer = attachment.optimizer
         self._name = type(optimizer).__name__
         self._model, self._attachment = weakref.ref(model), weakref.ref(attachment)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
-from forgetless.protect.strength.dial import Anchored, Dial, log
+from forgetless.protect.strength.dial import Dial, log
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """What this dial sees of an anchor."""
+
+    strength: float
+
+    def strength_holding(self, share: float, steps: float) -> float | None:
+        """λ at which that share of what is anchored is held by so many steps."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class HoldShare(Dial):
     def begin(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Training begins, or goes on."""
 
-    def stepped(self, anchor: Anchored) -> None:
+    def stepped(self, anchor: Holding) -> None:
         """Find λ if it is time to."""
         self._taken += 1
         if self._taken < self._next or (self._taken > 1 and 2 * self._taken > self.steps):
