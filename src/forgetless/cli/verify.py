@@ -73,7 +73,12 @@ def verify(
     else:
         batch = torch.randn(samples, *_sizes(shape))
     found = verified(
-        loaded.network, batch, reference.mas, output=output, forward=forward_of(loaded, data, output), exclude=exclude or ()
+        loaded.network,
+        batch,
+        reference.mas,
+        output=output,
+        forward=forward_of(loaded, data, output),
+        exclude=exclude or (),
     )
     half = found.dtype in (torch.float16, torch.bfloat16)
     own = (0.05 if half else 2e-5) if tolerance_own is None else tolerance_own

@@ -6,6 +6,7 @@ Weights come from safetensors alone, and no code that a model brings along is ru
 from __future__ import annotations
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,12 +66,14 @@ def load(place: str, *, labels: bool = False) -> Loaded:
     classes = _classes(config) if kind in (Kind.TEXT_CLASSIFIER, Kind.IMAGE_CLASSIFIER) else ()
     if kind is Kind.IMAGE_CLASSIFIER:
         with _told(place):
-            processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+            reader: Any = transformers.AutoImageProcessor
+            processor = reader.from_pretrained(source, trust_remote_code=False)
         normalize, size = _scale(processor, network)
         return Loaded(f"hf:{place}", network, kind, _save(processor), classes, normalize=normalize, size=size)
     tokenizer = _tokenizer(place, source, transformers)
-    if network.config.pad_token_id is None:
-        network.config.pad_token_id = tokenizer.pad_token_id  # by which a decoder finds the last token of a text
+    config = network.config
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id  # by which a decoder finds the last token of a text
     return Loaded(f"hf:{place}", network, kind, _save(tokenizer), classes, tokenizer=tokenizer)
 
 
@@ -128,12 +131,11 @@ def _save(beside: Any) -> Any:
 @contextlib.contextmanager
 def _told(place: str, advice: str = "", what: str = "it") -> Iterator[None]:
     """Turn what transformers and the hub raise into a sentence; their own reports and bars are kept back."""
-    from huggingface_hub.utils import disable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+    hub: Any = importlib.import_module("huggingface_hub.utils")
+    logging: Any = importlib.import_module("transformers.utils.logging")
 
-    disable_progress_bars()
-    hub_logging.set_verbosity(50)  # it counts its attempts
+    hub.disable_progress_bars()
+    hub.logging.set_verbosity(50)  # it counts its attempts
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:

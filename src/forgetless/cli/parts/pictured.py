@@ -71,7 +71,8 @@ def timm(name: str, weights: Path | None, random: bool) -> Loaded:
         if (outputs := _outputs(network, weights)) is not None:
             network = timm.create_model(name, num_classes=outputs)
     classes = () if weights is None else load_weights(network, weights)
-    config = timm.data.resolve_model_data_config(network)
+    data: Any = timm.data
+    config = data.resolve_model_data_config(network)
     mean, std = ([255 * each for each in config[key]] for key in ("mean", "std"))
     normalize = Normalize((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
     size = config["input_size"][-1]
@@ -112,7 +113,7 @@ def load_weights(network: nn.Module, path: Path) -> tuple[str, ...]:
     """
     with _reading(path) as file:
         noted = (file.metadata() or {}).get(_CLASSES, "[]")
-    classes = tuple(files.decoded(files.parse_json(noted, f"{path} (its metadata)"), list[str], path))
+    classes: tuple[str, ...] = tuple(files.decoded(files.parse_json(noted, f"{path} (its metadata)"), list[str], path))
     try:
         missing, unexpected = load_model(network, path, strict=False)
     except RuntimeError as error:

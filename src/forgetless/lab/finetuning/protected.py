@@ -66,8 +66,8 @@ class Protected(Method):
 
     def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
         """Take them back."""
-        kept = unpack(tensors).get("anchor")
-        if kept and self.made is not None:
+        if kept := unpack(tensors).get("anchor"):
+            self.made = self.made or Anchor(model, self.importance, strength(self.chosen, self.steps))
             self.made.load_state_dict(kept)
 
 

@@ -1,4 +1,4 @@
-"""What a person has to learn from and to keep, as numbered samples in two parts: to train or measure on, and held out."""
+"""Data to learn from and data to keep, as numbered samples: those to train or measure on, and those held out."""
 
 from __future__ import annotations
 
@@ -147,9 +147,11 @@ def pictures(path: Path, *, size: int, labeled: bool, skip_bad: bool, seed: int,
     if len(parts) == 2:
         test = range(len(first.pictures), len(listed))
         numbers = tuple(range(len(first.pictures)))
-        held = tuple(test[number * len(test) // _HELD_MOST] for number in range(_HELD_MOST)) if (
-            len(test) > _HELD_MOST
-        ) else tuple(test)
+        held = (
+            tuple(test[number * len(test) // _HELD_MOST] for number in range(_HELD_MOST))
+            if (len(test) > _HELD_MOST)
+            else tuple(test)
+        )
     else:
         numbers, held = _parted(len(listed), known, seed, f"{what} {path}")
     return Samples(take, whole.listing()[:16], numbers, held, known, first.classes)
