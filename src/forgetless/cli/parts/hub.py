@@ -71,9 +71,9 @@ def load(place: str, *, labels: bool = False) -> Loaded:
         normalize, size = _scale(processor, network)
         return Loaded(f"hf:{place}", network, kind, _save(processor), classes, normalize=normalize, size=size)
     tokenizer = _tokenizer(place, source, transformers)
-    config = network.config
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id  # by which a decoder finds the last token of a text
+    own: Any = network.config
+    if own.pad_token_id is None:
+        own.pad_token_id = tokenizer.pad_token_id  # by which a decoder finds the last token of a text
     return Loaded(f"hf:{place}", network, kind, _save(tokenizer), classes, tokenizer=tokenizer)
 
 
