@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 import torch
-from tiny_language import WORDS, language_model, texts, tokenizer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -16,6 +15,8 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessor,
 )
+
+from tiny_language import WORDS, language_model, tokenizer
 
 _BERT = {
     "vocab_size": 32,
@@ -89,10 +90,11 @@ def labeled_texts(path: Path, labels: tuple[str, ...], number: int, seed: int, *
     return path
 
 
-def plain_texts(path: Path, number: int, seed: int) -> Path:
-    """A text file, a sentence on a line."""
-    path.write_text("\n".join(texts(number, seed)), encoding="utf-8")
-    return path
+def half_texts(number: int, half: int, seed: int) -> list[str]:
+    """Sentences of the first half of the words, or of the second."""
+    draw = torch.Generator().manual_seed(seed)
+    words = WORDS[:14] if half == 0 else WORDS[14:]
+    return [" ".join(words[k] for k in torch.randint(14, (8,), generator=draw).tolist()) for _ in range(number)]
 
 
 def pictures(path: Path, classes: tuple[str, ...], each: int, seed: int = 0) -> Path:

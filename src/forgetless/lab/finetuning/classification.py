@@ -36,10 +36,11 @@ class ClassifierTraining(Training):
         own = numbered(new, loaded.classes)
         self.same = own is not None
         super().__init__(loaded, plan, own or new, old)
-        self.model: Classifier | None = None
         self._head, _ = last_layer(loaded)
         self._labeled = None if old is None else numbered(old, loaded.classes)
+        self._taught = False  # whether the model is in two parts, and the new head answers
         self._answers = None if old is None else self._outputs(old)
+        self.model = self._checked()
         if not self.same and loaded.kind is not Kind.TEXT_ENCODER:
             self.notes.append(
                 f"the {len(new.classes)} new classes get a head of their own; the old one is kept beside the model in "
@@ -66,7 +67,7 @@ class ClassifierTraining(Training):
         return found
 
     def _new_accuracy(self) -> float | None:
-        if self.model is None and not self.same:
+        if not self._taught and not self.same:
             return None
         assert self.new.labels is not None
         answers = self._outputs(self.new, NEW).argmax(1)
@@ -79,22 +80,29 @@ class ClassifierTraining(Training):
         found = []
         for batch in self.batches_of(samples, held=True):
             inputs = self.on_device(batch)
-            if self.model is None or (task == OLD and self.loaded.kind is Kind.TEXT_ENCODER):
+            if not self._taught or (task == OLD and self.loaded.kind is Kind.TEXT_ENCODER):
                 output = self.loaded.forward(self.network, inputs)
             else:
                 output = self.model(inputs, task)
             found.append(logits(output).float().cpu())
         return torch.cat(found)
 
-    def _begin(self) -> Classifier:
-        """Take the last layer out, and see that it was the last."""
+    def _checked(self) -> Classifier:
+        """The model in two parts, put together again when it was seen that its last layer is the last."""
         inputs = self.on_device(next(iter(self.batches_of(self.new))))
         with torch.no_grad():
             expected = logits(self._whole(inputs))
         model = Classifier(self.loaded, same=self.same)
-        model.eval().check(inputs, expected)
-        self.model = model
+        model.eval()
+        model.take_out()
+        model.check(inputs, expected)
+        model.put_back()
         return model
+
+    def _begin(self) -> Classifier:
+        self.model.take_out()
+        self._taught = True
+        return self.model
 
     def _whole(self, inputs: Any) -> Any:
         return self.network(**inputs) if self.loaded.kind.reads_texts else self.loaded.forward(self.network, inputs)
@@ -138,9 +146,8 @@ class ClassifierTraining(Training):
 
     def save(self, folder: Path) -> None:
         """The model with the head for the new labels; the old head beside it."""
-        assert self.model is not None
-        network, old = self.model.whole()
-        self.loaded.save(network, self.new.classes, folder)
+        self.loaded.save(self.model.put_back(), self.new.classes, folder)
+        old = self.model.old_head()
         if old:
             files.write_tensors(folder / OLD_HEAD, old, "head", {"classes": list(self.loaded.classes)})
 

@@ -34,7 +34,7 @@ class Classifier(Network):
     """A person's model with its last layer, and room for another one beside it: `head(task)(backbone(x))`.
 
     Args:
-        loaded: the model. Its last layer is taken out until `whole()` puts one back.
+        loaded: the model.
         same: whether the new labels are the old ones, so that one head serves both.
 
     Raises:
@@ -48,7 +48,21 @@ class Classifier(Network):
         self._has_old = loaded.kind is not Kind.TEXT_ENCODER
         self.heads = nn.ModuleDict({OLD: old})
         self._grown = False
-        _replace(loaded.network, self.name, nn.Identity())
+
+    def take_out(self) -> None:
+        """Put the identity in the last layer's place: what is left computes features."""
+        self._put(nn.Identity())
+
+    def put_back(self) -> nn.Module:
+        """The model with the head for the new labels, or the old one before there is a new one."""
+        self._put(self.head(NEW if self._grown else OLD))
+        network = self.backbone.network
+        assert isinstance(network, nn.Module)
+        return network
+
+    def _put(self, layer: nn.Module) -> None:
+        parent, _, own = self.name.rpartition(".")
+        setattr(self.backbone.network.get_submodule(parent), own, layer)
 
     def check(self, inputs: Any, expected: Tensor) -> None:
         """Refuse a model in which something follows the last layer.
@@ -107,14 +121,11 @@ class Classifier(Network):
             return f"heads.{OLD}.{name.removeprefix(f'{self.name}.')}" if self.same else None
         return _INSIDE + name
 
-    def whole(self) -> tuple[nn.Module, dict[str, Tensor]]:
-        """The model with the last layer for the new labels, and the tensors of the old one by their names in it."""
-        network = self.backbone.network
-        assert isinstance(network, nn.Module)
-        _replace(network, self.name, self.head(NEW))
+    def old_head(self) -> dict[str, Tensor]:
+        """The tensors of the old last layer by their names in the model; none where it went on to serve, or was none."""
         if self.same or not self._has_old:
-            return network, {}
-        return network, {f"{self.name}.{name}": tensor for name, tensor in self._old.state_dict().items()}
+            return {}
+        return {f"{self.name}.{name}": tensor for name, tensor in self._old.state_dict().items()}
 
 
 def last_layer(loaded: Loaded) -> tuple[str, nn.Linear]:
@@ -133,8 +144,3 @@ def last_layer(loaded: Loaded) -> tuple[str, nn.Linear]:
             "that could make room for new labels."
         )
     return name, last
-
-
-def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, layer)

@@ -104,6 +104,7 @@ def teach(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[str,
     place = Place(request.out, request.resume)
     job = _Job(load, request, tell)
     training = job.training(request.method)
+    given = job.given(training)
     asked = {**job.asked(training), "new": training.new.listing, "like_old": training.old and training.old.listing}
     place.begin(asked)
     if (summary := place.summary) is not None:
@@ -111,10 +112,10 @@ def teach(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[str,
     before = job.judged(training)
     main = place.done(request.method)
     if main is None:
-        main = job.run(training, place, save=True)
+        main = job.run(training, place, given, save=True)
     beside = None
     if request.compare:
-        beside = place.done("finetune") or job.run(job.training("finetune"), place, save=False)
+        beside = place.done("finetune") or job.run(job.training("finetune"), place, None, save=False)
     summary = {
         "model": training.loaded.name,
         "new": {"data": str(request.new), "train": len(training.new.numbers), "held_out": len(training.new.held)},
@@ -136,7 +137,9 @@ def dry_run(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[st
     """
     request.check()
     Place(request.out, request.resume)
-    training = _Job(load, request, tell).training(request.method)
+    job = _Job(load, request, tell)
+    training = job.training(request.method)
+    job.given(training)
     return {"plan": asdict(training.plan), **estimate(training, compare=request.compare)}
 
 
@@ -224,10 +227,10 @@ class _Job:
         self.tell("judging", 1, 1)
         return found
 
-    def run(self, training: Training, place: Place, *, save: bool) -> dict[str, Any]:
+    def run(self, training: Training, place: Place, given: Importance | None, *, save: bool) -> dict[str, Any]:
         """Learn by the training's method; gives the figures after it."""
         method, begun = training.plan.method, time.monotonic()
-        importance = self._importance(training, place)
+        importance = given or self._importance(training, place)
         training.train(importance, place.folder(method), self.tell)
         found = {
             **self.judged(training),
@@ -240,19 +243,23 @@ class _Job:
         place.note(method, found)
         return found
 
+    def given(self, training: Training) -> Importance | None:
+        """The importance of `--importance`, which must be of this model."""
+        path = self.request.importance
+        if path is None:
+            return None
+        found = Importance.load(path)
+        training.refuse_other(found, path)
+        return found
+
     def _importance(self, training: Training, place: Place) -> Importance | None:
-        """Ω: measured once and kept, given, all alike, or none."""
+        """Ω: measured once and kept, all alike, or none."""
         if training.plan.method == "finetune":
             return None
         if training.plan.method == "l2sp":
             return uniform(training.network)
-        path = self.request.importance or place.importance
-        if path.exists():
-            found = Importance.load(path)
-            training.refuse_other(found, path)
-            return found
-        if self.request.importance is not None:
-            raise ForgetlessError(f"--importance {path} does not exist.")
+        if place.importance.exists():
+            return Importance.load(place.importance)
         found = training.measure(self.tell)
         found.save(place.importance)
         return found
