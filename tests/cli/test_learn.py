@@ -1,59 +1,26 @@
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import Command
+from cli.learned import found, same_files, stop_at
 from forgetless import Importance
-from forgetless.cli.parts import learning
 from tiny_folders import (
     CLASSES,
     classifier_folder,
     encoder_folder,
-    half_texts,
     labeled_texts,
-    language_folder,
     pictures,
 )
 
 pytest.importorskip("transformers")
 Refused = Callable[..., None]
-
-
-def found(place: str) -> dict[str, Any]:
-    return json.loads(Path(place, "learned.json").read_text())  # type: ignore[no-any-return]
-
-
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C after so many steps."""
-
-    @contextlib.contextmanager
-    def told() -> Iterator[Callable[[str, int, int], None]]:
-        def tell(phase: str, done: int, whole: int) -> None:
-            if (phase, done) == ("learning", step):
-                raise KeyboardInterrupt
-
-        yield tell
-
-    monkeypatch.setattr(learning, "told", told)
-
-
-def same_files(left: str, right: str) -> None:
-    """All but the summary, which holds seconds and paths."""
-    names = [sorted(path.name for path in Path(place).iterdir()) for place in (left, right)]
-    assert names[0] == names[1]
-    for name in set(names[0]) - {"learned.json"}:
-        assert Path(left, name).read_bytes() == Path(right, name).read_bytes(), name
-    assert {k: v for k, v in found(left)["after"]["mas"].items() if k != "seconds"} == {
-        k: v for k, v in found(right)["after"]["mas"].items() if k != "seconds"
-    }
 
 
 @pytest.fixture
@@ -132,43 +99,6 @@ def test_an_encoder_gets_a_head(forgetless: Command, classifier: tuple[object, .
     assert done.exit_code == 0, done.stderr
     assert 0.5 < found("o")["after"]["mas"]["old_similarity"] <= 1
     assert json.loads(Path("o/config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
-
-
-@pytest.fixture
-def language(forgetless: Command) -> tuple[object, ...]:
-    """The words of a command that teaches a language model new sentences."""
-    language_folder(Path("m"))
-    Path("old.txt").write_text("\n".join(half_texts(25, 0, 1)))
-    Path("new.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in half_texts(30, 1, 2)))
-    return ("learn", "hf:m", "--new", "new.jsonl", "--like-old", "old.txt", "--batch-size", 4, "--lr", "1e-2")
-
-
-def test_a_language_model(forgetless: Command, language: tuple[object, ...]) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    done = forgetless(*language, "--epochs", 5, "--out", "o", "--compare")
-    assert done.exit_code == 0, done.stderr
-    summary = found("o")
-    after = summary["after"]
-    assert after["mas"]["new_perplexity"] < summary["before"]["new_perplexity"]
-    assert after["mas"]["old_perplexity"] < after["finetune"]["old_perplexity"]
-    assert after["mas"]["strength"] > 0
-    AutoTokenizer.from_pretrained("o")
-    model = AutoModelForCausalLM.from_pretrained("o")
-    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), language_folder(Path("m")).parameters()))
-
-
-def test_a_language_model_stopped_and_continued_to_the_bit(
-    forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert forgetless(*language, "--epochs", 2, "--out", "whole").exit_code == 0
-    with monkeypatch.context() as patched:
-        stop_at(8, patched)
-        assert forgetless(*language, "--epochs", 2, "--out", "o").exit_code == 130
-    assert [*Path("o/work/mas").glob("checkpoint-*/forgetless.safetensors")]
-    done = forgetless(*language, "--epochs", 2, "--out", "o", "--resume")
-    assert done.exit_code == 0, done.stderr
-    same_files("whole", "o")
 
 
 NETS = """

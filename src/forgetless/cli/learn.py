@@ -45,13 +45,19 @@ def learn(
         float | None,
         typer.Option(
             help="The learning rate at the start; it falls to 0. [default: 1e-4 below 30 million parameters, 5e-5 "
-            "below 300 million, 2e-5 above]"
+            "below 300 million, 2e-5 above; with --lora, 2e-4]"
         ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Samples in a step. [default: 32; of a language model, 8]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides the order, dropout and what is held out.")] = 0,
+    lora: Annotated[
+        bool,
+        typer.Option(
+            "--lora", help="Let adapters of rank 16 learn in place of a language model's weights, then merge."
+        ),
+    ] = False,
     old_samples: Annotated[int, typer.Option(min=1, help="The most samples to measure on.")] = 1000,
     size: Size = None,
     text_field: TextField = None,
@@ -88,6 +94,7 @@ def learn(
         lr=lr,
         batch_size=batch_size,
         seed=seed,
+        lora=lora,
         compare=compare,
         resume=resume,
         old_samples=old_samples,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forgetless import files
+from forgetless.errors import ForgetlessError
 from forgetless.lab.finetuning.heads import NEW, OLD, Classifier, last_layer
 from forgetless.lab.finetuning.loaded import Kind, Loaded, logits
 from forgetless.lab.finetuning.protected import Protected
@@ -33,6 +34,8 @@ class ClassifierTraining(Training):
     """Cross-entropy on the new labels, from a last layer that is fitted first where it is new."""
 
     def __init__(self, loaded: Loaded, plan: Plan, new: Samples, old: Samples | None) -> None:
+        if plan.lora:
+            raise ForgetlessError(f"--lora is for causal language models, and {loaded.name} is {loaded.kind.value}.")
         own = numbered(new, loaded.classes)
         self.same = own is not None
         super().__init__(loaded, plan, own or new, old)

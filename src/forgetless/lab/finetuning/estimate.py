@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from forgetless.lab.finetuning.training import Training
 from forgetless.model.parameters import trainable
 
-_COPIES = 4  # in training: the weights, their gradients and Adam's two averages
+_COPIES = 3  # of what is trained: its gradients and Adam's two averages
 
 
 def estimate(training: Training, *, compare: bool) -> dict[str, Any]:
@@ -26,22 +27,23 @@ def estimate(training: Training, *, compare: bool) -> dict[str, Any]:
         protection θ* and Ω; without activations) and `peak`, what this process has needed while it tried.
     """
     plan = training.plan
-    protects = plan.method != "finetune"
     begun = time.perf_counter()
     training.figures()
     judging = time.perf_counter() - begun
     measuring = _measuring(training) if plan.method == "mas" and training.old is not None else 0.0
-    parameters = sum(each.numel() for each in trainable(training.network).values())
-    size = sum(each.numel() * each.element_size() for each in trainable(training.network).values())
+    weights, trained = list(training.network.parameters()), trainable(training.network).values()
+    protected = 4 * sum(each.numel() for each in trained) * (1 if plan.lora else 2) if plan.method != "finetune" else 0
     begun = time.perf_counter()
     training.try_step()
     first = time.perf_counter() - begun
+    if plan.lora:
+        trained = trainable(training.network).values()
     runs = 2 if compare else 1
     return {
         "steps": training.steps,
         "seconds": round(measuring + runs * (training.steps * first + 2 * judging), 1),
-        "parameters": parameters,
-        "memory": size * _COPIES + (2 * 4 * parameters if protects else 0),
+        "parameters": sum(each.numel() for each in weights),
+        "memory": _bytes(weights) + _COPIES * _bytes(trained) + protected,
         "peak": _peak(),
     }
 
@@ -57,6 +59,10 @@ def _measuring(training: Training) -> float:
             measurement.add(training.on_device(batch))
             seconds.append(time.perf_counter() - begun)
     return sum(seconds) + seconds[-1] * (len(read) - len(seconds))
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(each.numel() * each.element_size() for each in tensors)
 
 
 def _peak() -> int:

@@ -56,13 +56,17 @@ class Classifier(Network):
     def put_back(self) -> nn.Module:
         """The model with the head for the new labels, or the old one before there is a new one."""
         self._put(self.head(NEW if self._grown else OLD))
-        network = self.backbone.network
-        assert isinstance(network, nn.Module)
-        return network
+        return self._network
 
     def _put(self, layer: nn.Module) -> None:
         parent, _, own = self.name.rpartition(".")
-        setattr(self.backbone.network.get_submodule(parent), own, layer)
+        setattr(self._network.get_submodule(parent), own, layer)
+
+    @property
+    def _network(self) -> nn.Module:
+        network = self.backbone.network
+        assert isinstance(network, nn.Module)
+        return network
 
     def check(self, inputs: Any, expected: Tensor) -> None:
         """Refuse a model in which something follows the last layer.
@@ -122,7 +126,7 @@ class Classifier(Network):
         return _INSIDE + name
 
     def old_head(self) -> dict[str, Tensor]:
-        """The tensors of the old last layer by their names in the model; none where it went on to serve, or was none."""
+        """The tensors of the old last layer by their names in the model; none where it still serves, or was none."""
         if self.same or not self._has_old:
             return {}
         return {f"{self.name}.{name}": tensor for name, tensor in self._old.state_dict().items()}

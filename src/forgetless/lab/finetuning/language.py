@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
+from forgetless.lab.finetuning import adapters
 from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.training import Figures, Tell, Training
 from forgetless.measure.importance import Importance
@@ -50,12 +51,10 @@ class LanguageTraining(Training):
         """
         from transformers import PrinterCallback, Trainer
 
-        from forgetless.integrations.transformers import ForgetlessCallback
-
-        callbacks: list[Any] = [_progress(tell)]
-        keeper = None if importance is None else ForgetlessCallback(importance, self.plan.strength)
-        if keeper is not None:
-            callbacks.append(keeper)
+        keeper = None if importance is None else self._keeper(importance)
+        callbacks: list[Any] = [_progress(tell), *filter(None, [keeper])]
+        if self.plan.lora:
+            self.network = adapters.wrapped(self.network, self.plan.seed)
         trainer = Trainer(
             model=self.network,
             args=self._arguments(folder),
@@ -67,6 +66,14 @@ class LanguageTraining(Training):
         trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
         self.strength = None if keeper is None or keeper.anchor is None else keeper.anchor.strength
         self._refuse_nonfinite()
+
+    def _keeper(self, importance: Importance) -> Any:
+        """The callback that protects: the model, or with adapters its base from what they add to it."""
+        if self.plan.lora:
+            return adapters.keeper(importance, self.plan.strength, max(1, self.steps // 2))
+        from forgetless.integrations.transformers import ForgetlessCallback
+
+        return ForgetlessCallback(importance, self.plan.strength)
 
     def _arguments(self, folder: Path) -> Any:
         from transformers import TrainingArguments
@@ -102,13 +109,17 @@ class LanguageTraining(Training):
                 raise ForgetlessError(f"the weights {name!r} became NaN or Inf; lower --lr (now {self.plan.lr:g}).")
 
     def save(self, folder: Path) -> None:
-        """The model and its tokenizer."""
-        self.loaded.save(self.network, (), folder)
+        """The model and its tokenizer; what adapters have learned is in its weights then."""
+        self.loaded.save(adapters.merged(self.network) if self.plan.lora else self.network, (), folder)
 
     def try_step(self) -> None:
         """AdamW, once."""
+        if self.plan.lora:
+            self.network = adapters.wrapped(self.network, self.plan.seed)
         self.network.train()
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.plan.lr, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            [each for each in self.network.parameters() if each.requires_grad], self.plan.lr, weight_decay=0.0
+        )
         batch: Any = self.on_device(self._collate(self.new.numbers[: self.plan.batch_size]))
         torch.autograd.backward(self.network(**batch).loss)
         optimizer.step()
@@ -152,8 +163,6 @@ def _progress(tell: Tell) -> Any:
 
 def _latest(folder: Path, *, protected: bool) -> str | None:
     """The newest checkpoint that was written whole: the files that are written last are there."""
-    from forgetless.integrations.transformers import FILE
-
-    last = FILE if protected else "trainer_state.json"
+    last = adapters.FILE if protected else "trainer_state.json"
     found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in folder.glob(f"checkpoint-*/{last}")}
     return str(found[max(found)]) if found else None

@@ -27,6 +27,7 @@ from forgetless.model.parameters import fingerprints, listing
 _EPOCHS = {Kind.CAUSAL_LM: 1}
 _BATCH_SIZE = {Kind.CAUSAL_LM: 8}
 #: Parameters below which a learning rate serves.
+_LORA_RATE = 2e-4
 _RATES = ((30e6, 1e-4), (300e6, 5e-5), (math.inf, 2e-5))
 
 
@@ -41,6 +42,7 @@ class Request:
         out: the folder to write.
         method: one of `METHODS`.
         strength: λ, or "auto".
+        lora: whether adapters learn in the place of the weights.
         compare: whether to fine-tune without protection as well.
         resume: whether to go on where it was stopped.
         old_samples: the most samples to measure on.
@@ -56,6 +58,7 @@ class Request:
     lr: float | None
     batch_size: int | None
     seed: int
+    lora: bool
     compare: bool
     resume: bool
     old_samples: int
@@ -163,9 +166,10 @@ class _Job:
             method,
             asked.strength,
             asked.epochs or _EPOCHS.get(loaded.kind, 5),
-            asked.lr or next(rate for most, rate in _RATES if count < most),
+            asked.lr or _LORA_RATE * asked.lora or next(rate for most, rate in _RATES if count < most),
             asked.batch_size or _BATCH_SIZE.get(loaded.kind, 32),
             asked.seed,
+            asked.lora,
         )
 
     def _samples(self, loaded: Loaded) -> tuple[Samples, Samples | None]:

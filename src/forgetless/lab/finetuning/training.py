@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ class Plan:
         lr: the learning rate at the start; it falls to 0.
         batch_size: samples in a step.
         seed: decides the order, dropout and the first weights of a new head.
+        lora: whether adapters learn in the place of the weights.
     """
 
     method: str
@@ -44,6 +44,7 @@ class Plan:
     lr: float
     batch_size: int
     seed: int
+    lora: bool = False
 
 
 class Training(abc.ABC):
@@ -128,8 +129,3 @@ class Training(abc.ABC):
     @abc.abstractmethod
     def try_step(self) -> None:
         """Take one training step on the model as it is, for an estimate; the model is of no use afterwards."""
-
-
-def settings(plan: Plan) -> dict[str, object]:
-    """The plan, for a summary."""
-    return dataclasses.asdict(plan)
