@@ -17,18 +17,22 @@ def found(place: str) -> dict[str, Any]:
     return json.loads(Path(place, "learned.json").read_text())  # type: ignore[no-any-return]
 
 
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C after so many steps."""
+def watch(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """The steps that are told of, with Ctrl-C after one of them."""
+    steps: list[int] = []
 
     @contextlib.contextmanager
     def told() -> Iterator[Callable[[str, int, int], None]]:
         def tell(phase: str, done: int, whole: int) -> None:
-            if (phase, done) == ("learning", step):
-                raise KeyboardInterrupt
+            if phase == "learning" and done:
+                steps.append(done)
+                if done == stop_at:
+                    raise KeyboardInterrupt
 
         yield tell
 
     monkeypatch.setattr(learning, "told", told)
+    return steps
 
 
 def same_files(left: str, right: str) -> None:

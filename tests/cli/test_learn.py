@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import Command
-from cli.learned import found, same_files, stop_at
+from cli.learned import found, same_files, watch
 from forgetless import Importance
+from forgetless.lab.finetuning.loaded import Kind, Loaded
+from forgetless.lab.finetuning.samples import texts as read_texts
 from tiny_folders import (
     CLASSES,
     classifier_folder,
@@ -46,22 +48,30 @@ def test_texts_with_new_classes(forgetless: Command, classifier: tuple[object, .
     assert summary["after"]["mas"]["strength"] > 0
     assert "after mas" in done.stdout
     assert "after finetune" in done.stdout
-    assert "the 2 new classes get a head of their own" in done.stdout
+    assert "a new head is made for the 2 new classes; the old one is kept beside the model" in done.stdout
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained("o"), AutoTokenizer.from_pretrained("o")
     assert model.config.id2label == {0: "p", 1: "q"}
     said = model(**tokenizer(["w1 w2 w3", "w20 w21"], padding=True, return_tensors="pt")).logits.argmax(1)
     assert said.tolist() == [0, 1]
-    head = load_file("o/old_head.safetensors")  # with it the model is what the old data were judged by
-    assert torch.equal(head["classifier.weight"], before.classifier.weight)
+    # With the old head the model is what the old data were judged by.
+    old = AutoModelForSequenceClassification.from_pretrained("o", num_labels=3, ignore_mismatched_sizes=True).eval()
+    old.load_state_dict(load_file("o/old_head.safetensors"), strict=False)
+    assert torch.equal(old.classifier.weight, before.classifier.weight)
+    loaded = Loaded("m", before, Kind.TEXT_CLASSIFIER, lambda *_: None, tokenizer=tokenizer)
+    samples = read_texts(loaded, Path("old.csv"), text=None, label="label", length=512, seed=0, what="")
+    batch, _ = samples.take(samples.held)
+    same = (old(**batch).logits.argmax(1) == before(**batch).logits.argmax(1)).double().mean()
+    assert float(same) == summary["after"]["mas"]["old_agreement"]
     assert Importance.load("o/importance.safetensors").count == 24
     assert not Path("o/work").exists()
 
 
 def test_new_samples_of_its_own_classes_share_the_head(forgetless: Command, classifier: tuple[object, ...]) -> None:
     labeled_texts(Path("new.csv"), CLASSES, 45, 3)
-    done = forgetless(*classifier, "--method", "l2sp", "--strength", "1e-3", "--out", "o")
+    done = forgetless(*classifier, "--method", "l2sp", "--strength", "1e9", "--out", "o")
     assert done.exit_code == 0, done.stderr
-    assert found("o")["before"]["new_accuracy"] is not None
+    held = found("o")["after"]["l2sp"]  # so strongly that nothing moves
+    assert {name: held[name] for name in found("o")["before"]} == found("o")["before"]
     assert not Path("o/old_head.safetensors").exists()
 
 
@@ -70,7 +80,7 @@ def test_stopped_and_continued_to_the_bit(
 ) -> None:
     assert forgetless(*classifier, "--out", "whole").exit_code == 0
     with monkeypatch.context() as patched:
-        stop_at(7, patched)
+        watch(patched, stop_at=7)
         done = forgetless(*classifier, "--out", "o")
     assert (done.exit_code, done.stderr) == (130, "forgetless: stopped; what was done is kept for --resume.\n")
     assert not Path("o/learned.json").exists()
@@ -78,7 +88,10 @@ def test_stopped_and_continued_to_the_bit(
     other = forgetless(*classifier, "--seed", 1, "--out", "o", "--resume")
     assert "o was begun with something else (" in other.stderr
     assert "seed: 0 there, 1 here" in other.stderr
-    assert forgetless(*classifier, "--out", "o", "--resume").exit_code == 0
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        assert forgetless(*classifier, "--out", "o", "--resume").exit_code == 0
+    assert (steps[0], steps[-1]) == (8, 16)
     same_files("whole", "o")
     again = forgetless(*classifier, "--out", "o", "--resume", "--json")  # all is done: told again
     assert json.loads(again.stdout) == found("o")
@@ -98,6 +111,7 @@ def test_an_encoder_gets_a_head(forgetless: Command, classifier: tuple[object, .
     done = forgetless("learn", "hf:m2", *classifier[2:], "--out", "o")
     assert done.exit_code == 0, done.stderr
     assert 0.5 < found("o")["after"]["mas"]["old_similarity"] <= 1
+    assert "a new head is made for the 2 new classes; it had none." in done.stdout
     assert json.loads(Path("o/config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cli.conftest import Command
-from cli.learned import found, same_files, stop_at
+from cli.learned import found, same_files, watch
 from tiny_folders import half_texts, language_folder
 
 pytest.importorskip("transformers")
@@ -17,8 +17,8 @@ pytest.importorskip("transformers")
 def language(forgetless: Command) -> tuple[object, ...]:
     """The words of a command that teaches a language model new sentences."""
     language_folder(Path("m"))
-    Path("old.txt").write_text("\n".join(half_texts(25, 0, 1)))
-    Path("new.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in half_texts(30, 1, 2)))
+    Path("old.txt").write_text("\n".join(half_texts(20, 0, 1)))
+    Path("new.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in half_texts(20, 1, 2)))
     return ("learn", "hf:m", "--new", "new.jsonl", "--like-old", "old.txt", "--batch-size", 4, "--lr", "1e-2")
 
 
@@ -44,11 +44,14 @@ def test_a_language_model_stopped_and_continued_to_the_bit(
 ) -> None:
     assert forgetless(*language, "--epochs", 2, "--out", "whole").exit_code == 0
     with monkeypatch.context() as patched:
-        stop_at(8, patched)
+        watch(patched, stop_at=6)
         assert forgetless(*language, "--epochs", 2, "--out", "o").exit_code == 130
     assert [*Path("o/work/mas").glob("checkpoint-*/forgetless.safetensors")]
-    done = forgetless(*language, "--epochs", 2, "--out", "o", "--resume")
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        done = forgetless(*language, "--epochs", 2, "--out", "o", "--resume")
     assert done.exit_code == 0, done.stderr
+    assert (steps[0], steps[-1]) == (6, 8)  # the sixth was not in a checkpoint yet
     same_files("whole", "o")
 
 
@@ -65,8 +68,11 @@ def test_adapters(forgetless: Command, language: tuple[object, ...], monkeypatch
     names = AutoModelForCausalLM.from_pretrained("whole").state_dict().keys()
     assert names == language_folder(Path("m")).state_dict().keys()
     with monkeypatch.context() as patched:
-        stop_at(8, patched)
+        watch(patched, stop_at=6)
         assert forgetless(*words, "--out", "o").exit_code == 130
-    done = forgetless(*words, "--out", "o", "--resume")
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        done = forgetless(*words, "--out", "o", "--resume")
     assert done.exit_code == 0, done.stderr
+    assert (steps[0], steps[-1]) == (6, 8)
     same_files("whole", "o")

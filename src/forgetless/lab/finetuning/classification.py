@@ -44,11 +44,13 @@ class ClassifierTraining(Training):
         self._taught = False  # whether the model is in two parts, and the new head answers
         self._answers = None if old is None else self._outputs(old)
         self.model = self._checked()
-        if not self.same and loaded.kind is not Kind.TEXT_ENCODER:
-            self.notes.append(
-                f"the {len(new.classes)} new classes get a head of their own; the old one is kept beside the model in "
-                f"{OLD_HEAD}."
+        if not self.same:
+            beside = (
+                "it had none"
+                if loaded.kind is Kind.TEXT_ENCODER
+                else f"the old one is kept beside the model in {OLD_HEAD}"
             )
+            self.notes.append(f"a new head is made for the {len(new.classes)} new classes; {beside}.")
 
     def not_measured(self) -> tuple[str, ...]:
         """The last layer, which answers nothing yet where the model came without one."""
