@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.conftest import Command
 from forgetless import Importance
+from forgetless.cli.parts import hub
 from forgetless.lab.finetuning.loaded import embeddings
 from forgetless.measure import reference
 from tiny_folders import classifier_folder, encoder_folder, language_folder, pictures, vision_folder
@@ -66,6 +67,13 @@ def test_classifiers_and_encoders_of_texts(forgetless: Command) -> None:
         done = forgetless("measure", f"hf:{make.__name__}", "--data", "t.txt", "--out", f"{make.__name__}.i")
         assert done.exit_code == 0, done.stderr
         agree(Importance.load(f"{make.__name__}.i"), reference.mas(model, batches, forward=forward), 3)
+
+
+def test_a_new_head_begins_alike_whenever_an_encoder_is_loaded() -> None:
+    encoder_folder(Path("m"))
+    first, second = (hub.load("m", labels=True).network.state_dict() for _ in range(2))
+    assert "classifier.weight" in first
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_pictures_are_scaled_as_the_model_was_trained(forgetless: Command) -> None:

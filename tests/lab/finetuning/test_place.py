@@ -24,7 +24,9 @@ def test_nothing_is_written_before_it_begins_and_nothing_but_results_stay(tmp_pa
     assert (place.done("mas"), place.done("finetune"), place.summary) == ({"new_accuracy": 1.0}, None, None)
     place.finish({"all": 1})
     assert sorted(each.name for each in path.iterdir()) == ["asked.json", "learned.json", "model"]
-    assert Place(path, resume=True).summary == {"all": 1}
+    again = Place(path, resume=True)
+    again.begin({"model": "m"})
+    assert (again.summary, (path / "work").exists()) == ({"all": 1}, False)
 
 
 def test_a_model_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def load(place: str, *, labels: bool = False) -> Loaded:
 
 
 def _network(place: str, source: str, auto: Any, *, new_head: bool) -> nn.Module:
-    with _told(place, "; only .safetensors files are read"):
+    # Layers that the files do not hold, of a new head, begin alike whenever the model is loaded.
+    with _told(place, "; only .safetensors files are read"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         network, info = auto.from_pretrained(
             source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )

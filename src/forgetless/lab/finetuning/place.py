@@ -67,7 +67,8 @@ class Place:
             there = "; ".join(f"{name}: {held.get(name)} there, {asked.get(name)} here" for name in changed)
             raise ForgetlessError(f"{self.path} was begun with something else ({there}); choose another --out.")
         files.tidied(self.path)
-        self.work.mkdir(exist_ok=True)
+        if self.summary is None:
+            self.work.mkdir(exist_ok=True)
 
     def done(self, method: str) -> dict[str, Any] | None:
         """What a method came to, if it is done."""
