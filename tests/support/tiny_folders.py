@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import torch
+from tiny_language import WORDS, language_model, tokenizer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -15,8 +16,6 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessor,
 )
-
-from tiny_language import WORDS, language_model, tokenizer
 
 _BERT = {
     "vocab_size": 32,

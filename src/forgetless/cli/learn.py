@@ -81,9 +81,10 @@ def learn(
     """
     from forgetless.cli.parts import learning
     from forgetless.lab.finetuning import teach
+    from forgetless.lab.finetuning.request import Request
 
     load = functools.partial(load_model, model, weights, labels=True)
-    request = teach.Request(
+    request = Request(
         new=new,
         like_old=like_old,
         importance=importance,
