@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_language import texts, tokenizer
 
 from cli.conftest import Command
 from forgetless import Importance
@@ -17,6 +16,7 @@ from forgetless.cli.parts import hub
 from forgetless.lab.finetuning.loaded import embeddings
 from forgetless.measure import reference
 from tiny_folders import classifier_folder, encoder_folder, language_folder, pictures, vision_folder
+from tiny_language import texts, tokenizer
 
 timm = pytest.importorskip("timm")
 Refused = Callable[..., None]

@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 import torch
-from tiny_language import WORDS, language_model, tokenizer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -16,6 +15,8 @@ from transformers import (
     ViTForImageClassification,
     ViTImageProcessor,
 )
+
+from tiny_language import WORDS, language_model, tokenizer
 
 _BERT = {
     "vocab_size": 32,

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_language import tokenizer
 
 from forgetless import ForgetlessError
 from forgetless.lab.finetuning.encoding import by_length, encode, padded
+from tiny_language import tokenizer
 
 
 def test_a_long_document_is_cut_or_becomes_several() -> None:

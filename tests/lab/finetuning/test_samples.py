@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_language import tokenizer
 from torch import nn
 
 from forgetless import ForgetlessError
@@ -14,6 +13,7 @@ from forgetless.lab.finetuning.samples import Batches, Samples, numbered, refuse
 from forgetless.lab.finetuning.samples import pictures as read_pictures
 from forgetless.lab.finetuning.samples import texts as read_texts
 from tiny_folders import labeled_texts, pictures
+from tiny_language import tokenizer
 
 
 def of_texts(path: Path, seed: int = 0, kind: Kind = Kind.TEXT_CLASSIFIER) -> Samples:
