@@ -26,7 +26,7 @@ FLOORS = {
     "protect": "measure files model errors",
     "integrations": "protect measure files model errors",
     "learn": "protect measure files model errors",
-    "lab": "learn protect measure files model errors forgetless",
+    "lab": "learn integrations protect measure files model errors forgetless",
     "cli": "lab learn integrations protect measure files model errors forgetless",
     # the package itself: public names, and `python -m forgetless`
     "forgetless": "learn integrations protect measure errors",
@@ -129,11 +129,13 @@ INSIDE = {
         "running": "datasets published results report",
         "facts": "running networks datasets results report",
         "experiments": "facts running networks datasets results published report",
+        "finetuning": "datasets",
     },
     "cli": {
         "parts": "",
         "ask": "",
         "data": "",
+        "learn": "parts",
         "measure": "parts",
         "merge": "",
         "report": "",
@@ -156,9 +158,10 @@ THIRD_PARTIES = {
     "faiss": "lab.facts",
     "mlxtend": "lab.experiments",
     "jaxtyping": "model.shapes",
-    "transformers": "integrations.transformers",
+    "peft": "integrations lab.finetuning",
+    "transformers": "integrations.transformers lab.finetuning cli.parts",
     "lightning": "integrations.lightning",
-    "peft": "integrations",
+    "timm": "cli.parts",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
 OPEN_LISTS = (

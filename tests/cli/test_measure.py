@@ -90,7 +90,10 @@ def test_an_importance_is_not_overwritten(forgetless: Command, refused: Refused)
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ("made", "'made' names no model; write package.module:function or torchvision:NAME."),
+        (
+            "made",
+            "'made' names no model; write hf:FOLDER_OR_NAME, timm:NAME, torchvision:NAME or package.module:function.",
+        ),
         ("no.where:made", "the module 'no.where' cannot be imported: No module named 'no'."),
         ("nets_of_the_test:other", "the module 'nets_of_the_test' has no function 'other'."),
         ("nets_of_the_test:broken", "nets_of_the_test:broken could not be made: RuntimeError: no GPU."),

@@ -90,7 +90,11 @@ def test_files_of_samples(forgetless: Command) -> None:
 
 
 def test_refuses(refused: Refused) -> None:
-    refused("'resnet' names no model; write package.module:function or torchvision:NAME.", "verify", "resnet")
+    refused(
+        "'resnet' names no model; write hf:FOLDER_OR_NAME, timm:NAME, torchvision:NAME or package.module:function.",
+        "verify",
+        "resnet",
+    )
     refused("nets_to_verify:number gives a int, not a torch.nn.Module.", "verify", "nets_to_verify:number")
     refused(
         "--shape '3,x' is no shape; write numbers with commas, as in 3,64,64.",

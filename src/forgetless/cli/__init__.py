@@ -1,4 +1,4 @@
-"""The command line: `forgetless run`, `ask`, `measure`, `merge`, `verify`, `report` and `data`, a file each.
+"""The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `verify`, `report` and `data`, a file each.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
 was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from forgetless import __version__
 from forgetless.cli.ask import ask
 from forgetless.cli.data import app as data
+from forgetless.cli.learn import learn
 from forgetless.cli.measure import measure
 from forgetless.cli.merge import merge
 from forgetless.cli.report import report
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(run, name="run")
 app.add_typer(data, name="data")
 app.command("ask")(ask)
+app.command("learn")(learn)
 app.command("measure")(measure)
 app.command("merge")(merge)
 app.command("report")(report)

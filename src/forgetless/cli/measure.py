@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.cli.parts.models import (
+from forgetless.cli.parts.models import Model, Weights, load_model
+from forgetless.cli.parts.samples import (
     SAMPLES,
     Exclude,
-    Model,
+    MaxLength,
     Output,
     Size,
-    Weights,
-    forward_for,
-    load_model,
+    TextField,
+    forward_of,
     samples_of,
 )
 from forgetless.errors import ForgetlessError
@@ -46,7 +46,9 @@ def measure(
     output: Output = None,
     exclude: Exclude = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; never changes the numbers.")] = 64,
-    size: Size = 224,
+    size: Size = None,
+    text_field: TextField = None,
+    max_length: MaxLength = 512,
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most samples, spread evenly over the data. [default: all]")
     ] = None,
@@ -66,21 +68,25 @@ def measure(
     """Measure how much every parameter of a network matters to what it computes.
 
     Pictures reach the network as they are decoded, uint8 RGB [N, 3, SIZE, SIZE], and it normalizes them itself; a
-    torchvision network gets them scaled as torchvision does. Samples are read in batches. OUT appears when all are
-    measured, or the time is up; until then OUT.partial is kept for --resume.
+    network of torchvision, timm or transformers gets them scaled as it was trained. Texts are read by the tokenizer of
+    an hf: model, and those of similar length are measured together. OUT appears when all are measured, or the time is
+    up; until then OUT.partial is kept for --resume.
     """
     import forgetless
     from forgetless.cli.parts.partial import Partial
 
     if out.exists():
         raise ForgetlessError(f"{out} exists already; choose another --out.")
-    samples = samples_of(data, size, encode=encode, skip_bad=skip_bad).spread(limit)
-    network = load_model(model, weights)
+    loaded = load_model(model, weights)
+    samples = samples_of(
+        loaded, data, size=size, text=text_field, length=max_length, encode=encode, skip_bad=skip_bad
+    ).spread(limit)
+    network = loaded.network
     asked = {
         "the model": model,
         "the weights": _hash(network),
         "the data": f"{samples.count} samples, {samples.listing}",
-        "--size": str(size),
+        "--size": str(size or loaded.size),
         "--output": str(output),
         "--exclude": ", ".join(exclude or ()),
         "--encode": str(encode),
@@ -90,7 +96,7 @@ def measure(
     measurement = forgetless.Measurement(
         network,
         output=output,
-        forward=forward_for(model, data),
+        forward=forward_of(loaded, data, output),
         exclude=exclude or (),
         batch_size=batch_size,
         memory=None if memory is None else memory << 20,

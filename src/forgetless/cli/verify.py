@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.cli.parts.models import (
+from forgetless.cli.parts.models import Model, Weights, load_model
+from forgetless.cli.parts.samples import (
     SAMPLES,
     Exclude,
-    Model,
+    MaxLength,
     Output,
     Size,
-    Weights,
-    forward_for,
-    load_data,
-    load_model,
+    TextField,
+    forward_of,
+    samples_of,
 )
 from forgetless.errors import ForgetlessError
 
@@ -33,8 +33,12 @@ def verify(
     weights: Weights = None,
     output: Output = None,
     exclude: Exclude = None,
-    size: Size = 224,
-    shape: Annotated[str, typer.Option(help="The shape of a random sample.")] = "3,64,64",
+    size: Size = None,
+    text_field: TextField = None,
+    max_length: MaxLength = 512,
+    shape: Annotated[
+        str, typer.Option(help="The shape of a random sample; of an hf: model of texts, 16 random tokens.")
+    ] = "3,64,64",
     samples: Annotated[int, typer.Option(min=2, help="How many samples.")] = 4,
     tolerance: Annotated[
         float, typer.Option(help="The largest error in float64, relative to a parameter's largest importance.")
@@ -55,16 +59,26 @@ def verify(
 
     from forgetless.measure import reference
     from forgetless.measure.verify.verification import verify as verified
-    from forgetless.model.batches import rows
 
     for option, value in (("--tolerance", tolerance), ("--tolerance-own", tolerance_own)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ForgetlessError(f"{option} must be positive and finite, not {value}.")
     torch.manual_seed(seed)
-    network = load_model(model, weights, random=True)
-    batch = torch.randn(samples, *_sizes(shape)) if data is None else rows(load_data(data, size, samples), 0, samples)
+    loaded = load_model(model, weights, random=True)
+    if data is not None:
+        found_samples = samples_of(loaded, data, size=size, text=text_field, length=max_length).spread(samples)
+        batch = found_samples.batch(range(found_samples.count))
+    elif loaded.kind.reads_texts:
+        batch = {"input_ids": torch.randint(len(loaded.tokenizer), (samples, 16))}
+    else:
+        batch = torch.randn(samples, *_sizes(shape))
     found = verified(
-        network, batch, reference.mas, output=output, forward=forward_for(model, data), exclude=exclude or ()
+        loaded.network,
+        batch,
+        reference.mas,
+        output=output,
+        forward=forward_of(loaded, data, output),
+        exclude=exclude or (),
     )
     half = found.dtype in (torch.float16, torch.bfloat16)
     own = (0.05 if half else 2e-5) if tolerance_own is None else tolerance_own

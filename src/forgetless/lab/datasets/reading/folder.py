@@ -69,7 +69,7 @@ def _read(folder: Path, split: str, known: tuple[str, ...], passed: list[str]) -
     if table.exists():
         found = tables.read(table, folder, known)
     elif tree.is_dir():
-        found = _read_tree(tree, passed)
+        found = class_folders(tree, passed)
     else:
         raise ForgetlessError(f"{folder} has neither {split}.parquet nor a folder {split}/, so it is not a dataset.")
     if not len(found.labels):
@@ -77,8 +77,12 @@ def _read(folder: Path, split: str, known: tuple[str, ...], passed: list[str]) -
     return found
 
 
-def _read_tree(tree: Path, passed: list[str]) -> Pictures:
-    """The pictures in the folders of a folder; adds to `passed` what is left out and might have been meant."""
+def class_folders(tree: Path, passed: list[str]) -> Pictures:
+    """The pictures in the folders of a folder, a class each; adds to `passed` what is left out and might be meant.
+
+    Raises:
+        ForgetlessError: a file lies outside the folder, or its links lead in a circle.
+    """
     inside = files.Inside(tree)
     by_class: dict[str, list[Path]] = {}
     for each in sorted(tree.iterdir()):

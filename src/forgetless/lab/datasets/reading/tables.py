@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +71,29 @@ def with_texts(path: Path, folder: Path, texts: Sequence[str]) -> tuple[list[byt
             if not isinstance(cell, str | None):
                 raise ForgetlessError(f"{path} has {quoted(cell)} for the {column} of row {row}, which is no text.")
     return _pictures(encoded, names, path, folder), names, [[cell or "" for cell in cells] for cells in found]
+
+
+def columns(
+    path: Path, choose: Callable[[Sequence[str]], Sequence[str]]
+) -> tuple[tuple[str, ...], tuple[str, ...], list[list[Any]], dict[str, tuple[str, ...]]]:
+    """Columns of any kind.
+
+    Args:
+        path: the Parquet file.
+        choose: the names of its columns → those to be read.
+
+    Returns:
+        The names of all columns; of those that were chosen; their cells; and the names of the classes of the column of
+        labels, where the file names them.
+
+    Raises:
+        ForgetlessError: as `read`.
+    """
+    with _table(path) as (table, most):
+        names = tuple(table.schema_arrow.names)
+        chosen = tuple(choose(names))
+        _, label, classes = _columns(table.schema_arrow.metadata or {}, path)
+        return names, chosen, _several(table, chosen, most, path), {label: classes}
 
 
 @contextlib.contextmanager

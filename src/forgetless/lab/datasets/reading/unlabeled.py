@@ -101,7 +101,7 @@ def _pictures(pictures: Sequence[Picture], names: Sequence[str], path: Path, siz
             warnings.warn(f"left out {len(numbers)} pictures: {error}", stacklevel=2)
             return None
 
-    return Unlabeled(len(pictures), _hash(names), batch)
+    return Unlabeled(len(pictures), hashed(names), batch)
 
 
 def _texts(path: Path, encode: Encode | None) -> Unlabeled:
@@ -119,7 +119,7 @@ def _texts(path: Path, encode: Encode | None) -> Unlabeled:
     if field is None:
         raise ForgetlessError(f"{where} is no object with {' or '.join(_FIELDS)}.")
     found = [_checked(row, field, where) for where, row in rows.items()]
-    listing = _hash(lines.values())
+    listing = hashed(lines.values())
     if field == "text":
         if encode is None:
             raise ForgetlessError(f"{path} holds texts: name a function that makes a batch of them with --encode.")
@@ -127,7 +127,8 @@ def _texts(path: Path, encode: Encode | None) -> Unlabeled:
     return Unlabeled(len(found), listing, lambda numbers: _padded([found[n] for n in numbers]))
 
 
-def _hash(texts: Iterable[str]) -> str:
+def hashed(texts: Iterable[str]) -> str:
+    """A short hash of texts, in order."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(f"{len(text)} {text}".encode())

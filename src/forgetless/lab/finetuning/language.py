@@ -1,0 +1,168 @@
+"""A causal language model learns new texts, in `transformers.Trainer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from forgetless.errors import ForgetlessError
+from forgetless.lab.finetuning import adapters
+from forgetless.lab.finetuning.samples import Samples
+from forgetless.lab.finetuning.training import Figures, Tell, Training
+from forgetless.measure.importance import Importance
+from forgetless.model import batches
+
+_SAVES = 10  # checkpoints in a training
+_IGNORED = -100  # a label that counts for nothing
+
+
+class LanguageTraining(Training):
+    """The next token's cross-entropy on every token that is no padding."""
+
+    def figures(self) -> Figures:
+        """The perplexity of the held-out texts, `exp` of the mean cross-entropy per token."""
+        found: Figures = {}
+        if self.old is not None:
+            found["old_perplexity"] = self._perplexity(self.old)
+        found["new_perplexity"] = self._perplexity(self.new)
+        return found
+
+    @torch.no_grad()
+    def _perplexity(self, samples: Samples) -> float:
+        self.network.eval()
+        total, count = 0.0, 0
+        for inputs in self.batches_of(samples, held=True):
+            batch: Any = self.on_device(_labeled(inputs))
+            losses = _losses(self.network(**batches.inputs(batch)).logits, batch["labels"])
+            total += float(losses.double().sum())
+            count += int((batch["labels"][:, 1:] != _IGNORED).sum())
+        return math.exp(total / max(1, count))
+
+    def train(self, importance: Importance | None, folder: Path, tell: Tell) -> None:
+        """AdamW without decay, gradients clipped to norm 1, the rate falling to 0 linearly.
+
+        A GPU that has bfloat16 computes in it.
+        """
+        from transformers import PrinterCallback, Trainer
+
+        keeper = None if importance is None else self._keeper(importance)
+        callbacks: list[Any] = [_progress(tell), *filter(None, [keeper])]
+        if self.plan.lora:
+            self.network = adapters.wrapped(self.network, self.plan.seed)
+        trainer = Trainer(
+            model=self.network,
+            args=self._arguments(folder),
+            train_dataset=_Numbers(self.new.numbers),
+            data_collator=self._collate,
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
+        self.strength = None if keeper is None or keeper.anchor is None else keeper.anchor.strength
+        self._refuse_nonfinite()
+
+    def _keeper(self, importance: Importance) -> Any:
+        """The callback that protects: the model, or with adapters its base from what they add to it."""
+        if self.plan.lora:
+            return adapters.keeper(importance, self.plan.strength, max(1, self.steps // 2))
+        from forgetless.integrations.transformers import ForgetlessCallback
+
+        return ForgetlessCallback(importance, self.plan.strength)
+
+    def _arguments(self, folder: Path) -> Any:
+        from transformers import TrainingArguments
+
+        plan, gpu = self.plan, self.device.type == "cuda"
+        return TrainingArguments(
+            output_dir=str(folder),
+            per_device_train_batch_size=plan.batch_size,
+            per_device_eval_batch_size=plan.batch_size,
+            learning_rate=plan.lr,
+            num_train_epochs=plan.epochs,
+            lr_scheduler_type="linear",
+            seed=plan.seed,
+            save_strategy="steps",
+            save_steps=max(1, self.steps // _SAVES),
+            save_total_limit=2,
+            report_to=[],
+            disable_tqdm=True,
+            logging_strategy="no",
+            remove_unused_columns=False,
+            dataloader_pin_memory=gpu,
+            use_cpu=not gpu,
+            bf16=gpu and torch.cuda.is_bf16_supported(),
+        )
+
+    def _collate(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        inputs, _ = self.new.take(list(numbers))
+        return _labeled(inputs)
+
+    def _refuse_nonfinite(self) -> None:
+        for name, parameter in self.network.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise ForgetlessError(f"the weights {name!r} became NaN or Inf; lower --lr (now {self.plan.lr:g}).")
+
+    def save(self, folder: Path) -> None:
+        """The model and its tokenizer; what adapters have learned is in its weights then."""
+        self.loaded.save(adapters.merged(self.network) if self.plan.lora else self.network, (), folder)
+
+    def try_step(self) -> None:
+        """AdamW, once."""
+        if self.plan.lora:
+            self.network = adapters.wrapped(self.network, self.plan.seed)
+        self.network.train()
+        optimizer = torch.optim.AdamW(
+            [each for each in self.network.parameters() if each.requires_grad], self.plan.lr, weight_decay=0.0
+        )
+        batch: Any = self.on_device(self._collate(self.new.numbers[: self.plan.batch_size]))
+        torch.autograd.backward(self.network(**batch).loss)
+        optimizer.step()
+
+
+class _Numbers(torch.utils.data.Dataset[int]):
+    """The numbers of the samples, which the collator reads."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> int:
+        return self._numbers[place]
+
+
+def _labeled(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With the token numbers as labels, but for padding."""
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, _IGNORED)
+    return {**inputs, "labels": labels}
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of every next token, 0 at padding: `[N, T, vocabulary]`, `[N, T]` → `[N (T − 1)]`."""
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=_IGNORED, reduction="none"
+    )
+
+
+def _progress(tell: Tell) -> Any:
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            tell("learning", state.global_step, state.max_steps)
+
+    return Progress()
+
+
+def _latest(folder: Path, *, protected: bool) -> str | None:
+    """The newest checkpoint that was written whole: the files that are written last are there."""
+    last = adapters.FILE if protected else "trainer_state.json"
+    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in folder.glob(f"checkpoint-*/{last}")}
+    return str(found[max(found)]) if found else None

@@ -1,0 +1,89 @@
+"""What protects while a classifier learns: an anchor with a given importance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import forgetless
+from forgetless.errors import ForgetlessError
+from forgetless.learn.families.state import pack, unpack
+from forgetless.learn.method import Method
+from forgetless.learn.network import Network
+from forgetless.learn.task import Task
+from forgetless.measure.importance import Importance
+from forgetless.model.parameters import trainable
+from forgetless.protect.anchor import Anchor
+from forgetless.protect.strength.dial import Dial
+
+#: `--method` → what it does.
+METHODS = {
+    "mas": "protect every weight by its importance",
+    "l2sp": "hold all weights alike",
+    "finetune": "protect nothing",
+}
+_SHARE = 0.25  # of the anchored weights, which the planned training may hold
+
+
+@dataclass
+class Protected(Method):
+    """`λ Σ Ω (θ − θ*)²` with Ω measured before, on old data.
+
+    Attributes:
+        importance: Ω, by the names of the network's parameters.
+        chosen: λ, or "auto".
+        steps: the planned steps, counted in steps at the peak rate.
+    """
+
+    name: ClassVar[str] = "given importance"
+    importance: Importance
+    chosen: float | str
+    steps: int
+    made: Anchor | None = field(default=None, init=False, repr=False)
+
+    def settings(self) -> dict[str, str | int | float | bool | None]:
+        """λ as it was chosen; the importance is told by its count."""
+        return {"strength": self.chosen, "samples": self.importance.count, "steps": self.steps}
+
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
+        """Anchor the network where it is, and protect it in every step."""
+        self.made = Anchor(model, self.importance, strength(self.chosen, self.steps))
+        self.made.attach(optimizer)
+
+    def end(self, model: Network, task: Task) -> None:
+        """Let the optimizer go."""
+        if self.made is not None:
+            self.made.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """θ*, Ω and where the strength is."""
+        return {} if self.made is None else pack({"anchor": self.made.state_dict()})
+
+    def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
+        """Take them back."""
+        if kept := unpack(tensors).get("anchor"):
+            self.made = self.made or Anchor(model, self.importance, strength(self.chosen, self.steps))
+            self.made.load_state_dict(kept)
+
+
+def strength(chosen: float | str, steps: int) -> float | Dial:
+    """λ, or the dial that finds it: the λ at which the planned training holds a quarter of the weights.
+
+    Raises:
+        ForgetlessError: neither "auto" nor a number of 0 or more.
+    """
+    if chosen == "auto":
+        return forgetless.HoldShare(_SHARE, steps=steps)
+    if isinstance(chosen, str):
+        raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {chosen!r}.")
+    return chosen
+
+
+def uniform(network: nn.Module) -> Importance:
+    """Ω = 1 for every trainable weight: L2-SP (Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483)."""
+    return Importance({n: torch.ones_like(w) for n, w in trainable(network).items()}, 1, "l2sp")

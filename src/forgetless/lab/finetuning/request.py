@@ -1,0 +1,72 @@
+"""`Request`: what `forgetless learn` is asked, refused where it cannot be done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from forgetless.errors import ForgetlessError
+from forgetless.lab.finetuning.protected import METHODS
+from forgetless.model.parameters import listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked; None where the default is to be found by what the model is.
+
+    Attributes:
+        new: the data to learn.
+        like_old: samples like those of what is to be kept.
+        importance: the file of an importance, in place of measuring.
+        out: the folder to write.
+        method: one of `METHODS`.
+        strength: λ, or "auto".
+        lora: whether adapters learn in the place of the weights.
+        compare: whether to fine-tune without protection as well.
+        resume: whether to go on where it was stopped.
+        old_samples: the most samples to measure on.
+    """
+
+    new: Path
+    like_old: Path | None
+    importance: Path | None
+    out: Path
+    method: str
+    strength: float | str
+    epochs: int | None
+    lr: float | None
+    batch_size: int | None
+    seed: int
+    lora: bool
+    compare: bool
+    resume: bool
+    old_samples: int
+    size: int | None
+    text_field: str | None
+    label_field: str
+    max_length: int
+    skip_bad: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be done, before anything is loaded.
+
+        Raises:
+            ForgetlessError: an unknown method, a strength that is none, or nothing to protect.
+        """
+        if self.method not in METHODS:
+            raise ForgetlessError(f"--method must be one of {listing(METHODS)}, not {self.method!r}.")
+        number = isinstance(self.strength, float) and math.isfinite(self.strength) and self.strength >= 0
+        if self.strength != "auto" and not number:
+            raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {self.strength}.")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise ForgetlessError(f"--lr must be positive and finite, not {self.lr}.")
+        if self.method == "mas" and self.like_old is None and self.importance is None:
+            raise ForgetlessError(
+                "there is nothing to protect by: give --like-old, unlabeled samples like those of what the model must "
+                "keep, or --importance, a file of `forgetless measure`."
+            )
+        if self.importance is not None and self.method != "mas":
+            raise ForgetlessError(f"--importance is for --method mas; {self.method} takes none.")
+        if self.compare and self.method == "finetune":
+            raise ForgetlessError("--compare fine-tunes beside another --method; finetune is that already.")

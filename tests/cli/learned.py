@@ -1,0 +1,46 @@
+"""What the tests of `forgetless learn` share: what it found, and Ctrl-C at a step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forgetless.cli.parts import learning
+
+
+def found(place: str) -> dict[str, Any]:
+    return json.loads(Path(place, "learned.json").read_text())  # type: ignore[no-any-return]
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """The steps that are told of, with Ctrl-C after one of them."""
+    steps: list[int] = []
+
+    @contextlib.contextmanager
+    def told() -> Iterator[Callable[[str, int, int], None]]:
+        def tell(phase: str, done: int, whole: int) -> None:
+            if phase == "learning" and done:
+                steps.append(done)
+                if done == stop_at:
+                    raise KeyboardInterrupt
+
+        yield tell
+
+    monkeypatch.setattr(learning, "told", told)
+    return steps
+
+
+def same_files(left: str, right: str) -> None:
+    """All but the summary, which holds seconds and paths."""
+    names = [sorted(path.name for path in Path(place).iterdir()) for place in (left, right)]
+    assert names[0] == names[1]
+    for name in set(names[0]) - {"learned.json"}:
+        assert Path(left, name).read_bytes() == Path(right, name).read_bytes(), name
+    assert {k: v for k, v in found(left)["after"]["mas"].items() if k != "seconds"} == {
+        k: v for k, v in found(right)["after"]["mas"].items() if k != "seconds"
+    }

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cli.conftest import Command
+from cli.learned import found, same_files, watch
+from forgetless import Importance
+from forgetless.lab.finetuning.loaded import Kind, Loaded
+from forgetless.lab.finetuning.samples import texts as read_texts
+from tiny_folders import (
+    CLASSES,
+    classifier_folder,
+    encoder_folder,
+    labeled_texts,
+    pictures,
+)
+
+pytest.importorskip("transformers")
+Refused = Callable[..., None]
+
+
+@pytest.fixture
+def classifier(forgetless: Command) -> tuple[object, ...]:
+    """The words of a command that teaches two new classes to a classifier of texts."""
+    classifier_folder(Path("m"))
+    labeled_texts(Path("new.csv"), ("p", "q"), 40, 1)
+    labeled_texts(Path("old.csv"), CLASSES, 30, 2)
+    return ("learn", "hf:m", "--new", "new.csv", "--like-old", "old.csv", "--batch-size", 8, "--epochs", 4)
+
+
+def test_texts_with_new_classes(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    before = AutoModelForSequenceClassification.from_pretrained("m").eval()
+    done = forgetless(*classifier, "--lr", "1e-2", "--compare", "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    summary = found("o")
+    assert summary["old"] == {"data": "old.csv", "measured_on": 24, "held_out": 6}
+    assert summary["before"]["old_agreement"] == 1
+    assert summary["after"]["mas"]["new_accuracy"] > 0.7
+    assert summary["after"]["mas"]["old_agreement"] >= summary["after"]["finetune"]["old_agreement"]
+    assert summary["after"]["mas"]["strength"] > 0
+    assert "after mas" in done.stdout
+    assert "after finetune" in done.stdout
+    assert "a new head is made for the 2 new classes; the old one is kept beside the model" in done.stdout
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained("o"), AutoTokenizer.from_pretrained("o")
+    assert model.config.id2label == {0: "p", 1: "q"}
+    said = model(**tokenizer(["w1 w2 w3", "w20 w21"], padding=True, return_tensors="pt")).logits.argmax(1)
+    assert said.tolist() == [0, 1]
+    # With the old head the model is what the old data were judged by.
+    old = AutoModelForSequenceClassification.from_pretrained("o", num_labels=3, ignore_mismatched_sizes=True).eval()
+    old.load_state_dict(load_file("o/old_head.safetensors"), strict=False)
+    assert torch.equal(old.classifier.weight, before.classifier.weight)
+    loaded = Loaded("m", before, Kind.TEXT_CLASSIFIER, lambda *_: None, tokenizer=tokenizer)
+    samples = read_texts(loaded, Path("old.csv"), text=None, label="label", length=512, seed=0, what="")
+    batch, _ = samples.take(samples.held)
+    same = (old(**batch).logits.argmax(1) == before(**batch).logits.argmax(1)).double().mean()
+    assert float(same) == summary["after"]["mas"]["old_agreement"]
+    assert Importance.load("o/importance.safetensors").count == 24
+    assert not Path("o/work").exists()
+
+
+def test_new_samples_of_its_own_classes_share_the_head(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    labeled_texts(Path("new.csv"), CLASSES, 45, 3)
+    done = forgetless(*classifier, "--method", "l2sp", "--strength", "1e9", "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    held = found("o")["after"]["l2sp"]  # so strongly that nothing moves
+    assert {name: held[name] for name in found("o")["before"]} == found("o")["before"]
+    assert not Path("o/old_head.safetensors").exists()
+
+
+def test_stopped_and_continued_to_the_bit(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    assert forgetless(*classifier, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=7)
+        done = forgetless(*classifier, "--out", "o")
+    assert (done.exit_code, done.stderr) == (130, "forgetless: stopped; what was done is kept for --resume.\n")
+    assert not Path("o/learned.json").exists()
+    refused("o exists already; continue it with --resume, or choose another --out.", *classifier, "--out", "o")
+    other = forgetless(*classifier, "--seed", 1, "--out", "o", "--resume")
+    assert "o was begun with something else (" in other.stderr
+    assert "seed: 0 there, 1 here" in other.stderr
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        assert forgetless(*classifier, "--out", "o", "--resume").exit_code == 0
+    assert (steps[0], steps[-1]) == (8, 16)
+    same_files("whole", "o")
+    again = forgetless(*classifier, "--out", "o", "--resume", "--json")  # all is done: told again
+    assert json.loads(again.stdout) == found("o")
+
+
+def test_an_importance_in_place_of_old_data(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    assert forgetless("measure", "hf:m", "--data", "old.csv", "--out", "i").exit_code == 0
+    words = (*classifier[:4], *classifier[6:])
+    done = forgetless(*words, "--importance", "i", "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    assert found("o")["old"] is None
+    assert found("o")["after"]["mas"]["strength"] > 0
+
+
+def test_an_encoder_gets_a_head(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    encoder_folder(Path("m2"))
+    done = forgetless("learn", "hf:m2", *classifier[2:], "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    assert 0.5 < found("o")["after"]["mas"]["old_similarity"] <= 1
+    assert "a new head is made for the 2 new classes; it had none." in done.stdout
+    assert json.loads(Path("o/config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+    def forward(self, x):
+        return self.fc(self.conv(x.float() / 255).relu().mean((2, 3)))
+
+class Scaled(Net):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+def ends_in_a_convolution():
+    return nn.Sequential(nn.Conv2d(3, 2, 16), nn.Flatten())
+"""
+
+
+def test_pictures_and_timm(forgetless: Command) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_vit", num_classes=3).state_dict(), "w.safetensors")
+    new, old = pictures(Path("new"), ("red", "green"), 6), pictures(Path("old"), CLASSES, 6, 1)
+    words = ("learn", "timm:test_vit", "--weights", "w.safetensors", "--new", new, "--like-old", old, "--batch-size", 6)
+    done = forgetless(*words, "--out", "o", "--epochs", 2)
+    assert done.exit_code == 0, done.stderr
+    assert found("o")["after"]["mas"]["new_accuracy"] == 1
+    state = load_file("o/model.safetensors")
+    timm.create_model("test_vit", num_classes=2).load_state_dict(state)
+    assert load_file("o/old_head.safetensors").keys() == {"head.weight", "head.bias"}
+    # What was learned knows its classes: more pictures of them share its head.
+    more = ("learn", "timm:test_vit", "--weights", "o/model.safetensors", "--new", new, "--like-old", new)
+    done = forgetless(*more, "--epochs", 1, "--strength", 1, "--out", "o2")
+    assert done.exit_code == 0, done.stderr
+    assert found("o2")["before"] == {"old_agreement": 1, "old_accuracy": 1, "new_accuracy": 1}
+
+
+def test_a_module_of_pictures_and_a_dry_run(forgetless: Command) -> None:
+    Path("nets_to_teach.py").write_text(NETS)
+    new, old = pictures(Path("new"), ("red", "green"), 6), pictures(Path("old"), ("any",), 6)
+    words = ("learn", "nets_to_teach:Net", "--new", new, "--like-old", old / "any", "--size", 16, "--out", "o")
+    done = forgetless(*words, "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    estimate = json.loads(done.stdout)
+    assert (estimate["steps"], estimate["parameters"]) == (5, 8 * 27 + 8 + 4 * 8 + 4)
+    assert estimate["memory"] == estimate["parameters"] * 4 * 6
+    assert estimate["peak"] > 0
+    assert not Path("o").exists()
+    assert "5 steps of 32 samples in 5 epochs" in forgetless(*words, "--dry-run").stdout
+    assert forgetless(*words).exit_code == 0
+    assert load_file("o/model.safetensors")["fc.weight"].shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (
+            "nets_to_teach:ends_in_a_convolution",
+            "nets_to_teach:ends_in_a_convolution ends in Conv2d (0), and not in a linear layer that could make room "
+            "for new labels.",
+        ),
+        (
+            "torchvision:resnet18",
+            "torchvision:resnet18 has random weights until you name a file with --weights.",
+        ),
+    ],
+)
+def test_models_without_room_for_labels(model: str, sentence: str, refused: Refused) -> None:
+    Path("nets_to_teach.py").write_text(NETS)
+    new = pictures(Path("new"), ("red", "green"), 6)
+    refused(sentence, "learn", model, "--new", new, "--like-old", new, "--size", 16, "--out", "o")
+
+
+def test_a_head_that_is_not_last(refused: Refused) -> None:
+    Path("nets_to_teach.py").write_text(NETS)
+    new = pictures(Path("new"), ("red", "green"), 6)
+    refused(
+        "what follows the layer 'fc' of the model is part of its answer, so a new head cannot take its place; choose a "
+        "model that ends in a linear layer.",
+        *("learn", "nets_to_teach:Scaled", "--new", new, "--like-old", new, "--size", 16, "--out", "o"),
+    )
+
+
+def test_what_cannot_be_done(refused: Refused) -> None:
+    classifier_folder(Path("m"))
+    new, old = labeled_texts(Path("new.csv"), ("p", "q"), 20, 1), labeled_texts(Path("old.csv"), ("x",), 20, 2)
+    words = ("learn", "hf:m", "--new", new, "--out", "o")
+    refused(
+        "there is nothing to protect by: give --like-old, unlabeled samples like those of what the model must keep, "
+        "or --importance, a file of `forgetless measure`.",
+        *words,
+    )
+    protected = (*words, "--like-old", old)
+    refused("--method must be one of 'mas', 'l2sp', 'finetune', not 'ewc'.", *protected, "--method", "ewc")
+    refused("--strength must be auto or a number of 0 or more, not much.", *protected, "--strength", "much")
+    refused("--strength must be auto or a number of 0 or more, not nan.", *protected, "--strength", "nan")
+    refused("--lr must be positive and finite, not -1.0.", *protected, "--lr", "-1")
+    refused("--compare fine-tunes beside another --method; finetune is that already.", *words, "--compare",
+            "--method", "finetune")  # fmt: skip
+    refused(
+        "no does not exist; name a file of that kind (importance) that was saved before.", *words, "--importance", "no"
+    )
+    refused("--new no.csv does not exist.", *words[:3], "no.csv", *words[4:], "--like-old", old)
+    refused("--like-old no.csv does not exist.", *words, "--like-old", "no.csv")
+    Path("empty.csv").write_text("")
+    refused("empty.csv is empty.", *words, "--like-old", "empty.csv")
+    refused(
+        "new.csv has no field 'intent': it has 'text', 'label'; name one with --label-field.",
+        *protected,
+        "--label-field",
+        "intent",
+    )
+    refused("old.csv has one class, 'x': there is nothing to tell apart.", *words[:3], old, *words[4:], "--like-old",
+            old)  # fmt: skip
+    few = labeled_texts(Path("few.csv"), ("p", "q"), 4, 1)
+    refused(
+        "--new few.csv holds 4 samples; five or more of a class are needed, to hold out a fifth.",
+        *words[:3],
+        few,
+        *words[4:],
+        "--like-old",
+        old,
+    )
+    Path("there").mkdir()
+    Path("there/file").touch()
+    refused("there exists already; choose another --out.", *words[:4], "--out", "there", "--like-old", old)
+    refused(
+        "there was not begun by forgetless learn, so there is nothing to resume.",
+        *words[:4],
+        "--out",
+        "there",
+        "--like-old",
+        old,
+        "--resume",
+    )
+
+
+def test_an_importance_of_another_model(forgetless: Command, refused: Refused) -> None:
+    classifier_folder(Path("m"))
+    new = labeled_texts(Path("new.csv"), ("p", "q"), 20, 1)
+    Importance({"other.weight": torch.ones(2)}, 1).save("i")
+    refused(
+        "i is the importance of another model: it has 'other.weight'.",
+        *("learn", "hf:m", "--new", new, "--importance", "i", "--out", "o"),
+    )

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.conftest import Command
+from cli.learned import found, same_files, watch
+from tiny_folders import half_texts, language_folder
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture
+def language(forgetless: Command) -> tuple[object, ...]:
+    """The words of a command that teaches a language model new sentences."""
+    language_folder(Path("m"))
+    Path("old.txt").write_text("\n".join(half_texts(20, 0, 1)))
+    Path("new.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in half_texts(20, 1, 2)))
+    return ("learn", "hf:m", "--new", "new.jsonl", "--like-old", "old.txt", "--batch-size", 4, "--lr", "1e-2")
+
+
+def test_a_language_model(forgetless: Command, language: tuple[object, ...]) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    done = forgetless(*language, "--epochs", 5, "--out", "o", "--compare")
+    assert done.exit_code == 0, done.stderr
+    summary = found("o")
+    after = summary["after"]
+    assert after["mas"]["new_perplexity"] < summary["before"]["new_perplexity"]
+    assert after["mas"]["old_perplexity"] < after["finetune"]["old_perplexity"]
+    assert after["mas"]["strength"] > 0
+    AutoTokenizer.from_pretrained("o")
+    model = AutoModelForCausalLM.from_pretrained("o")
+    assert any(
+        not torch.equal(a, b) for a, b in zip(model.parameters(), language_folder(Path("m")).parameters(), strict=True)
+    )
+
+
+def test_a_language_model_stopped_and_continued_to_the_bit(
+    forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert forgetless(*language, "--epochs", 2, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=6)
+        assert forgetless(*language, "--epochs", 2, "--out", "o").exit_code == 130
+    assert [*Path("o/work/mas").glob("checkpoint-*/forgetless.safetensors")]
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        done = forgetless(*language, "--epochs", 2, "--out", "o", "--resume")
+    assert done.exit_code == 0, done.stderr
+    assert (steps[0], steps[-1]) == (6, 8)  # the sixth was not in a checkpoint yet
+    same_files("whole", "o")
+
+
+def test_adapters(forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModelForCausalLM
+
+    pytest.importorskip("peft")
+    words = (*language, "--lora", "--epochs", 2)
+    done = forgetless(*words, "--out", "whole")
+    assert done.exit_code == 0, done.stderr
+    summary = found("whole")
+    assert summary["after"]["mas"]["new_perplexity"] < summary["before"]["new_perplexity"]
+    assert summary["after"]["mas"]["strength"] > 0
+    names = AutoModelForCausalLM.from_pretrained("whole").state_dict().keys()
+    assert names == language_folder(Path("m")).state_dict().keys()
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=6)
+        assert forgetless(*words, "--out", "o").exit_code == 130
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        done = forgetless(*words, "--out", "o", "--resume")
+    assert done.exit_code == 0, done.stderr
+    assert (steps[0], steps[-1]) == (6, 8)
+    same_files("whole", "o")
