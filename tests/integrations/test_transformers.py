@@ -513,7 +513,6 @@ def test_an_optimizer_that_is_swapped_is_refused_before_it_steps(
     [
         (lambda made: setattr(made, "is_deepspeed_enabled", True), "DeepSpeed's optimizers train copies"),
         (lambda made: setattr(made, "is_fsdp_enabled", True), "does not protect what FSDP shards"),
-        (lambda made: setattr(made.model, "peft_config", {}), "trains adapters"),
         (lambda made: setattr(made.state, "is_hyper_param_search", True), "hyperparameter_search"),
         (lambda made: made.add_callback(ForgetlessCallback(OLD)), "two ForgetlessCallbacks"),
     ],

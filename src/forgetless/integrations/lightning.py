@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Protection
 from forgetless.model import batches
@@ -62,7 +63,7 @@ class ForgetlessCallback(Callback):
         self._loaded: dict[str, Tensor] | None = None
 
     @property
-    def anchor(self) -> Anchor | None:
+    def anchor(self) -> Anchor | DeltaAnchor | None:
         """θ* and Ω, once training has begun."""
         return self._protection.anchor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -14,8 +15,10 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts import delta_anchor
+from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.planned import peak_steps
-from forgetless.integrations.parts.protection import Protection
+from forgetless.integrations.parts.protection import Protection, adapted
 from forgetless.integrations.parts.rows import Collate, are_rows, collated
 from forgetless.model.parameters import fingerprint, named
 from forgetless.model.sharding import is_sharded
@@ -36,7 +39,8 @@ class ForgetlessCallback(TrainerCallback):
     Before the first step the importance of every parameter is measured on the old data (`forgetless.mas`), with the
     trainer's own data collator, tokenizer, device and precision, and an `Anchor` is attached to its optimizer. Every
     checkpoint holds θ* and Ω (`forgetless.safetensors`), from which training goes on when it is resumed. A second
-    `train()` of the same model protects the same θ*.
+    `train()` of the same model protects the same θ*. Of a model with LoRA adapters the base is measured and protected
+    from what they add to it (`forgetless.DeltaAnchor`).
 
     Logged beside the trainer's own figures: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction`,
     and with probes `forgetless/agreement`, the share of their answers that are still the same. An evaluation then also
@@ -72,9 +76,10 @@ class ForgetlessCallback(TrainerCallback):
         """
         self._protection = Protection(old, strength, probes, measuring)
         self._new_skill, self._collate_fn = new_skill, collate_fn
+        self._trainer: Callable[[], Any] = lambda: None
 
     @property
-    def anchor(self) -> Anchor | None:
+    def anchor(self) -> Anchor | DeltaAnchor | None:
         """θ* and Ω, once training has begun."""
         return self._protection.anchor
 
@@ -86,6 +91,7 @@ class ForgetlessCallback(TrainerCallback):
                 checkpoint without θ* and Ω.
         """
         trainer = _caller()
+        self._trainer = weakref.ref(trainer)
         _refuse(trainer, self)
         # Of all callbacks the first to see a log, so that what it adds reaches the others (TensorBoard, W&B, …).
         callbacks = trainer.callback_handler.callbacks
@@ -96,7 +102,8 @@ class ForgetlessCallback(TrainerCallback):
         batches = _batches(trainer, self._collate_fn)
         if state.global_step:
             path = _checkpoint(trainer)
-            self._protection.restore(model, anchor_file.read(path)[0], steps, batches)
+            kept = delta_anchor.read(path)[0] if adapted(model) else anchor_file.read(path)[0]
+            self._protection.restore(model, kept, steps, batches)
         elif not self._protection.is_of(model):
             progress = state.is_local_process_zero and not args.disable_tqdm
             self._protection.make(model, steps, batches, _embeddings(trainer.model), progress=progress)
@@ -104,7 +111,8 @@ class ForgetlessCallback(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse an optimizer that has taken the attached one's place."""
-        self._protection.refuse_swapped(_caller().optimizer)
+        if (trainer := self._trainer()) is not None:
+            self._protection.refuse_swapped(trainer.optimizer)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Add the figures."""
@@ -181,11 +189,6 @@ def _refuse(trainer: Any, callback: ForgetlessCallback) -> None:
             "ForgetlessCallback does not protect what FSDP shards; train with DDP, or attach an Anchor in a loop of "
             "your own, sharded by fully_shard."
         )
-    if hasattr(trainer.model, "peft_config"):
-        raise ForgetlessError(
-            "the model trains adapters (PEFT), whose own importance says little of the base model's; protect it with "
-            "forgetless.integrations.peft.DeltaAnchor."
-        )
     if trainer.state.is_hyper_param_search and trainer.args.save_strategy != "no":
         raise ForgetlessError(
             'hyperparameter_search keeps the checkpoints of each trial elsewhere; set save_strategy="no".'
@@ -211,7 +214,8 @@ def _checkpoint(trainer: Any) -> Path:
             f"{path} is missing, so what the model knew before training is lost and cannot be protected; resume from a "
             "checkpoint that was saved with ForgetlessCallback, or begin anew."
         )
-    hashes, parameters = anchor_file.read(path, mmap=True)[2], named(trainer.model)
+    parameters = named(trainer.model)
+    hashes = delta_anchor.read(path)[1] if adapted(trainer.model) else anchor_file.read(path, mmap=True)[2]
     if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
         raise ForgetlessError(f"{path} was saved at other weights than those of the checkpoint it lies in.")
     return path

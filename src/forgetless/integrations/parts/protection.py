@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.delta_anchor import DeltaAnchor, base_importance
 from forgetless.integrations.parts.grown import grown
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
@@ -33,7 +34,7 @@ class Protection:
     """Holds what a callback of any trainer keeps between its events.
 
     Attributes:
-        anchor: θ* and Ω; None before the first training.
+        anchor: θ* and Ω, of a model with adapters those of its base; None before the first training.
     """
 
     def __init__(self, old: Any, strength: float | str | Dial, probes: Any, measuring: Mapping[str, Any]) -> None:
@@ -55,7 +56,7 @@ class Protection:
             )
         if isinstance(strength, str) and strength != "auto":
             raise ForgetlessError(f'strength must be "auto", a number or a dial, not {strength!r}.')
-        self.anchor: Anchor | None = None
+        self.anchor: Anchor | DeltaAnchor | None = None
         self._old, self._probes, self._measuring = old, probes, dict(measuring)
         self._strength = strength if isinstance(strength, str | Dial) else checked(strength)
         self._asked: Probes | None = None
@@ -93,9 +94,13 @@ class Protection:
             importance = self._old
         else:
             with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
-                importance = mas(model, batches(self._old), **{"progress": progress, **self._measuring})
-        anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
-        self._take(anchor, model, batches)
+                measured = base_importance if adapted(model) else mas
+                importance = measured(model, batches(self._old), **{"progress": progress, **self._measuring})
+        if adapted(model):
+            anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
+        else:
+            anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
+        self._take(anchor, model, batches, contextlib.nullcontext())
 
     def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, batches: Batches) -> None:
         """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
@@ -103,11 +108,11 @@ class Protection:
         Raises:
             ForgetlessError: the state is damaged or another model's.
         """
-        anchor = Anchor(model, None, self._chosen(steps))
+        anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, self._chosen(steps))
         anchor.load_state_dict(state)
         if isinstance(self._strength, float):
             anchor.strength = self._strength
-        self._take(anchor, model, batches)
+        self._take(anchor, model, batches, _at_target(anchor))
 
     def attach(self, optimizer: Any) -> None:
         """Protect in every step of the optimizer, or of several, from now on."""
@@ -161,11 +166,26 @@ class Protection:
             )
         return HoldShare(SHARE, steps=steps)
 
-    def _take(self, anchor: Anchor, model: nn.Module, batches: Batches) -> None:
+    def _take(
+        self,
+        anchor: Anchor | DeltaAnchor,
+        model: nn.Module,
+        batches: Batches,
+        at_anchor: contextlib.AbstractContextManager[None],
+    ) -> None:
         asked = None
         if self._probes is not None:
             options = {key: self._measuring[key] for key in ("output", "forward") if key in self._measuring}
-            with at_target(anchor.anchored()), torch.random.fork_rng([]):
+            with at_anchor, torch.random.fork_rng([]):
                 asked = Probes(model, batches(self._probes), **options)
         self.detach()
         self.anchor, self._asked, self._model = anchor, asked, unwrapped(model)
+
+
+def adapted(model: nn.Module) -> bool:
+    """Whether adapters of PEFT learn in place of the model's weights."""
+    return hasattr(unwrapped(model), "peft_config")
+
+
+def _at_target(anchor: Anchor | DeltaAnchor) -> contextlib.AbstractContextManager[None]:
+    return anchor.at_target() if isinstance(anchor, DeltaAnchor) else at_target(anchor.anchored())

@@ -51,7 +51,9 @@ class LanguageTraining(Training):
         """
         from transformers import PrinterCallback, Trainer
 
-        keeper = None if importance is None else self._keeper(importance)
+        from forgetless.integrations.transformers import ForgetlessCallback
+
+        keeper = None if importance is None else ForgetlessCallback(importance, self.plan.strength)
         callbacks: list[Any] = [_progress(tell), *filter(None, [keeper])]
         if self.plan.lora:
             self.network = adapters.wrapped(self.network, self.plan.seed)
@@ -66,14 +68,6 @@ class LanguageTraining(Training):
         trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
         self.strength = None if keeper is None or keeper.anchor is None else keeper.anchor.strength
         self._refuse_nonfinite()
-
-    def _keeper(self, importance: Importance) -> Any:
-        """The callback that protects: the model, or with adapters its base from what they add to it."""
-        if self.plan.lora:
-            return adapters.keeper(importance, self.plan.strength, max(1, self.steps // 2))
-        from forgetless.integrations.transformers import ForgetlessCallback
-
-        return ForgetlessCallback(importance, self.plan.strength)
 
     def _arguments(self, folder: Path) -> Any:
         from transformers import TrainingArguments
@@ -163,6 +157,8 @@ def _progress(tell: Tell) -> Any:
 
 def _latest(folder: Path, *, protected: bool) -> str | None:
     """The newest checkpoint that was written whole: the files that are written last are there."""
-    last = adapters.FILE if protected else "trainer_state.json"
+    from forgetless.integrations.transformers import FILE
+
+    last = FILE if protected else "trainer_state.json"
     found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in folder.glob(f"checkpoint-*/{last}")}
     return str(found[max(found)]) if found else None

@@ -1,0 +1,403 @@
+"""`DeltaAnchor` keeps the base of a model with LoRA adapters; `base_importance` measures what matters in it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.adapted_layer import as_shaped, change_of, dtype_of, effective, is_plain
+from forgetless.integrations.parts.lora import LoraModel, refuse_strangers
+from forgetless.integrations.parts.low_rank import AdaptedWeight
+from forgetless.integrations.parts.low_rank_file import State
+from forgetless.integrations.parts.low_rank_steps import (
+    LowRankGradient,
+    LowRankPull,
+    LowRankSteps,
+    against_pull,
+    holder,
+)
+from forgetless.integrations.parts.renamed import renamed
+from forgetless.measure.estimators.mas import mas
+from forgetless.measure.importance import Importance
+from forgetless.model.parameters import fingerprint, listing, unwrapped
+from forgetless.protect.anchor import Anchor, PerLayer
+from forgetless.protect.anchor_file import checked
+from forgetless.protect.status import Status
+from forgetless.protect.strength.dial import Dial, at_target
+from forgetless.protect.strength.hold_share import HoldShare
+from forgetless.protect.watch import WeightsWatch
+
+
+def base_importance(model: nn.Module, data: Any, *, into: Importance | None = None, **options: Any) -> Importance:
+    """Measure the importance of the base weights that training the adapters can change, on the wrapped model.
+
+        Ω = 1/N Σ_n |∂‖F(x_n; W + ΔW)‖² / ∂W|
+
+    The model is measured as it computes now, adapters included. With fresh ones Ω is, to the bit, what `forgetless.mas`
+    gives before `get_peft_model`; with trained ones it is that of W + ΔW, as `DeltaAnchor.consolidate` wants it.
+    Measured are the weights under adapters, the copies of `modules_to_save` and whatever else of the base is trainable,
+    under the names that they had before the model was wrapped. `requires_grad` is left as it was found.
+
+    Args:
+        model: a model with LoRA adapters.
+        data: as for `forgetless.mas`.
+        into: an earlier measurement of the same weights to pool with.
+        options: those of `forgetless.mas`.
+
+    Raises:
+        ForgetlessError: not LoRA, adapters that are merged, quantized weights, or DoRA that has been trained (its
+            scaled rows hide the gradient of W + ΔW); all of `forgetless.mas`'s.
+    """
+    lora = LoraModel.of(model)
+    if quantized := lora.quantized():
+        raise ForgetlessError(
+            f"{listing(quantized)} are quantized and have no gradient: measure the float network that they come from "
+            "with forgetless.mas before it is quantized; the names are the same."
+        )
+    fresh = lora.is_fresh()
+    if (scaled := lora.scaled()) and not fresh:
+        raise ForgetlessError(
+            f"DoRA scales the rows of {listing(scaled)}, so that the gradient of W is not that of W + ΔW; measure the "
+            "merged model with forgetless.mas (merge_and_unload)."
+        )
+    with lora.asked():
+        found = mas(model, data, into=None if into is None else renamed(into, lora.copies), **options)
+    found = renamed(found, {wrapped: name for name, wrapped in lora.copies.items()})
+    return found if fresh else replace(found, weights={**found.weights, **_effective(lora, found.sums)})
+
+
+class DeltaAnchor:
+    """Keeps the base of a model with LoRA adapters near what it is, each weight as strongly as it matters.
+
+        P = λ Σ Ω (ΔW − Δ*)²,    ΔW = Σ_k s_k B_k A_k
+
+    for every base weight with an importance, over its active adapters k; for DoRA `ΔW = m (W + sBA) / ‖W + sBA‖ − W`.
+    Δ* is ΔW at the time of anchoring, 0 with fresh adapters: what is kept is the model as it computes then. Dropout on
+    the inputs of adapters is no part of ΔW, which never exists as a whole (`forgetless.integrations.parts.low_rank`).
+
+    Copies of `modules_to_save` and other trainable parameters of the base are kept by an ordinary `forgetless.Anchor`.
+    Adapted weights without an importance are free.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        importance: Importance | None,
+        strength: float | Dial = 1.0,
+        *,
+        compact: bool = False,
+    ) -> None:
+        """Anchor the base of `model` as it computes now.
+
+        Args:
+            model: a model with LoRA, rsLoRA or DoRA adapters, from `get_peft_model` or `add_adapter`.
+            importance: Ω of the base, measured by `forgetless.mas` before the model was wrapped or by
+                `base_importance` after; None while there is nothing to protect.
+            strength: λ ≥ 0, on the scale of `forgetless.Anchor`; or `forgetless.HoldShare`, which finds the λ that
+                holds a share of B's entries (of A's in embeddings, where A is what starts at 0).
+            compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32.
+
+        Memory: Ω of the adapted weights; there is no θ*.
+
+        Raises:
+            ForgetlessError: not LoRA, or a kind of it that is not followed; an importance of another model or of the
+                adapters themselves; NaN or Inf in the adapters; a strength that is negative or not finite.
+        """
+        if isinstance(strength, Dial) and not isinstance(strength, HoldShare):
+            raise ForgetlessError(
+                f"{type(strength).__name__} moves single weights back, which adapters cannot do: give a number or "
+                "forgetless.HoldShare."
+            )
+        self._dial = strength if isinstance(strength, HoldShare) else None
+        self._model, self._compact = model, compact
+        self._strength = checked(strength.value if isinstance(strength, HoldShare) else strength)
+        self._weights: dict[str, AdaptedWeight] = {}
+        self._ordinary = Anchor(model, None, self._strength, compact=compact)
+        self._steps: LowRankSteps | None = None
+        self._watchers: list[WeightsWatch | RemovableHandle] = []
+        self._past = Status(0, 0, 0.0, None)  # of the attachment that was released
+        LoraModel.of(model)  # refuses what is not followed
+        if importance is not None:
+            self._add(importance, 1.0)
+
+    @property
+    def strength(self) -> float:
+        """λ. Setting it takes effect with the next step."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = self._ordinary.strength = checked(value)
+        if self._steps is not None:
+            self._steps.strength = self._strength
+
+    @property
+    def importance(self) -> dict[str, Tensor]:
+        """Ω by the base's names, in the shapes of its weights, summed over the tasks so far."""
+        names = {wrapped: name for name, wrapped in LoraModel.of(self._model).copies.items()}
+        ordinary = {names.get(name, name): each for name, each in self._ordinary.importance.items()}
+        return {name: as_shaped(each.layer, each.importance) for name, each in self._weights.items()} | ordinary
+
+    def attach(self, optimizer: Any, how: str = "auto") -> DeltaAnchor:
+        """Protect the base in every step of `optimizer`, once a step: after clipping, whatever the accumulation.
+
+        Args:
+            optimizer: trains the adapters; a wrapper stands for the optimizer inside, as for `forgetless.Anchor`.
+            how: "pull" moves B and A after the step, in closed form; it is finite at every strength, and training ends
+                at the optimum of the penalized loss (`forgetless.integrations.parts.low_rank_pull`). "gradient" adds
+                the penalty's gradient before the step; with SGD it diverges at a large strength. "auto" pulls with
+                torch's own optimizers, and adds gradients with others, with DoRA and with adapters in 16 bits.
+
+        Returns:
+            The anchor.
+
+        Raises:
+            ForgetlessError: attached already; an optimizer that holds none of the adapters, or cannot be followed; a
+                pull on DoRA, on adapters in 16 bits or with an optimizer that is not torch's. Nothing is attached then.
+        """
+        if how not in ("auto", "pull", "gradient"):
+            raise ForgetlessError(f"how must be 'auto', 'pull' or 'gradient', not {how!r}.")
+        if self._steps is not None:
+            raise ForgetlessError("the anchor is attached already to an optimizer; call detach() first.")
+        LoraModel.of(self._model)
+        weights = list(self._weights.values())
+        inner = holder(optimizer, weights)
+        kind = LowRankGradient if how == "gradient" or (how == "auto" and against_pull(inner, weights)) else LowRankPull
+        steps = kind(inner, weights, self._strength)
+        trained = steps.trained()
+        if any(parameter in trained for parameter in self._ordinary.anchored()):
+            try:
+                self._ordinary.attach(inner, how)
+            except ForgetlessError:
+                steps.remove()
+                raise
+        self._steps = steps
+        self._watchers = [WeightsWatch(self._model, steps)]
+        if (dial := self._dial) is not None:
+            dial.begin(self._model, inner)
+            self._watchers.append(inner.register_step_post_hook(lambda *_: dial.stepped(self)))
+        if caution := steps.caution():
+            warnings.warn(caution, stacklevel=2)
+        return self
+
+    def detach(self) -> None:
+        """Let the optimizer go. Without an attachment it changes nothing."""
+        if self._steps is not None:
+            self._past = self.status()
+            self._steps.remove()
+            for watcher in self._watchers:
+                watcher.remove()
+        self._steps, self._watchers = None, []
+        self._ordinary.detach()
+
+    def consolidate(self, importance: Importance, gamma: float = 1.0) -> None:
+        """End a task: add its importance, and keep the model as it computes now: `Ω ← γ Ω + Ω_task`, `Δ* ← ΔW`.
+
+        The adapters go on from where they are; Δ* is kept as their product, in the memory of a second set of adapters.
+        To merge them into the base instead: `save`, `merge_and_unload`, `get_peft_model`, `load`, and consolidate then.
+
+        Args:
+            importance: Ω_task, measured by `base_importance` at the present weights.
+            gamma: γ in [0, 1]; see `forgetless.Anchor.consolidate`.
+
+        Raises:
+            ForgetlessError: as for a new anchor, or a gamma out of range; nothing has changed then.
+        """
+        if not 0 <= gamma <= 1:
+            raise ForgetlessError(f"gamma must be between 0 and 1, not {gamma!r}.")
+        self._add(importance, gamma)
+
+    def drift(self) -> PerLayer:
+        """How far the base has moved where it matters: `Σ Ω (ΔW − Δ*)²`, without λ, whole and by layer."""
+        layers = {name.rpartition(".")[0] or name: each.drift() for name, each in self._weights.items()}
+        layers |= self._ordinary.drift().per_layer
+        return PerLayer(math.fsum(layers.values()), layers)
+
+    def frozen_fraction(self) -> float:
+        """The share of B's entries (of A's in embeddings) that are pulled back by more than half a step, s > 1.
+
+        `s = 2 λ s_k² (Σ_i Ω A²) r / D`, each entry by itself, at the peak of the learning rate.
+
+        Raises:
+            ForgetlessError: the anchor is attached to no optimizer whose form is known, so that there is no s.
+        """
+        gains = None if self._steps is None else self._steps.gains()
+        if gains is None:
+            raise ForgetlessError("frozen_fraction() is about the steps of an optimizer: attach() the anchor first.")
+        return float((gains * self._strength > 1).double().mean())
+
+    def strength_holding(self, share: float, steps: float) -> float | None:
+        """λ at which `share` of those entries has `Σ_t s_t ≥ 1` over so many steps; see `forgetless.HoldShare`.
+
+        Returns:
+            λ; None where the optimizer has not stepped, or nothing matters.
+        """
+        gains = None if self._steps is None else self._steps.gains()
+        if gains is None or not bool(gains.any()):
+            return None
+        largest = gains.sort(descending=True).values
+        least = largest[min(math.ceil(share * len(largest)), int((largest > 0).sum())) - 1]
+        return 1 / (steps * float(least))
+
+    def status(self) -> Status:
+        """How many steps the anchor has seen and acted in, and what it stops."""
+        past = replace(self._past, strength=self._strength)
+        if self._steps is None:
+            return past
+        frozen = self.frozen_fraction() if self._steps.gains() is not None else past.frozen_fraction
+        return Status(past.steps + self._steps.steps, past.applied + self._steps.applied, self._strength, frozen)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """λ, Ω and Δ* (as factors) by the base's names; θ* is the base itself and is not in it."""
+        kept = {name: each.kept.tensors() for name, each in self._weights.items() if each.kept is not None}
+        importance = {name: as_shaped(each.layer, each.importance) for name, each in self._weights.items()}
+        dial = {} if self._dial is None else self._dial.state()
+        return State(self._strength, importance, kept, self._ordinary.state_dict(), dial).tensors()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take λ, Ω and Δ* from what `state_dict` returned. An attachment stays.
+
+        Raises:
+            ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
+        """
+        found, lora = State.parsed(state), LoraModel.of(self._model)
+        weights = {
+            name: lora.anchored(name, each, self._compact, found.kept.get(name))
+            for name, each in found.importance.items()
+        }
+        self._ordinary.load_state_dict(found.ordinary)
+        self._set(weights)
+        if self._dial is not None:
+            self._dial.restore(found.dial)
+        self.strength = found.strength
+
+    def save(self, path: str | Path) -> None:
+        """Write λ, Ω and Δ* to the file `path` (safetensors), whole or not at all."""
+        header = {"weights": _hashes(self._weights.values())}
+        files.write_tensors(path, self.state_dict(), "delta anchor", header)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module, *, strength: HoldShare | None = None) -> DeltaAnchor:
+        """Read what `save` wrote, for the same base, whatever its adapters are now; warns if the base is another.
+
+        Args:
+            path: the file.
+            model: the model, with adapters.
+            strength: what goes on choosing λ; without it λ stays as it was saved.
+
+        Raises:
+            ForgetlessError: the file is missing, cut, damaged or another model's.
+        """
+        tensors, hashes = read(path)
+        compact = any(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+        anchor = cls(model, None, 1.0 if strength is None else strength, compact=compact)
+        anchor.load_state_dict(tensors)
+        now = _hashes(anchor._weights.values())
+        if changed := [name for name, value in hashes.items() if now.get(name, value) != value]:
+            warnings.warn(
+                f"{path} was saved over another base than the model has now: {listing(changed)}.", stacklevel=2
+            )
+        return anchor
+
+    @contextlib.contextmanager
+    def at_target(self) -> Iterator[None]:
+        """Inside, the model computes as when it was anchored: with fresh adapters, as its base.
+
+        Raises:
+            ForgetlessError: the adapters had been trained then.
+        """
+        if any(each.kept is not None for each in self._weights.values()):
+            raise ForgetlessError(
+                "the adapters had been trained when the model was anchored, and its answers of then cannot be asked "
+                "for again; leave out the probes."
+            )
+        model: Any = unwrapped(self._model)
+        with at_target(self._ordinary.anchored()), model.disable_adapter():
+            yield
+
+    def _add(self, importance: Importance, gamma: float) -> None:
+        if not isinstance(importance, Importance):
+            raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
+        lora = LoraModel.of(self._model)
+        refuse_strangers(importance.sums, lora)
+        sources = {name: lora.source(name, importance.sums) for name in lora.layers}
+        means = {name: importance.sums[n] / importance.count for name, n in sources.items() if n is not None}
+        if not means and not self._weights:
+            raise ForgetlessError(
+                f"the importance has none of the weights that adapters change ({listing(lora.layers)}); measure it "
+                "without leaving them out (exclude=)."
+            )
+        weights = {name: lora.anchored(name, mean, self._compact, None) for name, mean in means.items()}
+        for name, each in {**weights, **self._weights}.items():
+            if not all(bool(torch.isfinite(side).all()) for a in each.adapters() for side in (a.a, a.b)):
+                raise ForgetlessError(f"the adapters of {name!r} have NaN or Inf and cannot be anchored.")
+        ordinary = {
+            n: lora.copies.get(n, n) for n in lora.moved() if n in importance.sums and n not in sources.values()
+        }
+        self._ordinary.consolidate(renamed(importance, ordinary, only=True), gamma)
+        _warn_moved(lora, {n: importance.weights[n] for n in sources.values() if n in importance.weights})
+        for name, earlier in self._weights.items():
+            total = gamma * earlier.importance.to(dtype_of(earlier.layer))
+            if name in weights:
+                total += weights[name].importance.to(total)
+            weights[name] = replace(earlier, importance=total.to(earlier.importance.dtype))
+        for each in weights.values():
+            each.kept = change_of(each.layer)
+        self._set(weights)
+
+    def _set(self, weights: dict[str, AdaptedWeight]) -> None:
+        self._weights = weights
+        if self._steps is not None:
+            self._steps.weights = list(weights.values())
+        if self._dial is not None:
+            self._dial.remember(self._model)
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state that `DeltaAnchor.save` wrote, and the fingerprints of the base weights.
+
+    Raises:
+        ForgetlessError: the file is missing, cut, damaged or not a DeltaAnchor's.
+    """
+    tensors, header = files.read_tensors(path, "delta anchor", dtypes=files.FLOATS)
+    noted: _Header = files.decoded(header, _Header, path)
+    return tensors, noted.weights
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an anchor's file says of itself: the fingerprints of the base weights."""
+
+    weights: dict[str, str]
+
+
+def _effective(lora: LoraModel, names: Collection[str]) -> dict[str, str]:
+    """The fingerprints of W + ΔW, of those weights that adapters change; quantized ones are left out."""
+    return {
+        name: fingerprint(effective(layer)) for name, layer in lora.layers.items() if name in names and is_plain(layer)
+    }
+
+
+def _hashes(weights: Collection[AdaptedWeight]) -> dict[str, str]:
+    return {each.name: fingerprint(each.layer.get_base_layer().weight) for each in weights if is_plain(each.layer)}
+
+
+def _warn_moved(lora: LoraModel, measured: Mapping[str, str]) -> None:
+    now = _effective(lora, measured)
+    if changed := [name for name, value in now.items() if value != measured[name]]:
+        warnings.warn(
+            "the importance was measured at other weights than the model has now, adapters included: "
+            f"{listing(changed)} differ{'s' if len(changed) == 1 else ''}; measure it again unless that is meant.",
+            stacklevel=4,
+        )
