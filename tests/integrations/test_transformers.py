@@ -516,7 +516,7 @@ def test_an_optimizer_that_is_swapped_is_refused_before_it_steps(
         (lambda made: setattr(made.state, "is_hyper_param_search", True), "hyperparameter_search"),
         (lambda made: made.add_callback(ForgetlessCallback(OLD)), "two ForgetlessCallbacks"),
     ],
-    ids=["deepspeed", "fsdp", "peft", "search", "two"],
+    ids=["deepspeed", "fsdp", "search", "two"],
 )
 def test_training_that_cannot_be_protected(tmp_path: Path, change: Callable[[Trainer], Any], said: str) -> None:
     """As the trainer would call it: a trainer that really has these would need their packages, or processes."""
