@@ -14,6 +14,7 @@ import torch
 
 import forgetless
 from forgetless import ForgetlessError
+from forgetless.protect.optimizers import attachment
 from forgetless.protect.optimizers import pull as library_pull
 from scripts.on_gpu import exactness, placement, pull
 from scripts.on_gpu.checking import Check, Failed, NotRun, Setting, run, run_one
@@ -57,13 +58,12 @@ def test_exactness_tells_a_modulus_of_the_batch_from_one_of_samples(monkeypatch:
 
 
 def test_a_pull_of_half_the_strength_ends_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = library_pull.Move
+    true = attachment.Move
 
-    def halved(*given: object) -> object:
-        weights, target, importance, strength, l2sp, response = given
-        return true(weights, target, importance, strength / 2, l2sp, response)
+    def halved(weights: object, target: object, importance: object, strength: float, *rest: object) -> object:
+        return true(weights, target, importance, strength / 2, *rest)
 
-    monkeypatch.setattr(library_pull, "Move", halved)
+    monkeypatch.setattr(attachment, "Move", halved)
     monkeypatch.setattr(library_pull.native, "pull", lambda moves: moves)
     assert run_one(check_called("fixed point, SGD, for-loop"), CPU).outcome == "FAILED"
 
