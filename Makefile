@@ -31,7 +31,7 @@ lint:
 
 # One thread per process: the tests are many small ones, and two processes share the cores.
 test: lint
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist worksteal -o cache_dir=.cache/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 -o cache_dir=.cache/pytest
 
 pages:
 	@scripts/setup.sh dev
