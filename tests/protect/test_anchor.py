@@ -24,6 +24,7 @@ from forgetless.protect.anchor import Anchor
 from forgetless.protect.optimizers.pull import Pull
 from forgetless.protect.status import Status
 from forgetless.protect.strength.hold_share import HoldShare
+from optimizers import Rotating
 from warned import said
 
 
@@ -890,27 +891,17 @@ def test_sharded_parameters_and_an_unsharded_anchor_are_refused_and_a_file_helps
 # ------------------------------------------------------------------------------------------- how, and what was done
 
 
-class Turning(optim.Optimizer):
-    """An optimizer that nobody knows."""
-
-    def __init__(self, params, lr=0.1):
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter -= group["lr"] * parameter.grad.sign()
-
-
 @pytest.mark.parametrize(
     ("make", "form", "said"),
     [
         (lambda p: optim.SGD(p, lr=0.01), "Pull", ""),
         (lambda p: optim.AdamW(p), "Pull", ""),
         (lambda p: optim.Rprop(p), "Gradient", ""),
-        (lambda p: Turning(p), "Gradient", "how Turning scales gradients is not known here, so the penalty is added"),
+        (
+            lambda p: Rotating(p, lr=0.1),
+            "Gradient",
+            "how Rotating scales gradients is not known here, so",
+        ),
     ],
 )
 def test_auto_takes_the_form_whose_end_is_the_optimum(make, form, said):
@@ -945,10 +936,11 @@ def test_status_says_what_was_done_and_outlives_the_schedule_and_the_attachment(
     assert anchor.status() == Status(6, 4, 1e8, 1.0)
 
 
-def test_status_counts_no_step_that_was_skipped():
+@pytest.mark.parametrize("how", ["pull", "gradient"])
+def test_status_counts_no_step_that_was_skipped(how):
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1, fused=True)
-    anchor = Anchor(model, measured(model), strength=1.0).attach(optimizer)
+    anchor = Anchor(model, measured(model), strength=1e-3).attach(optimizer, how=how)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     for bad in (False, True, False):
         optimizer.zero_grad()
@@ -956,6 +948,39 @@ def test_status_counts_no_step_that_was_skipped():
         scaler.step(optimizer)
         scaler.update()
     assert (anchor.status().steps, anchor.status().applied) == (3, 2)
+
+
+def test_a_first_step_that_a_fused_optimizer_skips_is_none():
+    """Its state is there then, with a step of 0, by which Adam's correction cannot be divided."""
+    model = Net()
+    optimizer = optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    dial = HoldShare(steps=10)
+    anchor = Anchor(model, measured(model), dial).attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for bad in (True, False):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(2, 3)).sum() * (math.inf if bad else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert anchor.frozen_fraction() == 0
+        assert (anchor.strength > 0) is not bad
+
+
+def test_status_counts_every_step_of_several_optimizers_once():
+    model = Net()
+    optimizers = [optim.SGD(part.parameters(), lr=0.1) for part in (model.first, model.last)]
+    anchor = Anchor(model, measured(model), strength=1e8).attach(optimizers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(3):
+            model(torch.ones(2, 3)).sum().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    attached = anchor.status()
+    anchor.detach()
+    assert attached == anchor.status() == Status(6, 6, 1e8, 1.0)
+    anchor.attach(optimizers[0])
+    assert anchor.status().steps == 6
 
 
 def test_a_dials_numbers_in_a_state_are_refused_if_they_are_none():

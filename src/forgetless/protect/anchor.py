@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -186,8 +187,8 @@ class Anchor:
             total = total + self._strength * anchored.distance(parameter).to(total.device)
             if self._l2sp:
                 total = total + self._l2sp / 2 * anchored.distance(parameter, alike=True).to(total.device)
-        if present:
-            self._accumulation.watch(total, next(iter(present)))
+        if (trained := next((each for each in present if each.requires_grad), None)) is not None:
+            self._accumulation.watch(total, trained)
         return total
 
     def attach(self, optimizer: Any, how: str = "auto") -> Anchor:
@@ -289,8 +290,12 @@ class Anchor:
 
     def detach(self) -> None:
         """Let the optimizers go; afterwards either form may be used. Without an attachment it changes nothing."""
+        frozen = self._past.frozen_fraction
+        with contextlib.suppress(ForgetlessError):  # nothing to ask: no pull, or θ* in a file that was cut
+            frozen = float(self.frozen_fraction())
         for attachment in list(self._attached):
             self._release(attachment)
+        self._past = replace(self._past, frozen_fraction=frozen)
         self._in_loss = False
 
     def consolidate(self, importance: Importance, gamma: float = 1.0) -> None:
@@ -362,6 +367,7 @@ class Anchor:
         Raises:
             ForgetlessError: the anchor pulls on no optimizer, so that there is no s.
         """
+        self._whole()
         pulls = [attachment for attachment in self._attached if isinstance(attachment, Pull)]
         if not pulls:
             raise ForgetlessError("frozen_fraction() is about the pull on an optimizer: attach() the anchor first.")
@@ -527,7 +533,8 @@ class Anchor:
             file.check()
 
     def _release(self, attachment: Attachment) -> None:
-        self._past = self.status()
+        steps, applied = self._past.steps + attachment.steps, self._past.applied + attachment.applied
+        self._past = replace(self._past, steps=steps, applied=applied)
         attachment.remove()
         del self._attached[attachment]
         for watcher in self._watchers.pop(attachment):

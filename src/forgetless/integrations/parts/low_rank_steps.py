@@ -23,12 +23,13 @@ from forgetless.integrations.parts.low_rank import AdaptedWeight
 from forgetless.integrations.parts.low_rank_pull import Step, pulled
 from forgetless.model.parameters import listing
 from forgetless.protect.anchored_parameter import pieces
+from forgetless.protect.optimizers.before_step import before_step
 from forgetless.protect.optimizers.families import torch_optim
 from forgetless.protect.optimizers.families.torch_optim import sgd
 from forgetless.protect.optimizers.forms import known
 from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.optimizers.rates import PeakRates
-from forgetless.protect.optimizers.response import Group, Known
+from forgetless.protect.optimizers.response import Group, Known, is_settled
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class LowRankSteps:
             for each in weight.adapters():
                 side, other = (each.a, matrix(each.b).T) if swapped else (each.b, matrix(each.a))
                 state = self.optimizer.state.get(side, {})
-                if not isinstance(self.known, Known) or side not in trained or not (state or self.known.at_once):
+                if not isinstance(self.known, Known) or side not in trained or not is_settled(self.known, state):
                     continue
                 response = self.known.form(peak[id(trained[side])], state, side)
                 divisor = response.divisor()
@@ -147,24 +148,14 @@ class LowRankGradient(LowRankSteps):
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.steps += 1
         self.rates.note()
-        given = args[1:] or tuple(value for key, value in kwargs.items() if key == "closure")
-        if not given or given[0] is None:
-            self._add()
-            return None
-
-        def closure() -> Any:  # the gradients are computed inside the step
-            with torch.enable_grad():
-                loss = given[0]()
-            self._add()
-            return loss
-
-        return (args[0], closure), {key: value for key, value in kwargs.items() if key != "closure"}
+        return before_step(self._add, args, kwargs)
 
     @torch.no_grad()
     def _add(self) -> None:
         if not self.strength:
             return
-        self.applied += 1
+        skipped = getattr(self.optimizer, "found_inf", None)
+        self.applied += skipped is None or not bool(skipped)
         trained = self.trained()
         scale = getattr(self.optimizer, "grad_scale", None)  # a fused step under GradScaler divides by it
         for weight in self.weights:
@@ -264,7 +255,7 @@ class LowRankPull(LowRankSteps):
             return flat.T if transposed else flat
 
         now, state = tall(side), self.optimizer.state.get(side, {})
-        if side not in self._starts or not isinstance(self.known, Known) or not (state or self.known.at_once):
+        if side not in self._starts or not isinstance(self.known, Known) or not is_settled(self.known, state):
             return Step(now, torch.zeros_like(now))
         start = tall(self._starts[side])
         response = self.known.form(trained[side], state, side)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.protect.anchored_parameter import AnchoredParameter
 from forgetless.protect.optimizers.move import Move
 from forgetless.protect.optimizers.rates import PeakRates
-from forgetless.protect.optimizers.response import Group, Known
+from forgetless.protect.optimizers.response import Group, Known, is_settled
 
 Anchored = Mapping[nn.Parameter, AnchoredParameter]
 
@@ -36,6 +37,7 @@ class Attachment:
         self.strength, self.l2sp = strength, l2sp
         self.rates = PeakRates(optimizer)
         self.steps = self._applied = 0
+        self._skipped: Tensor | None = None
         self._handle = self._hook()
 
     def _hook(self) -> RemovableHandle:
@@ -68,8 +70,18 @@ class Attachment:
 
     @property
     def applied(self) -> int:
-        """The steps since then in which the anchor acted: λ or w was above 0, and the step was not skipped."""
-        return self._applied
+        """The steps since then in which the anchor acted: λ or w was above 0, and the step was not skipped.
+
+        Asks the device if a fused optimizer under GradScaler may have skipped some inside its step.
+        """
+        return self._applied - (0 if self._skipped is None else int(self._skipped))
+
+    def _acted(self) -> None:
+        """Count this step."""
+        self._applied += 1
+        if (skipped := getattr(self.optimizer, "found_inf", None)) is not None:
+            now = (skipped > 0).to(torch.int64)
+            self._skipped = now if self._skipped is None else self._skipped + now
 
     def moves(
         self, strength: float, l2sp: float = 0.0, *, peak: bool = False
@@ -86,7 +98,7 @@ class Attachment:
         at_peak = self.rates.groups() if peak else {}
         for parameter, anchored, group in self.owned():
             state = self.optimizer.state.get(parameter, {})
-            if isinstance(self.known, str) or not (state or self.known.at_once):
+            if isinstance(self.known, str) or not is_settled(self.known, state):
                 yield parameter, anchored, None
                 continue
             response = self.known.form(at_peak.get(id(group), group), state, parameter)

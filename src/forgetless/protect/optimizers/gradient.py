@@ -18,11 +18,10 @@ from forgetless.errors import ForgetlessError
 from forgetless.protect.anchored_parameter import computed, pieces
 from forgetless.protect.coded import largest, read
 from forgetless.protect.optimizers.attachment import Anchored, Attachment
+from forgetless.protect.optimizers.before_step import Call, before_step
 from forgetless.protect.optimizers.families.torch_optim import sgd, sparse_adam
 from forgetless.protect.optimizers.forms import decoupled, known
 from forgetless.protect.optimizers.response import Group
-
-_Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Gradient(Attachment):
@@ -72,26 +71,13 @@ class Gradient(Attachment):
             f"strength of {min(bounds):.3g}, and this is {self.strength:g}; how='pull' is stable at every strength."
         )
 
-    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
-        """Add the penalty's gradient; called by the optimizer before its step.
-
-        A closure computes the gradients inside the step, so it is wrapped rather than preceded.
-        """
+    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Add the penalty's gradient; called by the optimizer before its step."""
         self.steps += 1
         self.rates.note()
-        self._applied += bool((self.strength or self.l2sp) and self.anchored)
-        given = args[1:] or tuple(value for key, value in kwargs.items() if key == "closure")
-        if not given or given[0] is None:
-            self._add()
-            return None
-
-        def closure() -> Any:
-            with torch.enable_grad():
-                loss = given[0]()
-            self._add()
-            return loss
-
-        return (args[0], closure), {key: value for key, value in kwargs.items() if key != "closure"}
+        if (self.strength or self.l2sp) and self.anchored:
+            self._acted()
+        return before_step(self._add, args, kwargs)
 
     @torch.no_grad()
     def _add(self) -> None:

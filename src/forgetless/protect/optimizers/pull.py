@@ -45,7 +45,6 @@ class Pull(Attachment):
         known = _fitting(optimizer)
         self._caution = known.caution or None
         self._report_at, self._warned = _EARLY, False
-        self._skipped: Tensor | None = None
         super().__init__(optimizer, known, anchored, strength, l2sp)
 
     def _hook(self) -> RemovableHandle:
@@ -85,15 +84,7 @@ class Pull(Attachment):
         for theta, move, before in following:
             follow(theta, move, before)
         if every:
-            self._applied += 1
-            if skipped is not None:
-                now = (skipped > 0).to(torch.int64)
-                self._skipped = now if self._skipped is None else self._skipped + now
-
-    @property
-    def applied(self) -> int:
-        """The steps after which weights were pulled; asks the device if a fused optimizer may have skipped some."""
-        return self._applied - (0 if self._skipped is None else int(self._skipped))
+            self._acted()
 
     @torch.no_grad()
     def frozen(self) -> dict[str, tuple[int, int]]:

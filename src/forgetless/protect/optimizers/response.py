@@ -56,6 +56,14 @@ class Response(NamedTuple):
 Form = Callable[[Group, State, Tensor], Response]
 
 
+def is_settled(known: Known | str, state: State) -> bool:
+    """Whether the form holds in this state: not before a first step, which GradScaler may skip in a fused optimizer."""
+    if isinstance(known, str):
+        return False
+    steps = number(state.get("step", 1.0)) if state else 0.0
+    return known.at_once or isinstance(steps, Tensor) or steps > 0  # on a device it is not waited for
+
+
 @dataclass(frozen=True)
 class Known:
     """An optimizer's form, and what comes with it.
