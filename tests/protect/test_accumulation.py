@@ -73,3 +73,28 @@ def test_loss_scaling_is_not_mistaken_for_it():
         scaler.step(optimizer)
         optimizer.zero_grad()
         scaler.scale(loss(model, anchor) / 4).backward()
+
+
+def test_a_parameter_that_is_not_trained_hides_nothing():
+    model, anchor, optimizer = begun()
+    model.weight.requires_grad_(False)
+    with torch.no_grad():
+        model.bias += 1
+
+    def train() -> None:
+        for _ in range(2):
+            for _ in range(2):
+                loss(model, anchor).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    with pytest.warns(UserWarning, match="acted 2 times as strongly"):
+        train()
+
+
+def test_sparse_gradients_are_left_alone():
+    table = nn.Embedding(4, 2, sparse=True)
+    anchor = Anchor(table, Importance({"weight": torch.ones(4, 2)}, 1.0), 0.5)
+    for _ in range(2):
+        table(torch.tensor([1, 2])).sum().backward()
+        anchor.penalty().backward()

@@ -13,6 +13,8 @@ import weakref
 import torch
 from torch import Tensor, nn
 
+from forgetless.model.sharding import local
+
 _MOST = 1.01  # what the weights of one step may add up to; rounding of 3 · ⅓ stays below
 _WATCHED = 256  # differentiations, after which nothing is looked at any more
 
@@ -35,7 +37,7 @@ class AccumulationWatch:
 
         def differentiated(weight: Tensor) -> None:
             held = present()
-            if held is not None:
+            if held is not None and (held.grad is None or held.grad.layout == torch.strided):
                 self._add(float(weight), held)
 
         penalty.register_hook(differentiated)  # type: ignore[no-untyped-call]
@@ -43,7 +45,7 @@ class AccumulationWatch:
     def _add(self, weight: float, parameter: nn.Parameter) -> None:
         self._seen += 1
         earlier = parameter.grad
-        if earlier is None or not bool(earlier.any()):  # cleared since the last time
+        if earlier is None or not bool(local(earlier).any()):  # cleared since the last time
             self._judge()
             self._weights = []
         self._weights.append(weight)
