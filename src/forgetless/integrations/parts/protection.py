@@ -25,8 +25,6 @@ from forgetless.protect.optimizers.inner import Inner
 from forgetless.protect.strength.dial import Dial, at_target
 from forgetless.protect.strength.hold_share import HoldShare
 
-SHARE = 0.25  # of the weights, that "auto" holds
-
 Batches = Callable[[Any], Any]
 
 
@@ -164,7 +162,7 @@ class Protection:
                 'strength="auto" depends on how long training will last: give the trainer an end (max_steps, '
                 "max_epochs), or give a strength."
             )
-        return HoldShare(SHARE, steps=steps)
+        return HoldShare(steps=steps)
 
     def _take(
         self,

@@ -27,7 +27,6 @@ METHODS = {
     "l2sp": "hold all weights alike",
     "finetune": "protect nothing",
 }
-_SHARE = 0.25  # of the anchored weights, which the planned training may hold
 
 
 @dataclass
@@ -78,7 +77,7 @@ def strength(chosen: float | str, steps: int) -> float | Dial:
         ForgetlessError: neither "auto" nor a number of 0 or more.
     """
     if chosen == "auto":
-        return forgetless.HoldShare(_SHARE, steps=steps)
+        return forgetless.HoldShare(steps=steps)
     if isinstance(chosen, str):
         raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {chosen!r}.")
     return chosen
