@@ -24,12 +24,13 @@ FLOORS = {
     "files": "model errors",
     "measure": "files model errors",
     "protect": "measure files model errors",
+    "edit": "measure files model errors",
     "integrations": "protect measure files model errors",
     "learn": "protect measure files model errors",
-    "lab": "learn integrations protect measure files model errors forgetless",
-    "cli": "lab learn integrations protect measure files model errors forgetless",
+    "lab": "learn integrations edit protect measure files model errors forgetless",
+    "cli": "lab learn integrations edit protect measure files model errors forgetless",
     # the package itself: public names, and `python -m forgetless`
-    "forgetless": "learn integrations protect measure errors",
+    "forgetless": "learn integrations edit protect measure errors",
     "__main__": "cli",
 }
 # Inside a floor: what each file or folder may use of its own floor.
@@ -40,6 +41,7 @@ INSIDE = {
         "hub": "",
         "foreign": "places strict tensors",
         "sealed": "strict places",
+        "streamed": "foreign places strict tensors",
         "typed": "",
         "tensors": "places strict typed",
     },
@@ -88,6 +90,18 @@ INSIDE = {
         "status": "",
         "anchor": "anchor_file identity watch accumulation status optimizers strength batchnorm anchored_parameter "
         "coded stored_weights",
+    },
+    "edit": {
+        "blocks": "",
+        "noise": "",
+        "difference": "blocks noise",
+        "weight": "difference",
+        "repairing": "weight blocks",
+        "checkpoint": "",
+        "adapter": "checkpoint",
+        "omegas": "checkpoint",
+        "rewritten": "checkpoint",
+        "repair": "adapter checkpoint omegas repairing rewritten weight",
     },
     "integrations": {
         "parts": "",
@@ -168,6 +182,7 @@ OPEN_LISTS = (
     "measure.kernels",
     "measure.estimators",
     "protect.optimizers.families",
+    "edit.repairing",
     "integrations",
     "learn.methods",
     "lab.datasets",

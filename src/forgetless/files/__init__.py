@@ -3,27 +3,32 @@
 `told` turns the operating system's errors into sentences, `opened` opens nothing but regular files, `replacing` writes
 beside and renames. `read_json` and `parse_json` take JSON without NaN, huge numbers, duplicate keys and deep nesting;
 `read_sealed` checks the SHA-256 that `write_sealed` adds; `decoded` gives JSON values the types and ranges that their
-reader asks for. `read_tensors` verifies what `write_tensors` wrote; `Foreign` maps what other libraries wrote. Nothing
-here knows what the values mean.
+reader asks for. `read_tensors` verifies what `write_tensors` wrote; `Foreign` maps or reads what other libraries wrote;
+`Streamed` writes such a folder tensor by tensor. Nothing here knows what the values mean.
 """
 
 from __future__ import annotations
 
-from forgetless.files.foreign import Foreign
+from forgetless.files.foreign import INDEX, ONE, Foreign, Layout
 from forgetless.files.places import MISSING, Inside, opened, read_bytes, replacing, tidied, told, write_text
 from forgetless.files.sealed import read_sealed, sealed, unsealed, write_sealed
-from forgetless.files.strict import parse_json, read_json, write_json
+from forgetless.files.streamed import Streamed
+from forgetless.files.strict import parse_json, read_json, write_json, written
 from forgetless.files.tensors import FLOATS, Mapped, read_tensors, sha256, write_tensors
 from forgetless.files.typed import Between, Shape, decoded
 
 __all__ = [
     "FLOATS",
+    "INDEX",
     "MISSING",
+    "ONE",
     "Between",
     "Foreign",
     "Inside",
+    "Layout",
     "Mapped",
     "Shape",
+    "Streamed",
     "decoded",
     "opened",
     "parse_json",
@@ -41,4 +46,5 @@ __all__ = [
     "write_sealed",
     "write_tensors",
     "write_text",
+    "written",
 ]

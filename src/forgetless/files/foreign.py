@@ -1,22 +1,49 @@
-"""Tensors in safetensors files that others wrote, such as a model's own: left in the files and read where they lie.
+"""Tensors in safetensors files that others wrote, such as a model's own: mapped where they lie, or read one by one.
 
 They have no checksums; whoever uses them must know what to expect of them.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import safetensors
+import torch
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.files.places import opened
-from forgetless.files.strict import read_json
+from forgetless.files.strict import parse_json, read_json
 from forgetless.files.tensors import FLOATS, Mapped, dtype_called
 
-_ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"  # as Hugging Face's libraries call them
+ONE, INDEX = "model.safetensors", "model.safetensors.index.json"  # as Hugging Face's libraries call them
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A tensor that is not read yet.
+
+    Attributes:
+        dtype: its type.
+        shape: its lengths.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return self.elements * self.dtype.itemsize
 
 
 class Foreign:
@@ -37,11 +64,56 @@ class Foreign:
         """
         path = Path(path)
         if path.is_dir():
-            found = next((path / name for name in (_ONE, _INDEX) if (path / name).exists()), None)
+            found = next((path / name for name in (ONE, INDEX) if (path / name).exists()), None)
             if found is None:
-                raise ForgetlessError(f"{path} has neither {_ONE} nor {_INDEX}; name the model's weights.")
+                raise ForgetlessError(f"{path} has neither {ONE} nor {INDEX}; name the model's weights.")
             path = found
         self.names = _listed(path) if path.suffix == ".json" else dict.fromkeys(_names(path), path)
+        self._places = cache(_places)
+
+    def layout(self) -> dict[str, Layout]:
+        """Every tensor's type and shape, by name, as the files' headers have them.
+
+        Raises:
+            ForgetlessError: a file is missing or damaged, lacks a tensor, or has one of a type that is not known here.
+        """
+        return {name: self._place(name)[0] for name in self.names}
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, read into memory of its own: nothing stays mapped, so that memory holds one tensor at a time.
+
+        Raises:
+            ForgetlessError: the file cannot be read, or was cut since its header was read.
+        """
+        layout, start = self._place(name)
+        held = torch.empty(layout.size, dtype=torch.uint8)
+        with opened(self.names[name]) as file:
+            file.seek(start)
+            if file.readinto(held.numpy().data) != layout.size:  # type: ignore[attr-defined]
+                raise ForgetlessError(f"{self.names[name]} was cut: it ends before the end of {quoted(name)}.")
+        return held.view(layout.dtype).view(layout.shape)
+
+    def start(self, name: str, most: int) -> bytes:
+        """The first bytes of a tensor, at most so many.
+
+        Raises:
+            ForgetlessError: the file cannot be read.
+        """
+        layout, start = self._place(name)
+        with opened(self.names[name]) as file:
+            file.seek(start)
+            return file.read(min(most, layout.size))
+
+    def _place(self, name: str) -> tuple[Layout, int]:
+        path = self.names[name]
+        place = self._places(path).get(name)
+        if place is None:
+            raise ForgetlessError(f"{path} has no tensor {quoted(name)}, which its index says is there.")
+        stored, shape, start = place
+        dtype = dtype_called(stored)
+        if dtype is None:
+            raise ForgetlessError(f"{quoted(name)} in {path} has the type {quoted(stored)}, which is not known here.")
+        return Layout(dtype, shape), start
 
     def mapped(self, names: list[str]) -> tuple[dict[str, Tensor], list[Mapped]]:
         """These tensors, where they lie, and the files to look at before each use.
@@ -76,6 +148,18 @@ def _open(path: Path) -> safetensors.safe_open:
 def _names(path: Path) -> list[str]:
     with _open(path) as found:
         return list(found.keys())
+
+
+def _places(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Tensor → its type's name, shape and first byte in the file, from a header that safetensors has found in order."""
+    with _open(path), opened(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = parse_json(file.read(length).decode("utf-8"), f"the header of {path}")
+    return {
+        name: (each["dtype"], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
+        for name, each in header.items()
+        if name != "__metadata__"
+    }
 
 
 def _listed(path: Path) -> dict[str, Path]:

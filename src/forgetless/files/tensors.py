@@ -245,6 +245,11 @@ def dtype_called(stored: str) -> torch.dtype | None:
     return _NAMES.get(stored)
 
 
+def stored_name(dtype: torch.dtype) -> str:
+    """What safetensors calls a dtype that `dtype_called` knows."""
+    return next(name for name, known in _NAMES.items() if known == dtype)
+
+
 def _refuse_type(path: Path, name: str, stored: str, dtypes: Collection[torch.dtype]) -> None:
     dtype = dtype_called(stored)
     if dtype not in dtypes:

@@ -1,0 +1,10 @@
+"""Checkpoints edited with what is known about them: weights → weights, without training.
+
+`repair` undoes what fine-tuning has damaged, on disk; `repaired` does so for state dicts.
+"""
+
+from forgetless.edit.repair import repair, repaired
+from forgetless.edit.repairing import REPAIRS
+from forgetless.edit.weight import Settings
+
+__all__ = ["REPAIRS", "Settings", "repair", "repaired"]

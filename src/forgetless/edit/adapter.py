@@ -1,0 +1,151 @@
+"""A LoRA adapter on disk, read as the checkpoint that merging it into its base would give."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from forgetless import files
+from forgetless.edit.checkpoint import Checkpoint
+from forgetless.errors import ForgetlessError, quoted
+from forgetless.model.parameters import listing
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_MATRIX = re.compile(r"(.+)\.lora_(A|B|embedding_A|embedding_B)(?:\.weight)?")
+_PREFIX = "base_model.model."
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a folder holds an adapter of PEFT, and not a model of its own."""
+    return (Path(path) / _CONFIG).exists()
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What decides ΔW; the other keys of PEFT's configuration do not."""
+
+    peft_type: str
+    r: Annotated[int, files.Between(1)]
+    lora_alpha: float
+    use_rslora: bool = False
+    use_dora: bool = False
+    fan_in_fan_out: bool = False
+    bias: str = "none"
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+
+
+class Adapted:
+    """The base with an adapter's `ΔW = (α/r) B A` added, one weight at a time in float32.
+
+    Args:
+        base: the model that the adapter was trained on.
+        path: the adapter's folder: `adapter_config.json` and `adapter_model.safetensors`.
+
+    Attributes:
+        path: as given.
+        layout: the base's.
+        config: the base's.
+        ranks: the adapted weights, and the rank of each change.
+
+    Raises:
+        ForgetlessError: the adapter is not LoRA, has DoRA's magnitudes or trained biases, or does not fit the base.
+    """
+
+    def __init__(self, base: Checkpoint, path: str | Path) -> None:
+        self.path = Path(path)
+        self._base = base
+        self.layout, self.config = base.layout, base.config
+        self._lora = _config(self.path / _CONFIG)
+        if not (self.path / _WEIGHTS).exists() and (self.path / "adapter_model.bin").exists():
+            raise ForgetlessError(f"{self.path} has a pickled adapter; save it again with safe_serialization=True.")
+        self._foreign = files.Foreign(self.path / _WEIGHTS)
+        self._factors, self._whole = self._read()
+        self.ranks = {name: self._foreign.layout()[a].shape[0] for name, (a, _, _) in self._factors.items()}
+
+    def _read(self) -> tuple[dict[str, tuple[str, str, str]], dict[str, str]]:
+        """Weight → the names of A and B and the module's name; weight → the name of its whole replacement."""
+        pairs: dict[str, dict[str, str]] = {}
+        whole: dict[str, str] = {}
+        for name in self._foreign.names:
+            bare = name.removeprefix(_PREFIX)
+            if (found := _MATRIX.fullmatch(bare)) is None:
+                whole[bare.replace(".modules_to_save", "")] = name
+            else:
+                pairs.setdefault(found[1], {})[found[2][-1]] = name
+        halves = [module for module, pair in pairs.items() if pair.keys() != {"A", "B"}]
+        unknown = [f"{module}.weight" for module in pairs if f"{module}.weight" not in self.layout]
+        unknown += [name for name in whole if name not in self.layout]
+        if halves or unknown:
+            raise ForgetlessError(
+                f"the adapter in {self.path} does not fit {self._base.path}: "
+                + (f"{listing(halves)} lack A or B." if halves else f"the base has no {listing(unknown)}.")
+            )
+        return {f"{module}.weight": (pair["A"], pair["B"], module) for module, pair in pairs.items()}, whole
+
+    def tensor(self, name: str) -> Tensor:
+        """One weight: float32 where the adapter changes it, else as the base has it.
+
+        Raises:
+            ForgetlessError: it cannot be read, holds NaN or Inf, or A and B do not have its shape.
+        """
+        if name in self._whole:
+            return self._foreign.read(self._whole[name])
+        stored = self._base.tensor(name)
+        if name not in self._factors:
+            return stored
+        a, b, module = self._factors[name]
+        first, second = self._foreign.read(a).float(), self._foreign.read(b).float()
+        delta = (second @ first) * self._scale(module, first.shape[0])
+        delta = delta.T if self._lora.fan_in_fan_out or "lora_embedding" in a else delta
+        if delta.shape != stored.shape or not bool(torch.isfinite(delta).all()):
+            raise ForgetlessError(f"the adapter's A and B of {quoted(name)} do not fit it, or hold NaN or Inf.")
+        return delta.add_(stored)
+
+    def _scale(self, module: str, rank: int) -> float:
+        alpha = next(
+            (value for key, value in self._lora.alpha_pattern.items() if re.fullmatch(rf"(.*\.)?({key})", module)),
+            self._lora.lora_alpha,
+        )
+        return alpha / (math.sqrt(rank) if self._lora.use_rslora else rank)
+
+    def start(self, name: str) -> bytes:
+        """The first bytes of a weight; of an adapted one, of its A."""
+        if name in self._factors:
+            return self._foreign.start(self._factors[name][0], 4096)
+        return self._base.start(name)
+
+    def beside(self) -> dict[str, Path]:
+        """The base's files; the adapter's tokenizer, where it has one, before the base's."""
+        own = {each.name: each for each in self.path.iterdir() if each.name.startswith("token") and each.is_file()}
+        return {**self._base.beside(), **own}
+
+    def mark(self) -> str:
+        """What tells this adapter from others."""
+        found = (self.path / _WEIGHTS).stat()
+        return f"{self.path.resolve()} {found.st_size} {found.st_mtime_ns} {self._lora}"
+
+
+def _config(path: Path) -> _Config:
+    content: Any = files.read_json(path)
+    known = _Config.__dataclass_fields__
+    held = {key: value for key, value in content.items() if key in known and value is not None}
+    found: _Config = files.decoded(held, _Config, path)
+    wrong = {
+        f"its type is {quoted(found.peft_type)}, not LORA": found.peft_type != "LORA",
+        "it is a DoRA adapter, whose change is no product of B and A": found.use_dora,
+        f"it has trained biases ({quoted(found.bias)})": found.bias != "none",
+    }
+    for what, so in wrong.items():
+        if so:
+            raise ForgetlessError(
+                f"{path.parent} cannot be edited as an adapter: {what}; merge it with PEFT's merge_and_unload(), save "
+                "the model, and name that folder."
+            )
+    return found

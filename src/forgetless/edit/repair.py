@@ -1,0 +1,142 @@
+"""Repair a fine-tuned model after the fact: win back what fine-tuning has damaged, without data or training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from forgetless import files
+from forgetless.edit.adapter import Adapted, is_adapter
+from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architecture
+from forgetless.edit.omegas import Omegas
+from forgetless.edit.repairing import REPAIRS
+from forgetless.edit.rewritten import Told, rewrite
+from forgetless.edit.weight import Repaired, Settings, Versions
+from forgetless.errors import ForgetlessError, quoted
+from forgetless.measure.importance import Importance
+from forgetless.model.parameters import listing
+
+REPORT = "forgetless_repair.json"
+
+
+def repair(
+    base: str | Path,
+    tuned: str | Path,
+    out: str | Path,
+    method: str = "dg-hard",
+    *,
+    importance: Importance | None = None,
+    settings: Settings | None = None,
+    resume: bool = False,
+    progress: Told | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Repair a checkpoint on disk, tensor by tensor.
+
+        forgetless.edit.repair("SmolLM2-135M", "my-finetuned", "my-repaired")
+
+    The result has the names, types, configuration and tokenizer of `tuned`, and loads as that does. What the base does
+    not have (a new head) keeps its tuned values. Memory: three times the largest tensor, and the eigenvectors of
+    `ΔᵀΔ` for methods with a spectrum (32 bytes for each pair of the shorter axis' elements).
+
+    Args:
+        base: the folder of the model before fine-tuning, or its safetensors file.
+        tuned: after it; or the folder of a LoRA adapter, which is merged weight by weight.
+        out: the folder to be; `out.partial` until all is there.
+        method: one of `forgetless.edit.REPAIRS`.
+        importance: Ω of the base, for the methods that use it.
+        settings: how much; by default what the methods' authors take.
+        resume: whether to continue what was stopped.
+        progress: told after each tensor its name, how many are done and how many there are.
+
+    Returns:
+        Weight → what was done to it, also in `out/forgetless_repair.json`.
+
+    Raises:
+        ForgetlessError: a checkpoint cannot be read, holds NaN or is of another architecture, the method or its
+            settings are not known, an importance is missing or of another network, or `out` is there already.
+    """
+    settings = settings or Settings()
+    edited = _method(method, importance)
+    before = Checkpoint(base)
+    after = Adapted(before, tuned) if is_adapter(tuned) else Checkpoint(tuned)
+    refuse_other_architecture(before, after)
+    omegas = Omegas(importance, before.layout)
+    omegas.warn_elsewhere(before)
+    ranks = after.ranks if isinstance(after, Adapted) else {}
+
+    def made(name: str) -> tuple[Tensor, Any]:
+        held = after.tensor(name)
+        if name not in before.layout or not held.is_floating_point():
+            return held, None
+        done = edited(Versions(before.tensor(name), held, omegas.of(name), ranks.get(name)), settings)
+        return done.tensor, done.facts or None
+
+    asked = {"method": method, **_numbers(settings), "importance": omegas.mark()}
+    return rewrite(out, after, [before, after], made, asked=asked, resume=resume, progress=progress, report=REPORT)
+
+
+def repaired(
+    base: Mapping[str, Tensor],
+    tuned: Mapping[str, Tensor],
+    method: str = "dg-hard",
+    *,
+    importance: Importance | None = None,
+    settings: Settings | None = None,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Repair a state dict in memory, as `repair` does on disk.
+
+    Args:
+        base: the state dict before fine-tuning.
+        tuned: after it.
+        method: one of `forgetless.edit.REPAIRS`.
+        importance: Ω of the base, for the methods that use it.
+        settings: how much.
+
+    Returns:
+        The repaired state dict, with the names and types of `tuned` and tensors of its own, and what was done to each
+        weight.
+
+    Raises:
+        ForgetlessError: shapes differ, a tensor holds NaN, or as in `repair`.
+    """
+    settings = settings or Settings()
+    edited = _method(method, importance)
+    if other := [name for name in tuned if name in base and base[name].shape != tuned[name].shape]:
+        raise ForgetlessError(f"base and tuned are of different architectures: {listing(other)} have other shapes.")
+    if not base.keys() & tuned.keys():
+        raise ForgetlessError("base and tuned have no tensor of the same name.")
+    if broken := [
+        name
+        for each in (base, tuned)
+        for name, value in each.items()
+        if value.is_floating_point() and not finite(value)
+    ]:
+        raise ForgetlessError(f"{listing(broken)} hold NaN or Inf; edit a model that is finite.")
+    layout = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in base.items()}
+    omegas = Omegas(importance, layout)
+    result: dict[str, Tensor] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for name, held in tuned.items():
+        if name in base and held.is_floating_point():
+            done = edited(Versions(base[name].detach(), held.detach(), omegas.of(name)), settings)
+            result[name] = held.detach().clone() if done.tensor.data_ptr() == held.data_ptr() else done.tensor
+            facts |= {name: done.facts} if done.facts else {}
+        else:
+            result[name] = held.detach().clone()
+    return result, facts
+
+
+def _method(name: str, importance: Importance | None) -> Callable[[Versions, Settings], Repaired]:
+    if name not in REPAIRS:
+        raise ForgetlessError(f"there is no repair called {quoted(name)}; it may be {', '.join(REPAIRS)}.")
+    if name.startswith("importance") and importance is None:
+        raise ForgetlessError(f"{name} needs the importance of the base; measure it with `forgetless measure`.")
+    return REPAIRS[name]
+
+
+def _numbers(settings: Settings) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(settings).items() if name != "device"}

@@ -1,0 +1,233 @@
+"""A folder of safetensors files written tensor by tensor, whole or not at all, and continued when stopped.
+
+What is written lies in `OUT.partial` until all of it is there, and is then renamed to `OUT`. Every tensor is on the
+disk before a line in the journal says so, with its SHA-256; who continues believes a line where the bytes have that
+sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from forgetless.errors import ForgetlessError, quoted
+from forgetless.files.foreign import INDEX, ONE, Foreign, Layout
+from forgetless.files.places import opened, read_bytes, told
+from forgetless.files.strict import parse_json, write_json
+from forgetless.files.tensors import stored_name
+
+_JOURNAL = "journal.jsonl"
+_PIECE = 1 << 20  # bytes of a file that are read at once
+_SHARD = (
+    5 << 30
+)  # bytes of tensors in a file at most, as in Hugging Face's libraries: a larger one has a file of its own
+
+
+class Streamed:
+    """A folder with `model.safetensors`, or several files and their index, that grows in `OUT.partial`.
+
+    Args:
+        out: the folder to be; it must not exist, or be empty.
+        layout: tensor → type and shape, in the order of the files.
+        asked: what decides the tensors' values, by name: writing goes on only where all of it is the same.
+        resume: whether to continue what was stopped.
+        shard: the most bytes of tensors in a file.
+
+    Attributes:
+        noted: tensor → what `put` was told about it, for those that are written.
+
+    Raises:
+        ForgetlessError: `out` is there already, something stopped is there and is not to be continued, or it is of
+            another request, or the system does not let it be written.
+    """
+
+    def __init__(
+        self, out: Path, layout: Mapping[str, Layout], asked: Mapping[str, str], resume: bool, shard: int = _SHARD
+    ) -> None:
+        self._out, self._layout = out, dict(layout)
+        self._folder = out.with_name(out.name + ".partial")
+        self._files = _distributed(layout, shard)
+        self._places = _placed(self._files)
+        self.noted: dict[str, Any] = {}
+        with told(out):
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise ForgetlessError(f"{out} exists already and is not empty; choose another --out.")
+        if self._folder.exists():
+            if not resume:
+                raise ForgetlessError(f"{self._folder} was stopped before; continue it with --resume, or remove it.")
+            self._continue(dict(asked))
+        else:
+            self._begin(dict(asked))
+
+    def _begin(self, asked: dict[str, str]) -> None:
+        with told(self._folder):
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._folder.with_name(f".{self._folder.name}.{os.getpid()}")
+            fresh.mkdir()
+            try:
+                for name, tensors in self._files.items():
+                    header = _header(tensors)
+                    with (fresh / name).open("wb") as file:
+                        file.write(header)
+                        file.truncate(len(header) + sum(each.size for each in tensors.values()))
+                _append(fresh / _JOURNAL, asked)
+                fresh.rename(self._folder)
+            except BaseException:
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
+
+    def _continue(self, asked: dict[str, str]) -> None:
+        journal = self._folder / _JOURNAL
+        *lines, last = read_bytes(journal).split(b"\n")  # behind the last end of a line: nothing, or half a line
+        read = [parse_json(line.decode("utf-8", "replace"), f"{journal}, line {n}") for n, line in enumerate(lines, 1)]
+        held = read[0] if read else None
+        if not isinstance(held, dict) or held != asked:
+            changed = [name for name in asked if not isinstance(held, dict) or held.get(name) != asked[name]]
+            raise ForgetlessError(
+                f"{self._folder} is of another request ({', '.join(changed) or 'other settings'} differ); remove it, "
+                "or choose another --out."
+            )
+        if last:
+            with told(journal):
+                os.truncate(journal, journal.stat().st_size - len(last))
+        for entry in read[1:]:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if name in self._places and self._sum(name) == entry.get("sha256"):
+                self.noted[name] = entry.get("note")
+
+    def missing(self) -> list[str]:
+        """The tensors that are still to be put, in the order of the files."""
+        return [name for name in self._layout if name not in self.noted]
+
+    def put(self, name: str, tensor: Tensor, note: Any = None) -> None:
+        """Write a tensor where it belongs, and `note` (what JSON can hold) to the journal.
+
+        Raises:
+            ForgetlessError: it has another type or shape than was said, or the system does not let it be written;
+                what was put before stays.
+        """
+        layout = self._layout[name]
+        if tensor.dtype != layout.dtype or tuple(tensor.shape) != layout.shape:
+            raise ForgetlessError(
+                f"{quoted(name)} is {tensor.dtype} {tuple(tensor.shape)}, not {layout.dtype} {layout.shape}."
+            )
+        content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+        file, start = self._places[name]
+        with told(self._out), (self._folder / file).open("rb+") as opened_file:
+            opened_file.seek(start)
+            opened_file.write(content)
+            _settled(opened_file)
+        _append(self._folder / _JOURNAL, {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "note": note})
+        self.noted[name] = note
+
+    def get(self, name: str) -> Tensor:
+        """A tensor that was put.
+
+        Raises:
+            ForgetlessError: the system does not let it be read.
+        """
+        return Foreign(self._folder / self._places[name][0]).read(name)
+
+    def finish(self, others: Mapping[str, Path | bytes]) -> None:
+        """Add other files, and let the folder appear.
+
+        Args:
+            others: name → a file to copy, or its content.
+
+        Raises:
+            ForgetlessError: a tensor is missing, or the system does not let it be written; nothing is lost.
+        """
+        assert not self.missing()
+        with told(self._out):
+            for name, content in others.items():
+                target = self._folder / name
+                if isinstance(content, Path):
+                    shutil.copyfile(content, target)
+                else:
+                    target.write_bytes(content)
+        if len(self._files) > 1:
+            total = sum(each.size for each in self._layout.values())
+            listed = {name: file for file, tensors in self._files.items() for name in tensors}
+            write_json(self._folder / INDEX, {"metadata": {"total_size": total}, "weight_map": listed})
+        with told(self._out):
+            with contextlib.suppress(FileNotFoundError):
+                self._out.rmdir()  # an empty one
+            self._folder.rename(self._out)
+            (self._out / _JOURNAL).unlink()
+
+    def _sum(self, name: str) -> str | None:
+        file, start = self._places[name]
+        digest, left = hashlib.sha256(), self._layout[name].size
+        with opened(self._folder / file) as content:
+            content.seek(start)
+            while left and (piece := content.read(min(left, _PIECE))):
+                digest.update(piece)
+                left -= len(piece)
+        return None if left else digest.hexdigest()
+
+
+def _distributed(layout: Mapping[str, Layout], shard: int) -> dict[str, dict[str, Layout]]:
+    """File → its tensors: one, or as many as are needed, named as Hugging Face's libraries name them."""
+    parts: list[dict[str, Layout]] = [{}]
+    filled = 0
+    for name, each in layout.items():
+        if parts[-1] and filled + each.size > shard:
+            parts.append({})
+            filled = 0
+        parts[-1][name] = each
+        filled += each.size
+    if len(parts) == 1:
+        return {ONE: parts[0]}
+    return {f"model-{n:05d}-of-{len(parts):05d}.safetensors": part for n, part in enumerate(parts, 1)}
+
+
+def _header(tensors: Mapping[str, Layout]) -> bytes:
+    """The beginning of a safetensors file: the header's length, then JSON, padded so that tensors begin aligned."""
+    listed: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, each in _aligned(tensors).items():
+        listed[name] = {
+            "dtype": stored_name(each.dtype),
+            "shape": list(each.shape),
+            "data_offsets": [at, at + each.size],
+        }
+        at += each.size
+    text = json.dumps(listed, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _aligned(tensors: Mapping[str, Layout]) -> dict[str, Layout]:
+    """Wider types first, so that each tensor begins at a multiple of its element's bytes."""
+    return dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
+
+
+def _placed(files: Mapping[str, Mapping[str, Layout]]) -> dict[str, tuple[str, int]]:
+    """Tensor → its file and first byte."""
+    places = {}
+    for file, tensors in files.items():
+        at = len(_header(tensors))
+        for name, each in _aligned(tensors).items():
+            places[name] = (file, at)
+            at += each.size
+    return places
+
+
+def _append(journal: Path, entry: Mapping[str, Any]) -> None:
+    with told(journal), journal.open("ab") as file:
+        file.write(json.dumps(entry).encode() + b"\n")
+        _settled(file)
+
+
+def _settled(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
