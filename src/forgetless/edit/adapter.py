@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forgetless import files
-from forgetless.edit.checkpoint import Checkpoint
+from forgetless.edit.checkpoint import Checkpoint, Stored
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.model.parameters import listing
 
@@ -41,7 +41,7 @@ class _Config:
     alpha_pattern: dict[str, float] = field(default_factory=dict)
 
 
-class Adapted:
+class Adapted(Stored):
     """The base with an adapter's `ΔW = (α/r) B A` added, one weight at a time in float32.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,27 +21,31 @@ _NOT_BESIDE = ("model.safetensors", "pytorch_model", "trainer_state", "adapter_"
 _START = 4096  # bytes
 
 
-class Stored(Protocol):
+class Stored(ABC):
     """What is read tensor by tensor: a checkpoint, or a base with an adapter."""
 
     path: Path
     layout: dict[str, files.Layout]
     config: dict[str, Any]
 
+    @abstractmethod
     def tensor(self, name: str) -> Tensor:
         """One tensor, in memory of its own."""
 
+    @abstractmethod
     def start(self, name: str) -> bytes:
         """The first bytes of what decides a tensor: where they differ, the tensors do."""
 
+    @abstractmethod
     def beside(self) -> dict[str, Path]:
         """Name → file, for what a copy needs beside the tensors."""
 
+    @abstractmethod
     def mark(self) -> str:
         """What tells it from others."""
 
 
-class Checkpoint:
+class Checkpoint(Stored):
     """The tensors of a checkpoint, one at a time, and the files that stand beside them.
 
     Args:

@@ -1,0 +1,302 @@
+"""Repairs against their formulas computed plainly in float64, and checkpoints on disk from beginning to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import forgetless
+from forgetless import edit, files
+from forgetless.edit.noise import threshold_by_median
+from forgetless.errors import ForgetlessError
+
+
+def spiked(long: int, short: int, spikes: int, seed: int = 0, noise: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """A low-rank matrix far above the noise, and it with noise; both float64."""
+    draw = torch.Generator().manual_seed(seed)
+    left, _ = torch.linalg.qr(torch.randn(long, max(1, spikes), generator=draw, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(short, max(1, spikes), generator=draw, dtype=torch.float64))
+    sizes = torch.linspace(12, 8, spikes, dtype=torch.float64) * noise * long**0.5
+    signal = (left[:, :spikes] * sizes) @ right[:, :spikes].T
+    return signal, signal + noise * torch.randn(long, short, generator=draw, dtype=torch.float64)
+
+
+def plain(base: Tensor, tuned: Tensor, scale: float = 1.0, metric: Tensor | None = None) -> Tensor:
+    """DG-Hard by the SVD, in float64."""
+    weight = torch.ones_like(base) if metric is None else metric
+    delta = ((tuned - base) * weight).flatten(1)
+    left, values, right = torch.linalg.svd(delta, full_matrices=False)
+    beta = min(delta.shape) / max(delta.shape)
+    kept = torch.where(values > scale * threshold_by_median(beta) * values.quantile(0.5), values, 0)
+    return base + ((left * kept) @ right).view_as(base) / weight
+
+
+@given(
+    shape=st.sampled_from([(64, 32), (32, 64), (40, 40), (33, 47), (16, 8, 3, 3), (4, 300)]),
+    scale=st.sampled_from([0.5, 1.0, 1.3]),
+    seed=st.integers(0, 5),
+)
+def test_dg_hard_is_the_thresholded_svd(shape: tuple[int, ...], scale: float, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    base = torch.randn(shape, generator=draw, dtype=torch.float64)
+    rows, columns = base.flatten(1).shape
+    tuned = base + spiked(rows, columns, 2, seed)[1].view(shape)
+    got, facts = edit.repaired({"w": base}, {"w": tuned}, settings=edit.Settings(scale=scale))
+    assert torch.allclose(got["w"], plain(base, tuned, scale), atol=1e-12, rtol=0)
+    assert facts["w"]["total"] == min(rows, columns)
+
+
+@pytest.mark.parametrize(("long", "short"), [(200, 200), (300, 100), (400, 40)])
+def test_spikes_are_found_and_noise_is_measured(long: int, short: int) -> None:
+    """The recovered rank is the true one, σ̂ is σ, and the error is near the theory's (2r(long+short)σ² for large spikes)."""
+    signal, noisy = spiked(long, short, 5)
+    base = torch.zeros(long, short, dtype=torch.float64)
+    got, facts = edit.repaired({"w": base}, {"w": noisy})
+    assert facts["w"]["kept"] == 5
+    assert facts["w"]["sigma"] == pytest.approx(1e-3, rel=0.03)
+    error = float((got["w"] - signal).square().sum())
+    assert error < 1.4 * 5 * (long + short) * 1e-6
+    assert error < 0.5 * float((noisy - signal).square().sum())
+
+
+def test_pure_noise_is_undone_and_nothing_is_kept_of_it() -> None:
+    base, noisy = spiked(150, 120, 0)
+    got, facts = edit.repaired({"w": base}, {"w": noisy})
+    assert torch.equal(got["w"], base)
+    assert facts["w"]["kept"] == 0 and facts["w"]["energy"] == 0
+
+
+def test_a_change_of_low_rank_is_kept_whole() -> None:
+    base = torch.randn(64, 48)
+    tuned = base.double() + torch.outer(torch.ones(64), torch.ones(48)).double()
+    got, facts = edit.repaired({"w": base.double()}, {"w": tuned})
+    assert torch.equal(got["w"], tuned)
+    assert facts["w"]["energy"] == pytest.approx(1)
+
+
+def test_where_the_bound_cannot_decide_the_svd_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from forgetless.edit import difference
+
+    base, tuned = torch.zeros(64, 32, dtype=torch.float64), spiked(64, 32, 3)[1]
+    want, _ = edit.repaired({"w": base}, {"w": tuned})
+    asked = []
+    svd = difference.Difference._by_svd
+    monkeypatch.setattr(difference.Difference, "_by_svd", lambda self, scale: asked.append(1) or svd(self, scale))
+    values = torch.linalg.svdvals(tuned)
+    scale = float(values[5] / (threshold_by_median(0.5) * values.quantile(0.5)))  # τ lies on a singular value
+    got, _ = edit.repaired({"w": base}, {"w": tuned}, settings=edit.Settings(scale=scale))
+    assert asked == [1]
+    close = plain(base, tuned, scale * (1 + 1e-9)), plain(base, tuned, scale * (1 - 1e-9))
+    assert any(torch.allclose(got["w"], each, atol=1e-12) for each in close)
+    assert not torch.allclose(want["w"], got["w"])
+
+
+def test_what_has_no_spectrum_keeps_its_tuned_values() -> None:
+    base = {"bias": torch.zeros(4000), "small": torch.zeros(8, 8), "same": torch.ones(64, 64), "n": torch.tensor([3])}
+    tuned = {
+        "bias": torch.ones(4000),
+        "small": torch.ones(8, 8),
+        "same": torch.ones(64, 64),
+        "n": torch.tensor([4]),
+        "head": torch.randn(64, 64),
+    }
+    got, facts = edit.repaired(base, tuned)
+    assert facts == {}
+    assert all(torch.equal(got[name], tuned[name]) and got[name] is not tuned[name] for name in tuned)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_types_are_kept_and_rounding_is_measured(dtype: torch.dtype) -> None:
+    base = torch.randn(96, 64, dtype=torch.float64)
+    tuned = base + 1e-4 * torch.randn(96, 64, dtype=torch.float64)
+    got, facts = edit.repaired({"w": base.to(dtype)}, {"w": tuned.to(dtype)})
+    assert got["w"].dtype == dtype
+    real = float((tuned - tuned.to(dtype).double()).square().mean().sqrt())
+    if dtype != torch.float64:
+        assert facts["w"]["rounding"] == pytest.approx(real, rel=0.1)
+
+
+def importance(**sums: Tensor) -> forgetless.Importance:
+    return forgetless.Importance(sums, 2.0)
+
+
+@given(st.floats(0, 1e6), st.integers(0, 3))
+def test_the_blend_minimizes_what_it_says(strength: float, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    base, tuned = (torch.randn(7, 5, generator=draw, dtype=torch.float64) for _ in range(2))
+    omega = torch.rand(7, 5, generator=draw)
+    omega[0] = 0
+    got, _ = edit.repaired(
+        {"w": base, "b": base[0]},
+        {"w": tuned, "b": tuned[0]},
+        "importance",
+        importance=importance(w=omega),
+        settings=edit.Settings(strength=strength),
+    )
+    scaled = (omega / omega.mean()).double()
+    slope = 2 * (got["w"] - tuned) + 2 * strength * scaled * (got["w"] - base)
+    assert float(slope.abs().max()) < 1e-6 * (1 + strength)
+    assert torch.allclose(got["w"][0], tuned[0])
+    assert torch.equal(got["b"], tuned[0])
+
+
+def test_dg_hard_in_the_metric_of_importance() -> None:
+    base, omega = torch.randn(64, 40, dtype=torch.float64), torch.rand(64, 40)
+    tuned = base + spiked(64, 40, 3)[1]
+    got, _ = edit.repaired({"w": base}, {"w": tuned}, "importance-dg-hard", importance=importance(w=omega))
+    mean = omega.mean()
+    metric = ((omega + mean) / (2 * mean)).sqrt().double()
+    assert torch.allclose(got["w"], plain(base, tuned, metric=metric), atol=1e-7)
+    same, _ = edit.repaired(
+        {"w": base}, {"w": tuned}, "importance-dg-hard", importance=importance(w=torch.ones(64, 40))
+    )
+    assert torch.allclose(same["w"], plain(base, tuned), atol=1e-12)
+
+
+@pytest.mark.parametrize(("alpha", "source"), [(0.0, "base"), (1.0, "tuned")])
+def test_wise_ft_ends(alpha: float, source: str) -> None:
+    states = {
+        "base": {"w": torch.randn(3, 2), "b": torch.randn(3)},
+        "tuned": {"w": torch.randn(3, 2), "b": torch.randn(3)},
+    }
+    got, _ = edit.repaired(states["base"], states["tuned"], "wise-ft", settings=edit.Settings(alpha=alpha))
+    assert all(torch.allclose(got[name], states[source][name], atol=1e-7) for name in got)
+
+
+BAD_SETTINGS = [
+    ({"scale": -1.0}, "scale must be 0 or more"),
+    ({"alpha": 1.5}, "alpha must be between 0 and 1"),
+    ({"strength": float("nan")}, "strength must be 0 or more"),
+]
+
+
+@pytest.mark.parametrize(("bad", "said"), BAD_SETTINGS, ids=[said for _, said in BAD_SETTINGS])
+def test_settings_out_of_range(bad: dict[str, float], said: str) -> None:
+    with pytest.raises(ForgetlessError, match=said):
+        edit.Settings(**bad)
+
+
+def test_bad_input_in_memory() -> None:
+    one, other = {"w": torch.ones(4, 4)}, {"w": torch.ones(4, 5)}
+    with pytest.raises(ForgetlessError, match="different architectures: 'w'"):
+        edit.repaired(one, other)
+    with pytest.raises(ForgetlessError, match="no tensor of the same name"):
+        edit.repaired(one, {"v": torch.ones(1)})
+    with pytest.raises(ForgetlessError, match="'w' hold NaN"):
+        edit.repaired(one, {"w": torch.full((4, 4), torch.nan)})
+    with pytest.raises(ForgetlessError, match="no repair called 'best'"):
+        edit.repaired(one, one, "best")
+    with pytest.raises(ForgetlessError, match="needs the importance of the base"):
+        edit.repaired(one, one, "importance")
+    with pytest.raises(ForgetlessError, match="of another network"):
+        edit.repaired(one, one, "importance", importance=importance(w=torch.ones(2)))
+    with pytest.raises(ForgetlessError, match="0 everywhere"):
+        edit.repaired(one, one, "importance", importance=importance(w=torch.zeros(4, 4)))
+
+
+# On disk
+
+
+def folder(path: Path, tensors: dict[str, Tensor], **config: object) -> Path:
+    path.mkdir()
+    save_file(tensors, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps({"model_type": "tiny", **config}))
+    (path / "tokenizer.json").write_text("{}")
+    (path / "optimizer.pt").write_bytes(b"x")
+    return path
+
+
+def pair(tmp_path: Path) -> tuple[Path, Path, dict[str, Tensor], dict[str, Tensor]]:
+    draw = torch.Generator().manual_seed(0)
+    base = {f"l{k}.w": torch.randn(48, 32, generator=draw) for k in range(4)}
+    base["norm"] = torch.randn(32, generator=draw)
+    base["ids"] = torch.arange(3)
+    tuned = {
+        name: (each + 1e-3 * torch.randn(each.shape, generator=draw) if each.is_floating_point() else each)
+        for name, each in base.items()
+    }
+    tuned["l0.w"] += torch.outer(torch.ones(48), torch.ones(32)) * 0.1
+    base["tied"], tuned["tied"] = base["l0.w"].clone(), tuned["l0.w"].clone()
+    return folder(tmp_path / "base", base), folder(tmp_path / "tuned", tuned), base, tuned
+
+
+def test_a_folder_is_repaired_as_its_state_dict_is(tmp_path: Path) -> None:
+    before, after, base, tuned = pair(tmp_path)
+    facts = edit.repair(before, after, tmp_path / "out")
+    got, want = load_file(tmp_path / "out" / "model.safetensors"), edit.repaired(base, tuned)
+    assert got.keys() == tuned.keys()
+    assert all(torch.equal(got[name], want[0][name]) for name in got)
+    assert facts == {name: each for name, each in want[1].items() if name != "tied"}
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "forgetless_repair.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    report = files.read_json(tmp_path / "out" / "forgetless_repair.json")
+    assert report["method"] == "dg-hard" and report["tensors"] == facts
+
+
+def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after, _, _ = pair(tmp_path)
+    edit.repair(before, after, tmp_path / "whole")
+
+    def stopping(name: str, done: int, of: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit.repair(before, after, tmp_path / "out", progress=stopping)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ForgetlessError, match="continue it with --resume"):
+        edit.repair(before, after, tmp_path / "out")
+    with pytest.raises(ForgetlessError, match="of another request .scale differ"):
+        edit.repair(before, after, tmp_path / "out", settings=edit.Settings(scale=2), resume=True)
+    done: list[str] = []
+    edit.repair(before, after, tmp_path / "out", resume=True, progress=lambda name, *more: done.append(name))
+    assert len([name for name in done if name]) == 4
+    for name in ("model.safetensors", "forgetless_repair.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    before, after, _, _ = pair(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(ForgetlessError, match="exists already and is not empty"):
+        edit.repair(before, after, tmp_path / "out")
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_bad_checkpoints(tmp_path: Path) -> None:
+    before, after, base, tuned = pair(tmp_path)
+    other = folder(tmp_path / "other", {**tuned, "l1.w": torch.ones(2, 2)})
+    with pytest.raises(ForgetlessError, match=r"different architectures: 'l1.w' have other shapes, such as"):
+        edit.repair(before, other, tmp_path / "out")
+    kind = folder(tmp_path / "kind", tuned, model_type="llama")
+    with pytest.raises(ForgetlessError, match="'tiny' and 'llama'"):
+        edit.repair(before, kind, tmp_path / "out")
+    broken = folder(tmp_path / "nan", {**tuned, "l2.w": torch.full((48, 32), torch.nan)})
+    with pytest.raises(ForgetlessError, match=r"'l2.w' in .* holds NaN"):
+        edit.repair(before, broken, tmp_path / "out2")
+    with pytest.raises(ForgetlessError, match=r"'l2.w' in .* holds NaN"):  # and again, where it was stopped
+        edit.repair(before, broken, tmp_path / "out2", resume=True)
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "pytorch_model.bin").write_bytes(b"x")
+    for path in (pickled, pickled / "pytorch_model.bin"):
+        with pytest.raises(ForgetlessError, match="is a pickle, which can run code"):
+            edit.repair(before, path, tmp_path / "out")
+    (before / "model.safetensors").rename(before / "model-00001-of-00002.safetensors")
+    names = dict.fromkeys(base, "model-00001-of-00002.safetensors") | {"l3.w": "model-00002-of-00002.safetensors"}
+    (before / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ForgetlessError, match="model-00002-of-00002.safetensors cannot be read: it does not exist"):
+        edit.repair(before, after, tmp_path / "out")
