@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def plain(base: Tensor, tuned: Tensor, scale: float = 1.0, metric: Tensor | None
     left, values, right = torch.linalg.svd(delta, full_matrices=False)
     beta = min(delta.shape) / max(delta.shape)
     kept = torch.where(values > scale * threshold_by_median(beta) * values.quantile(0.5), values, 0)
-    return base + ((left * kept) @ right).view_as(base) / weight
+    changed: Tensor = base + ((left * kept) @ right).view_as(base) / weight
+    return changed
 
 
 @given(
@@ -55,12 +57,12 @@ def test_dg_hard_is_the_thresholded_svd(shape: tuple[int, ...], scale: float, se
 
 @pytest.mark.parametrize(("long", "short"), [(200, 200), (300, 100), (400, 40)])
 def test_spikes_are_found_and_noise_is_measured(long: int, short: int) -> None:
-    """The recovered rank is the true one, σ̂ is σ, and the error is near the theory's (2r(long+short)σ² for large spikes)."""
+    """The recovered rank is the true one, σ̂ is σ, and the error is what r large spikes leave: r (long + short) σ²."""
     signal, noisy = spiked(long, short, 5)
     base = torch.zeros(long, short, dtype=torch.float64)
     got, facts = edit.repaired({"w": base}, {"w": noisy})
     assert facts["w"]["kept"] == 5
-    assert facts["w"]["sigma"] == pytest.approx(1e-3, rel=0.03)
+    assert facts["w"]["sigma"] == pytest.approx(1e-3, rel=0.05)
     error = float((got["w"] - signal).square().sum())
     assert error < 1.4 * 5 * (long + short) * 1e-6
     assert error < 0.5 * float((noisy - signal).square().sum())
@@ -70,7 +72,8 @@ def test_pure_noise_is_undone_and_nothing_is_kept_of_it() -> None:
     base, noisy = spiked(150, 120, 0)
     got, facts = edit.repaired({"w": base}, {"w": noisy})
     assert torch.equal(got["w"], base)
-    assert facts["w"]["kept"] == 0 and facts["w"]["energy"] == 0
+    assert facts["w"]["kept"] == 0
+    assert facts["w"]["energy"] == 0
 
 
 def test_a_change_of_low_rank_is_kept_whole() -> None:
@@ -88,11 +91,16 @@ def test_where_the_bound_cannot_decide_the_svd_does(monkeypatch: pytest.MonkeyPa
     want, _ = edit.repaired({"w": base}, {"w": tuned})
     asked = []
     svd = difference.Difference._by_svd
-    monkeypatch.setattr(difference.Difference, "_by_svd", lambda self, scale: asked.append(1) or svd(self, scale))
+
+    def noted(self: difference.Difference, scale: float) -> tuple[Tensor, Tensor, float]:
+        asked.append(scale)
+        return svd(self, scale)
+
+    monkeypatch.setattr(difference.Difference, "_by_svd", noted)
     values = torch.linalg.svdvals(tuned)
     scale = float(values[5] / (threshold_by_median(0.5) * values.quantile(0.5)))  # τ lies on a singular value
     got, _ = edit.repaired({"w": base}, {"w": tuned}, settings=edit.Settings(scale=scale))
-    assert asked == [1]
+    assert asked == [scale]
     close = plain(base, tuned, scale * (1 + 1e-9)), plain(base, tuned, scale * (1 - 1e-9))
     assert any(torch.allclose(got["w"], each, atol=1e-12) for each in close)
     assert not torch.allclose(want["w"], got["w"])
@@ -178,7 +186,7 @@ BAD_SETTINGS = [
 
 
 @pytest.mark.parametrize(("bad", "said"), BAD_SETTINGS, ids=[said for _, said in BAD_SETTINGS])
-def test_settings_out_of_range(bad: dict[str, float], said: str) -> None:
+def test_settings_out_of_range(bad: dict[str, Any], said: str) -> None:
     with pytest.raises(ForgetlessError, match=said):
         edit.Settings(**bad)
 
@@ -241,7 +249,8 @@ def test_a_folder_is_repaired_as_its_state_dict_is(tmp_path: Path) -> None:
         "tokenizer.json",
     ]
     report = files.read_json(tmp_path / "out" / "forgetless_repair.json")
-    assert report["method"] == "dg-hard" and report["tensors"] == facts
+    assert report["method"] == "dg-hard"
+    assert report["tensors"] == facts
 
 
 def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +266,7 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
     with pytest.raises(ForgetlessError, match="continue it with --resume"):
         edit.repair(before, after, tmp_path / "out")
-    with pytest.raises(ForgetlessError, match="of another request .scale differ"):
+    with pytest.raises(ForgetlessError, match=r"of another request \(scale differ"):
         edit.repair(before, after, tmp_path / "out", settings=edit.Settings(scale=2), resume=True)
     done: list[str] = []
     edit.repair(before, after, tmp_path / "out", resume=True, progress=lambda name, *more: done.append(name))
@@ -298,5 +307,5 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     (before / "model.safetensors").rename(before / "model-00001-of-00002.safetensors")
     names = dict.fromkeys(base, "model-00001-of-00002.safetensors") | {"l3.w": "model-00002-of-00002.safetensors"}
     (before / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    with pytest.raises(ForgetlessError, match="model-00002-of-00002.safetensors cannot be read: it does not exist"):
+    with pytest.raises(ForgetlessError, match=r"00002-of-00002.safetensors cannot be read: it does not exist"):
         edit.repair(before, after, tmp_path / "out")
