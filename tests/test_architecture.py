@@ -152,6 +152,7 @@ INSIDE = {
         "learn": "parts",
         "measure": "parts",
         "merge": "",
+        "repair": "",
         "report": "",
         "run": "parts",
         "verify": "parts",

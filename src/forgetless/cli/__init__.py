@@ -1,4 +1,4 @@
-"""The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `verify`, `report` and `data`, a file each.
+"""The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `repair`, `verify`, `report` and `data`.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
 was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
@@ -20,6 +20,7 @@ from forgetless.cli.data import app as data
 from forgetless.cli.learn import learn
 from forgetless.cli.measure import measure
 from forgetless.cli.merge import merge
+from forgetless.cli.repair import repair
 from forgetless.cli.report import report
 from forgetless.cli.run import app as run
 from forgetless.cli.verify import verify
@@ -57,6 +58,7 @@ app.command("ask")(ask)
 app.command("learn")(learn)
 app.command("measure")(measure)
 app.command("merge")(merge)
+app.command("repair")(repair)
 app.command("report")(report)
 app.command("verify")(verify)
 

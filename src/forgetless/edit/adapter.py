@@ -75,7 +75,9 @@ class Adapted(Stored):
         whole: dict[str, str] = {}
         for name in self._foreign.names:
             bare = name.removeprefix(_PREFIX)
-            if (found := _MATRIX.fullmatch(bare)) is None:
+            if ".base_layer." in bare:  # PEFT adds the embedding that it adapts
+                self._refuse_other_base(bare.replace(".base_layer", ""), name)
+            elif (found := _MATRIX.fullmatch(bare)) is None:
                 whole[bare.replace(".modules_to_save", "")] = name
             else:
                 pairs.setdefault(found[1], {})[found[2][-1]] = name
@@ -88,6 +90,12 @@ class Adapted(Stored):
                 + (f"{listing(halves)} lack A or B." if halves else f"the base has no {listing(unknown)}.")
             )
         return {f"{module}.weight": (pair["A"], pair["B"], module) for module, pair in pairs.items()}, whole
+
+    def _refuse_other_base(self, name: str, stored: str) -> None:
+        if name not in self.layout or not torch.equal(self._foreign.read(stored), self._base.tensor(name)):
+            raise ForgetlessError(
+                f"the adapter in {self.path} does not fit {self._base.path}: it was trained on another {quoted(name)}."
+            )
 
     def tensor(self, name: str) -> Tensor:
         """One weight: float32 where the adapter changes it, else as the base has it.

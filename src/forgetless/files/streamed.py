@@ -74,16 +74,20 @@ class Streamed:
             fresh = self._folder.with_name(f".{self._folder.name}.{os.getpid()}")
             fresh.mkdir()
             try:
-                for name, tensors in self._files.items():
-                    header = _header(tensors)
-                    with (fresh / name).open("wb") as file:
-                        file.write(header)
-                        file.truncate(len(header) + sum(each.size for each in tensors.values()))
+                self._shape(fresh)
                 _append(fresh / _JOURNAL, asked)
                 fresh.rename(self._folder)
             except BaseException:
                 shutil.rmtree(fresh, ignore_errors=True)
                 raise
+
+    def _shape(self, folder: Path) -> None:
+        """Give every file its header and its length; tensors that are there stay."""
+        for name, tensors in self._files.items():
+            header = _header(tensors)
+            with (folder / name).open("rb+" if (folder / name).exists() else "wb") as file:
+                file.write(header)
+                file.truncate(len(header) + sum(each.size for each in tensors.values()))
 
     def _continue(self, asked: dict[str, str]) -> None:
         journal = self._folder / _JOURNAL
@@ -96,8 +100,9 @@ class Streamed:
                 f"{self._folder} is of another request ({', '.join(changed) or 'other settings'} differ); remove it, "
                 "or choose another --out."
             )
-        if last:
-            with told(journal):
+        with told(journal):
+            self._shape(self._folder)  # again: nothing tells whether its bytes are still the ones written
+            if last:
                 os.truncate(journal, journal.stat().st_size - len(last))
         for entry in read[1:]:
             name = entry.get("name") if isinstance(entry, dict) else None

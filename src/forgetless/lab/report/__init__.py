@@ -1,8 +1,9 @@
-"""Results as a table for the terminal, a Markdown section, a comparison with published numbers, and an HTML page."""
+"""Results as a table for the terminal, a Markdown section, a comparison with published numbers, and HTML pages."""
 
 from forgetless.lab.report.comparison import comparison
 from forgetless.lab.report.markdown import markdown
 from forgetless.lab.report.page import page
+from forgetless.lab.report.repair import repair_page
 from forgetless.lab.report.table import table
 
-__all__ = ["comparison", "markdown", "page", "table"]
+__all__ = ["comparison", "markdown", "page", "repair_page", "table"]

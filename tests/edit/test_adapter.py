@@ -1,0 +1,113 @@
+"""Adapters as PEFT writes them, against PEFT's own merging."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+from forgetless import edit  # noqa: E402
+from forgetless.edit.adapter import Adapted  # noqa: E402
+from forgetless.edit.checkpoint import Checkpoint  # noqa: E402
+from forgetless.edit.noise import threshold_by_median  # noqa: E402
+from forgetless.errors import ForgetlessError  # noqa: E402
+
+TARGETS = ["q_proj", "down_proj"]
+
+
+def llama(folder: Path, tie: bool = True) -> transformers.LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=80,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tie,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return model
+
+
+def adapter(model: transformers.LlamaForCausalLM, folder: Path, **more: object) -> peft.PeftModel:
+    config = peft.LoraConfig(r=4, lora_alpha=6, **{"target_modules": TARGETS, **more})  # type: ignore[arg-type]
+    wrapped = peft.get_peft_model(model, config)
+    for name, each in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(each, std=0.1)
+    wrapped.save_pretrained(folder)
+    return wrapped
+
+
+OPTIONS = [
+    {},
+    {"use_rslora": True},
+    {"rank_pattern": {"layers.1.self_attn.q_proj": 2}, "alpha_pattern": {"down_proj": 3}},
+    {"target_modules": [*TARGETS, "embed_tokens"]},
+    {"modules_to_save": ["up_proj"]},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda each: "-".join(each) or "plain")
+def test_it_is_read_as_peft_merges_it(options: dict[str, object], tmp_path: Path) -> None:
+    model = llama(tmp_path / "base", tie="embed_tokens" not in str(options))
+    merged = adapter(model, tmp_path / "lora", **options).merge_and_unload().state_dict()
+    found = Adapted(Checkpoint(tmp_path / "base"), tmp_path / "lora")
+    assert all(torch.allclose(found.tensor(name), merged[name], atol=1e-6) for name in found.layout)
+    assert set(found.ranks.values()) <= {2, 4}
+
+
+def test_an_adapter_is_repaired_by_its_own_rank(tmp_path: Path) -> None:
+    wrapped = adapter(llama(tmp_path / "base"), tmp_path / "lora")
+    for weight, each in wrapped.named_parameters():
+        if "lora_A" in weight:
+            each.data[0] *= 20  # one direction far above the others
+    wrapped.save_pretrained(tmp_path / "lora")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    layer = wrapped.base_model.model.model.layers[0].self_attn.q_proj
+    delta = (layer.lora_B["default"].weight @ layer.lora_A["default"].weight).double() * 6 / 4
+    left, values, right = torch.linalg.svd(delta)
+    values = values[:4]
+    facts = edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out", settings=edit.Settings(scale=0.6))
+    kept = values > 0.6 * threshold_by_median(1.0) * (values[1] + values[2]) / 2
+    assert facts[name]["total"] == 4
+    assert facts[name]["kept"] == int(kept.sum())
+    assert 0 < facts[name]["kept"] < 4
+    repaired = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    base = Checkpoint(tmp_path / "base").tensor(name)
+    expected = base + ((left[:, :4][:, kept] * values[kept]) @ right[:4][kept]).float()
+    assert torch.allclose(repaired.state_dict()[name], expected, atol=1e-6)
+
+
+def test_what_is_no_plain_adapter_is_refused(tmp_path: Path) -> None:
+    model = llama(tmp_path / "base")
+    adapter(model, tmp_path / "lora", use_dora=True)
+    with pytest.raises(ForgetlessError, match="a DoRA adapter, whose change is no product"):
+        edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+    with pytest.raises(ForgetlessError, match=r"lora is an adapter; name the folder of its base model first"):
+        edit.repair(tmp_path / "lora", tmp_path / "base", tmp_path / "out")
+    changed = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    for key, value, said in (
+        ("peft_type", "IA3", "its type is 'IA3'"),
+        ("bias", "all", "trained biases"),
+        ("r", 0, "r must be from 1"),
+    ):
+        text = json.dumps({**changed, "use_dora": False, key: value})
+        (tmp_path / "lora" / "adapter_config.json").write_text(text)
+        with pytest.raises(ForgetlessError, match=said):
+            edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+
+
+def test_an_adapter_of_another_base(tmp_path: Path) -> None:
+    adapter(llama(tmp_path / "base"), tmp_path / "lora")
+    other = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=10))
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ForgetlessError, match=r"does not fit .*: the base has no 'model.layers"):
+        edit.repair(tmp_path / "other", tmp_path / "lora", tmp_path / "out")

@@ -1,0 +1,124 @@
+"""Folders of safetensors written tensor by tensor: cut, damaged, continued, on a full disk, read by safetensors."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.files import streamed as module
+
+TENSORS = {
+    "a": torch.arange(12, dtype=torch.float32).view(3, 4),
+    "empty": torch.zeros(0, 3),
+    "odd": torch.arange(5, dtype=torch.uint8),
+    "b": torch.randn(7, 3).bfloat16(),
+    "scalar": torch.tensor(3.5, dtype=torch.float64),
+    "flag": torch.tensor([True, False]),
+}
+
+
+def layout(tensors: dict[str, Tensor]) -> dict[str, files.Layout]:
+    return {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in tensors.items()}
+
+
+def begun(out: Path, resume: bool = False, shard: int = 1 << 30, **asked: str) -> files.Streamed:
+    return files.Streamed(out, layout(TENSORS), asked, resume, shard)
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    return {name: each for path in folder.glob("*.safetensors") for name, each in load_file(path).items()}
+
+
+@pytest.mark.parametrize("shard", [1, 60, 1 << 30])
+def test_it_is_what_safetensors_reads(shard: int, tmp_path: Path) -> None:
+    writing = begun(tmp_path / "out", shard=shard)
+    for name in reversed(writing.missing()):
+        writing.put(name, TENSORS[name])
+        assert torch.equal(writing.get(name), TENSORS[name])
+    writing.finish({"config.json": b"{}"})
+    found = read(tmp_path / "out")
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[name], TENSORS[name]) and found[name].dtype == TENSORS[name].dtype for name in found)
+    again = files.Foreign(tmp_path / "out")
+    assert again.layout() == {name: layout(TENSORS)[name] for name in again.names}
+    assert all(torch.equal(again.read(name), TENSORS[name]) for name in TENSORS)
+    assert not list(tmp_path.glob("*partial*"))
+    if shard == 1:
+        index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == sum(each.nbytes for each in TENSORS.values())
+        assert index["weight_map"].keys() == TENSORS.keys()
+        assert len(set(index["weight_map"].values())) > 3
+
+
+@settings(max_examples=25)
+@given(cut=st.integers(0, 400), flipped=st.integers(0, 200))
+def test_whatever_happened_to_the_part_it_ends_right_or_says_so(
+    cut: int, flipped: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("cut") / "out"
+    writing = begun(out)
+    for name in writing.missing()[:4]:
+        writing.put(name, TENSORS[name], {"of": name})
+    part = out.with_name("out.partial")
+    journal = part / "journal.jsonl"
+    content = journal.read_bytes()
+    journal.write_bytes(content[: max(0, len(content) - cut)])
+    weights = bytearray((part / "model.safetensors").read_bytes())
+    if flipped and (at := len(weights) - flipped) > 0:
+        weights[at] ^= 1
+        (part / "model.safetensors").write_bytes(weights)
+    try:
+        again = begun(out, resume=True)
+    except ForgetlessError:  # the first line is gone
+        assert len(content) - cut <= content.index(b"\n")
+        return
+    for name in again.missing():
+        again.put(name, TENSORS[name])
+    again.finish({})
+    found = read(out)
+    assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing = begun(tmp_path / "out")
+    writing.put("a", TENSORS["a"])
+
+    def full(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_settled", full)
+        with pytest.raises(ForgetlessError, match="out cannot be written: the disk is full"):
+            writing.put("b", TENSORS["b"])
+    again = begun(tmp_path / "out", resume=True)
+    assert "a" in again.noted
+    assert "b" not in again.noted
+
+
+def test_it_is_not_written_over_or_mixed(tmp_path: Path) -> None:
+    begun(tmp_path / "out", scale="1")
+    with pytest.raises(ForgetlessError, match="was stopped before; continue it with --resume, or remove it"):
+        begun(tmp_path / "out", scale="1")
+    with pytest.raises(ForgetlessError, match=r"of another request \(scale differ\)"):
+        begun(tmp_path / "out", resume=True, scale="2")
+    with pytest.raises(ForgetlessError, match=r"'a' is torch.float64 \(2,\), not torch.float32 \(3, 4\)"):
+        begun(tmp_path / "out", resume=True, scale="1").put("a", torch.zeros(2, dtype=torch.float64))
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(ForgetlessError, match="exists already and is not empty"):
+        begun(tmp_path / "taken")
+    (tmp_path / "free").mkdir()
+    writing = begun(tmp_path / "free")
+    for name in writing.missing():
+        writing.put(name, TENSORS[name])
+    writing.finish({})
+    assert (tmp_path / "free" / "model.safetensors").exists()
