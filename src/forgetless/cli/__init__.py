@@ -1,4 +1,5 @@
-"""The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `repair`, `verify`, `report` and `data`.
+"""The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `repair`, `verify`, `report`, `data`
+and `doctor`, a file each.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
 was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 from forgetless import __version__
 from forgetless.cli.ask import ask
 from forgetless.cli.data import app as data
+from forgetless.cli.doctor import doctor
 from forgetless.cli.learn import learn
 from forgetless.cli.measure import measure
 from forgetless.cli.merge import merge
@@ -48,13 +50,13 @@ def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
 app = typer.Typer(
     cls=_Guarded,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 app.add_typer(run, name="run")
 app.add_typer(data, name="data")
 app.command("ask")(ask)
+app.command("doctor")(doctor)
 app.command("learn")(learn)
 app.command("measure")(measure)
 app.command("merge")(merge)
