@@ -1,5 +1,5 @@
 # Everything happens inside this clone: packages in .venv, caches in .cache, results in runs.
-.PHONY: help demo test test-gpu lint pages soak clean
+.PHONY: help demo test test-gpu lint pages docs soak clean
 
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export TMPDIR := $(CURDIR)/.cache/tmp
@@ -16,6 +16,7 @@ help:
 	@echo "make test-gpu  check everything that runs on a GPU; about 5 minutes, writes results/gpu/CARD.json"
 	@echo "make lint   check style and types only"
 	@echo "make pages  make the pages that come from committed runs anew"
+	@echo "make docs   build the documentation site into build/site"
 	@echo "make soak   random networks, altered files, killed runs, a long stream; hours, resumable"
 	@echo "make clean  remove packages and caches, keep runs/"
 
@@ -36,6 +37,10 @@ test: lint
 pages:
 	@scripts/setup.sh dev
 	scripts/pages.sh
+
+docs:
+	@scripts/setup.sh docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 # PYTHON=python3 runs it with a torch that is there already, such as a container's.
 test-gpu:

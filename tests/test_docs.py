@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import forgetless
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
@@ -27,3 +29,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{link}#{anchor}"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    named = set(re.findall(r"^::: forgetless\.(?:measure\.|learn\.)?(\w+)$", text, re.MULTILINE))
+    assert set(forgetless.__all__) <= named
+
+
+def test_every_page_has_its_place_on_the_site() -> None:
+    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert pages | {"changelog.md", "contributing.md", "security.md"} == listed

@@ -18,7 +18,7 @@ _COMPILED = {
     "forgetless.measure.kernels.parts._modulus": "the modulus of per-sample gradients",
     "forgetless.protect.optimizers._pull": "the proximal step",
 }
-_NOT_FOR_USERS = frozenset({"dev", "peers", "figures"})
+_NOT_FOR_USERS = frozenset({"dev", "docs", "peers", "figures"})
 
 
 @dataclass(frozen=True)
