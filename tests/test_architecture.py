@@ -157,6 +157,7 @@ INSIDE = {
         "report": "",
         "run": "parts",
         "verify": "parts",
+        "watch": "",
     },
 }
 # Third parties stay at the edge; torch may be used everywhere.

@@ -1,0 +1,86 @@
+"""`forgetless watch RUN`: how far a run is, from outside."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from forgetless.lab.running.followed import Followed, Follower
+
+_EVERY = 1.0  # seconds
+
+
+def watch(
+    run: Annotated[Path, typer.Argument(help="A run directory, while it is written to or later.", show_default=False)],
+    once: Annotated[bool, typer.Option("--once", help="Show it once instead of following it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it once, as JSON.")] = False,
+) -> None:
+    """Follow a run that another process has started: what is learned, how well, and how long the rest will take.
+
+    forgetless watch runs/demo
+
+    Nothing in RUN is written or locked; Ctrl-C ends the watching and not the run. It ends by itself when the run does.
+    """
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    from forgetless.lab.running.followed import Follower, directories, in_use
+
+    followers = [Follower(folder) for folder in directories(run)]
+    for each in followers:
+        each.update()
+    if as_json:
+        typer.echo(json.dumps({"in use": in_use(run), "directories": [each.facts() for each in followers]}, indent=2))
+        return
+
+    def shown() -> Group:
+        alive = in_use(run)
+        return Group(*(_table(each, alive) for each in followers))
+
+    console = Console()
+    if once or not console.is_terminal:
+        console.print(shown())
+        return
+    with Live(shown(), console=console, auto_refresh=False) as live:
+        while in_use(run):
+            time.sleep(_EVERY)
+            for each in followers:
+                each.update()
+            live.update(shown(), refresh=True)
+
+
+def _table(follower: Follower, alive: bool) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    left = follower.left()
+    state = "running" if alive else "done" if follower.share >= 1 else "stopped; continue it with --resume"
+    more = f", about {timedelta(seconds=round(left))} left" if alive and left is not None else ""
+    title = Text(f"{follower.experiment}: {follower.share:.0%}, {state}{more}", style="bold")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("run", "done", "", "loss", "average", "forgetting"):
+        table.add_column(column, justify="right" if column in ("loss", "average", "forgetting") else "left")
+    for run in follower.jobs.values():
+        bar = ProgressBar(total=1.0, completed=run.share, width=20)
+        loss = "" if run.loss is None or run.stage == "done" else f"{run.loss:.3g}"
+        table.add_row(Text(run.job.label), bar, Text(_doing(run, follower)), loss, *_figures(run))
+    return table
+
+
+def _doing(run: Followed, follower: Follower) -> str:
+    if run.stage != "running":
+        return run.stage
+    epoch = f", epoch {run.epoch} of {follower.epochs}" if run.phase == "train" else f", {run.phase}"
+    return f"task {run.task} of {follower.tasks}, {run.name}{epoch}"
+
+
+def _figures(run: Followed) -> tuple[str, str]:
+    average, forgetting = ("" if value is None else f"{100 * value:.1f}" for value in (run.average, run.forgetting))
+    return average, forgetting

@@ -1,0 +1,186 @@
+"""A run directory watched from outside: read only, while another process writes to it or after it has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from forgetless import files
+from forgetless.errors import ForgetlessError
+from forgetless.lab.running.jobs import Job
+from forgetless.lab.running.lock import NAME as LOCK
+from forgetless.learn import metrics
+
+Stage = Literal["waiting", "running", "done"]
+
+
+@dataclass
+class Followed:
+    """One run of the directory.
+
+    Attributes:
+        job: which.
+        stage: whether it has begun and ended.
+        task: how many tasks are learned, the present one among them.
+        name: the present task's name.
+        phase: what is done with it.
+        epoch: of its training.
+        loss: at the last end of an epoch.
+        average: after the last task, of a run that is done.
+        forgetting: the same; None of a single task.
+        share: how much is done.
+    """
+
+    job: Job
+    stage: Stage = "waiting"
+    task: int = 0
+    name: str = ""
+    phase: str = ""
+    epoch: int = 0
+    loss: float | None = None
+    average: float | None = None
+    forgetting: float | None = None
+    share: float = 0.0
+
+
+class Follower:
+    """What the log of a run directory says so far.
+
+    Args:
+        folder: a run directory.
+
+    Attributes:
+        experiment: its name.
+        tasks: how many tasks a run has.
+        epochs: of each.
+        jobs: what is planned, begun and done.
+
+    Raises:
+        ForgetlessError: it is no run directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "config.json").is_file():
+            raise ForgetlessError(f"{folder} is no run directory: it has no config.json; name an --out of a run.")
+        config = files.read_json(folder / "config.json")
+        config = config if isinstance(config, dict) else {}
+        self.experiment = str(config.get("experiment", folder.name))
+        tasks, recipe = config.get("tasks"), config.get("recipe")
+        self.tasks = len(tasks) if isinstance(tasks, list) else 1
+        self.epochs = int(recipe["epochs"]) if isinstance(recipe, dict) and "epochs" in recipe else 1
+        self.jobs: dict[tuple[Any, ...], Followed] = {}
+        self._log, self._at, self._learned = folder / "log.jsonl", 0, 0.0
+        self._begun: float | None = None
+        self._last: float | None = None
+        self._order: dict[tuple[Any, ...], list[str]] = {}
+
+    def update(self) -> None:
+        """Read what was added to the log; a line that is not whole yet is left for the next time."""
+        if not self._log.exists():
+            return
+        with files.opened(self._log) as log:
+            if os.fstat(log.fileno()).st_size < self._at:
+                self._at = 0  # another log
+            log.seek(self._at)
+            *lines, rest = log.read().split(b"\n")
+            self._at = log.tell() - len(rest)
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # a process was killed while it wrote
+            if isinstance(entry, dict):
+                self._note(entry)
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        self._last = _seconds(entry.get("time"))
+        event = entry.get("event")
+        if event == "start":
+            for each in entry.get("runs", []):
+                self._followed(*each)
+            self._begun, self._learned = self._last, sum(each.share for each in self.jobs.values())
+        elif isinstance(entry.get("method"), str):
+            run = self._followed(entry["method"], entry.get("seed", 0), entry.get("order", 0))
+            if event == "done":
+                run.stage, run.share, run.task = "done", 1.0, self.tasks
+                run.average, run.forgetting = _figures(entry.get("accuracy"))
+            else:
+                self._moved(run, str(event), entry)
+
+    def _followed(self, method: str, seed: int, order: int = 0) -> Followed:
+        return self.jobs.setdefault((method, seed, order), Followed(Job("", method, seed, order)))
+
+    def _moved(self, run: Followed, phase: str, entry: Mapping[str, Any]) -> None:
+        name = str(entry.get("task", ""))
+        known = self._order.setdefault((run.job.method, run.job.seed, run.job.order), [])
+        if phase != "search" and name not in known:
+            known.append(name)
+        run.stage, run.name, run.phase = "running", name, phase
+        run.task = known.index(name) + 1 if name in known else max(1, run.task)
+        run.epoch, run.loss = int(entry.get("epoch") or 0), entry.get("loss")
+        within = {"search": 0.0, "warm_start": 0.0, "train": run.epoch / max(1, self.epochs)}.get(phase, 1.0)
+        run.share = max(run.share, min(1.0, (run.task - 1 + within) / self.tasks))
+
+    @property
+    def share(self) -> float:
+        """How much of all is done."""
+        return sum(run.share for run in self.jobs.values()) / max(1, len(self.jobs))
+
+    def left(self) -> float | None:
+        """Seconds to go at the pace since the last start; None where it is not known or nothing is left."""
+        if self._begun is None or self._last is None or self.share >= 1:
+            return None
+        done = sum(run.share for run in self.jobs.values()) - self._learned
+        return (self._last - self._begun) * (len(self.jobs) * (1 - self.share)) / done if done > 0.05 else None
+
+    def facts(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {
+            "experiment": self.experiment,
+            "share": self.share,
+            "seconds left": self.left(),
+            "runs": [{**asdict(run), "job": run.job.label} for run in self.jobs.values()],
+        }
+
+
+def directories(path: Path) -> list[Path]:
+    """The run directories at a path: itself, or those in it where an experiment has several."""
+    if (path / "config.json").is_file():
+        return [path]
+    found = sorted(each.parent for each in path.glob("*/config.json"))
+    if not found:
+        raise ForgetlessError(f"{path} is no run directory: it has no config.json; name an --out of a run.")
+    return found
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process that lives writes there."""
+    try:
+        number = int(files.read_bytes(path / LOCK, 64))
+        os.kill(number, 0)
+    except (ForgetlessError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # it lives, and is somebody else's
+        return True
+    return True
+
+
+def _figures(accuracy: Any) -> tuple[float | None, float | None]:
+    """The average after the last task, and the forgetting."""
+    try:
+        average = metrics.average_accuracy(accuracy)
+        return average, metrics.forgetting(accuracy) if len(accuracy) > 1 else None
+    except (ForgetlessError, TypeError):
+        return None, None
+
+
+def _seconds(text: Any) -> float | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+    except (TypeError, ValueError):
+        return None
