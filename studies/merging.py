@@ -189,14 +189,14 @@ def _plain(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def write(page: Path, found: Mapping[str, Any] | None) -> None:
+def write(page: Path, found: Mapping[str, Any]) -> None:
     """Put the tables into the page.
 
     Raises:
         ForgetlessError: the page lacks a place for one.
     """
     blocks.inserted(page, "merging methods", methods())
-    if found is not None:
+    if found["seeds"]:
         blocks.inserted(page, "merging", table(found))
 
 
@@ -208,7 +208,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page that takes the tables")
     options = parser.parse_args(words)
     try:
-        found = files.read_sealed(options.out) if options.out.exists() else {"tasks": list(TASKS), "seeds": []}
+        found: dict[str, Any] = {"tasks": list(TASKS), "seeds": []}
+        if options.out.exists():
+            found = files.read_sealed(options.out)
         if options.data is not None:
             loaded = [images.load(folder, size=SIZE, limit=LIMIT) for folder in images.sets(options.data, TASKS)]
             tasks = [images.with_tests(task, TESTED) for task in loaded]
@@ -217,7 +219,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     found["seeds"].append(study(tasks, lambda: pretrained("squeezenet"), seed))
                     files.write_sealed(options.out, {**found, "environment": environment()})
                     print(table(found), flush=True)
-        write(options.page, found if found["seeds"] else None)
+        write(options.page, found)
     except ForgetlessError as error:
         parser.exit(2, f"forgetless: {error}\n")
 

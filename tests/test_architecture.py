@@ -106,7 +106,7 @@ INSIDE = {
         "versions": "checkpoint",
         "weighing": "omegas versions",
         "combination": "merging versions weighing",
-        "merge": "checkpoint combination rewritten versions",
+        "merge": "adapter checkpoint combination rewritten versions",
         "merge_recipe": "",
     },
     "integrations": {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
@@ -282,6 +283,26 @@ def test_another_dtype(folders: Path, tmp_path: Path) -> None:
     edit.merge([folders / "A", folders / "B"], tmp_path / "out", dtype=torch.bfloat16)
     model = LlamaForCausalLM.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.bfloat16
+
+
+def test_adapters_of_the_base_are_merged_as_the_models_that_they_make(folders: Path, tmp_path: Path) -> None:
+    whole = []
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        model = get_peft_model(LlamaForCausalLM.from_pretrained(folders / "base"), config)
+        model.save_pretrained(tmp_path / name)
+        whole.append({name: each.clone() for name, each in model.merge_and_unload().state_dict().items()})
+    names = [tmp_path / "one", tmp_path / "two"]
+    edit.merge(names, tmp_path / "out", base=folders / "base", method="ties", density=0.5)
+    base = LlamaForCausalLM.from_pretrained(folders / "base").state_dict()
+    expected = edit.merged(whole, base=base, method="ties", density=0.5)
+    for name, found in tensors(tmp_path / "out").items():
+        torch.testing.assert_close(found, expected[name], rtol=0, atol=1e-6)
+    with pytest.raises(
+        ForgetlessError, match=r"one is an adapter; name the model that it was trained on as the base\."
+    ):
+        edit.merge(names, tmp_path / "none")
 
 
 def test_refused_on_disk(folders: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def merge(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of models as the Hub lays them out, or their safetensors files; or one recipe.yaml in "
-            "mergekit's form.",
+            help="Folders of models as the Hub lays them out, or their safetensors files; with --base also LoRA "
+            "adapters of it; or one recipe.yaml in mergekit's form.",
             show_default=False,
         ),
     ],

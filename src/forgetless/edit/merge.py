@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forgetless.edit.checkpoint import Checkpoint
+from forgetless.edit.adapter import Adapted, is_adapter
+from forgetless.edit.checkpoint import Checkpoint, Stored
 from forgetless.edit.combination import Combination, Told
 from forgetless.edit.rewritten import Told as Progress
 from forgetless.edit.rewritten import rewrite
@@ -94,7 +95,7 @@ def merge(
     none; `forgetless_merge.json` in it says how it was made.
 
     Args:
-        models: folders as the Hub lays them out, or their safetensors files.
+        models: folders as the Hub lays them out, or their safetensors files; with a base, also LoRA adapters of it.
         out: the folder to write; it must not exist.
         base: the model that all were trained from.
         method: as in `merged`.
@@ -114,8 +115,8 @@ def merge(
             an `out` that exists or cannot be written.
     """
     _refuse_twice([*models, *([] if base is None else [base])])
-    read = {str(path): Checkpoint(path) for path in models}
     start = None if base is None else Checkpoint(base)
+    read = {str(path): _read(path, start) for path in models}
     omegas = None if importances is None else [Importance.load(path, mmap=True) for path in importances]
     combination = Combination(
         read,
@@ -133,7 +134,7 @@ def merge(
         "base": str(base),
         **{name: str(value) for name, value in combination.used().items()},
     }
-    sources = [*([] if start is None else [start]), *read.values()]
+    sources: list[Stored] = [*([] if start is None else [start]), *read.values()]
     rewrite(
         out,
         sources[0],
@@ -146,6 +147,14 @@ def merge(
         report=REPORT,
     )
     return combination.told()
+
+
+def _read(path: str | Path, base: Checkpoint | None) -> Stored:
+    if not is_adapter(path):
+        return Checkpoint(path)
+    if base is None:
+        raise ForgetlessError(f"{path} is an adapter; name the model that it was trained on as the base.")
+    return Adapted(base, path)
 
 
 def _refuse_twice(paths: Sequence[str | Path]) -> None:
