@@ -1,74 +1,163 @@
-"""`forgetless merge`: files of different days as one, the old ones fading."""
+"""`forgetless merge`: models as one."""
 
 from __future__ import annotations
 
-import warnings
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from cli.conftest import Command
-from forgetless import ForgetlessError, Importance
+from forgetless import Importance, edit
 
 Refused = Callable[..., None]
-DAYS = ((2.0, 4.0), (3.0, 1.0), (10.0, 5.0))  # the sum, and over how many samples
+State = dict[str, Tensor]
 
 
-def saved(values: tuple[tuple[float, float], ...] = DAYS, **more: str) -> list[str]:
-    names = []
-    for number, (total, count) in enumerate(values):
-        names.append(f"day{number}.safetensors")
-        Importance({"w": torch.tensor([total, 0.0])}, count, **more).save(names[-1])  # type: ignore[arg-type]
-    return names
+def state(seed: int) -> State:
+    torch.manual_seed(seed)
+    return {"a": torch.randn(3, 4), "b": torch.randn(4), "steps": torch.tensor(3)}
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.5])
-def test_each_counts_as_often_as_it_is_old(decay: float, forgetless: Command) -> None:
-    done = forgetless("merge", *saved(), "--decay", decay, "--out", "month.safetensors")
+@pytest.fixture
+def models(forgetless: Command) -> dict[str, State]:
+    """A folder for each of base, A and B, in the current one."""
+    found = {name: state(seed) for seed, name in enumerate(("base", "A", "B"))}
+    for seed, (name, tensors) in enumerate(found.items()):
+        Path(name).mkdir()
+        save_file(tensors, f"{name}/model.safetensors")
+        Path(name, "config.json").write_text('{"model_type": "tiny"}')
+        torch.manual_seed(seed)
+        Importance({"a": torch.rand(3, 4)}, 2).save(f"{name}.safetensors")
+    return found
+
+
+def result(out: str = "out") -> State:
+    return load_file(f"{out}/model.safetensors")
+
+
+def equal(found: State, expected: State) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_mean(models: dict[str, State], forgetless: Command) -> None:
+    done = forgetless("merge", "A", "B/model.safetensors", "--out", "out")
     assert done.exit_code == 0, done.stderr
-    weights = [decay**2, decay, 1.0]
-    total = sum(weight * day[0] for weight, day in zip(weights, DAYS, strict=True))
-    count = sum(weight * day[1] for weight, day in zip(weights, DAYS, strict=True))
-    found = Importance.load("month.safetensors")
-    assert found.count == pytest.approx(count)
-    assert float(found.mean()["w"][0]) == pytest.approx(total / count)
+    assert done.stdout == ("2 models by mean: 2 of 3 tensors\nintegers, equal in all models: 1\nmerged: out\n")
+    assert equal(result(), edit.merged([models["A"], models["B"]]))
+    assert Path("out/config.json").read_text() == '{"model_type": "tiny"}'
+    again = forgetless("merge", "A", "B", "--out", "out")
+    assert again.exit_code == 2
+    assert again.stderr == "forgetless: out exists already and is not empty; choose another --out.\n"
 
 
-def test_fading_changes_no_mean() -> None:
-    whole = Importance({"w": torch.tensor([3.0, 0.5])}, 4)
-    assert torch.equal(whole.faded(0.5).mean()["w"], whole.mean()["w"])
-    assert whole.faded(0.5).count == 2
-    for gamma in (0.0, 1.5, -1.0, float("nan")):
-        with pytest.raises(ForgetlessError, match="gamma must be above 0 and at most 1"):
-            whole.faded(gamma)
-
-
-def test_refused(forgetless: Command, refused: Refused) -> None:
-    names = saved()
-    refused("day0.safetensors exists already; choose another --out.", "merge", *names, "--out", names[0])
-    refused("'day1.safetensors' would count twice; name each file once.", "merge", *names, names[1], "--out", "m")
-    refused("--decay must be above 0 and at most 1, not 2.", "merge", *names, "--decay", 2, "--out", "m")
-    refused(
-        "no.safetensors does not exist; name a file of that kind (importance) that was saved before.",
-        *("merge", names[0], "no.safetensors", "--out", "m"),
+def test_every_option_reaches_the_method(models: dict[str, State], forgetless: Command) -> None:
+    words = ["--base", "base", "--method", "dare-ties", "--weight", 1, "--weight", 0.5, "--density", 0.5]
+    words += ["--density", 0.9, "--lambda", 0.7, "--normalize", "--majority", "count", "--rescale", "l1", "--seed", 4]
+    done = forgetless("merge", "A", "B", *words, "--dtype", "float64", "--json", "--out", "out")
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["by_method"], facts["copied"], facts["base"]) == (2, 1, "base")
+    expected = edit.merged(
+        [models["A"], models["B"]],
+        base=models["base"],
+        method="dare-ties",
+        weights=[1, 0.5],
+        density=[0.5, 0.9],
+        scale=0.7,
+        normalize=True,
+        majority="count",
+        rescale="l1",
+        seed=4,
+        dtype=torch.float64,
     )
-    Importance({"other": torch.ones(2)}, 1).save("x.safetensors")
-    done = forgetless("merge", names[0], "x.safetensors", "--out", "m")
-    assert done.exit_code == 2
-    assert done.stderr.startswith("forgetless: x.safetensors cannot be merged: ")
-    assert not Path("m").exists()
+    found = result()
+    # One is rounded once more: it is computed in float32 and then written as float64 by both.
+    assert equal(found, expected)
+    assert (
+        forgetless("merge", "A", "--base", "base", "--method", "wise-ft", "--alpha", 1, "--out", "same").exit_code == 0
+    )
+    assert equal(result("same"), models["A"])
 
 
-@pytest.mark.filterwarnings("default")
-def test_days_of_different_networks_are_told(forgetless: Command) -> None:
-    for name, weights in (("a", "1"), ("b", "2")):
-        Importance({"w": torch.ones(2)}, 1, weights={"w": weights}).save(name)
-    done = forgetless("merge", "a", "b", "--out", "m")
-    assert done.exit_code == 0
-    assert "measured at different weights ('w')" in done.stderr
-    same = Importance({"w": torch.ones(2)}, 1, weights={"w": "1"})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        same.merge(same, Importance({"w": torch.ones(2)}, 1))
+def test_importances(models: dict[str, State], forgetless: Command) -> None:
+    words = ["--importance", "A.safetensors", "--importance", "B.safetensors", "--method", "mas"]
+    done = forgetless("merge", "A", "B", *words, "--scale-importance", "none", "--out", "out")
+    assert done.exit_code == 0, done.stderr
+    assert "without importance, so the weighted mean: 1 ('b')\n" in done.stdout
+    own = [Importance.load(f"{name}.safetensors") for name in ("A", "B")]
+    expected = edit.merged([models["A"], models["B"]], method="mas", importances=own, scale_importance="none")
+    assert equal(result(), expected)
+
+
+def test_a_recipe(models: dict[str, State], forgetless: Command, refused: Refused) -> None:
+    Path("recipe.yaml").write_text(
+        "merge_method: ties\nbase_model: base\nmodels:\n"
+        "  - {model: A, parameters: {weight: 1, density: 0.5}}\n  - {model: B, parameters: {weight: 0.5}}\n"
+        "dtype: float32\n"
+    )
+    done = forgetless("merge", "recipe.yaml", "--out", "out")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("2 models and their base by ties: 2 of 3 tensors\n")
+    expected = edit.merged(
+        [models["A"], models["B"]], base=models["base"], method="ties", weights=[1, 0.5], density=[0.5, 1.0]
+    )
+    assert equal(result(), expected)
+    refused("a recipe names its models itself; give it alone.", "merge", "recipe.yaml", "A", "--out", "o")
+    words = ["--lambda", 1, "--method", "ties", "--seed", 1]
+    refused(
+        "a recipe says itself how to merge; leave out --method, --lambda, --seed.",
+        *("merge", "recipe.yaml", *words, "--out", "o"),
+    )
+    refused("no.yaml cannot be read: it does not exist.", "merge", "no.yaml", "--out", "o")
+
+
+def test_refused(models: dict[str, State], refused: Refused) -> None:
+    refused("merging by 'mean' needs at least two models, not 1.", "merge", "A", "--out", "o")
+    refused(
+        "A is named twice; name each model once, and give it a larger weight instead.",
+        *("merge", "A", "B", "A", "--out", "o"),
+    )
+    refused(
+        "--dtype is float16, bfloat16, float32, float64, not 'int8'.",
+        *("merge", "A", "B", "--dtype", "int8", "--out", "o"),
+    )
+    refused(
+        "the method 'mean' has no setting 'scale'; beside weights it has normalize.",
+        *("merge", "A", "B", "--lambda", 1, "--out", "o"),
+    )
+    refused(
+        "the method 'ties' needs the base model that the others were trained from.",
+        *("merge", "A", "B", "--method", "ties", "--out", "o"),
+    )
+    refused(
+        "there is no way to merge called 'slerp'; there are mean, task-arithmetic, wise-ft, ties, dare-linear, "
+        "dare-ties, fisher, mas.",
+        *("merge", "A", "B", "--method", "slerp", "--out", "o"),
+    )
+
+
+def test_ctrl_c_keeps_what_is_finished(
+    models: dict[str, State], forgetless: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forgetless.edit.combination import Combination
+
+    own, read = Combination.tensor, []
+
+    def tensor(self: Combination, name: str) -> Tensor:
+        if len(read) == 1:
+            raise KeyboardInterrupt
+        read.append(name)
+        return own(self, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Combination, "tensor", tensor)
+        done = forgetless("merge", "A", "B", "--out", "out")
+    assert done.exit_code == 130
+    assert done.stderr == "forgetless: stopped; what is finished is kept for --resume.\n"
+    assert forgetless("merge", "A", "B", "--out", "out", "--resume").exit_code == 0
+    assert equal(result(), edit.merged([models["A"], models["B"]]))

@@ -22,6 +22,7 @@ from forgetless.cli.doctor import doctor
 from forgetless.cli.learn import learn
 from forgetless.cli.measure import measure
 from forgetless.cli.merge import merge
+from forgetless.cli.merge_importances import merge_importances
 from forgetless.cli.repair import repair
 from forgetless.cli.report import report
 from forgetless.cli.run import app as run
@@ -61,6 +62,7 @@ app.command("doctor")(doctor)
 app.command("learn")(learn)
 app.command("measure")(measure)
 app.command("merge")(merge)
+app.command("merge-importances")(merge_importances)
 app.command("repair")(repair)
 app.command("report")(report)
 app.command("verify")(verify)

@@ -1,0 +1,156 @@
+"""The versions of every tensor in models of one architecture: checked against each other, then read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from forgetless import files
+from forgetless.edit.checkpoint import finite
+from forgetless.errors import ForgetlessError, quoted
+from forgetless.model.parameters import listing
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """A model's tensors by name: a checkpoint on disk, or a state dict (`StateDict`)."""
+
+    @property
+    def layout(self) -> Mapping[str, files.Layout]:
+        """What there is, by name."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its configuration; empty where nothing is known."""
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one, without NaN and Inf."""
+
+
+class StateDict:
+    """A state dict as `Weights`.
+
+    Args:
+        tensors: by name.
+        title: what to call it in a sentence.
+
+    Raises:
+        ForgetlessError: something in it is no tensor.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], title: str) -> None:
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise ForgetlessError(f"{quoted(name)} of {title} is a {type(tensor).__name__}, not a tensor.")
+        self.layout = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in tensors.items()}
+        self.config: dict[str, Any] = {}
+        self._tensors, self._title = tensors, title
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name.
+
+        Raises:
+            ForgetlessError: it holds NaN or Inf.
+        """
+        found = self._tensors[name].detach()
+        if found.is_floating_point() and not finite(found):
+            raise ForgetlessError(
+                f"{quoted(name)} of {self._title} holds NaN or Inf; a model that holds them cannot be merged."
+            )
+        return found
+
+
+def refuse_differences(models: Mapping[str, Weights]) -> None:
+    """Refuse models that do not hold tensors of the same names and shapes, or hold none.
+
+    Args:
+        models: what to call each in a sentence → its weights; the first one is what the others are compared with.
+
+    Raises:
+        ForgetlessError: naming the tensors that differ.
+    """
+    (first, expected), *others = models.items()
+    if not expected.layout:
+        raise ForgetlessError(f"{first} holds no tensors.")
+    for title, found in others:
+        kinds = [quoted(each.config.get("model_type")) for each in (found, expected)]
+        if found.config and expected.config and kinds[0] != kinds[1]:
+            raise ForgetlessError(f"{title} is of another architecture ({kinds[0]}) than {first} ({kinds[1]}).")
+        missing = [name for name in expected.layout if name not in found.layout]
+        extra = [name for name in found.layout if name not in expected.layout]
+        shapes = [
+            f"{name} {tuple(found.layout[name].shape)} instead of {tuple(each.shape)}"
+            for name, each in expected.layout.items()
+            if name in found.layout and tuple(found.layout[name].shape) != tuple(each.shape)
+        ]
+        parts = [
+            f"lacks {listing(missing)}" if missing else "",
+            f"has {listing(extra)} besides" if extra else "",
+            f"differs in shape: {'; '.join(shapes[:4])}{'; …' if len(shapes) > 4 else ''}" if shapes else "",
+        ]
+        if any(parts):
+            raise ForgetlessError(
+                f"{title} is of another architecture than {first}: it {', '.join(filter(None, parts))}."
+            )
+    for title, found in models.items():
+        for name, each in found.layout.items():
+            if each.dtype.is_complex or (each.dtype.is_floating_point and each.dtype not in files.FLOATS):
+                raise ForgetlessError(
+                    f"{quoted(name)} of {title} is {_called(each.dtype)}, which cannot be merged; convert it to "
+                    "float32, bfloat16 or float16 first."
+                )
+
+
+class Read:
+    """The versions of one tensor, each read when it is asked for, in one dtype.
+
+    Args:
+        models: the weights of each.
+        name: the tensor.
+        dtype: the dtype to give them in.
+    """
+
+    def __init__(self, models: Iterable[Weights], name: str, dtype: torch.dtype) -> None:
+        self._models, self._name, self._dtype = list(models), name, dtype
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (each.tensor(self._name).to(self._dtype) for each in self._models)
+
+
+def equal_in_all(models: Mapping[str, Weights], name: str) -> Tensor:
+    """An integer tensor, which is not merged.
+
+    Raises:
+        ForgetlessError: it is not the same in all models.
+    """
+    (first, weights), *others = models.items()
+    expected = weights.tensor(name)
+    for title, found in others:
+        other = found.tensor(name)
+        if other.dtype != expected.dtype or not torch.equal(other, expected):
+            raise ForgetlessError(
+                f"{quoted(name)} is {_called(expected.dtype)} and differs between {first} and {title}; only "
+                "floating-point tensors are merged, others must be equal in all models."
+            )
+    return expected
+
+
+def tied(tensors: Sequence[Mapping[str, Tensor]]) -> Callable[[str], str]:
+    """A name → the first name of the same tensor, where all state dicts hold one tensor under both names."""
+
+    def place(each: Tensor) -> tuple[object, ...]:
+        return (each.data_ptr() if each.numel() else id(each), each.dtype, tuple(each.shape), tuple(each.stride()))
+
+    first: dict[tuple[object, ...], str] = {}
+    same = {
+        name: first.setdefault(tuple(place(each[name]) for each in tensors), name)
+        for name in (tensors[0] if tensors else ())
+    }
+    return lambda name: same.get(name, name)
+
+
+def _called(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
