@@ -109,7 +109,7 @@ class _Scores:
 
 def _rows(tensor: Tensor, granularity: Granularity) -> Tensor:
     units = 1 if granularity == "tensor" or not tensor.dim() else tensor.shape[0]
-    return tensor.reshape(units, -1)
+    return tensor.reshape(units, tensor.numel() // max(1, units))
 
 
 def _elements(scores: _Scores, keep: float, scope: Scope) -> dict[str, Tensor]:
@@ -165,7 +165,7 @@ def _units(scores: _Scores, keep: float, granularity: Granularity, scope: Scope)
             torch.full((len(means[name]),), scores.sums[name].numel() // max(1, len(means[name]))) for name in names
         ]
         chosen = _fitting(torch.cat([means[name] for name in names]), torch.cat(sizes), wanted)
-        for name, mine in zip(names, chosen.split([len(means[name]) for name in names]), strict=True):
+        for name, mine in zip(names, torch.split(chosen, [len(means[name]) for name in names]), strict=True):
             sums = scores.sums[name]
             shape = (-1, *(1,) * (sums.dim() - 1)) if granularity == "row" and sums.dim() else (1,) * sums.dim()
             found[name] = mine.to(sums.device).view(shape).expand(sums.shape)

@@ -51,8 +51,8 @@ def fisher(
         F = 1/N Σ_n Σ_c p(c | x_n; θ) (∂ log p(c | x_n; θ) / ∂θ)²                labels="expected"
         F = 1/N Σ_n (∂ log p(y_n | x_n; θ) / ∂θ)²,  y_n as in the data           labels="empirical"
 
-    form="modulus" takes |∂ log p / ∂θ| in place of its square: with labels="empirical" the mean modulus of every sample's
-    gradient of the loss, `1/N Σ_n |∂ℓ(x_n, y_n; θ) / ∂θ|` (Wan and Zhao, arXiv 2604.17051, Eq. 4).
+    form="modulus" takes |∂ log p / ∂θ| in place of its square: with labels="empirical" the mean modulus of the samples'
+    gradients of the loss, `1/N Σ_n |∂ℓ(x_n, y_n; θ) / ∂θ|` (Wan and Zhao, arXiv 2604.17051, Eq. 4).
 
     One logit z is a Bernoulli variable: p(1 | x) = σ(z), p(0 | x) = 1 − σ(z).
 

@@ -66,7 +66,8 @@ class Packing:
         for group in optimizer.param_groups:
             group.pop(MARK, None)
         after = optimizer.register_step_post_hook(self._after)
-        optimizer._optimizer_step_post_hooks.move_to_end(after.id, last=False)  # other hooks see the model's parameters
+        hooks: Any = optimizer._optimizer_step_post_hooks
+        hooks.move_to_end(after.id, last=False)  # other hooks see the model's parameters
         self._handles = [
             optimizer.register_step_pre_hook(self),
             after,
@@ -78,7 +79,7 @@ class Packing:
 
     @property
     def packs(self) -> bool:
-        """Whether the optimizer has parameters that are frozen in part; an anchor asks when it is attached (`forms`)."""
+        """Whether the optimizer has parameters that are frozen in part; an anchor asks (`forms`)."""
         return any(self._shares[parameter].kind != "tensor" for parameter in self._owned())
 
     def _owned(self) -> list[nn.Parameter]:
@@ -116,12 +117,17 @@ class Packing:
 
         def packed() -> Any:
             self._write()  # a closure that is called again sees the weights as they are by then
+            stepped = [group["params"] for group, _ in self._given]
+            for group, parameters in self._given:  # for the closure's zero_grad()
+                group["params"] = parameters
             try:
                 with torch.enable_grad():
                     loss = closure()
             except BaseException:
                 self._restore()
                 raise
+            for (group, _), parameters in zip(self._given, stepped, strict=True):
+                group["params"] = parameters
             self._take_gradients()
             return loss
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 _PIECE = 1 << 20  # elements at a time, so that their positions take little memory
 
 
+@runtime_checkable
 class Share(Protocol):
     """The free share of one parameter.
 
@@ -47,7 +48,7 @@ class Elements:
     def __init__(self, core: Tensor) -> None:
         self.shape = core.shape
         self._free = core.logical_not().contiguous()
-        self._counts = [int(part.sum()) for part in self._free.view(-1).split(_PIECE)]
+        self._counts = [int(part.sum()) for part in torch.split(self._free.view(-1), _PIECE)]
         self.packed = torch.Size([sum(self._counts)])
         self.frozen = core.numel() - self.packed[0]
 
@@ -57,7 +58,7 @@ class Elements:
         if not gradient.is_contiguous():
             gradient.masked_fill_(free.logical_not(), 0)
             return
-        for part, mask in zip(gradient.view(-1).split(_PIECE), free.view(-1).split(_PIECE), strict=True):
+        for part, mask in zip(torch.split(gradient.view(-1), _PIECE), torch.split(free.view(-1), _PIECE), strict=True):
             part.masked_fill_(mask.logical_not(), 0)
 
     def gather(self, *tensors: Tensor) -> list[Tensor]:
