@@ -271,7 +271,7 @@ def drawn(rows: Rows, path: Path) -> None:
     pyplot = figures.pyplot_module()
     figure, axis = pyplot.subplots(figsize=(7.5, 5))
     groups = grouped(rows)
-    marks = dict(zip([*CHOICES, *PENALTIES], "os^Dv<>", strict=True))
+    marks = dict(zip([*CHOICES, *PENALTIES], "os^Dv<>", strict=False))
     for number, (kind, mark) in enumerate(marks.items()):
         own = [found for (name, _), found in groups.items() if name == kind]
         for_axis = {name: [[row[name] for row in found] for found in own] for name in ("domain", "general")}

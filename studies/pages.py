@@ -11,7 +11,18 @@ from pathlib import Path
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from studies import blocks, eight_page, facts_page, frontier, lora, norm_statistics, reproduction, results_page, scale
+from studies import (
+    blocks,
+    eight_page,
+    facts_page,
+    freezing,
+    frontier,
+    lora,
+    norm_statistics,
+    reproduction,
+    results_page,
+    scale,
+)
 
 
 def write(root: Path, docs: Path, readme: Path) -> None:
@@ -34,6 +45,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     blocks.inserted(strength, "scale", scale.table(files.read_sealed(root / "scale" / "digits.json")))
     found = files.read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
+    freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
 
 

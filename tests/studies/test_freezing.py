@@ -17,8 +17,11 @@ def test_it_runs_every_setting_continues_and_writes_the_page(tmp_path: Path, mon
     for name in ("wikitext2/valid.txt", "wikitext2/test.txt", "tinyshakespeare/input.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{name} has a line of text, é too.\n" * 90, encoding="utf-8")
-    small = {"FIRST": 1, "SECOND": 1, "MEASURED": 4, "TESTED": 4, "SHARES": (0.5,), "WIDTH": 16, "SEEDS": (0, 1)}
+    small = {"FIRST": 1, "SECOND": 1, "MEASURED": 2, "TESTED": 4, "SHARES": (0.5,), "WIDTH": 16, "SEEDS": (0, 1)}
     grids = {kind: (which, grid[:1]) for kind, (which, grid) in freezing.PENALTIES.items()}
+    chosen = {kind: how for kind, how in freezing.CHOICES.items() if how[0] in ("modulus", "random")}
+    monkeypatch.setattr(freezing, "CHOICES", chosen)
+    monkeypatch.setattr(freezing, "VARIANTS", dict(list(freezing.VARIANTS.items())[1:]))
     for name, value in {**small, "PENALTIES": grids}.items():
         monkeypatch.setattr(freezing, name, value)
     read = freezing.texts(tmp_path)
