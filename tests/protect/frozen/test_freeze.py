@@ -153,7 +153,7 @@ def test_a_compiled_model_and_a_deep_copy():
 
 def test_an_optimizer_that_is_not_attached_is_noticed_once():
     model = network()
-    core = FrozenCore(model, {"mix.weight": torch.eye(4, dtype=torch.bool)})
+    core = FrozenCore(model, {"scale": mask(), "mix.weight": torch.eye(4, dtype=torch.bool)})
     optimizer = optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     with pytest.warns(UserWarning, match=r"elements of the frozen core in 'mix\.weight' are no longer") as caught:
         trained(model, optimizer, 3)

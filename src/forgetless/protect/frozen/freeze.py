@@ -130,20 +130,20 @@ class FrozenCore:
         self._steps = 0
         self._stopped: list[nn.Parameter] = []
         self._handles: list[Any] = []
-        reduced = (
-            inner is not model and type(model).__name__ == "DistributedDataParallel"
-        )  # it waits for every gradient
+        # DDP waits for the gradient of every parameter that required one when it wrapped the model.
+        waits = inner is not model and type(model).__name__ == "DistributedDataParallel"
         for name, share in found.items():
-            self._hold(name, share, reduced)
+            self._hold(name, share, stops=share.kind == "tensor" and not waits)
 
-    def _hold(self, name: str, share: Share, reduced: bool) -> None:
+    def _hold(self, name: str, share: Share, stops: bool) -> None:
         parameter = self._parameters[name]
         _frozen[parameter] = True
         if not parameter.requires_grad:
             return
-        look = self._watch.look if not self._handles else None
-        self._handles.append(parameter.register_post_accumulate_grad_hook(_stilled(name, share, look)))  # type: ignore[no-untyped-call]
-        if share.kind == "tensor" and not reduced:
+        first = not stops and len(self._handles) == len(self._stopped)  # that has gradients
+        act = _stilled(name, share, self._watch.look if first else None)
+        self._handles.append(parameter.register_post_accumulate_grad_hook(act))  # type: ignore[no-untyped-call]
+        if stops:
             parameter.requires_grad_(False)
             self._stopped.append(parameter)
             parameter.grad = None
