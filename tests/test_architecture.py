@@ -86,6 +86,7 @@ INSIDE = {
         "identity": "anchored_parameter",
         "watch": "optimizers",
         "frozen": "optimizers",
+        "scaled_rates": "frozen optimizers",
         "stored_weights": "",
         "anchor_file": "anchored_parameter coded",
         "accumulation": "",
