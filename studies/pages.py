@@ -15,6 +15,7 @@ from studies import (
     blocks,
     eight_page,
     facts_page,
+    freezing,
     frontier,
     lora,
     merging,
@@ -46,6 +47,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     found = files.read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
     merging.write(docs / "merging.md", files.read_sealed(root / "merging" / "squeezenet.json"))
+    freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
 
 

@@ -57,6 +57,7 @@ def fisher(
     data: Any,
     *,
     labels: Literal["sampled", "expected", "empirical"] = "sampled",
+    form: Literal["square", "modulus"] = "square",
     seed: int = 0,
     output: Select = None,
     forward: Forward | None = None,
@@ -66,8 +67,9 @@ def fisher(
     """The diagonal Fisher information by its definition, with the same draws; takes what `forgetless.fisher` takes.
 
     `Σ_n (∂ Σ_t log p(y_nt | x_n) / ∂θ)²`; "expected" is `Σ_n Σ_t Σ_c p(c | x_n) (∂ log p(c | x_n) / ∂θ)²` at every
-    position t.
+    position t. form="modulus" takes first powers in place of squares.
     """
+    power = 2 if form == "square" else 1
     sums, function = _Sums(model, exclude), Output(output, forward, mask)
     for n, sample in enumerate(_samples(data)):
         (logits,) = function.tensors(model, sample)
@@ -80,7 +82,7 @@ def fisher(
             squares = [torch.zeros_like(parameter) for parameter in sums.parameters]
             for value in log_p.flatten():
                 for total, gradient in zip(squares, sums.gradients(value, again=True), strict=True):
-                    total += value.detach().exp() * gradient.square()
+                    total += value.detach().exp() * gradient.abs().pow(power)
             sums.add(squares)
             continue
         chosen = []
@@ -90,8 +92,8 @@ def fisher(
             if label != -100:
                 chosen.append(row[label])
         known = sum(chosen) if chosen else log_p.sum() * 0
-        sums.add(gradient.square() for gradient in sums.gradients(known))
-    return sums.importance(f"fisher, {labels} labels")
+        sums.add(gradient.abs().pow(power) for gradient in sums.gradients(known))
+    return sums.importance(f"fisher, {labels} labels" if form == "square" else f"modulus of log p, {labels} labels")
 
 
 def output_curvature(

@@ -82,6 +82,20 @@ def test_equals_its_definition(
     assert found.estimator == f"fisher, {labels} labels"
 
 
+@pytest.mark.parametrize("build", [classifier, language, tagging])
+@pytest.mark.parametrize("labels", KINDS)
+def test_the_modulus_equals_its_definition(labels: Labels, build: Callable[[], tuple[nn.Module, Any]]) -> None:
+    torch.manual_seed(0)
+    model, batch = build()
+    model = model.double().eval()
+    batch = forgetless.model.batches.mapped(batch, lambda x: x.double() if x.is_floating_point() else x)
+    expected = reference.fisher(model, batch, labels=labels, form="modulus", seed=3)
+    with unchanged(model):
+        found = forgetless.fisher(model, batch, labels=labels, form="modulus", seed=3, progress=False)
+    assert worst(found, expected) <= 1e-10, errors(found, expected)
+    assert found.estimator == expected.estimator == f"modulus of log p, {labels} labels"
+
+
 def test_draws_average_to_the_expectation() -> None:
     torch.manual_seed(0)
     model, (x, _) = classifier()
@@ -131,6 +145,7 @@ def test_the_empirical_one_vanishes_where_the_network_is_right_and_sure() -> Non
 
 BAD: dict[str, tuple[Callable[[], tuple[nn.Module, Any]], dict[str, Any], str]] = {
     "an unknown kind": (classifier, {"labels": "true"}, 'labels must be "sampled", "expected" or "empirical", not'),
+    "an unknown form": (classifier, {"form": "cube"}, 'form must be "square" or "modulus", not'),
     "no labels": (
         lambda: (nn.Linear(2, 3), torch.randn(4, 2)),
         {"labels": "empirical"},

@@ -24,6 +24,7 @@ from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
 Labels = Literal["sampled", "expected", "empirical"]
+Form = Literal["square", "modulus"]
 
 
 def fisher(
@@ -31,6 +32,7 @@ def fisher(
     data: Any,
     *,
     labels: Labels = "sampled",
+    form: Form = "square",
     seed: int = 0,
     into: Importance | None = None,
     output: Select = None,
@@ -49,6 +51,9 @@ def fisher(
         F = 1/N Σ_n Σ_c p(c | x_n; θ) (∂ log p(c | x_n; θ) / ∂θ)²                labels="expected"
         F = 1/N Σ_n (∂ log p(y_n | x_n; θ) / ∂θ)²,  y_n as in the data           labels="empirical"
 
+    form="modulus" takes |∂ log p / ∂θ| in place of its square: with labels="empirical" the mean modulus of the samples'
+    gradients of the loss, `1/N Σ_n |∂ℓ(x_n, y_n; θ) / ∂θ|` (Wan and Zhao, arXiv 2604.17051, Eq. 4).
+
     One logit z is a Bernoulli variable: p(1 | x) = σ(z), p(0 | x) = 1 − σ(z).
 
     Where F(x) has logits at every position t, as a language model has, `log p(y|x) = Σ_t log p(y_t|x)` and a sample is
@@ -61,6 +66,7 @@ def fisher(
             "expected" is its exact expectation, at the price of as many passes as there are classes (times positions);
             "empirical" takes the labels of the data: the second of a tuple, or "labels" of a dict; −100 leaves a
             position out. It is no estimate of the other two, and vanishes where the network is right and sure.
+        form: "square" is the Fisher information; "modulus" is of its first power.
         seed: which labels are drawn; the random generators of torch are neither used nor moved. Of W processes that
             measure together, rank r takes its samples to be r, r + W, r + 2 W, …, as DistributedSampler deals them out.
         into: an earlier measurement of the same network to pool with; it is left unchanged.
@@ -82,7 +88,7 @@ def fisher(
             sample), and all that `forgetless.mas` refuses.
     """
     network = Network.of(model, exclude)
-    made = estimator(network, labels=labels, seed=seed, output=output, forward=forward, mask=mask)
+    made = estimator(network, labels=labels, form=form, seed=seed, output=output, forward=forward, mask=mask)
     data = batches.of(data, batch_size, collate_fn)
     return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
@@ -91,6 +97,7 @@ def estimator(
     network: Network,
     *,
     labels: Labels = "sampled",
+    form: Form = "square",
     seed: int = 0,
     output: Select = None,
     forward: Forward | None = None,
@@ -99,13 +106,15 @@ def estimator(
     """What `fisher` sums over samples.
 
     Raises:
-        ForgetlessError: another reading of the labels, or a mask by labels that are read already.
+        ForgetlessError: another reading of the labels, another form, or a mask by labels that are read already.
     """
+    if form not in ("square", "modulus"):
+        raise ForgetlessError(f'form must be "square" or "modulus", not {form!r}.')
     if labels not in ("sampled", "expected", "empirical"):
         raise ForgetlessError(f'labels must be "sampled", "expected" or "empirical", not {labels!r}.')
     if labels == "empirical" and mask == "labels":
         raise ForgetlessError('labels="empirical" leaves out positions without a label by itself; drop mask="labels".')
-    function = Output(output, forward, mask)
+    function, power = Output(output, forward, mask), 2 if form == "square" else 1
 
     def sampled(model: nn.Module, batch: Any) -> Tensor:
         log_p = log_probabilities(function, model, batch["samples"])
@@ -114,7 +123,7 @@ def estimator(
     def expected(model: nn.Module, batch: Any) -> Tensor:
         log_p = log_probabilities(function, model, batch)
         finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # a class that is ruled out has log p = −∞ and p = 0
-        return ((log_p.detach() / 2).exp() * finite).flatten(1)  # (√p ∂ log p)² = p (∂ log p)²
+        return ((log_p.detach() / power).exp() * finite).flatten(1)  # (√p ∂ log p)² = p (∂ log p)²
 
     def empirical(model: nn.Module, batch: Any) -> Tensor:
         log_p = log_probabilities(function, model, batch["samples"])
@@ -125,10 +134,13 @@ def estimator(
         return marked | {"targets": given_labels(batch)} if labels == "empirical" else marked
 
     scalars = {"sampled": sampled, "expected": expected, "empirical": empirical}[labels]
-    quantity = Quantity(scalars, power=2, several=labels == "expected")
+    quantity = Quantity(scalars, power=power, several=labels == "expected")
     numbered = None if labels == "expected" else rows
     return Estimator(
-        f"fisher, {labels} labels", quantity, numbered, lambda model, _, batch: function.look(model, batch)
+        f"fisher, {labels} labels" if form == "square" else f"modulus of log p, {labels} labels",
+        quantity,
+        numbered,
+        lambda model, _, batch: function.look(model, batch),
     )
 
 

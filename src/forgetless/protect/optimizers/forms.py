@@ -87,6 +87,11 @@ def _refuse(optimizer: Optimizer) -> None:
             "add anchor.penalty() to the loss in its closure instead."
         )
     name = type(optimizer).__name__
+    if any(getattr(hook, "packs", False) for hook in optimizer._optimizer_step_pre_hooks.values()):
+        raise ForgetlessError(
+            f"a frozen core is attached to this {name}, whose states are of the free elements only: protect with one "
+            "of the two, or freeze whole tensors (granularity='tensor')."
+        )
     if is_called(optimizer, "Lomo", "LOMO", "AdaLomo", "AdaLOMO") or hasattr(optimizer, "fused_backward"):
         raise ForgetlessError(
             f"{name} moves the weights during the backward pass and not in a step, so nothing can be hooked to it: "

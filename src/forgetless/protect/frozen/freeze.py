@@ -1,0 +1,314 @@
+"""`freeze`: the core of a network stands still bit for bit while the rest of it is trained."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from forgetless.errors import ForgetlessError
+from forgetless.measure.importance import Importance
+from forgetless.measure.selection import Granularity, Scope, core_masks
+from forgetless.model.parameters import fingerprint, listing, named, unwrapped
+from forgetless.model.sharding import is_sharded
+from forgetless.protect.frozen import core_file
+from forgetless.protect.frozen.packing import Packing, sparse
+from forgetless.protect.frozen.share import Share, mask_of, share_of
+from forgetless.protect.frozen.watch import CoreWatch
+from forgetless.protect.optimizers.inner import Inner
+
+_frozen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # the parameters that are frozen now → True
+
+
+def freeze(
+    model: nn.Module,
+    importance: Importance,
+    keep: float = 0.3,
+    granularity: Granularity = "element",
+    *,
+    scope: Scope = "global",
+    against: Importance | None = None,
+    damping: float = 1.0,
+) -> FrozenCore:
+    """Freeze the most important elements of a network; `attach` the result to its optimizer.
+
+        core = forgetless.freeze(model, importance, keep=0.3)
+        core.attach(optimizer)
+
+    Args:
+        model: the network, with the weights that are to stand still.
+        importance: what matters to what is to be kept: of any of this library's estimators.
+        keep: the share of the elements that the importance covers, 0 to 1.
+        granularity: "element", "row" or "tensor"; see `forgetless.core_masks`.
+        scope: "global" or "tensor"; see there.
+        against: what matters to the new data; see there.
+        damping: of `against`; see there.
+
+    Returns:
+        The frozen core.
+
+    Raises:
+        ForgetlessError: all that `core_masks` and `FrozenCore` refuse.
+    """
+    masks = core_masks(importance, keep, granularity, scope=scope, against=against, damping=damping)
+    core = FrozenCore(model, masks)
+    parameters = named(unwrapped(model))
+    changed = [name for name, was in importance.weights.items() if fingerprint(parameters[name]) != was]
+    if changed:
+        warnings.warn(
+            f"the importance was measured at other weights than the model has now: {listing(changed)}; measure it "
+            "again unless that is meant.",
+            stacklevel=2,
+        )
+    return core
+
+
+@dataclass(frozen=True)
+class CoreStatus:
+    """What a frozen core holds, and what it has done.
+
+    Attributes:
+        frozen: how many elements stand still.
+        covered: how many elements the masks are of.
+        fraction: `frozen / covered`.
+        elements: how many the model has.
+        steps: of the optimizers that it was attached to, while it was.
+        per_parameter: name → the share of it that stands still.
+    """
+
+    frozen: int
+    covered: int
+    fraction: float
+    elements: int
+    steps: int
+    per_parameter: dict[str, float]
+
+
+class FrozenCore:
+    """Elements of a network that stand still: they get no gradient, no decay, no momentum and no optimizer state.
+
+    From when it is made, the gradients of the core are exactly 0 after every backward pass (also where they would be
+    NaN), so that clipping and loss scaling see the free share only; parameters that stand still as a whole no longer
+    require a gradient. From when it is attached, the optimizer steps on the free elements alone
+    (`forgetless.protect.frozen.packing`). The core then keeps its bits by construction.
+
+    A mask takes a byte for each element of a parameter that is frozen by elements, 8 bytes for each row of one that is
+    frozen by rows, and nothing else. `copy.deepcopy` of the model copies no hooks: a copy is not frozen.
+    """
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Freeze `model` where the masks are true; parameters without a mask are free.
+
+        Args:
+            model: the network. Freeze before DDP wraps it, so that parameters that stand still as a whole are not
+                reduced; it works afterwards as well.
+            masks: parameter name → boolean tensor of its shape, as `forgetless.core_masks` gives them.
+
+        Raises:
+            ForgetlessError: masks of another model, a model that is frozen already, sharded or quantized, NaN or Inf in
+                the core, or nothing that is left to be trained.
+        """
+        inner = unwrapped(model)
+        self._parameters = named(inner)
+        _refuse(self._parameters, masks)
+        found = {name: share for name, mask in masks.items() if (share := share_of(mask)) is not None}
+        self._shares: dict[str, Share] = found
+        _refuse_nothing_left(self._parameters, found)
+        self._covered = sum(mask.numel() for mask in masks.values())
+        self._names = {self._parameters[name]: name for name in found}
+        self._by_parameter = {self._parameters[name]: share for name, share in found.items()}
+        self._mark = core_file.mark(found)
+        self._watch = CoreWatch({self._parameters[name]: mask_of(share) for name, share in found.items()}, self._names)
+        self._packings: list[Packing] = []
+        self._steps = 0
+        self._stopped: list[nn.Parameter] = []
+        self._handles: list[Any] = []
+        # DDP waits for the gradient of every parameter that required one when it wrapped the model.
+        waits = inner is not model and type(model).__name__ == "DistributedDataParallel"
+        for name, share in found.items():
+            self._hold(name, share, stops=share.kind == "tensor" and not waits)
+
+    def _hold(self, name: str, share: Share, stops: bool) -> None:
+        parameter = self._parameters[name]
+        _frozen[parameter] = True
+        if not parameter.requires_grad:
+            return
+        first = not stops and len(self._handles) == len(self._stopped)  # that has gradients
+        act = _stilled(name, share, self._watch.look if first else None)
+        self._handles.append(parameter.register_post_accumulate_grad_hook(act))  # type: ignore[no-untyped-call]
+        if stops:
+            parameter.requires_grad_(False)
+            self._stopped.append(parameter)
+            parameter.grad = None
+        elif parameter.grad is not None:
+            share.still(parameter.grad)
+
+    def attach(self, optimizer: Any, *, elementwise: bool = False) -> FrozenCore:
+        """Let `optimizer` step on the free elements alone.
+
+        Its state is of their number; state that it has already is packed, and the core's dropped. Attach before or
+        after `load_state_dict`: both work, and a state that was saved with another core is refused.
+
+        Args:
+            optimizer: trains parameters of the model. A wrapper stands for the optimizer inside (Accelerate, Fabric,
+                …); several come in a list or a dict.
+            elementwise: say of an optimizer that is not known here that it treats every element by itself.
+
+        Returns:
+            The core.
+
+        Raises:
+            ForgetlessError: attached already, an optimizer that holds none of the model's parameters, or one that does
+                not treat every element by itself (Muon, Adafactor, LAMB, LBFGS, 8-bit ones, …) where it has parameters
+                that are frozen in part. Nothing is attached then.
+        """
+        ours = set(self._parameters.values())
+        optimizers = [
+            each
+            for each in Inner(optimizer).optimizers
+            if not ours.isdisjoint(parameter for group in each.param_groups for parameter in group["params"])
+        ]
+        if not optimizers:
+            raise ForgetlessError(
+                f"the optimizer holds none of the model's parameters ({listing(self._parameters)}); make it from them."
+            )
+        if any(packing.optimizer is each for packing in self._packings for each in optimizers):
+            raise ForgetlessError("the core is attached to this optimizer already.")
+        made: list[Packing] = []
+        try:
+            for each in optimizers:
+                more = (self._by_parameter, self._names, self._mark, self._watch.look)
+                made.append(Packing(each, *more, vouched=elementwise))
+        except ForgetlessError:
+            for packing in made:
+                packing.remove()
+            raise
+        self._packings += made
+        return self
+
+    def remove(self) -> None:
+        """Let the core be trained again, from the next backward pass on.
+
+        What an optimizer holds of the free elements stays; the core's part of it begins at 0.
+        """
+        for packing in self._packings:
+            packing.remove()
+            self._steps += packing.steps
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._stopped:
+            parameter.requires_grad_(True)
+        for parameter in self._names:
+            _frozen.pop(parameter, None)  # type: ignore[no-untyped-call]
+        self._packings, self._handles, self._stopped = [], [], []
+
+    def masks(self) -> dict[str, Tensor]:
+        """Name → mask, true in the core, of the parameters that stand still in part or as a whole."""
+        return {name: mask_of(share) for name, share in self._shares.items()}
+
+    def status(self) -> CoreStatus:
+        """How much stands still, and in how many steps of attached optimizers it has."""
+        frozen = sum(share.frozen for share in self._shares.values())
+        return CoreStatus(
+            frozen,
+            self._covered,
+            frozen / max(1, self._covered),
+            sum(parameter.numel() for parameter in self._parameters.values()),
+            self._steps + sum(packing.steps for packing in self._packings),
+            {name: share.frozen / max(1, share.shape.numel()) for name, share in self._shares.items()},
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write which elements stand still to the file `path` (safetensors), whole or not at all: a bit for each."""
+        core_file.write(path, self._shares, self._values())
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module) -> FrozenCore:
+        """Freeze `model` as it was when `save` was called; warns if the core has other values than it had then.
+
+        Load the model's weights first.
+
+        Raises:
+            ForgetlessError: the file is missing, cut, damaged or of another model, and all that `FrozenCore` refuses.
+        """
+        masks, values = core_file.read(path)
+        core = cls(model, masks)
+        now = core._values()
+        if changed := [name for name, was in values.items() if now.get(name) != was]:
+            warnings.warn(
+                f"{path} was saved with other values in the core: {listing(changed)}; load the model's weights before.",
+                stacklevel=2,
+            )
+        return core
+
+    def _values(self) -> dict[str, str]:
+        """A fingerprint of the values that stand still, by name."""
+        found = {}
+        for name, share in self._shares.items():
+            parameter = self._parameters[name].detach()
+            found[name] = fingerprint(
+                parameter if share.kind == "tensor" else parameter[share.core().to(parameter.device)]
+            )
+        return found
+
+
+def _stilled(name: str, share: Share, look: Callable[[], None] | None) -> Callable[[Tensor], None]:
+    """What is done when a gradient has been added up: the core's part of it becomes 0."""
+
+    def still(parameter: Tensor) -> None:
+        if parameter.grad is None:
+            return
+        if parameter.grad.layout != torch.strided:
+            raise sparse(name)
+        with torch.no_grad():
+            share.still(parameter.grad)
+        if look is not None:
+            look()
+
+    return still
+
+
+def _refuse(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    if strangers := [name for name in masks if name not in parameters]:
+        raise ForgetlessError(f"the core is of another model: this one has no {listing(strangers)}.")
+    for name, mask in masks.items():
+        parameter = parameters[name]
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise ForgetlessError(f"the mask of {name!r} is no boolean tensor.")
+        if hasattr(parameter, "ds_id"):
+            raise ForgetlessError(f"{name!r} is partitioned by DeepSpeed, whose optimizers cannot be packed; use DDP.")
+        if is_sharded(parameter) or type(parameter).__name__ == "FlatParameter":
+            raise ForgetlessError(
+                f"{name!r} is sharded by FSDP, and a core of sharded parameters is not supported: use DDP, or freeze "
+                "whole parameters yourself (requires_grad_(False)) before the model is sharded."
+            )
+        if not parameter.is_floating_point() or is_traceable_wrapper_subclass(parameter.data):
+            raise ForgetlessError(f"{name!r} is quantized ({parameter.dtype}), so that it is not trained as it is.")
+        if mask.shape != parameter.shape:
+            raise ForgetlessError(
+                f"the core is of another model: its mask of {name!r} has the shape {tuple(mask.shape)} where the "
+                f"parameter has {tuple(parameter.shape)}."
+            )
+        if parameter in _frozen:
+            raise ForgetlessError(f"{name!r} is frozen already; remove() that core first.")
+        if not bool(torch.isfinite(parameter).all()):
+            raise ForgetlessError(f"{name!r} has NaN or Inf: such weights cannot be frozen.")
+
+
+def _refuse_nothing_left(parameters: Mapping[str, nn.Parameter], shares: Mapping[str, Share]) -> None:
+    free = sum(
+        parameter.numel() - (shares[name].frozen if name in shares else 0)
+        for name, parameter in parameters.items()
+        if parameter.requires_grad
+    )
+    if not free:
+        raise ForgetlessError(
+            "the core is the whole model, so that nothing is left to be trained; choose a smaller keep."
+        )
