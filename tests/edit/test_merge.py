@@ -149,6 +149,9 @@ BROKEN = {
     "the method 'mean' uses no importances; leave them out.": lambda: edit.merged(
         [state(1), state(2)], importances=[omega(state(1), 0)]
     ),
+    "the method 'mean' uses no importances, which could be scaled; leave that out.": lambda: edit.merged(
+        [state(1), state(2)], scale_importance="none"
+    ),
     "there are 1 importances for 2 models; give one for each, in their order.": lambda: edit.merged(
         [state(1), state(2)], method="mas", importances=[omega(state(1), 0)]
     ),

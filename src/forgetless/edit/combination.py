@@ -82,6 +82,8 @@ class Combination:
                 "needs an importance of each model" if self.method.estimators else "uses no importances; leave them out"
             )
             raise ForgetlessError(f"the method {method!r} {must}.")
+        if not importances and scale_importance != "mean":
+            raise ForgetlessError(f"the method {method!r} uses no importances, which could be scaled; leave that out.")
         self._models, self._base, self._dtype = dict(models), base, dtype
         self._every = dict([*([] if base is None else [base]), *models.items()])
         refuse_differences(self._every)
