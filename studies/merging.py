@@ -170,7 +170,21 @@ def table(found: Mapping[str, Any]) -> str:
             f"| {row} | {' | '.join(cells)} | {100 * statistics.fmean(means):.1f}{spread} | "
             f"{100 * statistics.fmean(means) / top:.0f} % | {chosen or '–'} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_beside_the_mean(seeds)])
+
+
+def _beside_the_mean(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Paired by seed: how many points each row is above the plain mean."""
+    lines = ["| points above `mean`, seed by seed | " + " | ".join(f"seed {each['seed']}" for each in seeds) + " |"]
+    lines.append("|---" * (len(seeds) + 1) + "|")
+    for row in ROWS:
+        if row != "mean":
+            gains = [
+                100 * (statistics.fmean(each["rows"][row]["test"]) - statistics.fmean(each["rows"]["mean"]["test"]))
+                for each in seeds
+            ]
+            lines.append(f"| {row} | {' | '.join(f'{gain:+.1f}' for gain in gains)} |")
+    return lines
 
 
 def methods() -> str:
