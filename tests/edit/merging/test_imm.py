@@ -43,11 +43,12 @@ def test_it_merges_as_imm_does(kind: type[IMMMean] | type[IMMMode], method: str)
     torch.manual_seed(0)
     model = MultiHead(nn.Sequential(nn.Linear(4, 6), nn.ReLU()), 6)
     learn(model, stream(), Spied(0.0), Recipe(0.05, 2, 20), seed=1)
-    importances = None
+    importances, more = None, {}
     if method == "fisher":
         own = [{name.removeprefix("backbone."): each for name, each in one.items()} for one in found]
         importances = [Importance(one, 1, "fisher, expected labels") for one in own]
-    got = edit.merged(ends, method=method, importances=importances, scale_importance="none")
+        more = {"scale_importance": "none"}
+    got = edit.merged(ends, method=method, importances=importances, **more)
     for name, weights in model.backbone.named_parameters():
         torch.testing.assert_close(got[name], weights.detach(), rtol=1e-5, atol=1e-6)
 
