@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ Config = dict[str, str | int | float | bool | None]
 Parts = dict[str, dict[str, Tensor]]
 
 
+@runtime_checkable
 class Described(Protocol):
     """What says by its settings what it is: a recipe, or an online learner's budget."""
 
@@ -29,6 +30,7 @@ class Described(Protocol):
         """What defines it."""
 
 
+@runtime_checkable
 class Named(Described, Protocol):
     """A method or an online learner."""
 

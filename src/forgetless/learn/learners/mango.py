@@ -54,13 +54,14 @@ class Mango(Gated):
             return
         named = dict(self._named())
         for names in layers_of(self._model):
-            sizes = torch.tensor([named[name].numel() for name in names])
             parts = [torch.var_mean(named[name], correction=0) for name in names]
             variances, means = (torch.stack([part[number] for part in parts]) for number in (0, 1))
-            shares = (sizes / sizes.sum()).to(means)
+            sizes = means.new_tensor([named[name].numel() for name in names])
+            shares = sizes / sizes.sum()
             mean = torch.sum(shares * means)
             std = torch.sum(shares * (variances + (means - mean).square())).sqrt()
-            scale = torch.where(std > 0, std.reciprocal(), torch.zeros_like(std))
+            spread = std > 8 * torch.finfo(std.dtype).eps * mean.abs()  # more than rounding
+            scale = torch.where(spread, std.reciprocal(), torch.zeros_like(std))
             self._scales |= dict.fromkeys(names, scale)
 
     def _gate(self, name: str, weights: Tensor) -> Tensor | float:
