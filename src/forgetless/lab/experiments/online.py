@@ -21,7 +21,7 @@ from forgetless.learn.learners.mango import GATES
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.streaming.budget import Budget
 
-RATES = (0.005, 0.02, 0.08)
+RATES = (0.01, 0.02, 0.04, 0.08)
 METHODS = tuple(learners.LEARNERS)
 
 

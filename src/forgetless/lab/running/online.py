@@ -79,9 +79,7 @@ class Online:
         if path is not None and path.exists():
             scores: dict[str, float] = files.read_json(path)
         else:
-            seed = derive(0, "learning rate")
-            short = [_shortened(task) for task in tasks[:FIRST]]
-            scores = {str(rate): self._score(name, settings, network(seed), short, rate, seed) for rate in self.rates}
+            scores = {str(rate): self.score(name, settings, network, tasks, rate) for rate in self.rates}
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_json(path, scores)
@@ -90,13 +88,31 @@ class Online:
             raise ForgetlessError(f"{name!r} diverges at every rate of {', '.join(map(str, self.rates))}.")
         return best
 
-    def _score(
-        self, name: str, settings: Mapping[str, Any], model: Network, tasks: Sequence[Task], rate: float, seed: int
+    def score(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        network: Callable[[int], Network],
+        tasks: Sequence[Task],
+        rate: float,
     ) -> float:
-        """The average accuracy at the end; −1 where it diverges."""
+        """The average accuracy after the first two tasks on a held-out fifth of their training samples.
+
+        Args:
+            name: the method.
+            settings: its settings.
+            network: seed → the network at the start.
+            tasks: the stream.
+            rate: the learning rate.
+
+        Returns:
+            A share; −1 where learning diverges.
+        """
+        seed = derive(0, "learning rate")
+        short = [_shortened(task) for task in tasks[:FIRST]]
         budget = dataclasses.replace(self.budget, lr=rate)
         try:
-            found = learn_online(model, tasks, create(name, **settings), budget, seed=seed)
+            found = learn_online(network(seed), short, create(name, **settings), budget, seed=seed)
         except ForgetlessError as error:
             if "lower lr" in str(error):
                 return -1.0

@@ -1,0 +1,281 @@
+"""MANGO on small streams, with the controls that its paper lacks, beside what else learns a stream with a small buffer.
+
+    python -m studies.mango --data DATASETS    # runs what is missing, and writes the tables of docs/online.md
+    python -m studies.mango                    # writes the tables only
+
+DATASETS is the root of the image datasets; `forgetless data where mnist10k` says how to get what is needed. Every
+method has a learning rate of its own, and `er-mas` and `mas-gated` a λ or κ, found on a held-out fifth of the training
+pictures of the first two tasks, with a seed that is not reported and the middle buffer. Runs are kept one at a time, so
+that the study can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import forgetless
+from forgetless import files
+from forgetless.lab.experiments.online import OnlineStream
+from forgetless.lab.results.paired import paired
+from forgetless.lab.running.experiment import Experiment
+from forgetless.learn import metrics
+from studies import blocks
+
+OUT = Path("results/online")
+PAGE = Path("docs/online.md")
+SEEDS = range(5)
+RATES = (0.01, 0.02, 0.04, 0.08)
+SHARED = 0.02  # the paper has one rate for all, this one on CIFAR-100
+STRENGTHS = (0.1, 1.0, 10.0)  # of er-mas: λ, of mas-gated: κ
+
+_GATED = {"meta_batch": 128}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with settings.
+
+    Attributes:
+        title: in tables.
+        method: its name.
+        settings: its settings.
+        searched: the setting that is searched beside the rate.
+        shared: whether it also runs at the rate that all share.
+    """
+
+    title: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    searched: str | None = None
+    shared: bool = False
+
+
+VARIANTS = {
+    "finetune": Variant("fine-tuning", "finetune"),
+    "er": Variant("ER", "er", shared=True),
+    "er-half": Variant("ER, every gradient × ½", "er-half", shared=True),
+    "gate": Variant("MANGO, gate only", "mango", {**_GATED, "penalized": False, "meta": False}, shared=True),
+    "fixed": Variant("MANGO, λ fixed", "mango", {**_GATED, "meta": False}, shared=True),
+    "mango": Variant("MANGO as printed", "mango", _GATED, shared=True),
+    "fast": Variant("MANGO, λ 50 times as fast", "mango", {**_GATED, "meta_lr": 0.1}),
+    "gate-abs": Variant(
+        "MANGO with |θ|, gate only",
+        "mango",
+        {**_GATED, "gate": "magnitude", "penalized": False, "meta": False},
+        shared=True,
+    ),
+    "mango-abs": Variant("MANGO with |θ|", "mango", {**_GATED, "gate": "magnitude"}, shared=True),
+    "mas-gated": Variant("MAS-gated (ours)", "mas-gated", _GATED, searched="kappa"),
+    "er-ace": Variant("ER-ACE", "er-ace"),
+    "der++": Variant("DER++", "der++"),
+    "a-gem": Variant("A-GEM", "a-gem"),
+    "mir": Variant("MIR", "mir"),
+    "gdumb": Variant("GDumb", "gdumb"),
+    "er-mas": Variant("ER and MAS", "er-mas", searched="strength"),
+}
+FEW = ("er", "er-half", "gate", "mango", "er-ace", "der++", "mas-gated")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stream and a buffer.
+
+    Attributes:
+        title: in tables.
+        stream: of the experiment `online`.
+        buffer: samples.
+        variants: what runs; all where the paper's ablation is.
+        tuned: the buffer with which rates are found.
+    """
+
+    title: str
+    stream: str
+    buffer: int
+    variants: tuple[str, ...]
+    tuned: int = 100
+
+
+BLOCKS = (
+    Block("digits, 5 × 2, buffer 100", "mnist10k", 100, tuple(VARIANTS)),
+    Block("digits, 5 × 2, buffer 30", "mnist10k", 30, FEW),
+    Block("digits, 5 × 2, buffer 300", "mnist10k", 300, FEW),
+    Block("letters, 13 × 2, buffer 100", "letters", 100, FEW),
+)
+
+
+def experiment(data: Path, stream: str, buffer: int, cache: Path) -> Experiment:
+    """The stream with its budget: 300 pictures of a task, batches of 16 and 32 from the buffer, three glances."""
+    settings = OnlineStream(
+        data=data,
+        stream=stream,
+        limit=300,
+        network="three-layers",
+        buffer=buffer,
+        batch_size=16,
+        replay=32,
+        look=8,
+        lr=SHARED,
+        cache=cache,
+    )
+    built = settings.build()
+    assert built.online is not None
+    return built
+
+
+def tuned(built: Experiment, block: Block, name: str) -> tuple[float, dict[str, Any]]:
+    """The rate, and the settings with what is searched beside it."""
+    variant = VARIANTS[name]
+    path = OUT / f"rates-{block.stream}.json"
+    found: dict[str, Any] = files.read_sealed(path)["found"] if path.exists() else {}
+    if name not in found:
+        assert built.online is not None
+        scores: dict[str, tuple[float, float, float | None]] = {}
+        for value in STRENGTHS if variant.searched else (None,):
+            settings = {**variant.settings, **({} if variant.searched is None else {variant.searched: value})}
+            scores |= {
+                f"{rate:g}" + ("" if value is None else f", {variant.searched} {value:g}"): (
+                    built.online.score(variant.method, settings, built.network, built.tasks, rate),
+                    rate,
+                    value,
+                )
+                for rate in RATES
+            }
+        best = max(scores.values())[0]
+        _, rate, value = next(each for each in scores.values() if each[0] == best)
+        found[name] = {"scores": {key: each[0] for key, each in scores.items()}, "rate": rate, "value": value}
+        files.write_sealed(path, {"buffer": block.tuned, "found": found})
+    kept = found[name]
+    own = {} if variant.searched is None else {variant.searched: kept["value"]}
+    return kept["rate"], {**variant.settings, **own}
+
+
+def runs(block: Block, root: Path | None = None) -> list[dict[str, Any]]:
+    """What is kept of a block."""
+    path = _file(block, root)
+    found: list[dict[str, Any]] = files.read_sealed(path)["found"] if path.exists() else []
+    return found
+
+
+def _file(block: Block, root: Path | None) -> Path:
+    return (root or OUT) / f"{block.stream}-{block.buffer}.json"
+
+
+def missing(block: Block, built: Mapping[int, Experiment]) -> Iterator[tuple[str, float, dict[str, Any], int]]:
+    """Variant, rate, settings and seed of the runs that are still to be done, seed by seed."""
+    done = {(run["variant"], run["online"]["lr"], run["seed"]) for run in runs(block)}
+    for seed in SEEDS:
+        for name in block.variants:
+            rate, settings = tuned(built[block.tuned], block, name)
+            both = {rate, SHARED} if VARIANTS[name].shared and block.variants == tuple(VARIANTS) else {rate}
+            for each in sorted(both):
+                if (name, each, seed) not in done:
+                    yield name, each, settings, seed
+
+
+def learn(data: Path, cache: Path, until: float) -> None:
+    """Run what is missing, until a time of day."""
+    torch.set_num_threads(1)
+    for block in BLOCKS:
+        built = {size: experiment(data, block.stream, size, cache) for size in {block.buffer, block.tuned}}
+        for name, rate, settings, seed in missing(block, built):
+            if time.monotonic() > until:
+                return
+            one = built[block.buffer]
+            assert one.online is not None
+            method = VARIANTS[name].method
+            found = one.online.learn(method, settings, one.network(seed), one.tasks, rate, seed)
+            entry = {"variant": name, "method": method, "settings": settings, "seed": seed, **found}
+            kept = {"forgetless": forgetless.__version__, "torch": torch.__version__, "options": one.config["options"]}
+            files.write_sealed(_file(block, None), {**kept, "found": [*runs(block), entry]})
+            score = 100 * metrics.average_accuracy(found["accuracy"])
+            print(f"{block.title}: {name} at {rate:g}, seed {seed}: {score:.1f} %", flush=True)
+
+
+def _figures(run: Mapping[str, Any]) -> tuple[float, ...]:
+    """Accuracy at the end, AAA, WC-Acc and BWT, in percent."""
+    online = run["online"]
+    found = (
+        metrics.average_accuracy(run["accuracy"]),
+        online["average_anytime_accuracy"],
+        online["worst_case_accuracy"],
+        metrics.backward_transfer(run["accuracy"]),
+    )
+    return tuple(100 * each for each in found)
+
+
+def _rows(found: list[dict[str, Any]], names: tuple[str, ...], rates: Mapping[str, float]) -> Iterator[str]:
+    """A row for each variant with all its seeds, with its difference from ER of the same seed."""
+
+    def of(name: str) -> dict[int, dict[str, Any]]:
+        rate = rates.get(name)
+        return {run["seed"]: run for run in found if run["variant"] == name and run["online"]["lr"] == rate}
+
+    base = {seed: _figures(run)[0] for seed, run in of("er").items()}
+    for name in names:
+        mine = of(name)
+        if len(mine) < len(SEEDS):
+            continue
+        columns = list(zip(*map(_figures, mine.values()), strict=True))
+        cells = [f"{statistics.fmean(each):.1f} ± {statistics.stdev(each):.1f}" for each in columns]
+        against = "–"
+        if name != "er" and len(base) == len(SEEDS):
+            compared = paired({seed: _figures(run)[0] for seed, run in mine.items()}, base)
+            against = f"{compared.mean:+.1f} [{compared.low:+.1f}, {compared.high:+.1f}]"
+        passes = [run["online"]["passes"] for run in mine.values()]
+        forward, backward = (statistics.fmean(each[key] for each in passes) / 1000 for key in ("forward", "backward"))
+        setting = VARIANTS[name].searched
+        value = "" if setting is None else f", {'κ' if setting == 'kappa' else 'λ'} {mine[0]['settings'][setting]:g}"
+        yield (
+            f"| {VARIANTS[name].title} | {rates[name]:g}{value} | {' | '.join(cells)} | {against} | "
+            f"{forward:.1f} / {backward:.1f} |"
+        )
+
+
+def table(block: Block, *, shared: bool = False, root: Path | None = None) -> str:
+    """A block's table, each method at its own rate or those that have it at the shared one."""
+    path = (root or OUT) / f"rates-{block.stream}.json"
+    found: dict[str, Any] = files.read_sealed(path)["found"] if path.exists() else {}
+    names = tuple(name for name in block.variants if not shared or VARIANTS[name].shared)
+    rates = {name: SHARED if shared else found[name]["rate"] for name in names if name in found}
+    lines = [
+        "| method | rate | accuracy at the end | AAA | WC-Acc | BWT | accuracy − ER's, 95 % | forward / backward, "
+        "1,000 samples |",
+        "|---|---|---|---|---|---|---|---|",
+        *_rows(runs(block, root), tuple(name for name in names if name in rates), rates),
+    ]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def tables(root: Path | None = None) -> str:
+    """All tables, as Markdown."""
+    parts: list[str] = []
+    for block in BLOCKS:
+        if own := table(block, root=root):
+            parts += [f"**{block.title}, each at its own rate**", own]
+        if block.variants == tuple(VARIANTS) and (same := table(block, shared=True, root=root)):
+            parts += [f"**{block.title}, all at the rate {SHARED:g}, as in the paper**", same]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """See the top of this file."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--data", type=Path, help="the root of the datasets; without it only the page is written")
+    words.add_argument("--cache", type=Path, default=Path("runs/decoded"), help="a folder for decoded pictures")
+    words.add_argument("--minutes", type=float, default=1e9, help="begin no run after so many minutes")
+    given = words.parse_args()
+    if given.data is not None:
+        learn(given.data, given.cache, time.monotonic() + 60 * given.minutes)
+    blocks.inserted(PAGE, "online", tables())
+
+
+if __name__ == "__main__":
+    main()
