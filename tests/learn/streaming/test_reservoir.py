@@ -27,16 +27,16 @@ def held(buffer: Reservoir) -> list[int]:
 
 
 def test_it_is_a_uniform_sample_of_all_that_came() -> None:
-    """10 of 40 in batches of 7: each sample is kept in a quarter of 500 trials, within five standard errors."""
+    """10 of 40 in batches of 7: each sample is kept in a quarter of 300 trials, within five standard errors."""
     torch.manual_seed(0)
     counts: Counter[int] = Counter()
-    for _ in range(500):
+    for _ in range(300):
         buffer = Reservoir(10, TASKS)
         for start in range(0, 40, 7):
             buffer.add(numbered(start, min(7, 40 - start)))
         assert len(set(held(buffer))) == 10
         counts.update(held(buffer))
-    assert all(abs(counts[each] / 500 - 0.25) < 5 * (0.25 * 0.75 / 500) ** 0.5 for each in range(40))
+    assert all(abs(counts[each] / 300 - 0.25) < 5 * (0.25 * 0.75 / 300) ** 0.5 for each in range(40))
 
 
 @settings(max_examples=30, deadline=None)
