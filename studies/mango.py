@@ -31,7 +31,6 @@ from studies import blocks
 
 OUT = Path("results/online")
 PAGE = Path("docs/online.md")
-SEEDS = range(5)
 RATES = (0.01, 0.02, 0.04, 0.08)
 SHARED = 0.02  # the paper has one rate for all, this one on CIFAR-100
 STRENGTHS = (0.1, 1.0, 10.0)  # of er-mas: λ, of mas-gated: κ
@@ -88,7 +87,10 @@ VARIANTS = {
     "gdumb": Variant("GDumb", "gdumb"),
     "er-mas": Variant("ER and MAS", "er-mas", searched="strength"),
 }
-FEW = ("er", "er-half", "gate", "mango", "er-ace", "mas-gated")
+FEW = ("er", "er-half", "mango", "er-ace", "mas-gated")
+LATE = ("fast", "gdumb", "a-gem", "mir")
+MAIN = tuple(name for name in VARIANTS if name not in LATE)
+LEAST = 3  # seeds of a row
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,31 @@ class Block:
         title: in tables.
         stream: of the experiment `online`.
         buffer: samples.
-        variants: what runs; all where the paper's ablation is.
+        ablated: whether methods also run at the rate that all share.
         tuned: the buffer with which rates are found.
     """
 
     title: str
     stream: str
     buffer: int
-    variants: tuple[str, ...]
+    ablated: bool = False
     tuned: int = 100
 
 
-BLOCKS = (
-    Block("digits, 5 × 2, buffer 100", "mnist10k", 100, tuple(VARIANTS)),
-    Block("digits, 5 × 2, buffer 30", "mnist10k", 30, FEW),
-    Block("digits, 5 × 2, buffer 300", "mnist10k", 300, FEW),
-    Block("letters, 13 × 2, buffer 100", "letters", 100, FEW),
+DIGITS = Block("digits, 5 × 2, buffer 100", "mnist10k", 100, ablated=True)
+SMALL = Block("digits, 5 × 2, buffer 30", "mnist10k", 30)
+LARGE = Block("digits, 5 × 2, buffer 300", "mnist10k", 300)
+LETTERS = Block("letters, 13 × 2, buffer 100", "letters", 100)
+BLOCKS = (DIGITS, SMALL, LARGE, LETTERS)
+#: What is run in this order: a block, the variants and how many seeds.
+STEPS = (
+    (DIGITS, MAIN, 5),
+    (SMALL, FEW, LEAST),
+    (LARGE, FEW, LEAST),
+    (DIGITS, LATE, 5),
+    (SMALL, FEW, 5),
+    (LARGE, FEW, 5),
+    (LETTERS, FEW, 5),
 )
 
 
@@ -177,13 +188,15 @@ def _file(block: Block, root: Path | None) -> Path:
     return (root or OUT) / f"{block.stream}-{block.buffer}.json"
 
 
-def missing(block: Block, built: Mapping[int, Experiment]) -> Iterator[tuple[str, float, dict[str, Any], int]]:
+def missing(
+    block: Block, names: tuple[str, ...], seeds: int, built: Mapping[int, Experiment]
+) -> Iterator[tuple[str, float, dict[str, Any], int]]:
     """Variant, rate, settings and seed of the runs that are still to be done, seed by seed."""
     done = {(run["variant"], run["online"]["lr"], run["seed"]) for run in runs(block)}
-    for seed in SEEDS:
-        for name in block.variants:
+    for seed in range(seeds):
+        for name in names:
             rate, settings = tuned(built[block.tuned], block, name)
-            both = {rate, SHARED} if VARIANTS[name].shared and block.variants == tuple(VARIANTS) else {rate}
+            both = {rate, SHARED} if block.ablated and VARIANTS[name].shared else {rate}
             for each in sorted(both):
                 if (name, each, seed) not in done:
                     yield name, each, settings, seed
@@ -192,9 +205,9 @@ def missing(block: Block, built: Mapping[int, Experiment]) -> Iterator[tuple[str
 def learn(data: Path, cache: Path, until: float) -> None:
     """Run what is missing, until a time of day."""
     torch.set_num_threads(1)
-    for block in BLOCKS:
+    for block, names, seeds in STEPS:
         built = {size: experiment(data, block.stream, size, cache) for size in {block.buffer, block.tuned}}
-        for name, rate, settings, seed in missing(block, built):
+        for name, rate, settings, seed in missing(block, names, seeds, built):
             if time.monotonic() > until:
                 return
             one = built[block.buffer]
@@ -230,21 +243,25 @@ def _rows(found: list[dict[str, Any]], names: tuple[str, ...], rates: Mapping[st
     base = {seed: _figures(run)[0] for seed, run in of("er").items()}
     for name in names:
         mine = of(name)
-        if len(mine) < len(SEEDS):
+        if len(mine) < LEAST:
             continue
         columns = list(zip(*map(_figures, mine.values()), strict=True))
         cells = [f"{statistics.fmean(each):.1f} ± {statistics.stdev(each):.1f}" for each in columns]
         against = "–"
-        if name != "er" and len(base) == len(SEEDS):
+        if name != "er" and len(mine.keys() & base.keys()) >= LEAST:
             compared = paired({seed: _figures(run)[0] for seed, run in mine.items()}, base)
             against = f"{compared.mean:+.1f} [{compared.low:+.1f}, {compared.high:+.1f}]"
         passes = [run["online"]["passes"] for run in mine.values()]
         forward, backward = (statistics.fmean(each[key] for each in passes) / 1000 for key in ("forward", "backward"))
         setting = VARIANTS[name].searched
-        value = "" if setting is None else f", {'κ' if setting == 'kappa' else 'λ'} {mine[0]['settings'][setting]:g}"
+        value = (
+            ""
+            if setting is None
+            else f", {'κ' if setting == 'kappa' else 'λ'} {next(iter(mine.values()))['settings'][setting]:g}"
+        )
         yield (
             f"| {VARIANTS[name].title} | {rates[name]:g}{value} | {' | '.join(cells)} | {against} | "
-            f"{forward:.1f} / {backward:.1f} |"
+            f"{forward:.1f} / {backward:.1f} | {len(mine)} |"
         )
 
 
@@ -252,13 +269,13 @@ def table(block: Block, *, shared: bool = False, root: Path | None = None) -> st
     """A block's table, each method at its own rate or those that have it at the shared one."""
     path = (root or OUT) / f"rates-{block.stream}.json"
     found: dict[str, Any] = files.read_sealed(path)["found"] if path.exists() else {}
-    names = tuple(name for name in block.variants if not shared or VARIANTS[name].shared)
+    names = tuple(name for name in VARIANTS if not shared or VARIANTS[name].shared)
     owners = {name: VARIANTS[name].of or name for name in names}
     rates = {name: SHARED if shared else found[owner]["rate"] for name, owner in owners.items() if owner in found}
     lines = [
         "| method | rate | accuracy at the end | AAA | WC-Acc | BWT | accuracy − ER's, 95 % | forward / backward, "
-        "1,000 samples |",
-        "|---|---|---|---|---|---|---|---|",
+        "1,000 samples | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
         *_rows(runs(block, root), tuple(name for name in names if name in rates), rates),
     ]
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -270,7 +287,7 @@ def tables(root: Path | None = None) -> str:
     for block in BLOCKS:
         if own := table(block, root=root):
             parts += [f"**{block.title}, each at its own rate**", own]
-        if block.variants == tuple(VARIANTS) and (same := table(block, shared=True, root=root)):
+        if block.ablated and (same := table(block, shared=True, root=root)):
             parts += [f"**{block.title}, all at the rate {SHARED:g}, as in the paper**", same]
     return "\n\n".join(parts)
 

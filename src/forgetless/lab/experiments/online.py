@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from forgetless.errors import ForgetlessError
+from forgetless.lab.datasets.reading import clear
 from forgetless.lab.experiments.parts import images, splitting
 from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.networks.residual import resnet18, three_layers
@@ -20,6 +22,7 @@ from forgetless.learn.heads import SCENARIOS, MultiHead
 from forgetless.learn.learners.mango import GATES
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.streaming.budget import Budget
+from forgetless.learn.task import Task
 
 RATES = (0.01, 0.02, 0.04, 0.08)
 METHODS = tuple(learners.LEARNERS)
@@ -33,6 +36,7 @@ class _Stream:
     classes: int  # of a task
     size: int  # pixels per side
     shuffle: bool = False
+    scenario: str = "class"
     meta_every: int = 3
     meta_lr: float = 2e-3
 
@@ -40,6 +44,7 @@ class _Stream:
 STREAMS = {
     "cifar100": _Stream("cifar100", 5, 32),
     "tiny-imagenet": _Stream("tiny-imagenet", 20, 64, shuffle=True, meta_every=5, meta_lr=1e-3),
+    "clear10": _Stream("clear10", 10, 224, scenario="domain"),
     "mnist10k": _Stream("mnist10k", 2, 32),
     "digits": _Stream("digits", 2, 32),
     "letters": _Stream("letters", 2, 32),
@@ -59,9 +64,13 @@ class OnlineStream(Settings):
     NAME: ClassVar[str] = "online"
     data: Path = splitting.data_setting("the stream's dataset")
     stream: str = setting("cifar100", help="The dataset that is split into tasks.", choices=tuple(STREAMS))
-    scenario: str = setting(
-        "class", help="What is known of a sample's task when testing; in a class stream nothing.", choices=SCENARIOS
+    scenario: str | None = setting(
+        None,
+        help="What is known of a sample's task when testing; in a class stream nothing.",
+        choices=SCENARIOS,
+        absent="class; of clear10, domain",
     )
+    size: int | None = setting(None, help="Pixels per side.", least=1, absent="the stream's")
     classes: int | None = setting(None, help="Classes of a task.", least=1, absent="the stream's")
     tasks: int | None = setting(None, help="How many tasks.", least=1, absent="all")
     limit: int | None = images.limit_setting(None)
@@ -101,25 +110,39 @@ class OnlineStream(Settings):
         for name, settings in own.items():
             learners.create(name, **settings)  # refuse them before reading pictures
         about = STREAMS[self.stream]
-        stream = splitting.split(
-            *(about.name, self.data, self.classes or about.classes, about.size),
-            tasks=self.tasks,
-            limit=self.limit,
-            shuffle=about.shuffle,
-            skip_bad=self.skip_bad,
-            cache=self.cache,
-        )
+        size, scenario = self.size or about.size, self.scenario or about.scenario
+        if scenario == "class" and about.scenario == "domain":
+            raise ForgetlessError(f"the tasks of {self.stream!r} have the same classes: no class-incremental stream.")
+        stream = self._buckets(size) if self.stream == "clear10" else self._split(about, size)
         budget = Budget(self.lr or RATES[0], self.batch_size, self.glances, self.buffer, self.replay)
         return Experiment(
             self.NAME,
             stream,
-            functools.partial(start, self.network, about.size, self.scenario),
+            functools.partial(start, self.network, size, scenario),
             Recipe(budget.lr, 1, self.batch_size),
             **self.described(),
             methods=METHODS,
             settings=own,
             online=Online(budget, () if self.lr else RATES, self.look),
         )
+
+    def _split(self, about: _Stream, size: int) -> list[Task]:
+        return splitting.split(
+            *(about.name, self.data, self.classes or about.classes, size),
+            tasks=self.tasks,
+            limit=self.limit,
+            shuffle=about.shuffle,
+            skip_bad=self.skip_bad,
+            cache=self.cache,
+        )
+
+    def _buckets(self, size: int) -> list[Task]:
+        """CLEAR's buckets in the order of time; `data` is the folder of its archives, or holds it as clear10."""
+        own = (self.data / "train" / "labeled_metadata.json").is_file()
+        options: dict[str, Any] = {"size": size, "limit": self.limit, "skip_bad": self.skip_bad, "cache": self.cache}
+        found = clear.buckets(self.data if own else self.data / "clear10")
+        chosen = found[: self.tasks or len(found)]
+        return [images.task(f"bucket {name}", train, test, **options) for name, train, test in chosen]
 
     def methods(self) -> dict[str, dict[str, Any]]:
         """The settings of the methods that have some."""
