@@ -179,3 +179,27 @@ def test_it_needs_plain_sgd() -> None:
     ):
         with pytest.raises(ForgetlessError, match="'mango' needs SGD with one group, no dampening"):
             create("mango").begin(model, tasks, optimizer, Budget(0.1))
+
+
+def test_it_keeps_one_copy_of_the_parameters_and_no_gradients_beside_those_of_the_meta_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = classes(2)
+    model, learner, _ = prepared("mango", tasks)
+    held: list[int] = []
+    gradients = learner.passes.gradients
+
+    def watched(*given: Any) -> Any:
+        held.append(sum(each.grad is not None for each in model.parameters()))
+        return gradients(*given)
+
+    monkeypatch.setattr(learner.passes, "gradients", watched)
+    learner.glance(parts(tasks[0], 0), 0, True)
+    learner.keep(parts(tasks[0], 0))
+    learner.border(tasks[0], 1)
+    learner.glance(parts(tasks[1], 0), 1, True)
+    assert held == [0]
+    size = sum(each.numel() for each in model.parameters())
+    tree = learner.tree()
+    own = [*tree["old"].values(), *learner._scales.values()]  # type: ignore[attr-defined]
+    assert size <= sum(each.numel() for each in own) <= size + len(learner._named)

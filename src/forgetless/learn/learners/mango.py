@@ -6,15 +6,20 @@ arXiv 2605.19080, as printed; the authors have published no code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
+from forgetless.learn.network import Network
+from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.streaming.gated import Gated
 from forgetless.learn.streaming.groups import layers_of
+from forgetless.learn.task import Task
 
 GATES = ("signed", "magnitude", "half", "none")
 
@@ -41,28 +46,29 @@ class Mango(Gated):
     name: ClassVar[str] = "mango"
     gate: str = "signed"
     _scales: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _layers: list[list[str]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gate not in GATES:
             raise ForgetlessError(f"gate must be one of {', '.join(map(repr, GATES))}, not {self.gate!r}.")
 
+    def begin(self, model: Network, tasks: Sequence[Task], optimizer: Optimizer, budget: Budget) -> None:
+        """Begin with every λ at its start; see `Gated.begin`."""
+        super().begin(model, tasks, optimizer, budget)
+        self._layers = layers_of(model)
+
     @torch.no_grad()
     def _prepare(self) -> None:
         """`1 / std` of every layer, 0 where that is 0."""
         if self.gate in ("half", "none"):
             return
-        named = dict(self._named())
-        for names in layers_of(self._model):
-            parts = [torch.var_mean(named[name], correction=0) for name in names]
-            variances, means = (torch.stack([part[number] for part in parts]) for number in (0, 1))
-            sizes = means.new_tensor([named[name].numel() for name in names])
-            shares = sizes / sizes.sum()
-            mean = torch.sum(shares * means)
-            std = torch.sum(shares * (variances + (means - mean).square())).sqrt()
+        weights = dict(self._named)
+        for names in self._layers:
+            own = [weights[name].flatten() for name in names]
+            std, mean = torch.std_mean(own[0] if len(own) == 1 else torch.cat(own), correction=0)
             spread = std > 8 * torch.finfo(std.dtype).eps * mean.abs()  # more than rounding
-            scale = torch.where(spread, std.reciprocal(), torch.zeros_like(std))
-            self._scales |= dict.fromkeys(names, scale)
+            self._scales |= dict.fromkeys(names, torch.where(spread, std.reciprocal(), 0.0))
 
     def _gate(self, name: str, weights: Tensor) -> Tensor | float:
         if self.gate in ("half", "none"):

@@ -43,7 +43,7 @@ class MASGated(Gated):
         mean /= sum(each.numel() for each in found.sums.values())
         self._ratios = {
             name: (found.sums[name] / mean if mean else torch.zeros_like(found.sums[name])).to(weights.dtype)
-            for name, weights in self._named()
+            for name, weights in self._named
         }
         super().border(task, batches)
 

@@ -72,6 +72,7 @@ class Gated(Replaying):
     _adam: torch.optim.Adam = field(init=False, repr=False)
     _inside: dict[str, int] = field(init=False, repr=False)
     _names: tuple[str, ...] = field(init=False, repr=False)
+    _named: list[tuple[str, nn.Parameter]] = field(init=False, repr=False)
     _trace: list[list[float]] = field(default_factory=list, init=False, repr=False)
     _seen: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
@@ -109,6 +110,7 @@ class Gated(Replaying):
         fits = isinstance(optimizer, torch.optim.SGD) and not settings["dampening"] and not settings["nesterov"]
         if not fits or settings["maximize"] or len(optimizer.param_groups) != 1:
             raise ForgetlessError(f"{self.name!r} needs SGD with one group, no dampening and no Nesterov momentum.")
+        self._named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
         found = groups_of(model, self.groups)
         self._names = tuple(found)
         self._inside = {name: group for group, names in enumerate(found.values()) for name in names}
@@ -128,14 +130,14 @@ class Gated(Replaying):
         """Note the gates' histogram, and pull towards the present weights from now on."""
         self._prepare()
         found = torch.zeros(len(self._names), _BINS, dtype=torch.int64)
-        for name, weights in self._named():
+        for name, weights in self._named:
             gates = self._gate(name, weights.detach())
             spread = torch.full((1,), gates) if isinstance(gates, float) else gates.float().cpu()
             counts = torch.histc(spread, _BINS, 0.0, 1.0).long()
             found[self._inside[name]] += counts * (weights.numel() if isinstance(gates, float) else 1)
         self._seen.append(found)
         if self.penalized:
-            self._old = {name: weights.detach().clone() for name, weights in self._named()}
+            self._old = {name: weights.detach().clone() for name, weights in self._named}
         self._trace.append([float(batches), *self._log.detach().exp().tolist()])
 
     def figures(self) -> dict[str, Any]:
@@ -172,9 +174,6 @@ class Gated(Replaying):
     def _protects(self) -> bool:
         return bool(self._old)
 
-    def _named(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, weights) for name, weights in self._model.named_parameters() if weights.requires_grad]
-
     def _drawn(self, part: Remembered) -> list[Remembered]:
         return super()._drawn(part) if self.replayed else []
 
@@ -182,46 +181,43 @@ class Gated(Replaying):
     def _shape(self) -> None:
         """Add the penalty's gradient, then the gates: the paper gates both."""
         self._prepare()
-        lambdas = self._log.exp()
-        for name, weights in self._named():
+        lambdas = self._log.exp().unbind()
+        for name, weights in self._named:
             if weights.grad is None:
                 continue
             if self._old:
                 pulled = self._weigh(name, weights - self._old[name])
-                weights.grad.add_(pulled.mul_(lambdas[self._inside[name]]))
+                weights.grad.addcmul_(pulled, lambdas[self._inside[name]])
             weights.grad.mul_(self._gate(name, weights))
 
     def _adapt(self, batches: int) -> None:
         """A step of Adam on log λ, along the derivative of a replay batch's loss after the step just taken."""
-        named = self._named()
-        steps = self._taken(named)
+        steps = self._taken()
         drawn = self._buffer.draw(self.meta_batch)
         with statistics_kept(self._model):
             loss = mean_loss(self.passes.recall(self._model, drawn))
-            found = self.passes.gradients(loss, [weights for _, weights in named], drawn)
+            found = self.passes.gradients(loss, [weights for _, weights in self._named], drawn)
         if not bool(torch.isfinite(loss)):
             raise ForgetlessError(f"the loss of the meta step became {loss.item()} at batch {batches}; lower lr.")
-        self._log.grad = self._derivative(named, steps, found)
+        self._log.grad = self._derivative(steps, found)
         self._adam.step()
         self._trace.append([float(batches), *self._log.detach().exp().tolist()])
 
-    def _taken(self, named: list[tuple[str, nn.Parameter]]) -> list[Tensor | None]:
+    def _taken(self) -> list[Tensor | None]:
         """The direction v of the step that was just taken on each parameter; None for one that it did not move."""
         steps: list[Tensor | None] = []
-        for _, weights in named:
+        for _, weights in self._named:
             gradient, weights.grad = weights.grad, None  # the gradients of the replay loss take their place
             kept = self._optimizer.state[weights].get("momentum_buffer") if self._budget.momentum else gradient
             steps.append(None if gradient is None else kept)
         return steps
 
     @torch.no_grad()
-    def _derivative(
-        self, named: list[tuple[str, nn.Parameter]], steps: list[Tensor | None], found: Sequence[Tensor | None]
-    ) -> Tensor:
+    def _derivative(self, steps: list[Tensor | None], found: Sequence[Tensor | None]) -> Tensor:
         """`∂L/∂log λ`, `[groups]`; the weights before the step are those now, plus η v."""
         rate = float(self._optimizer.param_groups[0]["lr"])
         sums = torch.zeros_like(self._log)
-        for (name, weights), step, gradient in zip(named, steps, found, strict=True):
+        for (name, weights), step, gradient in zip(self._named, steps, found, strict=True):
             if step is None or gradient is None:
                 continue
             before = weights + rate * step
