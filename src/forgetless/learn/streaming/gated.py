@@ -136,8 +136,11 @@ class Gated(Replaying):
             counts = torch.histc(spread, _BINS, 0.0, 1.0).long()
             found[self._inside[name]] += counts * (weights.numel() if isinstance(gates, float) else 1)
         self._seen.append(found)
-        if self.penalized:
-            self._old = {name: weights.detach().clone() for name, weights in self._named}
+        for name, weights in self._named if self.penalized else ():
+            if name in self._old:
+                self._old[name].copy_(weights.detach())  # in place: at no time are there two copies
+            else:
+                self._old[name] = weights.detach().clone()
         self._trace.append([float(batches), *self._log.detach().exp().tolist()])
 
     def figures(self) -> dict[str, Any]:
