@@ -12,6 +12,7 @@ so that the study can be stopped and started again.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -72,13 +73,13 @@ VARIANTS = {
     "mango": Variant("MANGO as printed", "mango", _GATED, shared=True),
     "fast": Variant("MANGO, λ 50 times as fast", "mango", {**_GATED, "meta_lr": 0.1}, of="mango"),
     "gate-abs": Variant(
-        "MANGO with |θ|, gate only",
+        "MANGO with \\|θ\\|, gate only",
         "mango",
         {**_GATE_ONLY, "gate": "magnitude"},
         of="mango-abs",
         shared=True,
     ),
-    "mango-abs": Variant("MANGO with |θ|", "mango", {**_GATED, "gate": "magnitude"}, shared=True),
+    "mango-abs": Variant("MANGO with \\|θ\\|", "mango", {**_GATED, "gate": "magnitude"}, shared=True),
     "mas-gated": Variant("MAS-gated (ours)", "mas-gated", _GATED, searched="kappa"),
     "er-ace": Variant("ER-ACE", "er-ace"),
     "der++": Variant("DER++", "der++"),
@@ -233,7 +234,7 @@ def _figures(run: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(100 * each for each in found)
 
 
-def _rows(found: list[dict[str, Any]], names: tuple[str, ...], rates: Mapping[str, float]) -> Iterator[str]:
+def _rows(found: list[dict[str, Any]], rates: Mapping[str, float]) -> Iterator[str]:
     """A row for each variant with all its seeds, with its difference from ER of the same seed."""
 
     def of(name: str) -> dict[int, dict[str, Any]]:
@@ -241,7 +242,7 @@ def _rows(found: list[dict[str, Any]], names: tuple[str, ...], rates: Mapping[st
         return {run["seed"]: run for run in found if run["variant"] == name and run["online"]["lr"] == rate}
 
     base = {seed: _figures(run)[0] for seed, run in of("er").items()}
-    for name in names:
+    for name in rates:
         mine = of(name)
         if len(mine) < LEAST:
             continue
@@ -267,18 +268,70 @@ def _rows(found: list[dict[str, Any]], names: tuple[str, ...], rates: Mapping[st
 
 def table(block: Block, *, shared: bool = False, root: Path | None = None) -> str:
     """A block's table, each method at its own rate or those that have it at the shared one."""
-    path = (root or OUT) / f"rates-{block.stream}.json"
-    found: dict[str, Any] = files.read_sealed(path)["found"] if path.exists() else {}
-    names = tuple(name for name in VARIANTS if not shared or VARIANTS[name].shared)
-    owners = {name: VARIANTS[name].of or name for name in names}
-    rates = {name: SHARED if shared else found[owner]["rate"] for name, owner in owners.items() if owner in found}
+    rates = _rates(block, shared, root)
     lines = [
         "| method | rate | accuracy at the end | AAA | WC-Acc | BWT | accuracy − ER's, 95 % | forward / backward, "
         "1,000 samples | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
-        *_rows(runs(block, root), tuple(name for name in names if name in rates), rates),
+        *_rows(runs(block, root), rates),
     ]
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+#: What is compared by pairs of the same seed, at the rates of a table: how much of a gain is a smaller rate's.
+PAIRS = (
+    ("mango", "er-half"),
+    ("gate", "er-half"),
+    ("mango", "fixed"),
+    ("mango", "mango-abs"),
+    ("mas-gated", "mango"),
+    ("mas-gated", "er-mas"),
+    ("er-ace", "mango"),
+    ("er-ace", "mas-gated"),
+)
+
+
+def pairs(block: Block, *, shared: bool = False, root: Path | None = None) -> str:
+    """The paired differences of accuracy between methods of `PAIRS` that have as many seeds as a row needs."""
+    rates = _rates(block, shared, root)
+    found: dict[str, dict[int, float]] = {}
+    for run in runs(block, root):
+        if run["online"]["lr"] == rates.get(run["variant"]):
+            found.setdefault(run["variant"], {})[run["seed"]] = _figures(run)[0]
+    lines = []
+    for one, other in PAIRS:
+        both = found.get(one, {}).keys() & found.get(other, {}).keys()
+        if len(both) >= LEAST:
+            compared = paired(found[one], found[other])
+            lines.append(
+                f"| {VARIANTS[one].title} − {VARIANTS[other].title} | {rates[one]:g}, {rates[other]:g} | "
+                f"{compared.mean:+.1f} [{compared.low:+.1f}, {compared.high:+.1f}] | {compared.count} |"
+            )
+    head = ["| difference of accuracy, 95 % | rates | points | seeds |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
+def gates(block: Block, root: Path | None = None) -> str:
+    """What MANGO's gates and λ came to at the end of the stream, by group, on average over the seeds."""
+    found = [run["online"] for run in runs(block, root) if run["variant"] == "mango"]
+    if not found:
+        return ""
+    parts = []
+    for number, group in enumerate(found[0]["groups"]):
+        counts = [sum(column) for column in zip(*(each["gates"][-1][number] for each in found), strict=True)]
+        mean = sum((place + 0.5) / len(counts) * count for place, count in enumerate(counts)) / sum(counts)
+        last = statistics.fmean(each["lambdas"][-1][1 + number] for each in found)
+        parts.append(f"{group}: gate {mean:.2f}, λ {last:.2e}")
+    return f"MANGO at the end, mean over weights and seeds: {'; '.join(parts)}. λ began at {math.exp(-7.6):.2e}."
+
+
+def _rates(block: Block, shared: bool, root: Path | None) -> dict[str, float]:
+    """The rate of every variant in a table of the block."""
+    path = (root or OUT) / f"rates-{block.stream}.json"
+    found: dict[str, Any] = files.read_sealed(path)["found"] if path.exists() else {}
+    names = tuple(name for name in VARIANTS if not shared or VARIANTS[name].shared)
+    owners = {name: VARIANTS[name].of or name for name in names}
+    return {name: SHARED if shared else found[owner]["rate"] for name, owner in owners.items() if owner in found}
 
 
 def tables(root: Path | None = None) -> str:
@@ -286,10 +339,10 @@ def tables(root: Path | None = None) -> str:
     parts: list[str] = []
     for block in BLOCKS:
         if own := table(block, root=root):
-            parts += [f"**{block.title}, each at its own rate**", own]
+            parts += [f"**{block.title}, each at its own rate**", own, pairs(block, root=root), gates(block, root)]
         if block.ablated and (same := table(block, shared=True, root=root)):
-            parts += [f"**{block.title}, all at the rate {SHARED:g}, as in the paper**", same]
-    return "\n\n".join(parts)
+            parts += [f"**{block.title}, all at the rate {SHARED:g}**", same, pairs(block, shared=True, root=root)]
+    return "\n\n".join(filter(None, parts))
 
 
 def main() -> None:
