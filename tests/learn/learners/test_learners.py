@@ -81,7 +81,7 @@ def test_the_control_is_er_at_half_the_rate() -> None:
 
 
 def test_replay_remembers_what_fine_tuning_forgets() -> None:
-    tasks, budget = classes(samples=40), Budget(0.05, 8, 2, 60, 16)
+    tasks, budget = classes(samples=60), Budget(0.05, 8, 2, 60, 16)
 
     def average(name: str) -> float:
         return metrics.average_accuracy(learned(name, tasks, noisy=False, budget=budget)[1].accuracy)
