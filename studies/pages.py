@@ -18,6 +18,7 @@ from studies import (
     freezing,
     frontier,
     lora,
+    mango,
     merging,
     norm_statistics,
     reproduction,
@@ -48,6 +49,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
     merging.write(docs / "merging.md", files.read_sealed(root / "merging" / "squeezenet.json"))
     freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
+    blocks.inserted(docs / "online.md", "online", mango.tables(root / "online"))
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
 
 

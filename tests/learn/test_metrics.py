@@ -134,3 +134,34 @@ def test_references_must_fit() -> None:
         ForgetlessError, match=r"^intransigence over 3 tasks needs 3 reference accuracies in \[0, 1\]\.$"
     ):
         metrics.intransigence(R, [0.1, 0.2, math.nan])
+
+
+LOOKS = [(2, [0.4]), (4, [0.8]), (6, [0.6, 0.2]), (8, [0.7, 0.9]), (10, [0.5, 0.1, 0.3]), (12, [0.6, 0.4, 0.8])]
+
+
+def test_average_anytime_accuracy_by_hand() -> None:
+    assert metrics.average_anytime_accuracy(LOOKS) == pytest.approx((0.4 + 0.8 + 0.4 + 0.8 + 0.3 + 0.6) / 6)
+
+
+def test_worst_case_accuracy_by_hand() -> None:
+    """Task 1 fell to 0.5 after its end and task 2 to 0.1; what they had before does not count. The last has 0.8."""
+    assert metrics.worst_case_accuracy(LOOKS) == pytest.approx((0.5 + 0.1 + 0.8) / 3)
+    assert metrics.worst_case_accuracy(LOOKS[:2]) == 0.8
+
+
+def test_looks_at_the_ends_of_tasks_give_the_average_incremental_accuracy() -> None:
+    matrix = [[0.9, None, None], [0.5, 0.7, None], [0.1, 0.3, 0.8]]
+    looks = [(n, [x for x in row if x is not None]) for n, row in enumerate(matrix)]
+    assert metrics.average_anytime_accuracy(looks) == pytest.approx(metrics.average_incremental_accuracy(matrix))
+
+
+@pytest.mark.parametrize("looks", [[], [(1, [])], [(1, [0.1, 0.2]), (2, [0.3])]])
+def test_looks_that_lose_tasks_are_refused(looks: metrics.Looks) -> None:
+    for metric in (metrics.average_anytime_accuracy, metrics.worst_case_accuracy):
+        with pytest.raises(ForgetlessError, match="looks have the accuracies of more and more tasks"):
+            metric(looks)
+
+
+def test_a_look_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ForgetlessError, match=r"look 2 has \[1.5\], not accuracies"):
+        metrics.worst_case_accuracy([(1, [0.5]), (2, [1.5])])

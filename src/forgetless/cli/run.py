@@ -99,11 +99,10 @@ def _run(
     from forgetless.lab import experiments
     from forgetless.lab.running.experiment import Suite
     from forgetless.lab.running.run import run_all
-    from forgetless.learn import methods
 
     settings, runner = experiments.create(name, **options), _runner(processes)
     for each in method or ():
-        methods.create(each)  # refuse an unknown one before reading data
+        settings.refuse_unknown(each)  # before reading data
     try:
         experiment = settings.build()
         parts = experiment.experiments if isinstance(experiment, Suite) else {"": experiment}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,9 +13,7 @@ from torch.optim import Optimizer
 
 from forgetless import files
 from forgetless.errors import ForgetlessError, quoted
-from forgetless.learn.method import Method
 from forgetless.learn.network import Network
-from forgetless.learn.recipe import Recipe
 from forgetless.learn.samples import samples_of
 from forgetless.learn.task import Task
 from forgetless.model.parameters import fingerprint
@@ -24,7 +22,24 @@ Config = dict[str, str | int | float | bool | None]
 Parts = dict[str, dict[str, Tensor]]
 
 
-def config(model: Network, tasks: Sequence[Task], method: Method, recipe: Recipe, seed: int) -> Config:
+@runtime_checkable
+class Described(Protocol):
+    """What says by its settings what it is: a recipe, or an online learner's budget."""
+
+    def settings(self) -> Config:
+        """What defines it."""
+
+
+@runtime_checkable
+class Named(Described, Protocol):
+    """A method or an online learner."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+
+def config(model: Network, tasks: Sequence[Task], method: Named, recipe: Described, seed: int) -> Config:
     """Everything that defines a run, flat: two runs with the same give bit-identical results."""
     state = model.state_dict()
     weights = hashlib.sha256("".join(f"{name}{fingerprint(state[name])}" for name in state).encode())

@@ -15,6 +15,8 @@ from forgetless.errors import ForgetlessError
 
 Matrix = list[list[float | None]]
 Rows = Sequence[Sequence[float | None]]
+#: What was looked at in the middle of a stream: any number, and the score of every task that had begun by then.
+Looks = Sequence[tuple[int, Sequence[float]]]
 
 
 def average_accuracy(accuracy: Rows) -> float:
@@ -105,6 +107,45 @@ def intransigence(accuracy: Rows, reference: Sequence[float]) -> float:
     if len(reference) != tasks or not all(map(_is_share, reference)):
         raise ForgetlessError(f"intransigence over {tasks} tasks needs {tasks} reference accuracies in [0, 1].")
     return _mean(reference[k] - _entry(accuracy, k, k) for k in range(tasks))
+
+
+def average_anytime_accuracy(looks: Looks) -> float:
+    """AAA: the average accuracy on the tasks that had begun, averaged over all looks: `1/M Σ_m 1/k_m Σ_{j≤k_m} a[m,j]`.
+
+    Caccia et al., "New Insights on Reducing Abrupt Representation Change in Online Continual Learning", ICLR 2022. With
+    looks at the ends of tasks alone it is `average_incremental_accuracy`. It depends on how often is looked.
+
+    Args:
+        looks: M looks, in order; the m-th has the accuracies of the k_m tasks that had begun.
+    """
+    return _mean(_mean(scores) for _, scores in _looked(looks))
+
+
+def worst_case_accuracy(looks: Looks) -> float:
+    """WC-Acc: `1/k a[M,k] + (1 − 1/k) min-ACC`, with `min-ACC = 1/(k−1) Σ_{j<k} min_m a[m,j]` over looks after task j.
+
+    De Lange, van de Ven, Tuytelaars, "Continual Evaluation for Lifelong Learning: Identifying the Stability Gap", ICLR
+    2023: what every earlier task fell to at its worst, with the present accuracy of the last. "After task j" are the
+    looks at which a later task had begun. It falls with how often is looked: there after every step.
+
+    Args:
+        looks: as for `average_anytime_accuracy`; the last one has all k tasks.
+    """
+    found = _looked(looks)
+    last = found[-1][1]
+    worst = [min(scores[j] for _, scores in found if len(scores) > j + 1) for j in range(len(last) - 1)]
+    return _mean([*worst, last[-1]])
+
+
+def _looked(looks: Looks) -> Looks:
+    """The looks themselves, if each has shares of as many tasks as the one before it, or of more."""
+    counts = [len(scores) for _, scores in looks]
+    if not counts or not counts[0] or counts != sorted(counts):
+        raise ForgetlessError(f"looks have the accuracies of more and more tasks, from one on, not of {counts}.")
+    for number, (_, scores) in enumerate(looks, 1):
+        if not all(map(_is_share, scores)):
+            raise ForgetlessError(f"look {number} has {list(scores)!r}, not accuracies in [0, 1].")
+    return looks
 
 
 def checked(accuracy: Rows, least: int = 1) -> Rows:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.learn.metrics import Matrix
 
 Count = Annotated[int, files.Between(0, 2**62)]
+_P = TypeVar("_P", bound="Position")
 PHASES = ("warm_start", "train", "measure", "evaluate")
 
 
@@ -61,18 +62,18 @@ class Position:
     seconds: dict[str, float]
 
     @classmethod
-    def first(cls, tasks: int) -> Position:
+    def first(cls: type[_P], tasks: int) -> _P:
         """The beginning of a stream of so many tasks."""
         return cls(0, 0, 0, 0, [[None] * tasks for _ in range(tasks)], dict.fromkeys(PHASES, 0.0))
 
     @classmethod
-    def read(cls, value: object, tasks: int, path: str | Path) -> Position:
+    def read(cls: type[_P], value: object, tasks: int, path: str | Path) -> _P:
         """What `saved` gave, of a stream of so many tasks.
 
         Raises:
             ForgetlessError: it is not that; names what does not fit.
         """
-        found: Position = files.decoded(value, cls, path)
+        found: _P = files.decoded(value, cls, path)
         square = len(found.accuracy) == tasks and all(len(row) == tasks for row in found.accuracy)
         if not square or found.index > tasks or found.seconds.keys() != set(PHASES):
             raise ForgetlessError(f"{path} is damaged: its position is not one in a stream of {tasks} tasks.")

@@ -20,10 +20,10 @@ from forgetless.lab.running.search import strengthen
 from forgetless.learn import methods, metrics
 from forgetless.learn.classification import classes_of
 from forgetless.learn.families.composed import Composed
+from forgetless.learn.families.projection import away_from
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.method import Method
 from forgetless.learn.methods import METHODS, create
-from forgetless.learn.methods.a_gem import away_from
 from forgetless.learn.methods.ewc import EWC
 from forgetless.learn.methods.imm_mean import IMMMean
 from forgetless.learn.methods.lwf import LwF

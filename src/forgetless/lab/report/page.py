@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetless import files
+from forgetless.lab.report.streamed import charts
 from forgetless.lab.report.template import rendered
 from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, summarize
 
@@ -21,7 +22,8 @@ def page(results: Mapping[str, Any], path: str | Path) -> None:
     """Write the content of a `results.json` as a page to `path`, whole or not at all.
 
     The page holds the averages, each method's accuracy matrix R as a heat map, each task's accuracy over the
-    sequence, the table, the environment and the command that repeats the run.
+    sequence, the table, the environment and the command that repeats the run; of a stream that was learned in one pass
+    the accuracy in between, λ and the gates too.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
@@ -33,6 +35,7 @@ def page(results: Mapping[str, Any], path: str | Path) -> None:
         best=_best(summary.methods),
         axis=_axis(summary),
         panels=_panels(summary),
+        charts=charts(results),
         meaning=MEANING,
         command=_command(summary),
     )

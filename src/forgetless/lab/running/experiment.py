@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from forgetless.lab.running.online import Online
 from forgetless.lab.running.tuning import Tuning
 from forgetless.lab.running.watched import Look
 from forgetless.learn import methods
@@ -37,6 +38,8 @@ class Experiment:
         keep: what is kept of a run in `kept/METHOD-SEED.safetensors`, with its header: the network at the end, and the
             tensors that were looked at, `[T, …]`.
         page: makes a page of its own in the run directory, from what was kept.
+        online: learn the stream in one pass, by an online learner; its methods are `forgetless.learn.learners`, and the
+            recipe is not used.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Experiment:
     look: Look | None = None
     keep: Callable[[Network, Mapping[str, Tensor]], tuple[Mapping[str, Tensor], Mapping[str, Any]]] | None = None
     page: Callable[[Path], None] | None = None
+    online: Online | None = None
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ class Plan:
     ) -> None:
         self.experiment, self.seeds, self.orders, self.strength = experiment, seeds, orders, strength
         self.names = distinct(experiment.methods if names is None else names, "method")
-        _check_strength(self.names, strength)
         for name in self.names:
-            experiment.create(name)  # refuse it before anything is written
+            (experiment.online or experiment).create(name)  # refuse it before anything is written
+        _check_strength(experiment, self.names, strength)
         self.planned = [
             (name, seed, order) for seed in distinct(seeds, "seed") for order in range(orders) for name in self.names
         ]
@@ -116,11 +116,13 @@ def distinct(values: Sequence[_T], what: str) -> list[_T]:
     return list(values)
 
 
-def _check_strength(names: Sequence[str], strength: float | str | None) -> None:
-    """Refuse unknown methods and a strength that makes no sense, before anything is written."""
-    takers = [name for name in names if methods.create(name).strength is not None]
+def _check_strength(experiment: Experiment, names: Sequence[str], strength: float | str | None) -> None:
+    """Refuse a strength that makes no sense, before anything is written."""
     if strength is None:
         return
+    if experiment.online is not None:
+        raise ForgetlessError(f"the experiment {experiment.name!r} takes no strength; it has an option of its own.")
+    takers = [name for name in names if methods.create(name).strength is not None]
     if not takers:
         raise ForgetlessError(f"none of the methods {listing(names)} takes a strength.")
     if isinstance(strength, str):
@@ -145,7 +147,7 @@ def _config(experiment: Experiment, strength: float | str | None) -> dict[str, A
             }
             for task in experiment.tasks
         ],
-        "recipe": experiment.recipe.settings(),
+        "recipe": (experiment.online or experiment.recipe).settings(),
         **({"methods": experiment.settings} if experiment.settings else {}),
         **({} if experiment.tuning is None else {"tuning": dataclasses.asdict(experiment.tuning)}),
         **experiment.config,

@@ -15,6 +15,7 @@ from torch import Tensor
 from forgetless import files
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Found, Job, Tell
+from forgetless.lab.running.online import Online
 from forgetless.lab.running.search import Search, learn_stream
 from forgetless.lab.running.watched import Watched
 from forgetless.learn import methods
@@ -53,6 +54,8 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     Returns:
         Its entry in `results.json`.
     """
+    if experiment.online is not None:
+        return _streamed(experiment, experiment.online, folder, job, tell)
     method = _method(experiment, job.method, strength)
     if strength is None and experiment.tuning is not None and method.strength is not None:
         parts = (experiment.network, experiment.tasks, experiment.recipe)
@@ -79,6 +82,22 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     if watched is not None:
         found["figures"] = watched.figures()
     _keep(experiment, model, {} if watched is None else watched.tensors(), folder, job)
+    return found
+
+
+def _streamed(experiment: Experiment, online: Online, folder: Path, job: Job, tell: Tell) -> Found:
+    """Learn the stream in one pass, at the method's own rate."""
+    order = order_of(job.order, len(experiment.tasks))
+    tasks = [experiment.tasks[i] for i in order]
+    settings = experiment.settings.get(job.method, {})
+    found: dict[str, Any] = {"method": job.method, "seed": job.seed, "settings": dict(settings), "strength": None}
+    if job.order:
+        found |= {"order": job.order, "learned": [task.name for task in tasks]}
+    rate = online.rate(job.method, settings, experiment.network, experiment.tasks, folder / "rates")
+    checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
+    model = experiment.network(job.seed)
+    found |= online.learn(job.method, settings, model, tasks, rate, job.seed, checkpoint, tell)
+    _keep(experiment, model, {}, folder, job)
     return found
 
 

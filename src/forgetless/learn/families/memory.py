@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
 from forgetless.learn.families.state import from_leaves, leaves
@@ -133,6 +134,21 @@ def recall(model: Network, drawn: list[Remembered]) -> list[tuple[Tensor, Tensor
 def mean_loss(recalled: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The mean loss over all samples that `recall` gave."""
     return torch.stack([losses.sum() for _, losses in recalled]).sum() / sum(len(losses) for _, losses in recalled)
+
+
+def distance_from(recalled: list[tuple[Tensor, Tensor]], drawn: list[Remembered]) -> Tensor:
+    """`1/n Σ_n ‖z_n − z*_n‖² / C`: how far outputs have moved since they were kept.
+
+    Args:
+        recalled: what `recall` gave for them.
+        drawn: the samples with the outputs kept, z*; of a head that has grown since, those that it had then count.
+    """
+    moved = [
+        F.mse_loss(now[..., : then.shape[-1]], then.to(now.device)) * len(then)
+        for (now, _), then in zip(recalled, (each.outputs for each in drawn), strict=True)
+        if then is not None
+    ]
+    return torch.stack(moved).sum() / sum(len(each) for each in drawn)
 
 
 def _joined(inputs: list[Any]) -> Any:

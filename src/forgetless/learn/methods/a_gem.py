@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from forgetless.learn.families.memory import mean_loss, recall
+from forgetless.learn.families.projection import away_from
 from forgetless.learn.families.replaying import Replaying
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
@@ -62,21 +63,3 @@ class AGEM(Replaying):
             self._hook.remove()
         self._hook = None
         super().end(model, task)
-
-
-@torch.no_grad()
-def away_from(weights: list[torch.nn.Parameter], reference: tuple[Tensor | None, ...]) -> None:
-    """Take from the gradients of `weights` the part that goes against `reference`; in place, as one vector.
-
-    Args:
-        weights: parameters with gradients.
-        reference: a gradient for each, or None for one that has no part in it.
-    """
-    known = [(w.grad, r) for w, r in zip(weights, reference, strict=True) if w.grad is not None and r is not None]
-    dot = sum((torch.sum(g * r) for g, r in known), start=torch.zeros(()))
-    if not dot < 0:
-        return
-    square = sum((torch.sum(r * r) for r in reference if r is not None), start=torch.zeros(()))
-    for w, r in zip(weights, reference, strict=True):
-        if r is not None:
-            w.grad = -(dot / square) * r if w.grad is None else w.grad - (dot / square) * r

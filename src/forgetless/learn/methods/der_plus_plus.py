@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from forgetless.learn.families.memory import mean_loss, recall
+from forgetless.learn.families.memory import distance_from, mean_loss, recall
 from forgetless.learn.families.replaying import Replaying
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
@@ -53,12 +52,7 @@ class DERPlusPlus(Replaying):
         assert self._model is not None
         size = batches.size(batch)
         drawn = self._memory.draw(size)
-        moved = [
-            F.mse_loss(now[..., : then.shape[-1]], then.to(now.device)) * len(then)
-            for (now, _), then in zip(recall(self._model, drawn), (each.outputs for each in drawn), strict=True)
-            if then is not None
-        ]
-        distance = torch.stack(moved).sum() / sum(len(each) for each in drawn)
+        distance = distance_from(recall(self._model, drawn), drawn)
         loss = mean_loss(recall(self._model, self._memory.draw(size)))
         return self.strength * (self.alpha * distance + self.beta * loss)
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.learn import methods
 
 
 def setting(
@@ -61,6 +62,15 @@ class Settings(ABC):
         for each in dataclasses.fields(self):
             if (value := getattr(self, each.name)) is not None:
                 _refuse(each, value)
+
+    @classmethod
+    def refuse_unknown(cls, method: str) -> None:
+        """Refuse a method that the experiment cannot run, before data are read.
+
+        Raises:
+            ForgetlessError: there is none of that name.
+        """
+        methods.create(method)
 
     @abstractmethod
     def build(self) -> Experiment | Suite:
