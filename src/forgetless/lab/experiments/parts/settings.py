@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.lab.running.experiment import Comparison, Experiment, Suite
+from forgetless.learn import methods
 
 
 def setting(
@@ -62,8 +63,17 @@ class Settings(ABC):
             if (value := getattr(self, each.name)) is not None:
                 _refuse(each, value)
 
+    def refuse_methods(self, names: Sequence[str]) -> None:
+        """Refuse methods that there are not, before data are read.
+
+        Raises:
+            ForgetlessError: naming the ones that there are.
+        """
+        for name in names:
+            methods.create(name)
+
     @abstractmethod
-    def build(self) -> Experiment | Suite:
+    def build(self) -> Experiment | Suite | Comparison:
         """The experiment, with its data read.
 
         Raises:
