@@ -34,7 +34,7 @@ def docs(unpacked: Path) -> bytes:
 
 
 def austen(unpacked: Path) -> bytes:
-    """The novels, from R's lazy-load database: pieces of a length and zlib each, with a vector of lines in every one."""
+    """The novels, from R's lazy-load database: a length and a zlib stream for each, which holds a vector of lines."""
     path, novels, place = unpacked / _AUSTEN, list[bytes](), 0
     found = path.read_bytes() if path.is_file() else b""
     while place < len(found):

@@ -1,4 +1,4 @@
-"""The Compressive Transformer: what it may see, what it keeps, and where gradients go. Faults of public code are here."""
+"""The Compressive Transformer: what it may see, what it keeps, where gradients go; faults of public code too."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.long_text import corpora
 from forgetless.lab.long_text.comparison import Evaluation, TextComparison
+from forgetless.lab.long_text.evaluation import counted
 from forgetless.lab.long_text.reading import encoded, refuse_short
 from forgetless.lab.long_text.recipes import PUBLISHED, Recipe
 from forgetless.lab.long_text.variants import refuse_variants
@@ -48,7 +49,7 @@ class LongText(Settings):
         choices=("bytes", "pieces"),
         absent="the published one; bytes for your own texts",
     )
-    pieces: int = setting(32_000, help="How many pieces are learned, with --vocabulary pieces.", least=256)
+    pieces: int = setting(32_000, help="How many pieces are learned, where tokens are pieces.", least=1)
     steps: int | None = _of_corpus("Windows to learn from.", _STEPS, least=1)
     window: int | None = _of_corpus("Positions of a window.", 64, least=1)
     rows: int | None = _of_corpus("Texts that are read at the same time.", 16, least=1)
@@ -95,6 +96,7 @@ class LongText(Settings):
             corpus.name,
             texts,
             corpus.words,
+            counted(document.read() for document in corpus.parts["train"]),
             vocabulary,
             sizes,
             recipe,
@@ -125,7 +127,7 @@ class LongText(Settings):
         known |= {name: value for name in known if (value := getattr(self, name, None)) is not None}
         if self.width is not None:
             known.pop("hidden", None)
-        return Sizes(symbols=symbols, pre_norm=self.pre_norm, dropout=self.dropout, **known)
+        return Sizes(symbols=symbols, pre_norm=self.pre_norm, dropout=self.dropout, **known)  # type: ignore[arg-type]
 
     def _recipe(self) -> Recipe:
         if self.corpus in PUBLISHED:
@@ -135,8 +137,12 @@ class LongText(Settings):
         else:
             steps = self.steps or _STEPS
             recipe = Recipe(steps=steps, high=_HIGH, **_schedule(steps))
-        given = {"window": self.window, "rows": self.rows, "high": self.lr}
-        return dataclasses.replace(recipe, **{name: each for name, each in given.items() if each is not None})
+        return dataclasses.replace(
+            recipe,
+            window=self.window or recipe.window,
+            rows=self.rows or recipe.rows,
+            high=self.lr or recipe.high,
+        )
 
 
 def _schedule(steps: int) -> dict[str, int]:

@@ -22,7 +22,7 @@ from forgetless.lab.long_text.recipes import Recipe
 from forgetless.lab.long_text.results import TextDirectory, table
 from forgetless.lab.long_text.training import train
 from forgetless.lab.long_text.variants import longer, sized
-from forgetless.lab.long_text.vocabularies import Bytes, Vocabulary
+from forgetless.lab.long_text.vocabularies import Vocabulary
 from forgetless.lab.networks.compressive import CompressiveTransformer, Sizes
 from forgetless.lab.running.directory import key
 from forgetless.lab.running.environment import environment
@@ -58,6 +58,7 @@ class TextComparison(Comparison):
         corpus: its name.
         texts: "train", "validation" and "test" → tokens.
         words: part → how many words it has, where perplexity by word is a measure of this corpus.
+        training_words: how often each word occurs in the training text.
         vocabulary: what the tokens are.
         sizes: of the Compressive Transformer; the other variants' follow from them.
         recipe: how they learn.
@@ -70,6 +71,7 @@ class TextComparison(Comparison):
     corpus: str
     texts: Mapping[str, Tokens]
     words: Mapping[str, int]
+    training_words: Mapping[bytes, int]
     vocabulary: Vocabulary
     sizes: Sizes
     recipe: Recipe
@@ -95,7 +97,9 @@ class TextComparison(Comparison):
         if not runner.leads:
             runner.serve(works)
             return {}
-        planned = [(name, seed) for seed in distinct(seeds, "seed") for name in distinct(names or self.methods, "method")]
+        planned = [
+            (name, seed) for seed in distinct(seeds, "seed") for name in distinct(names or self.methods, "method")
+        ]
         with locked(out):
             files.tidied(out)
             empty = {"experiment": self.name, "corpus": self.corpus, "environment": {}, "runs": []}
@@ -108,7 +112,9 @@ class TextComparison(Comparison):
                     "add --resume to continue it, or choose another --out."
                 )
             if jobs:
-                directory.start({**environment(), "threads": runner.threads, "command": self._command(directory, planned)})
+                directory.start(
+                    {**environment(), "threads": runner.threads, "command": self._command(directory, planned)}
+                )
             on_plan(jobs)
             for _, found in runner.run(works if jobs else {}, jobs, on_progress):
                 directory.add(found)
@@ -176,10 +182,7 @@ def _tested(experiment: TextComparison, method: str, model: CompressiveTransform
     bits["test"] = round(evaluation.bits_per_character(found, vocabulary), 5)
     if asked.limit is None and "test" in experiment.words:
         words["test"] = math.exp(float(found.nats.double().sum()) / experiment.words["test"])
-    rare = {}
-    if isinstance(vocabulary, Bytes):
-        training = experiment.texts["train"].tokens.numpy().tobytes()
-        rare = evaluation.by_rarity(found, evaluation.counted(training))
+    rare = evaluation.by_rarity(found, vocabulary, experiment.training_words)
     memory, compressed = longer(method, asked.memory, asked.compressed)
     model.keep(memory, compressed)
     further = read(model, experiment.texts["test"])

@@ -96,7 +96,7 @@ def enwik8(path: Path, size: int = _ENWIK8) -> Corpus:
 
 
 def wikitext103(path: Path) -> Corpus:
-    """WikiText-103 (Merity et al. 2016), as tokens or raw: `wiki.train.tokens` and so on. Words end lines too (`<eos>`).
+    """WikiText-103 (Merity et al. 2016), as tokens or raw: `wiki.train.tokens` and so on. A line's end is a word too.
 
     Args:
         path: the folder with the three files, or the zip that holds it.

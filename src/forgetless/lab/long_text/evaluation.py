@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,25 +85,34 @@ def bits_per_character(found: Measured, vocabulary: Vocabulary) -> float:
 
 def by_place(found: Measured, length: int) -> list[float]:
     """Bits per token in each quarter of the window."""
-    nats = found.nats.double().unflatten(1, (-1, length)).mean((0, 1))
+    nats = found.nats.double().view(len(found.nats), -1, length).mean((0, 1))
     return [float(part.mean()) / math.log(2) for part in nats.tensor_split(_QUARTERS)]
 
 
-def counted(text: bytes) -> Counter[bytes]:
+def counted(texts: Iterable[bytes]) -> Counter[bytes]:
     """How often each word occurs; a word is a run of letters, in lower case."""
-    return Counter(each.lower() for each in _WORD.findall(text))
+    found: Counter[bytes] = Counter()
+    for text in texts:
+        found.update(_WORD.findall(text.lower()))
+    return found
 
 
-def by_rarity(found: Measured, training: Mapping[bytes, int]) -> dict[str, dict[str, Any]]:
-    """Bits per character of words, by how often they occur in the training text; for a vocabulary of bytes."""
-    nats, sums = found.nats.double().numpy(), {name: [0.0, 0] for *_, name in CLASSES}
-    for row, tokens in enumerate(found.tokens.numpy().astype(np.uint8)):
-        for each in _WORD.finditer(tokens.tobytes()):
+def by_rarity(found: Measured, vocabulary: Vocabulary, training: Mapping[bytes, int]) -> dict[str, dict[str, Any]]:
+    """Bits per character of words, by how often they occur in the training text.
+
+    A token's bits are shared evenly by its bytes. Words are those of a piece of the test text, cut at its ends.
+    """
+    sums: dict[str, list[float]] = {name: [0.0, 0] for *_, name in CLASSES}
+    pieces = [vocabulary.decode([token]) for token in range(vocabulary.symbols)]
+    for nats, row in zip(found.nats.double().numpy(), found.tokens.tolist(), strict=True):
+        lengths = np.array([len(pieces[token]) for token in row])
+        of_bytes = np.repeat(nats / np.maximum(lengths, 1), lengths)
+        for each in _WORD.finditer(b"".join(pieces[token] for token in row)):
             times = training.get(each[0].lower(), 0)
             name = next(name for least, most, name in CLASSES if least <= times < most)
-            sums[name][0] += float(nats[row, each.start() : each.end()].sum())
+            sums[name][0] += float(of_bytes[each.start() : each.end()].sum())
             sums[name][1] += each.end() - each.start()
     return {
-        name: {"bits": None if not count else total / math.log(2) / count, "characters": count}
+        name: {"bits": round(total / math.log(2) / count, 5) if count else None, "characters": int(count)}
         for name, (total, count) in sums.items()
     }

@@ -59,7 +59,9 @@ def read_network(run: Path, method: str | None, seed: int | None) -> tuple[Compr
         if method in (None, name) and (seed is None or str(seed) == number)
     ]
     if not wanted:
-        raise ForgetlessError(f"{run} holds no such network; it holds {listing([path.stem for path in found], most=99)}.")
+        raise ForgetlessError(
+            f"{run} holds no such network; it holds {listing([path.stem for path in found], most=99)}."
+        )
     usual = [path for path in wanted if path.stem.startswith("conv+attention-")]
     path = (usual or wanted)[0]
     state, header = files.read_tensors(path, KIND)

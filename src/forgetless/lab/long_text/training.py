@@ -25,7 +25,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.long_text.reading import Tokens, refuse_short, window
 from forgetless.lab.long_text.recipes import Recipe
-from forgetless.lab.networks.compressive import CompressiveTransformer
+from forgetless.lab.networks.compressive import CompressiveTransformer, Pass
 from forgetless.lab.networks.parts.memory import Memory
 from forgetless.learn import checkpoint as checkpoints
 from forgetless.learn import interrupts
@@ -152,7 +152,7 @@ class _Run:
         loss = float(mean.detach())
         if not math.isfinite(loss):
             raise ForgetlessError(f"the loss is {loss} in step {number + 1}; take a lower rate, or a longer warm-up.")
-        ((mean + torch.stack(others).mean()) * self.recipe.share(number)).backward()
+        torch.autograd.backward((mean + torch.stack(others).mean()) * self.recipe.share(number))
         self.memory = memory.detach()
         if self.recipe.moves(number):
             for part in filter(None, self.parts):
@@ -162,7 +162,8 @@ class _Run:
         self._count(loss)
         return loss
 
-    def _read(self, number: int, memory: Memory):  # type: ignore[no-untyped-def]
+    def _read(self, number: int, memory: Memory) -> tuple[Pass, Tensor]:
+        """What the network makes of a window, and the tokens that follow."""
         read, target = window(self.text.tokens, self.start, number, self.rows, self.recipe.window)
         return self.model.step(read.to(self.device), memory), target.to(self.device)
 

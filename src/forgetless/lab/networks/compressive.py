@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.networks.parts.block import Block
+from forgetless.lab.networks.parts.compression import COMPRESSORS
 from forgetless.lab.networks.parts.memory import Memory
 from forgetless.lab.networks.parts.relative_attention import causal, sinusoids
 
@@ -163,7 +164,7 @@ class CompressiveTransformer(nn.Module):
         """The memory of so many texts at their beginning."""
         like, sizes = self.embedding.weight, self.sizes
         nothing = like.new_empty(sizes.layers, texts, 0, sizes.width)
-        wanted = any(each.compressor is not None and each.compressor.wants_attention for each in self.blocks)
+        wanted = bool(sizes.compressed) and COMPRESSORS[sizes.compressor].wants_attention
         received = like.new_empty(sizes.layers, texts, 0) if wanted else None
         return Memory(nothing, nothing, received, like.new_empty(0) if wanted else None, 0)
 
@@ -183,6 +184,9 @@ class CompressiveTransformer(nn.Module):
             raise ForgetlessError("this network has no compressor (compressed=0): it keeps no compressed memories.")
         self._memory, self._compressed = memory, compressed
 
+    def _layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def _remember(self, memory: Memory, inputs: list[Tensor], weights: list[Tensor]) -> tuple[Memory, Tensor]:
         """The memory after a window, and the compression loss.
 
@@ -197,7 +201,7 @@ class CompressiveTransformer(nn.Module):
         compressed, loss = memory.compressed, recent.new_zeros(())
         if evicted and self._compressed:
             made = []
-            for number, block in enumerate(self.blocks):
+            for number, block in enumerate(self._layers()):
                 old = recent[number, :, :evicted]
                 mean = None if received is None else received[number, :, :evicted] / queries[:evicted]
                 made.append(block.compress(old, mean))
@@ -236,7 +240,9 @@ class CompressiveTransformer(nn.Module):
             raise ForgetlessError("the memory is of a network with another compressor; begin with an empty one.")
 
 
-def compressive_transformer(seed: int, *, symbols: int, **sizes: int | float | str | bool | None) -> CompressiveTransformer:
+def compressive_transformer(
+    seed: int, *, symbols: int, **sizes: int | float | str | bool | None
+) -> CompressiveTransformer:
     """A network whose first weights the seed decides; for `sizes` see `Sizes`."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)

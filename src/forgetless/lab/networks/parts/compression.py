@@ -48,7 +48,7 @@ class Compressor(nn.Module, ABC):
 
     def _groups(self, old: Tensor) -> Tensor:
         """`[N, k, rate, width]`."""
-        return old.unflatten(1, (-1, self.rate))
+        return old.reshape(len(old), -1, self.rate, self.width)
 
 
 class MaxPool(Compressor):

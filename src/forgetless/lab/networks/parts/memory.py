@@ -59,8 +59,7 @@ class Memory:
 
     def to(self, device: torch.device | str) -> Memory:
         """The same on another device."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return dataclasses.replace(self, **moved)
+        return Memory.of({name: tensor.to(device) for name, tensor in self.tensors().items()}, self.seen)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by name, for a file."""

@@ -99,7 +99,7 @@ class RelativeAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """`[N, T, width]` → `[heads, N, T, width / heads]`."""
-        return x.unflatten(-1, (self.heads, -1)).permute(2, 0, 1, 3).contiguous()
+        return x.view(*x.shape[:2], self.heads, -1).permute(2, 0, 1, 3).contiguous()
 
     def _joined(self, x: Tensor) -> Tensor:
         return x.permute(1, 2, 0, 3).flatten(2)
