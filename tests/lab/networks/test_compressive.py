@@ -172,7 +172,8 @@ def _reconstruction(model: CompressiveTransformer, memory: Memory, query: Tensor
     old = memory.recent[0, :, :4]
     x = model.embedding(query) * model.sizes.width**0.5
     made = block.compressor(old)
-    by_hand = (block.attention.content(x, made) - block.attention.content(x, old)).pow(2).mean()
+    (one,), (other,) = block.attention.content(x, made), block.attention.content(x, old)
+    by_hand = (one - other).pow(2).mean()
     torch.testing.assert_close(found.loss.detach(), by_hand.detach())
     return found.loss.detach()
 

@@ -84,9 +84,9 @@ def bits_per_character(found: Measured, vocabulary: Vocabulary) -> float:
 
 
 def by_place(found: Measured, length: int) -> list[float]:
-    """Bits per token in each quarter of the window."""
+    """Bits per token in each quarter of the window, or at each place of one that is shorter than four."""
     nats = found.nats.double().view(len(found.nats), -1, length).mean((0, 1))
-    return [float(part.mean()) / math.log(2) for part in nats.tensor_split(_QUARTERS)]
+    return [float(part.mean()) / math.log(2) for part in nats.tensor_split(min(_QUARTERS, length))]
 
 
 def counted(texts: Iterable[bytes]) -> Counter[bytes]:

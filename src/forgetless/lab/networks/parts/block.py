@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,13 +55,11 @@ class Block(nn.Module):
             encoded: the encodings of distances, see `sinusoids`.
             mask: see `causal`.
         """
-        seen = torch.cat([past, x], 1)
         if self.pre_norm:
-            seen = self.norm1(seen)
-            found, weights = self.attention(seen[:, past.shape[1] :], seen, encoded, mask)
+            found, weights = self.attention(self.norm1(x), self.norm1(past), encoded, mask)
             x = x + self.drop(found)
             return x + self.drop(self.feed_forward(self.norm2(x))), weights
-        found, weights = self.attention(x, seen, encoded, mask)
+        found, weights = self.attention(x, past, encoded, mask)
         x = self.norm1(x + self.drop(found))
         return self.norm2(x + self.drop(self.feed_forward(x))), weights
 

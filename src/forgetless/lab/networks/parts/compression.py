@@ -78,8 +78,7 @@ class Convolution(Compressor):
 
     def forward(self, old: Tensor, attention: Tensor | None = None) -> Tensor:
         """See `Compressor.forward`."""
-        found: Tensor = self.convolution(old.transpose(1, 2))
-        return found.transpose(1, 2)
+        return _mapped(self._groups(old), self.convolution)
 
 
 class DilatedConvolution(Compressor):
@@ -97,9 +96,14 @@ class DilatedConvolution(Compressor):
 
     def forward(self, old: Tensor, attention: Tensor | None = None) -> Tensor:
         """See `Compressor.forward`."""
-        apart = old.shape[1] // self.rate
-        weight, bias = self.convolution.weight, self.convolution.bias
-        return F.conv1d(old.transpose(1, 2), weight, bias, dilation=apart).transpose(1, 2)
+        apart = old.reshape(len(old), self.rate, -1, self.width).transpose(1, 2)
+        return _mapped(apart, self.convolution)
+
+
+def _mapped(groups: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """The convolution of groups `[N, k, rate, width]` that do not overlap: a linear map, several times faster so."""
+    weight = convolution.weight.transpose(1, 2).flatten(1)  # [out, rate · in]
+    return F.linear(groups.flatten(2), weight, convolution.bias)
 
 
 class MostUsed(Compressor):
@@ -167,8 +171,8 @@ def attention_loss(attention: RelativeAttention, x: Tensor, old: Tensor, compres
         old: the evicted memories, `[N, c · k, width]`.
         compressed: `f_c(old)`, `[N, k, width]`, with its graph.
     """
-    x, old = x.detach(), old.detach()
-    return F.mse_loss(attention.content(x, compressed), attention.content(x, old))
+    found, wanted = attention.content(x.detach(), compressed, old.detach())
+    return F.mse_loss(found, wanted)
 
 
 def autoencoding_loss(decoder: Decoder, old: Tensor, compressed: Tensor) -> Tensor:

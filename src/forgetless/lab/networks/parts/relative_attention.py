@@ -63,12 +63,12 @@ class RelativeAttention(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(heads, 1, width // heads))
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, seen: Tensor, encoded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, past: Tensor, encoded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What each position finds in all that it may see.
 
         Args:
             x: the current positions, `[N, T, width]`.
-            seen: the past and the current positions, `[N, L, width]`.
+            past: the positions before, `[N, L − T, width]`; a constant costs no backward pass.
             encoded: `sinusoids(L, width)`.
             mask: `causal(T, L)`.
 
@@ -77,7 +77,8 @@ class RelativeAttention(nn.Module):
         """
         n, t, width = x.shape
         queries = self._split(self.query(x)) * (width // self.heads) ** -0.5  # [h, N, T, width / h]
-        keys, values = map(self._split, self.key_value(seen).chunk(2, -1))
+        seen = torch.cat([self.key_value(past), self.key_value(x)], 1)
+        keys, values = map(self._split, seen.chunk(2, -1))
         scale = (width // self.heads) ** -0.5
         distances = self.distance(encoded).view(len(encoded), self.heads, -1).permute(1, 2, 0)
         about = (queries + self.distance_bias[:, None] * scale).view(self.heads, n * t, -1)
@@ -87,15 +88,17 @@ class RelativeAttention(nn.Module):
         kept = F.dropout(weights, self.dropout, self.training)
         return self.out(self._joined(kept @ values)), weights
 
-    def content(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Attention of `x` `[N, T, width]` over `memory` `[N, m, width]` by content alone, without positions.
+    def content(self, x: Tensor, *memories: Tensor) -> list[Tensor]:
+        """Attention of `x` `[N, T, width]` over each of the memories `[N, m, width]` by content, without positions.
 
-        Every weight is read as a constant: no gradient reaches this layer, whatever is done with the result.
+        Every weight is read as a constant: no gradient reaches this layer, whatever is done with the results.
         """
         queries = self._split(F.linear(x, self.query.weight.detach()))
-        keys, values = map(self._split, F.linear(memory, self.key_value.weight.detach()).chunk(2, -1))
-        found = F.scaled_dot_product_attention(queries, keys, values)
-        return self._joined(found)
+        found = []
+        for memory in memories:
+            keys, values = map(self._split, F.linear(memory, self.key_value.weight.detach()).chunk(2, -1))
+            found.append(self._joined(F.scaled_dot_product_attention(queries, keys, values)))
+        return found
 
     def _split(self, x: Tensor) -> Tensor:
         """`[N, T, width]` → `[heads, N, T, width / heads]`."""
