@@ -21,7 +21,9 @@ def test_own_texts_are_cut_in_three(tmp_path: Path) -> None:
     found = joined(own(paths, 4))
     for part, cut in zip(PARTS, (slice(0, 90), slice(90, 95), slice(95, 100)), strict=True):
         assert found[part] == b"|".join(text[cut] for text in texts)
-    with pytest.raises(ForgetlessError, match="a is too short: a twentieth of its 100 bytes is no more than a window of 5"):
+    with pytest.raises(
+        ForgetlessError, match="a is too short: a twentieth of its 100 bytes is no more than a window of 5"
+    ):
         own(paths, 5)
     with pytest.raises(ForgetlessError, match="each once"):
         own([paths[0], paths[0]], 4)
