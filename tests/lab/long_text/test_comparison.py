@@ -74,6 +74,10 @@ def test_all_variants_from_the_command_to_a_text(folder: Path) -> None:
     assert table(found) in done.stdout
     assert all(entry["of compressors"] == (entry["method"] != "max") * 136 for entry in rest)
 
+    assert table(found) in forgetless("report", "r").stdout
+    followed = json.loads(forgetless("watch", "r", "--json").stdout)["directories"][0]
+    assert [each["stage"] for each in followed["runs"]] == ["done"] * 4
+
     done = run(*every, "--resume", "--json")
     assert json.loads(done.stdout) == found
 

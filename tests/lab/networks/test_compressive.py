@@ -322,6 +322,16 @@ def test_memories_that_do_not_fit(tmp_path: Path) -> None:
         Memory.load(tmp_path / "x")
 
 
+def test_the_ten_lines_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_bytes(bytes(range(256)) * 2)
+    page = (Path(__file__).parents[3] / "docs" / "long-text.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    assert names["logits"].shape == (1, 500, 256)
+    assert names["memory"].seen == 7 * 64 + 500
+
+
 def test_every_compressor_gives_one_for_each_group() -> None:
     for compressor, loss in KINDS:
         block: Any = network(compressor=compressor, loss=loss, rate=3).blocks[0]

@@ -115,8 +115,18 @@ class TextComparison(Comparison):
                 directory.start(
                     {**environment(), "threads": runner.threads, "command": self._command(directory, planned)}
                 )
+                directory.log("start", runs=[[job.method, job.seed, job.order] for job in jobs])
             on_plan(jobs)
-            for _, found in runner.run(works if jobs else {}, jobs, on_progress):
+            phases: dict[Job, str] = {}
+
+            def tell(job: Job, progress: Progress) -> None:
+                if phases.get(job) != progress.phase:
+                    phases[job] = progress.phase
+                    where = {"method": job.method, "seed": job.seed, "order": job.order, "task": progress.name}
+                    directory.log(progress.phase, **where, epoch=progress.epoch, loss=None)
+                on_progress(job, progress)
+
+            for _, found in runner.run(works if jobs else {}, jobs, tell):
                 directory.add(found)
                 directory.log("done", **{name: found[name] for name in ("method", "seed", "bits")})
             return directory.results

@@ -46,17 +46,27 @@ class TextDirectory(RunDirectory):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a `results.json` of language models.
+    """The content of a `results.json` of language models; `path` is the file, or its run directory.
 
     Raises:
         ForgetlessError: the file is missing, damaged, or holds something else.
     """
+    path = path / "results.json" if path.is_dir() else path
     found = files.read_sealed(path)
     files.decoded(found, _Content, path)
     for number, run in enumerate(found["runs"]):
         checked = {name: run.get(name) for name in ("method", "seed", "bits")}
         files.decoded(checked, _Run, f"{path}, run {number},")
     return found
+
+
+def held_in(path: Path) -> bool:
+    """Whether a file, or a run directory, has results of language models.
+
+    Raises:
+        ForgetlessError: the file is missing or damaged.
+    """
+    return "corpus" in files.read_sealed(path / "results.json" if path.is_dir() else path)
 
 
 @dataclass(frozen=True)
