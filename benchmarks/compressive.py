@@ -179,7 +179,7 @@ def main() -> None:
     read = stream()  # first, for the peak of memory is the process's
     found = {"steps": steps(), "attention": attention(), "stream": read, "environment": environment("cpu")}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    blocks.inserted(PAGE, "compressive", table(found))
+    blocks.inserted(PAGE, "compressive", blocks.wrapped(table(found)))
     print(table(found))
 
 

@@ -26,6 +26,7 @@ from forgetless.lab.long_text.results import grouped, read, spread
 from forgetless.lab.running.jobs import Job, ThisProcess
 from forgetless.learn.position import Progress
 from studies import blocks
+from studies.figures import pyplot_module, save
 
 FILES = ("docs.txt", "austen.txt", "moby-dick.txt")
 FIRST = ("transformer-xl", "conv+attention", "short-memory")
@@ -44,6 +45,7 @@ SETTINGS: dict[str, Any] = {
     "test_rows": 64,
     "test_tokens": 60_000,
 }
+_PARTS = {"compressed": "#0072b2", "recent": "#56b4e9", "current": "#cccccc"}
 #: Enwik8, bits per character (Rae et al. 2019, table of the ablation). Transformer-XL is that of the same paper.
 PAPER = {
     "conv+attention": 0.973,
@@ -146,15 +148,36 @@ def environment(found: Mapping[str, Any]) -> str:
     )
 
 
+def attention(found: Mapping[str, Any], path: Path) -> None:
+    """Where the attention goes, a panel per layer: compressed, recent and current positions, means over seeds."""
+    pyplot = pyplot_module()
+    groups = grouped(found)
+    names = ordered(groups)[::-1]
+    layers = len(found["runs"][0]["attention"])
+    figure, axes = pyplot.subplots(1, layers, figsize=(3.6 * layers + 1, 0.3 * len(names) + 1.3), sharey=True)
+    for layer, axis in enumerate([axes] if layers == 1 else axes):
+        left = [0.0] * len(names)
+        for part, (label, color) in enumerate(_PARTS.items()):
+            shares = [100 * statistics.fmean(run["attention"][layer][part] for run in groups[name]) for name in names]
+            axis.barh(names, shares, left=left, color=color, label=label)
+            left = [a + b for a, b in zip(left, shares, strict=True)]
+        axis.set(title=f"layer {layer + 1}", xlabel="attention, %", xlim=(0, 100))
+    handles, labels = (axes if layers == 1 else axes[0]).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=3, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    save(figure, path)
+
+
 def write(path: Path, page: Path) -> None:
-    """Write the tables of the page.
+    """Write the tables of the page, and its figure.
 
     Raises:
-        ForgetlessError: the results are missing or damaged, or the page lacks a block.
+        ForgetlessError: the results are missing or damaged, the page lacks a block, or matplotlib is not installed.
     """
     found = read(path)
-    blocks.inserted(page, "long text", f"{table(found)}\n\n{environment(found)}")
+    blocks.inserted(page, "long text", f"{table(found)}\n\n{blocks.wrapped(environment(found))}")
     blocks.inserted(page, "long text details", details(found))
+    attention(found, page.parent / "figures" / "long-text-attention.svg")
 
 
 def main(words: Sequence[str] | None = None) -> None:

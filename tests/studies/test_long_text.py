@@ -39,6 +39,7 @@ RESULTS: dict[str, Any] = {
 
 
 def test_the_tables(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     lines = long_text.table(RESULTS).splitlines()
     assert lines[2] == "| mean | 2.250 | 3.250 | 1.250 | -0.250 | 0.982 | 1 |"
     assert lines[3].startswith("| transformer-xl | 2.600 ± 0.141 | 3.600 ± 0.141 | 1.600 ± 0.141 | – | 0.984 | 2 |")
@@ -50,6 +51,8 @@ def test_the_tables(tmp_path: Path) -> None:
     page.write_text("".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in names))
     files.write_sealed(path, RESULTS)
     long_text.write(path, page)
+    assert "conv+attention" not in (drawn := (tmp_path / "figures" / "long-text-attention.svg").read_text())
+    assert all(word in drawn for word in ("transformer-xl", "mean", "layer 2", "compressed"))
     assert "Some text. 1,000 parameters; compressors have up to 200 more. 2 minutes" in page.read_text()
 
 

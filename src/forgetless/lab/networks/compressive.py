@@ -129,7 +129,7 @@ class CompressiveTransformer(nn.Module):
         Raises:
             ForgetlessError: no tokens, or the memory of another network or of another number of texts.
         """
-        found = self.step(tokens, memory)
+        found = self._pass(tokens, memory, learns=False, attention=False)
         return found.logits, found.memory.detach()
 
     def step(self, tokens: Tensor, memory: Memory | None = None, *, attention: bool = False) -> Pass:
@@ -143,6 +143,9 @@ class CompressiveTransformer(nn.Module):
         Raises:
             ForgetlessError: as `forward`.
         """
+        return self._pass(tokens, memory, learns=torch.is_grad_enabled(), attention=attention)
+
+    def _pass(self, tokens: Tensor, memory: Memory | None, *, learns: bool, attention: bool) -> Pass:
         if tokens.ndim != 2 or not tokens.numel():
             raise ForgetlessError(f"tokens must be of shape [texts, positions], one or more each, not {tokens.shape}.")
         memory = self.empty(len(tokens)) if memory is None else memory
@@ -157,7 +160,7 @@ class CompressiveTransformer(nn.Module):
             x, found = block(x, past[number], encoded, mask)
             weights.append(found.detach())
         logits = self.norm(x) @ self.embedding.weight.T + self.bias
-        after, loss = self._remember(memory, inputs, weights)
+        after, loss = self._remember(memory, inputs, weights, learns)
         return Pass(logits, after, loss, _shares(weights, memory) if attention else None)
 
     def empty(self, texts: int) -> Memory:
@@ -187,8 +190,10 @@ class CompressiveTransformer(nn.Module):
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def _remember(self, memory: Memory, inputs: list[Tensor], weights: list[Tensor]) -> tuple[Memory, Tensor]:
-        """The memory after a window, and the compression loss.
+    def _remember(
+        self, memory: Memory, inputs: list[Tensor], weights: list[Tensor], learns: bool
+    ) -> tuple[Memory, Tensor]:
+        """The memory after a window, and the compression loss where the network `learns`.
 
         Of what no longer fits, as many memories are evicted as `rate` divides; up to `rate − 1` more than `memory` stay
         until their group is whole. So nothing is padded, and groups begin at multiples of the rate, however the text is
@@ -205,7 +210,7 @@ class CompressiveTransformer(nn.Module):
                 old = recent[number, :, :evicted]
                 mean = None if received is None else received[number, :, :evicted] / queries[:evicted]
                 made.append(block.compress(old, mean))
-                if torch.is_grad_enabled():
+                if learns:
                     loss = loss + block.compression_loss(inputs[number], old, made[-1])
             new = torch.stack(made)
             new = new if self.sizes.loss == "bptt" and self.training else new.detach()
