@@ -26,7 +26,7 @@ from forgetless.lab.long_text.results import grouped, read, spread
 from forgetless.lab.running.jobs import Job, ThisProcess
 from forgetless.learn.position import Progress
 from studies import blocks
-from studies.figures import pyplot_module, save
+from studies.figures import pyplot_module, save, spearman
 
 FILES = ("docs.txt", "austen.txt", "moby-dick.txt")
 FIRST = ("transformer-xl", "conv+attention", "short-memory")
@@ -45,6 +45,7 @@ SETTINGS: dict[str, Any] = {
     "test_rows": 64,
     "test_tokens": 60_000,
 }
+_BITS = ("test", "test, longer memory", "test, recent only", "validation")
 _PARTS = {"compressed": "#0072b2", "recent": "#56b4e9", "current": "#cccccc"}
 #: Enwik8, bits per character (Rae et al. 2019, table of the ablation). Transformer-XL is that of the same paper.
 PAPER = {
@@ -85,12 +86,13 @@ def table(found: Mapping[str, Any]) -> str:
     """Bits per character beside the paper's, the best first, and what longer memories do."""
     groups = grouped(found)
     lines = [
-        "| variant | test | test, longer memory | validation | minus Transformer-XL's test | paper, Enwik8 | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| variant | test | test, longer memory | test, recent only | validation | minus Transformer-XL's test "
+        "| paper, Enwik8 | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in ordered(groups):
         runs = groups[name]
-        cells = [spread([run["bits"][part] for run in runs]) for part in ("test", "test, longer memory", "validation")]
+        cells = [spread([run["bits"][part] for run in runs]) for part in _BITS]
         published = f"{PAPER[name]:.3f}" if name in PAPER else "–"
         lines.append(f"| {name} | {' | '.join(cells)} | {_beside(groups, name)} | {published} | {len(runs)} |")
     return "\n".join(lines)
@@ -102,10 +104,20 @@ def ordered(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 
 
 def _beside(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> str:
-    """How many bits more than Transformer-XL with the same seed, mean and standard deviation."""
+    """How many bits more than Transformer-XL with the same seed, mean and standard deviation, and how often fewer."""
     base = {run["seed"]: run["bits"]["test"] for run in groups.get("transformer-xl", [])}
     more = [run["bits"]["test"] - base[run["seed"]] for run in groups[name] if run["seed"] in base]
-    return "–" if not more or name == "transformer-xl" else spread([round(each, 5) for each in more])
+    if not more or name == "transformer-xl":
+        return "–"
+    return f"{spread(more)}; better in {sum(each < 0 for each in more)} of {len(more)}"
+
+
+def agreement(found: Mapping[str, Any]) -> str:
+    """How far the order of the variants is the paper's, in a sentence."""
+    bits = {name: statistics.fmean(run["bits"]["test"] for run in runs) for name, runs in grouped(found).items()}
+    both = [name for name in PAPER if name in bits]
+    correlation = spearman([PAPER[name] for name in both], [bits[name] for name in both])
+    return f"Rank correlation with the paper's order, over {len(both)} variants: {correlation:.2f}."
 
 
 def details(found: Mapping[str, Any]) -> str:
@@ -175,7 +187,8 @@ def write(path: Path, page: Path) -> None:
         ForgetlessError: the results are missing or damaged, the page lacks a block, or matplotlib is not installed.
     """
     found = read(path)
-    blocks.inserted(page, "long text", f"{table(found)}\n\n{blocks.wrapped(environment(found))}")
+    words = f"{agreement(found)} {environment(found)}"
+    blocks.inserted(page, "long text", f"{table(found)}\n\n{blocks.wrapped(words)}")
     blocks.inserted(page, "long text details", details(found))
     attention(found, page.parent / "figures" / "long-text-attention.svg")
 

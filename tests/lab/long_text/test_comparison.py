@@ -63,7 +63,7 @@ def test_all_variants_from_the_command_to_a_text(folder: Path) -> None:
     found = read(folder / "r" / "results.json")
     assert [entry["method"] for entry in found["runs"]] == names
     for entry in found["runs"]:
-        assert set(entry["bits"]) == {"validation", "test", "test, longer memory"}
+        assert set(entry["bits"]) == {"validation", "test", "test, longer memory", "test, recent only"}
         assert all(0 < bits < 20 for bits in entry["bits"].values())
         assert math.isclose(sum(entry["attention"][0]), 1, abs_tol=1e-4)
     xl, short, *rest = found["runs"]

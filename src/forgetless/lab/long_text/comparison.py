@@ -193,10 +193,14 @@ def _tested(experiment: TextComparison, method: str, model: CompressiveTransform
     if asked.limit is None and "test" in experiment.words:
         words["test"] = math.exp(float(found.nats.double().sum()) / experiment.words["test"])
     rare = evaluation.by_rarity(found, vocabulary, experiment.training_words)
-    memory, compressed = longer(method, asked.memory, asked.compressed)
-    model.keep(memory, compressed)
-    further = read(model, experiment.texts["test"])
-    bits["test, longer memory"] = round(evaluation.bits_per_character(further, vocabulary), 5)
+    lengths = {
+        "test, longer memory": longer(method, asked.memory, asked.compressed),
+        "test, recent only": (experiment.sizes.memory, 0),
+    }
+    for name, kept in lengths.items():
+        model.keep(*kept)
+        other = read(model, experiment.texts["test"])
+        bits[name] = round(evaluation.bits_per_character(other, vocabulary), 5)
     model.keep(model.sizes.memory, model.sizes.compressed)
     return {
         "bits": bits,
