@@ -17,6 +17,7 @@ from studies import (
     facts_page,
     freezing,
     frontier,
+    long_text,
     lora,
     mango,
     merging,
@@ -42,6 +43,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     reproduction.write(root, docs, readme)
     eight_page.write(root, docs, readme)
     facts_page.write(root, docs)
+    long_text.write(root / "long-text" / "english.json", docs / "long-text.md")
     strength = docs / "strength.md"
     frontier.drawn(files.read_sealed(root / "frontier" / "three-pairs.json")["points"], strength)
     blocks.inserted(strength, "scale", scale.table(files.read_sealed(root / "scale" / "digits.json")))

@@ -153,7 +153,8 @@ INSIDE = {
         "networks": "",
         "running": "datasets published results report",
         "facts": "running networks datasets results report",
-        "experiments": "facts running networks datasets results published report",
+        "long_text": "running networks datasets results report",
+        "experiments": "long_text facts running networks datasets results published report",
         "finetuning": "datasets",
     },
     "cli": {
@@ -170,6 +171,7 @@ INSIDE = {
         "run": "parts",
         "verify": "parts",
         "watch": "",
+        "write": "",
     },
 }
 # Third parties stay at the edge; torch may be used everywhere.
@@ -187,6 +189,7 @@ THIRD_PARTIES = {
     "PIL": "lab.datasets lab.facts",
     "pyarrow": "lab.datasets lab.facts",
     "faiss": "lab.facts",
+    "tokenizers": "lab.long_text",
     "mlxtend": "lab.experiments",
     "jaxtyping": "model.shapes",
     "peft": "integrations lab.finetuning",

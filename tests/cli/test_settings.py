@@ -67,7 +67,7 @@ def test_every_setting_has_help_and_shows_its_default(
         assert each.metadata["help"].replace("`", "")[:40] in line
         if each.default is None:
             assert f"[default: {each.metadata['absent']}]" in line
-        elif each.default not in (dataclasses.MISSING, False):
+        elif each.default not in (dataclasses.MISSING, False, ()):
             assert f"[default: {each.default}]" in line
     assert kind.__doc__
     assert kind.__doc__.splitlines()[0] in text

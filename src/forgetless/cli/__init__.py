@@ -1,5 +1,5 @@
 """The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `repair`, `verify`, `report`, `data`,
-`doctor` and `watch`, a file each.
+`doctor`, `watch` and `write`, a file each.
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
 was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
@@ -28,6 +28,7 @@ from forgetless.cli.report import report
 from forgetless.cli.run import app as run
 from forgetless.cli.verify import verify
 from forgetless.cli.watch import watch
+from forgetless.cli.write import write
 from forgetless.errors import ForgetlessError
 
 
@@ -67,6 +68,7 @@ app.command("repair")(repair)
 app.command("report")(report)
 app.command("verify")(verify)
 app.command("watch")(watch)
+app.command("write")(write)
 
 
 def _show_version(wanted: bool) -> bool:

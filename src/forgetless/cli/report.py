@@ -16,12 +16,20 @@ def report(
         bool, typer.Option("--markdown", help="Print the command and the table as Markdown instead.")
     ] = False,
 ) -> None:
-    """Show the results of a run as a table and write its page, report.html, anew; Markdown is only printed."""
+    """Show the results of a run as a table and write its page, report.html, anew; Markdown is only printed.
+
+    Runs of `forgetless run long-text` have no page: their table is Markdown.
+    """
     from rich.console import Console
 
     from forgetless.lab import results
+    from forgetless.lab.long_text import results as of_texts
     from forgetless.lab.report import markdown, page, table
 
+    if of_texts.held_in(run):
+        told = of_texts.read(run)
+        typer.echo(json.dumps(told, indent=2) if as_json else of_texts.table(told))
+        return
     found = results.read(run)
     shown = table(found)
     if as_markdown:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
     from forgetless.lab.experiments.parts.settings import Settings
+    from forgetless.lab.running.experiment import Comparison
     from forgetless.lab.running.jobs import Runner
 
 
@@ -97,14 +99,18 @@ def _run(
 ) -> None:
     from forgetless.cli.parts.progress import watched
     from forgetless.lab import experiments
-    from forgetless.lab.running.experiment import Suite
+    from forgetless.lab.running.experiment import Comparison, Suite
     from forgetless.lab.running.run import run_all
 
     settings, runner = experiments.create(name, **options), _runner(processes)
-    for each in method or ():
-        settings.refuse_unknown(each)  # before reading data
+    settings.refuse_methods(method or ())
     try:
         experiment = settings.build()
+        if isinstance(experiment, Comparison):
+            if strength is not None or orders != 1:
+                raise ForgetlessError(f"{name} has no tasks: leave out --strength and --orders.")
+            _compare(experiment, method or None, range(seed, seed + seeds), out, resume, runner, as_json)
+            return
         parts = experiment.experiments if isinstance(experiment, Suite) else {"": experiment}
         with watched() as watcher:
             found = run_all(
@@ -132,6 +138,33 @@ def _run(
         typer.echo(f"\nresults: {out}/*/results.json")
     else:
         _show(found[""], out)
+
+
+def _compare(
+    experiment: Comparison,
+    names: list[str] | None,
+    seeds: Sequence[int],
+    out: Path,
+    resume: bool,
+    runner: Runner,
+    as_json: bool,
+) -> None:
+    """Run variants of a network and show what they came to."""
+    from forgetless.cli.parts.progress import watched
+
+    with watched() as watcher:
+        found = experiment.run(
+            names,
+            seeds,
+            out,
+            resume=resume,
+            runner=runner,
+            on_plan=watcher.plan,
+            on_progress=watcher.progress,
+        )
+    if runner.leads:
+        shown = json.dumps(found, indent=2) if as_json else experiment.table(found)
+        typer.echo(shown if as_json else f"{shown}\n\nresults: {out / 'results.json'}")
 
 
 def _runner(processes: int) -> Runner:

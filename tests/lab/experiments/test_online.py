@@ -177,7 +177,7 @@ def test_values_that_are_not_allowed(options: dict[str, Any], sentence: str) -> 
 
 def test_offline_methods_and_strengths_are_refused(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ForgetlessError, match="there is no online method 'ewc'"):
-        OnlineStream.refuse_unknown("ewc")
+        OnlineStream(data=pictures).refuse_methods(["er", "ewc"])
     with pytest.raises(ForgetlessError, match="there is no online method 'ewc'"):
         run(built(pictures, lr=0.1), ["ewc"], [0], tmp_path / "run")
     with pytest.raises(ForgetlessError, match="the experiment 'online' takes no strength"):

@@ -11,6 +11,7 @@ from forgetless.lab.experiments.authors_demo import AuthorsDemo
 from forgetless.lab.experiments.demo import Demo
 from forgetless.lab.experiments.eight_tasks import EightTasks
 from forgetless.lab.experiments.facts import FactTasks
+from forgetless.lab.experiments.long_text import LongText
 from forgetless.lab.experiments.mas_2018 import MAS2018
 from forgetless.lab.experiments.online import OnlineStream
 from forgetless.lab.experiments.parts.settings import Settings, with_paths
@@ -34,6 +35,7 @@ _ALL: tuple[type[Settings], ...] = (
     SplitCIFAR100,
     SplitTinyImageNet,
     OnlineStream,
+    LongText,
 )
 EXPERIMENTS: dict[str, type[Settings]] = {kind.NAME: kind for kind in _ALL}
 

@@ -6,6 +6,7 @@ Awasthi, Roy, Apolinario, "MANGO", 2026, arXiv 2605.19080.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,10 +96,10 @@ class OnlineStream(Settings):
     skip_bad: bool = images.skip_setting()
     cache: Path = images.cache_setting()
 
-    @classmethod
-    def refuse_unknown(cls, method: str) -> None:
+    def refuse_methods(self, names: Sequence[str]) -> None:
         """Refuse what is no online learner."""
-        learners.create(method)
+        for name in names:
+            learners.create(name)
 
     def build(self) -> Experiment:
         """The experiment.

@@ -53,7 +53,7 @@ class RunDirectory:
         if self.started:
             self._refuse_other(files.read_json(path / "config.json"))
             if (path / "results.json").exists():
-                self.results = results.read(path)
+                self.results = self._read()
         elif path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
             raise ForgetlessError(f"{path} is neither empty nor a run directory; choose another --out.")
         elif path.exists() and not path.is_dir():
@@ -95,14 +95,25 @@ class RunDirectory:
         if key(run) not in map(key, held["runs"]):
             held["runs"] = [*held["runs"], dict(run)]
         self._write(held)
-        report.page(self.results, self.path / "report.html")
+        self._show()
 
     def _on_disk(self) -> dict[str, Any]:
-        return results.read(self.path) if (self.path / "results.json").exists() else self.results
+        return self._read() if (self.path / "results.json").exists() else self.results
 
     def _write(self, held: dict[str, Any]) -> None:
         self.results = held
+        self._store(held)
+
+    # What results are, for directories whose runs learn no stream of tasks to replace.
+
+    def _read(self) -> dict[str, Any]:
+        return results.read(self.path)
+
+    def _store(self, held: dict[str, Any]) -> None:
         results.write(self.path / "results.json", held)
+
+    def _show(self) -> None:
+        report.page(self.results, self.path / "report.html")
 
     def log(self, event: str, **facts: Any) -> None:
         """Append a line to the log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from forgetless.lab.running.jobs import Job, Runner
 from forgetless.lab.running.online import Online
 from forgetless.lab.running.tuning import Tuning
 from forgetless.lab.running.watched import Look
 from forgetless.learn import methods
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
+from forgetless.learn.position import Progress
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.task import Task
 
@@ -71,3 +74,37 @@ class Suite:
     name: str
     experiments: Mapping[str, Experiment]
     table: Callable[[Mapping[str, Mapping[str, Any]]], str]
+
+
+class Comparison(ABC):
+    """An experiment without a stream of tasks: variants of one network, each with every seed, and results of its own.
+
+    Attributes:
+        name: what it is called on the command line.
+        methods: the variants to compare by default.
+    """
+
+    name: str
+    methods: Sequence[str]
+
+    @abstractmethod
+    def run(
+        self,
+        names: Sequence[str] | None,
+        seeds: Sequence[int],
+        out: Path,
+        *,
+        resume: bool,
+        runner: Runner,
+        on_plan: Callable[[Sequence[Job]], None],
+        on_progress: Callable[[Job, Progress], None],
+    ) -> dict[str, Any]:
+        """Run every variant with every seed; arguments and errors as `forgetless.lab.running.run.run_all`.
+
+        Returns:
+            The content of `results.json`.
+        """
+
+    @abstractmethod
+    def table(self, results: Mapping[str, Any]) -> str:
+        """The content of `results.json` as text."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.experiment import Experiment, Suite
+from forgetless.lab.running.experiment import Comparison, Experiment, Suite
 from forgetless.learn import methods
 
 
@@ -63,17 +63,17 @@ class Settings(ABC):
             if (value := getattr(self, each.name)) is not None:
                 _refuse(each, value)
 
-    @classmethod
-    def refuse_unknown(cls, method: str) -> None:
-        """Refuse a method that the experiment cannot run, before data are read.
+    def refuse_methods(self, names: Sequence[str]) -> None:
+        """Refuse methods that there are not, before data are read.
 
         Raises:
-            ForgetlessError: there is none of that name.
+            ForgetlessError: naming the ones that there are.
         """
-        methods.create(method)
+        for name in names:
+            methods.create(name)
 
     @abstractmethod
-    def build(self) -> Experiment | Suite:
+    def build(self) -> Experiment | Suite | Comparison:
         """The experiment, with its data read.
 
         Raises:

@@ -1,0 +1,1 @@
+"""Language models of long texts: corpora, vocabularies, training by windows, bits per character, and writing."""
