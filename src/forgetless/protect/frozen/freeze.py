@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
 from forgetless.measure.selection import Granularity, Scope, core_masks
 from forgetless.model.parameters import fingerprint, listing, named, unwrapped
-from forgetless.model.sharding import is_sharded
 from forgetless.protect.frozen import core_file
 from forgetless.protect.frozen.packing import Packing, sparse
+from forgetless.protect.frozen.refusals import frozen, refuse_nothing_left, refuse_unfit
 from forgetless.protect.frozen.share import Share, mask_of, share_of
+from forgetless.protect.frozen.status import CoreStatus
 from forgetless.protect.frozen.watch import CoreWatch
 from forgetless.protect.optimizers.inner import Inner
-
-_frozen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # the parameters that are frozen now → True
 
 
 def freeze(
@@ -70,27 +66,6 @@ def freeze(
     return core
 
 
-@dataclass(frozen=True)
-class CoreStatus:
-    """What a frozen core holds, and what it has done.
-
-    Attributes:
-        frozen: how many elements stand still.
-        covered: how many elements the masks are of.
-        fraction: `frozen / covered`.
-        elements: how many the model has.
-        steps: of the optimizers that it was attached to, while it was.
-        per_parameter: name → the share of it that stands still.
-    """
-
-    frozen: int
-    covered: int
-    fraction: float
-    elements: int
-    steps: int
-    per_parameter: dict[str, float]
-
-
 class FrozenCore:
     """Elements of a network that stand still: they get no gradient, no decay, no momentum and no optimizer state.
 
@@ -117,10 +92,10 @@ class FrozenCore:
         """
         inner = unwrapped(model)
         self._parameters = named(inner)
-        _refuse(self._parameters, masks)
+        refuse_unfit(self._parameters, masks)
         found = {name: share for name, mask in masks.items() if (share := share_of(mask)) is not None}
         self._shares: dict[str, Share] = found
-        _refuse_nothing_left(self._parameters, found)
+        refuse_nothing_left(self._parameters, found)
         self._covered = sum(mask.numel() for mask in masks.values())
         self._names = {self._parameters[name]: name for name in found}
         self._by_parameter = {self._parameters[name]: share for name, share in found.items()}
@@ -137,7 +112,7 @@ class FrozenCore:
 
     def _hold(self, name: str, share: Share, stops: bool) -> None:
         parameter = self._parameters[name]
-        _frozen[parameter] = True
+        frozen[parameter] = True
         if not parameter.requires_grad:
             return
         first = not stops and len(self._handles) == len(self._stopped)  # that has gradients
@@ -206,7 +181,7 @@ class FrozenCore:
         for parameter in self._stopped:
             parameter.requires_grad_(True)
         for parameter in self._names:
-            _frozen.pop(parameter, None)  # type: ignore[no-untyped-call]
+            frozen.pop(parameter, None)  # type: ignore[no-untyped-call]
         self._packings, self._handles, self._stopped = [], [], []
 
     def masks(self) -> dict[str, Tensor]:
@@ -215,11 +190,11 @@ class FrozenCore:
 
     def status(self) -> CoreStatus:
         """How much stands still, and in how many steps of attached optimizers it has."""
-        frozen = sum(share.frozen for share in self._shares.values())
+        still = sum(share.frozen for share in self._shares.values())
         return CoreStatus(
-            frozen,
+            still,
             self._covered,
-            frozen / max(1, self._covered),
+            still / max(1, self._covered),
             sum(parameter.numel() for parameter in self._parameters.values()),
             self._steps + sum(packing.steps for packing in self._packings),
             {name: share.frozen / max(1, share.shape.numel()) for name, share in self._shares.items()},
@@ -273,42 +248,3 @@ def _stilled(name: str, share: Share, look: Callable[[], None] | None) -> Callab
             look()
 
     return still
-
-
-def _refuse(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-    if strangers := [name for name in masks if name not in parameters]:
-        raise ForgetlessError(f"the core is of another model: this one has no {listing(strangers)}.")
-    for name, mask in masks.items():
-        parameter = parameters[name]
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            raise ForgetlessError(f"the mask of {name!r} is no boolean tensor.")
-        if hasattr(parameter, "ds_id"):
-            raise ForgetlessError(f"{name!r} is partitioned by DeepSpeed, whose optimizers cannot be packed; use DDP.")
-        if is_sharded(parameter) or type(parameter).__name__ == "FlatParameter":
-            raise ForgetlessError(
-                f"{name!r} is sharded by FSDP, and a core of sharded parameters is not supported: use DDP, or freeze "
-                "whole parameters yourself (requires_grad_(False)) before the model is sharded."
-            )
-        if not parameter.is_floating_point() or is_traceable_wrapper_subclass(parameter.data):
-            raise ForgetlessError(f"{name!r} is quantized ({parameter.dtype}), so that it is not trained as it is.")
-        if mask.shape != parameter.shape:
-            raise ForgetlessError(
-                f"the core is of another model: its mask of {name!r} has the shape {tuple(mask.shape)} where the "
-                f"parameter has {tuple(parameter.shape)}."
-            )
-        if parameter in _frozen:
-            raise ForgetlessError(f"{name!r} is frozen already; remove() that core first.")
-        if not bool(torch.isfinite(parameter).all()):
-            raise ForgetlessError(f"{name!r} has NaN or Inf: such weights cannot be frozen.")
-
-
-def _refuse_nothing_left(parameters: Mapping[str, nn.Parameter], shares: Mapping[str, Share]) -> None:
-    free = sum(
-        parameter.numel() - (shares[name].frozen if name in shares else 0)
-        for name, parameter in parameters.items()
-        if parameter.requires_grad
-    )
-    if not free:
-        raise ForgetlessError(
-            "the core is the whole model, so that nothing is left to be trained; choose a smaller keep."
-        )
