@@ -75,14 +75,14 @@ def draw(axis: Any) -> None:
     axis.legend(loc="upper right", frameon=True, fontsize=9)
 
 
-def main() -> None:
+def write(path: Path) -> None:
     """Draw it."""
     pyplot = pyplot_module()
     figure, axis = pyplot.subplots(figsize=(6.2, 5.6))
     draw(axis)
     figure.tight_layout()
-    save(figure, FIGURE)
+    save(figure, path)
 
 
 if __name__ == "__main__":
-    main()
+    write(FIGURE)

@@ -166,7 +166,7 @@ INSIDE = {
         "measure": "parts",
         "merge": "parts",
         "merge_importances": "",
-        "repair": "",
+        "repair": "parts",
         "report": "",
         "run": "parts",
         "verify": "parts",

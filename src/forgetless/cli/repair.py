@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from forgetless.cli.parts.tensors import written as tensors_written
 from forgetless.errors import ForgetlessError
 
 _SHOWN = 12  # weights in the table
@@ -52,14 +52,10 @@ def repair(
     omega = None if importance is None else Importance.load(importance, mmap=True)
     if page is not None and page.exists():
         raise ForgetlessError(f"{page} exists already; choose another --page.")
-    with _shown() as progress:
-        try:
-            facts = edit.repair(
-                base, tuned, out, method, importance=omega, settings=settings, resume=resume, progress=progress
-            )
-        except KeyboardInterrupt as interrupt:
-            typer.echo("forgetless: stopped; what is finished is kept for --resume.", err=True)
-            raise typer.Exit(130) from interrupt
+    with tensors_written() as progress:
+        facts = edit.repair(
+            base, tuned, out, method, importance=omega, settings=settings, resume=resume, progress=progress
+        )
     written = len(files.Foreign(out).names)
     if page is not None:
         from forgetless.lab.report import repair_page
@@ -74,21 +70,6 @@ def repair(
         typer.echo(json.dumps({"out": str(out), "method": method, "written": written, "weights": facts}, indent=2))
     else:
         _show(facts, written, out)
-
-
-@contextlib.contextmanager
-def _shown() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console, transient=True) as bars:
-        row = bars.add_task("tensors", total=None)
-        yield lambda name, done, of: bars.update(row, completed=done, total=of, description=f"tensor {done} of {of}")
 
 
 def _show(facts: Mapping[str, Mapping[str, Any]], written: int, out: Path) -> None:
