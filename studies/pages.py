@@ -17,6 +17,7 @@ from studies import (
     facts_page,
     freezing,
     frontier,
+    idea_figure,
     long_text,
     lora,
     mango,
@@ -49,6 +50,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     blocks.inserted(strength, "scale", scale.table(files.read_sealed(root / "scale" / "digits.json")))
     found = files.read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
+    idea_figure.write(docs / "figures" / "idea.svg")
     merging.write(docs / "merging.md", files.read_sealed(root / "merging" / "squeezenet.json"))
     freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
     blocks.inserted(docs / "online.md", "online", mango.tables(root / "online"))
