@@ -258,7 +258,8 @@ def table(rows: Rows, kinds: Sequence[str], column: str) -> str:
     for (kind, value), found in grouped(rows).items():
         if kind in kinds:
             cells = [_cell([row[name] for row in found]) for name in ("general", "domain")]
-            lines.append(f"| {kind} | {'' if value is None else f'{value:g}'} | {' | '.join(cells)} |")
+            named = kind.replace("|", "\\|")
+            lines.append(f"| {named} | {'' if value is None else f'{value:g}'} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
