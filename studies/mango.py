@@ -25,7 +25,7 @@ import torch
 import forgetless
 from forgetless import files
 from forgetless.lab.experiments.online import OnlineStream
-from forgetless.lab.results.paired import paired
+from forgetless.lab.results.paired import Paired, paired
 from forgetless.lab.running.experiment import Experiment
 from forgetless.learn import metrics
 from studies import blocks
@@ -234,6 +234,12 @@ def _figures(run: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(100 * each for each in found)
 
 
+def _interval(found: Paired) -> str:
+    """The mean and the interval; adding 0.0 turns a rounded -0.0 into 0.0."""
+    mean, low, high = (round(each, 1) + 0.0 for each in (found.mean, found.low, found.high))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def _rows(found: list[dict[str, Any]], rates: Mapping[str, float]) -> Iterator[str]:
     """A row for each variant with all its seeds, with its difference from ER of the same seed."""
 
@@ -251,7 +257,7 @@ def _rows(found: list[dict[str, Any]], rates: Mapping[str, float]) -> Iterator[s
         against = "–"
         if name != "er" and len(mine.keys() & base.keys()) >= LEAST:
             compared = paired({seed: _figures(run)[0] for seed, run in mine.items()}, base)
-            against = f"{compared.mean:+.1f} [{compared.low:+.1f}, {compared.high:+.1f}]"
+            against = _interval(compared)
         passes = [run["online"]["passes"] for run in mine.values()]
         forward, backward = (statistics.fmean(each[key] for each in passes) / 1000 for key in ("forward", "backward"))
         setting = VARIANTS[name].searched
@@ -305,7 +311,7 @@ def pairs(block: Block, *, shared: bool = False, root: Path | None = None) -> st
             compared = paired(found[one], found[other])
             lines.append(
                 f"| {VARIANTS[one].title} − {VARIANTS[other].title} | {rates[one]:g}, {rates[other]:g} | "
-                f"{compared.mean:+.1f} [{compared.low:+.1f}, {compared.high:+.1f}] | {compared.count} |"
+                f"{_interval(compared)} | {compared.count} |"
             )
     head = ["| difference of accuracy, 95 % | rates | points | seeds |", "|---|---|---|---|"]
     return "\n".join([*head, *lines]) if lines else ""
