@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from forgetless.measure.importance import Importance as Importance
     from forgetless.measure.measurement import Measurement as Measurement
     from forgetless.measure.normalized import normalized as normalized
+    from forgetless.measure.selection import core_masks as core_masks
     from forgetless.protect.anchor import Anchor as Anchor
     from forgetless.protect.batchnorm import freeze_batchnorm as freeze_batchnorm
     from forgetless.protect.forgetting.meter import ForgettingLimitReached as ForgettingLimitReached
     from forgetless.protect.forgetting.meter import ForgettingMeter as ForgettingMeter
+    from forgetless.protect.frozen.freeze import FrozenCore as FrozenCore
+    from forgetless.protect.frozen.freeze import freeze as freeze
+    from forgetless.protect.scaled_rates import ScaledRates as ScaledRates
     from forgetless.protect.strength.drift_budget import DriftBudget as DriftBudget
     from forgetless.protect.strength.hold_share import HoldShare as HoldShare
     from forgetless.protect.strength.keep_agreement import KeepAgreement as KeepAgreement
@@ -45,6 +49,10 @@ _HOMES = {
     "fisher": "forgetless.measure.estimators.fisher",
     "local_mas": "forgetless.measure.estimators.local_mas",
     "freeze_batchnorm": "forgetless.protect.batchnorm",
+    "FrozenCore": "forgetless.protect.frozen.freeze",
+    "ScaledRates": "forgetless.protect.scaled_rates",
+    "core_masks": "forgetless.measure.selection",
+    "freeze": "forgetless.protect.frozen.freeze",
     "mas": "forgetless.measure.estimators.mas",
     "normalized": "forgetless.measure.normalized",
     "output_curvature": "forgetless.measure.estimators.output_curvature",
@@ -60,13 +68,17 @@ __all__ = [
     "ForgetlessError",
     "ForgettingLimitReached",
     "ForgettingMeter",
+    "FrozenCore",
     "HoldShare",
     "Importance",
     "KeepAgreement",
     "Measurement",
     "PathIntegral",
+    "ScaledRates",
     "TaskFreeMAS",
+    "core_masks",
     "fisher",
+    "freeze",
     "freeze_batchnorm",
     "local_mas",
     "mas",
