@@ -99,22 +99,35 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def ordered(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The variants, the fewest bits first."""
-    return sorted(groups, key=lambda name: statistics.fmean(run["bits"]["test"] for run in groups[name]))
+    """The variants, the fewest bits beside Transformer-XL's first: not all have the same seeds."""
+    return sorted(groups, key=lambda name: statistics.fmean(_more(groups, name)))
+
+
+def _more(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> list[float]:
+    """How many bits more than Transformer-XL with the same seed.
+
+    Raises:
+        ForgetlessError: Transformer-XL has not run with any of the seeds.
+    """
+    base = {run["seed"]: run["bits"]["test"] for run in groups.get("transformer-xl", [])}
+    found = [run["bits"]["test"] - base[run["seed"]] for run in groups[name] if run["seed"] in base]
+    if not found:
+        raise ForgetlessError(f"there is no run of transformer-xl to compare {name} with; run it with the same seeds.")
+    return found
 
 
 def _beside(groups: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> str:
-    """How many bits more than Transformer-XL with the same seed, mean and standard deviation, and how often fewer."""
-    base = {run["seed"]: run["bits"]["test"] for run in groups.get("transformer-xl", [])}
-    more = [run["bits"]["test"] - base[run["seed"]] for run in groups[name] if run["seed"] in base]
-    if not more or name == "transformer-xl":
+    """The same as mean and standard deviation, and how often it is fewer."""
+    more = _more(groups, name)
+    if name == "transformer-xl":
         return "–"
     return f"{spread(more)}; better in {sum(each < 0 for each in more)} of {len(more)}"
 
 
 def agreement(found: Mapping[str, Any]) -> str:
     """How far the order of the variants is the paper's, in a sentence."""
-    bits = {name: statistics.fmean(run["bits"]["test"] for run in runs) for name, runs in grouped(found).items()}
+    groups = grouped(found)
+    bits = {name: statistics.fmean(_more(groups, name)) for name in groups}
     both = [name for name in PAPER if name in bits]
     correlation = spearman([PAPER[name] for name in both], [bits[name] for name in both])
     return f"Rank correlation with the paper's order, over {len(both)} variants: {correlation:.2f}."
