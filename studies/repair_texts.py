@@ -69,19 +69,20 @@ class Rows:
 
     def batches(self, size: int) -> Iterator[Rows]:
         """All rows, the longest first, `size` at a time."""
-        for chosen in self.lengths().argsort(descending=True, stable=True).split(size):
+        for chosen in torch.split(self.lengths().argsort(descending=True, stable=True), size):
             yield self.taken(chosen)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A narrow domain: rows to learn from, held-out rows, and whether a row counts as right or wrong."""
+    """A narrow domain: rows to learn from, held-out rows, whether a row counts as right or wrong; how it is learned."""
 
     name: str
     train: Rows
     held_out: Rows
     classified: bool
     batch: int
+    steps: int
 
 
 def running(ids: Tensor, count: int | None = None) -> Rows:
@@ -120,7 +121,8 @@ def shakespeare(tokenizer: Any, data: Path, held_out: int) -> Domain:
     """Plays: the first nine tenths to learn from, windows of the last tenth held out."""
     ids = tokens(tokenizer, data / "tinyshakespeare" / "input.txt")
     cut = len(ids) * 9 // 10
-    return Domain("shakespeare", running(ids[:cut]), running(ids[cut:], min(held_out, 32)), classified=False, batch=2)
+    rows = running(ids[:cut]), running(ids[cut:], min(held_out, 16))
+    return Domain("shakespeare", *rows, classified=False, batch=2, steps=80)
 
 
 def banking(tokenizer: Any, data: Path, held_out: int) -> Domain:
@@ -149,11 +151,11 @@ def _intents(name: str, tokenizer: Any, read: dict[str, list[tuple[str, str]]], 
             pairs = [pairs[each] for each in permutation(len(pairs), derive(0, name, "test"))[:held_out].tolist()]
         texts = [(f"{text.strip()}\nIntent:", " " + intent.replace("_", " ")) for text, intent in pairs]
         rows[part] = answered(tokenizer, texts)
-    return Domain(name, rows["train"], rows["test"], classified=True, batch=16)
+    return Domain(name, rows["train"], rows["test"], classified=True, batch=16, steps=120)
 
 
 DOMAINS: dict[str, Callable[[Any, Path, int], Domain]] = {
-    "shakespeare": shakespeare,
     "banking": banking,
     "clinc": clinc,
+    "shakespeare": shakespeare,
 }

