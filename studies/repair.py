@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,62 +23,17 @@ import torch
 from torch import Tensor
 
 from forgetless import Anchor, HoldShare, Importance, files
-from forgetless.edit import Settings, repaired
 from forgetless.errors import ForgetlessError
-from forgetless.learn.seeding import derive
 from forgetless.measure.estimators.mas import mas
 from studies import repair_page
 from studies.repair_measures import Exam, answers, read
+from studies.repair_methods import REPAIRS, SHARES
 from studies.repair_texts import DOMAINS, Domain, Rows, running, tokens
 from studies.repair_tuning import RATE, tune
 
-SEED, HELD_OUT, GENERAL = 0, 200, 24
+SEED, HELD_OUT, GENERAL = 0, 160, 16
 #: What Ω is measured on: windows of WikiText-2's validation text; the test text is for the exam.
-MEASURED, MEASURED_LENGTH = 48, 128
-
-State = Mapping[str, Tensor]
-
-
-def trimmed(base: State, tuned: State, density: float) -> dict[str, Tensor]:
-    """TIES' first step: of every weight's Δ the share `density` with the largest |Δ|, the rest 0."""
-    result = {}
-    for name, before in base.items():
-        delta = tuned[name] - before
-        fewest = max(1, int(density * delta.numel()))
-        least = delta.abs().flatten().kthvalue(delta.numel() - fewest + 1).values
-        result[name] = before + delta * (delta.abs() >= least)
-    return result
-
-
-def dropped(base: State, tuned: State, density: float) -> dict[str, Tensor]:
-    """DARE: of every weight's Δ a random share `density`, divided by it, so that the expectation stays."""
-    result = {}
-    for name, before in base.items():
-        generator = torch.Generator().manual_seed(derive(SEED, "dare", name))
-        kept = torch.rand(before.shape, generator=generator) < density
-        result[name] = before + (tuned[name] - before) * kept / density
-    return result
-
-
-def blended(base: State, tuned: State, alpha: float) -> dict[str, Tensor]:
-    """WiSE-FT."""
-    return repaired(base, tuned, "wise-ft", settings=Settings(alpha=alpha))[0]
-
-
-def cut(base: State, tuned: State, scale: float, method: str, importance: Importance | None) -> dict[str, Tensor]:
-    """DG-Hard, or its form in the metric of Ω."""
-    return repaired(base, tuned, method, importance=importance, settings=Settings(scale=scale))[0]
-
-
-def pulled(base: State, tuned: State, strength: float, importance: Importance) -> dict[str, Tensor]:
-    """The blend toward the base by Ω."""
-    return repaired(base, tuned, "importance", importance=importance, settings=Settings(strength=strength))[0]
-
-
-def alike(base: State, tuned: State, strength: float, importance: Importance) -> dict[str, Tensor]:
-    """The same with the mean of Ω over each weight in place of its elements: do single elements matter?"""
-    sums = {name: each.mean().expand_as(each) for name, each in importance.sums.items()}
-    return pulled(base, tuned, strength, Importance(sums, importance.count))
+MEASURED, MEASURED_LENGTH = 32, 128
 
 
 @dataclass(frozen=True)
@@ -149,47 +104,33 @@ class Lab:
         return model
 
 
-Made = Callable[[Lab, State, State, float], dict[str, Tensor]]
-
-
-def _of(repair: Callable[..., dict[str, Tensor]], *, measured: bool = False, **fixed: Any) -> Made:
-    def made(lab: Lab, base: State, tuned: State, setting: float) -> dict[str, Tensor]:
-        return repair(base, tuned, setting, **fixed, **({"importance": lab.importance} if measured else {}))
-
-    return made
-
-
-#: Method → its settings, fixed before anything was measured, and how it repairs; in the order in which they run.
-METHODS: dict[str, tuple[tuple[float, ...], Made | None]] = {
-    "base": ((0,), None),
-    "fine-tuned": ((0,), None),
-    "WiSE-FT": ((0.3, 0.5, 0.7, 0.85), _of(blended)),
-    "DG-Hard": ((0.5, 1, 2, 3), _of(cut, method="dg-hard", importance=None)),
-    "importance": ((0.03, 0.1, 0.3, 1, 3), _of(pulled, measured=True)),
-    "importance DG-Hard": ((0.5, 1, 2), _of(cut, method="importance-dg-hard", measured=True)),
-    "TIES trim": ((0.1, 0.2, 0.5), _of(trimmed)),
-    "DARE": ((0.2, 0.5), _of(dropped)),
-    "importance, a mean per weight": ((0.1, 0.3, 1), _of(alike, measured=True)),
-    "MAS in training": ((0.25, 0.5), None),
+#: Method → its settings, in the order in which they run.
+SETTINGS: dict[str, tuple[float, ...]] = {
+    "base": (0,),
+    "fine-tuned": (0,),
+    **{method: settings for method, (settings, _) in REPAIRS.items()},
+    "MAS in training": SHARES,
 }
 
 
-def missing(out: Path, methods: Sequence[str] = tuple(METHODS)) -> list[tuple[str, float, str]]:
+def missing(
+    out: Path, methods: Sequence[str] = tuple(SETTINGS), domains: Sequence[str] = tuple(DOMAINS)
+) -> list[tuple[str, float, str]]:
     """What is not in the files of results yet: method, setting and domain; a method goes through all domains first."""
-    done = {name: {(row["method"], row["setting"]) for row in _found(out, name)["rows"]} for name in DOMAINS}
+    done = {name: {(row["method"], row["setting"]) for row in _found(out, name)["rows"]} for name in domains}
     return [
         (method, setting, name)
         for method in methods
-        for setting in METHODS[method][0]
-        for name in DOMAINS
+        for setting in SETTINGS[method]
+        for name in domains
         if (method, setting) not in done[name]
     ]
 
 
-def run(lab: Lab, out: Path, methods: Sequence[str]) -> None:
+def run(lab: Lab, out: Path, methods: Sequence[str], domains: Sequence[str] = tuple(DOMAINS)) -> None:
     """Run what is missing; what is there already is kept."""
     exams: dict[str, Exam] = {}
-    for method, setting, name in missing(out, methods):
+    for method, setting, name in missing(out, methods, domains):
         domain = exams[name].domain if name in exams else lab.domain(name)
         folder = lab.tuned(domain)
         if name not in exams:
@@ -204,13 +145,14 @@ def run(lab: Lab, out: Path, methods: Sequence[str]) -> None:
 
 
 def _made(lab: Lab, domain: Domain, folder: str, method: str, setting: float) -> Any:
-    repair = METHODS[method][1]
-    if repair is None:
+    if method not in REPAIRS:
         ends = {"base": "base", "fine-tuned": folder}
         return lab.model(ends[method]) if method in ends else lab.protected(domain, setting)
     model, tuned = lab.model(), lab.model(folder)
     base = {name: each.detach() for name, each in model.named_parameters()}
-    result = repair(lab, base, {name: each.detach() for name, each in tuned.named_parameters()}, setting)
+    result = REPAIRS[method][1](
+        lab.importance, base, {name: each.detach() for name, each in tuned.named_parameters()}, setting
+    )
     tuned.load_state_dict(result, strict=False)  # tied weights have one name
     return tuned
 
@@ -228,7 +170,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.repair", description=__doc__)
     parser.add_argument("--data", type=Path, help="the folder of texts; none to run nothing")
     parser.add_argument("--work", type=Path, default=Path("runs/repair"), help="the folder of checkpoints")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="run no others")
+    parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="run no others")
+    parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="run no others")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--out", type=Path, default=repair_page.OUT, help="the folder of results")
     parser.add_argument("--page", type=Path, default=repair_page.PAGE, help="the page that takes the evidence")
@@ -236,7 +179,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.data is not None:
         torch.set_num_threads(options.threads)
         warnings.simplefilter("ignore")
-        run(Lab(options.data, options.work), options.out, options.methods)
+        run(Lab(options.data, options.work), options.out, options.methods, options.domains)
     repair_page.write(options.out, options.page)
 
 

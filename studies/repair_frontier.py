@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 Row = Mapping[str, Any]
+
+#: A method's color, mark and setting's name; the order of tables.
+METHODS = {
+    "WiSE-FT": ("#000000", "s", "α"),
+    "DG-Hard": ("#d55e00", "v", "scale"),
+    "importance": ("#0072b2", "o", "s"),
+    "importance DG-Hard": ("#56b4e9", "^", "scale"),
+    "importance, a mean per weight": ("#009e73", "D", "s"),
+    "TIES trim": ("#cc79a7", "P", "density"),
+    "DARE": ("#999999", "X", "density"),
+    "MAS in training": ("#e69f00", "*", "share held"),
+}
+#: Shares of the new skill's gain at which methods are compared, and what they are compared with.
+LEVELS, BESIDE = (0.95, 0.9, 0.8), "WiSE-FT"
 
 
 @dataclass(frozen=True)
@@ -17,29 +32,34 @@ class Point:
     Attributes:
         setting: of its method.
         kept: the share of the new skill's gain that it keeps: 1 is the fine-tuned model, 0 the base.
-        healed: the share of the general loss' rise that is undone: 0 is the fine-tuned model, 1 the base.
-        chat: the same share for the base's first choices in its own chat answers.
+        won: measure of what was known before → the share of its loss that is undone: 0 is the fine-tuned model, 1 the
+            base.
     """
 
     setting: float
     kept: float
-    healed: float
-    chat: float
+    won: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """One fine-tuning and all its repairs."""
+    """One fine-tuning and all its repairs.
+
+    Attributes:
+        name: of what was learned.
+        base: the row of the model before.
+        tuned: the row of the model after.
+        rows: of all repairs.
+        skill: the measure of what was learned.
+        before: the measures of what was known before.
+    """
 
     name: str
     base: Row
     tuned: Row
     rows: Sequence[Row]
-
-    @property
-    def measure(self) -> str:
-        """What the new skill is counted in."""
-        return "target accuracy" if "target accuracy" in self.base else "target loss"
+    skill: str
+    before: tuple[str, ...]
 
     def point(self, row: Row) -> Point:
         """A row's shares."""
@@ -47,26 +67,25 @@ class Tuning:
         def share(key: str, start: Row, end: Row) -> float:
             return float((row[key] - start[key]) / (end[key] - start[key]))
 
-        return Point(
-            row["setting"],
-            share(self.measure, self.base, self.tuned),
-            share("general loss", self.tuned, self.base),
-            share("chat agreement", self.tuned, self.base),
-        )
+        won = {key: share(key, self.tuned, self.base) for key in self.before}
+        return Point(row["setting"], share(self.skill, self.base, self.tuned), won)
 
     def path(self, method: str) -> list[Point]:
         """The points of a method, from the most that is kept on; without the two ends."""
-        own = [self.point(row) for row in self.rows if row["method"] == method]
-        return sorted(own, key=lambda point: -point.kept)
+        return sorted(map(self.point, self.of(method)), key=lambda point: -point.kept)
+
+    def of(self, method: str) -> list[Row]:
+        """The rows of a method by its setting."""
+        return sorted((row for row in self.rows if row["method"] == method), key=lambda row: float(row["setting"]))
 
 
-def tuning(found: Mapping[str, Any]) -> Tuning | None:
-    """A file of results; None where its two ends are not there yet."""
-    ends = {row["method"]: row for row in found["rows"]}
+def tuning(name: str, rows: Sequence[Row], skill: str, before: tuple[str, ...]) -> Tuning | None:
+    """The rows of a fine-tuning; None where its two ends are not there yet."""
+    ends = {row["method"]: row for row in rows}
     if not {"base", "fine-tuned"} <= ends.keys():
         return None
-    rows = [row for row in found["rows"] if row["method"] not in ("base", "fine-tuned")]
-    return Tuning(found["domain"], ends["base"], ends["fine-tuned"], rows)
+    rest = [row for row in rows if row["method"] not in ("base", "fine-tuned")]
+    return Tuning(name, ends["base"], ends["fine-tuned"], rest, skill, before)
 
 
 def at_least(path: Sequence[Point], kept: float, what: str) -> float:
@@ -74,10 +93,50 @@ def at_least(path: Sequence[Point], kept: float, what: str) -> float:
 
     The line begins at the fine-tuned model, where nothing is won back.
     """
-    line = sorted([Point(0, 1, 0, 0), *path], key=lambda point: -point.kept)
-    best = max(getattr(point, what) for point in line if point.kept >= kept)
+    line = sorted([Point(0, 1, {what: 0}), *path], key=lambda point: -point.kept)
+    best = max(point.won[what] for point in line if point.kept >= kept)
     for above, below in pairwise(line):
         if above.kept >= kept > below.kept:
             part = (above.kept - kept) / (above.kept - below.kept)
-            best = max(best, getattr(above, what) + part * (getattr(below, what) - getattr(above, what)))
+            best = max(best, above.won[what] + part * (below.won[what] - above.won[what]))
     return float(best)
+
+
+def shared(tunings: Sequence[Tuning]) -> list[str]:
+    """The methods that all fine-tunings have, with the same settings."""
+    grids = {method: {tuple(row["setting"] for row in each.of(method)) for each in tunings} for method in METHODS}
+    return [method for method, found in grids.items() if len(found) == 1 and found != {()}]
+
+
+def won(tunings: Sequence[Tuning], method: str, level: float, what: str) -> list[float]:
+    """What a method wins back at a level, in percent, for each fine-tuning."""
+    return [100 * at_least(each.path(method), level, what) for each in tunings]
+
+
+def levels(tunings: Sequence[Tuning], what: str, title: str) -> Iterator[str]:
+    """A Markdown table: what every method wins back at each level, and how far that is from WiSE-FT."""
+    yield f"| won back of {title}, % | " + " | ".join(f"{100 * level:.0f} % kept" for level in LEVELS) + " |"
+    yield "|---|" + "---|" * len(LEVELS)
+    for method in shared(tunings):
+        cells = []
+        for level in LEVELS:
+            own, other = (won(tunings, each, level, what) for each in (method, BESIDE))
+            apart = [mine - theirs for mine, theirs in zip(own, other, strict=True)]
+            spread = "" if method == BESIDE else f" ({min(apart):+.0f} … {max(apart):+.0f})"
+            cells.append(f"{statistics.fmean(own):.0f}{spread}")
+        yield f"| {method} | {' | '.join(cells)} |"
+
+
+def said(tunings: Sequence[Tuning], what: str, title: str) -> str:
+    """A sentence for each level that follows from that table: the two best methods, and how often WiSE-FT is behind."""
+    parts = []
+    for level in LEVELS:
+        found = {method: won(tunings, method, level, what) for method in shared(tunings)}
+        first, *others = sorted(found, key=lambda method: -statistics.fmean(found[method]))
+        best = f"{100 * level:.0f} % kept: {first} ({statistics.fmean(found[first]):.0f})"
+        best += "".join(f", then {each} ({statistics.fmean(found[each]):.0f})" for each in others[:1])
+        if first != BESIDE and BESIDE in found:
+            ahead = sum(mine > theirs for mine, theirs in zip(found[first], found[BESIDE], strict=True))
+            best += f"; {first} is ahead of {BESIDE} in {ahead} of {len(tunings)}"
+        parts.append(best)
+    return f"- Most of {title} is won back at " + ". At ".join(parts) + "."

