@@ -56,15 +56,20 @@ def read(model: Any, rows: Rows) -> Read:
 
 @torch.no_grad()
 def answers(model: Any, tokenizer: Any) -> Rows:
-    """The model's own greedy answers to the questions; the answers count."""
-    pairs = []
-    for question in QUESTIONS:
-        asked = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+    """The model's own greedy answers to the questions, up to their ends; the answers count."""
+    chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    asked = [list(tokenizer.apply_chat_template(each, add_generation_prompt=True, return_dict=False)) for each in chats]
+    longest = max(map(len, asked))
+    ids = torch.tensor([[0] * (longest - len(each)) + each for each in asked])
+    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in asked])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        written = model.generate(
+            ids, attention_mask=mask, max_new_tokens=ANSWER, do_sample=False, pad_token_id=tokenizer.eos_token_id
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            ids = model.generate(torch.tensor([asked]), max_new_tokens=ANSWER, do_sample=False, pad_token_id=0)[0]
-        pairs.append((list(asked), ids[len(asked) :].tolist()))
+    pairs = []
+    for prompt, answer in zip(asked, written[:, longest:].tolist(), strict=True):
+        end = answer.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in answer else len(answer)
+        pairs.append((prompt, answer[:end]))
     return padded(pairs)
 
 

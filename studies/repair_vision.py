@@ -12,17 +12,17 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from forgetless import Anchor, HoldShare, files
 from forgetless.learn.evaluation import evaluate
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.methods.frozen import Frozen
+from forgetless.learn.recipe import Recipe
 from forgetless.learn.seeding import derive
 from forgetless.learn.train import learn
 from studies import blocks, frontier
@@ -35,7 +35,7 @@ SEEDS = (0, 1, 2)
 OUT, PAGE = Path("results/repair/vision.json"), Path("docs/repair.md")
 
 
-def study(scene: frontier.Scene, seed: int, recipe: frontier.Recipe = frontier.RECIPE) -> list[dict[str, Any]]:
+def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) -> list[dict[str, Any]]:
     """The accuracy on both tasks: before, after fine-tuning, after every repair, and under MAS in training."""
 
     def trained(method: Any) -> MultiHead:
@@ -51,29 +51,22 @@ def study(scene: frontier.Scene, seed: int, recipe: frontier.Recipe = frontier.R
 
     tuned = trained(lambda model: GivenAnchor(Anchor(model, None)))
     rows = [row("base", 0, trained(lambda model: Frozen())), row("fine-tuned", 0, tuned)]
-    for method, setting, repaired in _repairs(scene, tuned):
-        model = copy.deepcopy(tuned)
-        model.load_state_dict(repaired(), strict=False)
-        rows.append(row(method, setting, model))
-    steps = -(-len(scene.new.train[0]) // recipe.batch_size) * recipe.epochs
     omega = scene.omegas["exact"]
+    first, last = (
+        {f"backbone.{name}": each.detach() for name, each in model.backbone.named_parameters()}
+        for model in (scene.model, tuned)
+    )
+    for method, (settings, repair) in REPAIRS.items():
+        for setting in settings:
+            model = copy.deepcopy(tuned)
+            model.load_state_dict(repair(omega, first, last, setting), strict=False)
+            rows.append(row(method, setting, model))
+    steps = -(-len(scene.new.train[0]) // recipe.batch_size) * recipe.epochs
     for share in SHARES:
         # A cosine that falls to 0 counts half; see HoldShare.
         dial = HoldShare(share, steps=steps / 2)
         rows.append(row("MAS in training", share, trained(lambda model: GivenAnchor(Anchor(model, omega, dial)))))  # noqa: B023
     return rows
-
-
-def _repairs(
-    scene: frontier.Scene, tuned: MultiHead
-) -> Iterator[tuple[str, float, Callable[[], Mapping[str, Tensor]]]]:
-    backbones = [
-        {f"backbone.{name}": each.detach() for name, each in model.backbone.named_parameters()}
-        for model in (scene.model, tuned)
-    ]
-    for method, (settings, made) in REPAIRS.items():
-        for setting in settings:
-            yield method, setting, lambda made=made, at=setting: made(scene.omegas["exact"], *backbones, at)
 
 
 def write(out: Path, page: Path) -> None:

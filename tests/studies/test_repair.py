@@ -14,8 +14,8 @@ from forgetless import Importance, files
 from forgetless.errors import ForgetlessError
 from studies import repair, repair_methods, repair_page
 from studies.repair_frontier import METHODS, Point, Tuning, at_least, levels, said, tuning
-from studies.repair_measures import read
-from studies.repair_texts import IGNORED, Domain, Rows, padded, running
+from studies.repair_measures import ANSWER, answers, read
+from studies.repair_texts import IGNORED, QUESTIONS, Domain, Rows, padded, running
 from studies.repair_tuning import batches, share_of_rate, tune
 
 transformers = pytest.importorskip("transformers")
@@ -24,7 +24,7 @@ transformers = pytest.importorskip("transformers")
 NONE = Importance({}, 1)
 
 
-def tiny(seed: int = 0) -> Any:
+def tiny(seed: int = 0, *, tied: bool = True) -> Any:
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=40,
@@ -32,7 +32,7 @@ def tiny(seed: int = 0) -> Any:
         intermediate_size=48,
         num_hidden_layers=1,
         num_attention_heads=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     return transformers.LlamaForCausalLM(config).eval()
 
@@ -64,6 +64,24 @@ def test_a_row_is_right_if_greedy_decoding_writes_its_answer() -> None:
     found = read(model, rows)
     assert found.right[order.argsort()].tolist() == [number % 2 == 1 for number in range(12)]
     assert found.choices.shape == (24,)
+
+
+class Asked:
+    """A tokenizer that turns questions into tokens."""
+
+    eos_token_id = 39
+
+    def apply_chat_template(self, chat: list[dict[str, str]], **_: Any) -> list[int]:
+        return [ord(letter) % 39 for letter in chat[0]["content"]]
+
+
+def test_a_model_agrees_with_its_own_answers() -> None:
+    model = tiny(tied=False)  # a tied one of random weights says the last token again and again, as any other does
+    rows = answers(model, Asked())
+    assert len(rows) == len(QUESTIONS)
+    assert int((rows.labels != IGNORED).sum(1).max()) <= ANSWER
+    assert float(read(model, rows).right.double().mean()) > 0.8  # bfloat16 rounds a padded batch differently
+    assert float(read(tiny(1, tied=False), rows).right.double().mean()) < 0.2
 
 
 def test_loss_is_that_of_the_tokens_that_count() -> None:
