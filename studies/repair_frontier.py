@@ -52,6 +52,7 @@ class Tuning:
         rows: of all repairs.
         skill: the measure of what was learned.
         before: the measures of what was known before.
+        none: the skill that counts as none kept.
     """
 
     name: str
@@ -60,15 +61,13 @@ class Tuning:
     rows: Sequence[Row]
     skill: str
     before: tuple[str, ...]
+    none: float
 
     def point(self, row: Row) -> Point:
         """A row's shares."""
-
-        def share(key: str, start: Row, end: Row) -> float:
-            return float((row[key] - start[key]) / (end[key] - start[key]))
-
-        won = {key: share(key, self.tuned, self.base) for key in self.before}
-        return Point(row["setting"], share(self.skill, self.base, self.tuned), won)
+        kept = (row[self.skill] - self.none) / (self.tuned[self.skill] - self.none)
+        won = {key: (row[key] - self.tuned[key]) / (self.base[key] - self.tuned[key]) for key in self.before}
+        return Point(row["setting"], float(kept), won)
 
     def path(self, method: str) -> list[Point]:
         """The points of a method, from the most that is kept on; without the two ends."""
@@ -79,13 +78,16 @@ class Tuning:
         return sorted((row for row in self.rows if row["method"] == method), key=lambda row: float(row["setting"]))
 
 
-def tuning(name: str, rows: Sequence[Row], skill: str, before: tuple[str, ...]) -> Tuning | None:
-    """The rows of a fine-tuning; None where its two ends are not there yet."""
+def tuning(
+    name: str, rows: Sequence[Row], skill: str, before: tuple[str, ...], none: float | None = None
+) -> Tuning | None:
+    """The rows of a fine-tuning; None where its two ends are not there yet. `none` is by default the base's skill."""
     ends = {row["method"]: row for row in rows}
     if not {"base", "fine-tuned"} <= ends.keys():
         return None
     rest = [row for row in rows if row["method"] not in ("base", "fine-tuned")]
-    return Tuning(name, ends["base"], ends["fine-tuned"], rest, skill, before)
+    base = ends["base"]
+    return Tuning(name, base, ends["fine-tuned"], rest, skill, before, base[skill] if none is None else none)
 
 
 def at_least(path: Sequence[Point], kept: float, what: str) -> float:

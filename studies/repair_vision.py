@@ -72,11 +72,22 @@ def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) ->
 def write(out: Path, page: Path) -> None:
     """Write the tables into their block of the page; nothing where there are no results."""
     if out.exists():
-        found = [tuning(each["pair"], each["rows"], "new", ("old",)) for each in files.read_sealed(out)["runs"]]
+        found = [tuning(each["pair"], each["rows"], "new", ("old",), 0.0) for each in files.read_sealed(out)["runs"]]
         blocks.inserted(page, "vision", blocks.wrapped("\n".join(_lines([each for each in found if each is not None]))))
 
 
+_ABOUT = """SqueezeNet, pretrained on ImageNet, learns an old task from 300 pictures and then a new one, as in the study
+of the strength ([frontier](strength.md)); {count} fine-tunings, of three pairs of tasks. Every repair edits the
+backbone between the two: 26 convolutions (9 of them 3 × 3, which DG-Hard looks at as [o, i·h·w]) and their biases. Heads
+stay as they were learned, so a backbone that goes back suits the new head less. Ω is MAS on unlabeled pictures of the
+old task. The settings are those of the language model's study."""
+_READ = """Won back at a share of the fine-tuned model's accuracy on the new task, read as above; 100 is the accuracy on
+the old task before. In brackets the smallest and largest difference from WiSE-FT in one fine-tuning."""
+
+
 def _lines(tunings: Sequence[Tuning]) -> Iterator[str]:
+    yield from (_ABOUT.format(count=len(tunings)).replace("\n", " "), "")
+    yield from blocks.console("python -m studies.repair_vision --data DATA")
     yield f"| accuracy, old / new, %; means of {len(tunings)} fine-tunings | " + " | ".join(PAIRS) + " |"
     yield "|---|" + "---|" * len(PAIRS)
     keys = [("base", 0.0), ("fine-tuned", 0.0)]
@@ -85,6 +96,7 @@ def _lines(tunings: Sequence[Tuning]) -> Iterator[str]:
         title = {"base": "frozen backbone"}.get(method, method)
         title += f", {METHODS[method][2]} {setting:g}" if method in METHODS else ""
         yield f"| {title} | {' | '.join(_cell(tunings, pair, method, setting) for pair in PAIRS)} |"
+    yield from ("", _READ.replace("\n", " "))
     yield from ("", *levels(tunings, "old", "the old task"), "", said(tunings, "old", "the old task"))
 
 

@@ -209,6 +209,9 @@ def test_shares_of_what_is_kept_and_won_back() -> None:
         Point(0.5, pytest.approx(0.5), pytest.approx({"general loss": 0.75, "chat agreement": 0.75})),
     ]
     assert tuning("banking", ROWS[:1], *MEASURES) is None
+    beside = tuning("banking", ROWS, *MEASURES, none=-0.8)
+    assert beside is not None
+    assert beside.path("WiSE-FT")[1].kept == pytest.approx(0.75)
 
 
 def test_what_is_won_back_is_read_off_along_the_line() -> None:
