@@ -78,9 +78,9 @@ def write(out: Path, page: Path) -> None:
 
 _ABOUT = """SqueezeNet, pretrained on ImageNet, learns an old task from 300 pictures and then a new one, as in the study
 of the strength ([frontier](strength.md)); {count} fine-tunings, of three pairs of tasks. Every repair edits the
-backbone between the two: 26 convolutions (9 of them 3 × 3, which DG-Hard looks at as [o, i·h·w]) and their biases. Heads
-stay as they were learned, so a backbone that goes back suits the new head less. Ω is MAS on unlabeled pictures of the
-old task. The settings are those of the language model's study."""
+backbone between the two: 26 convolutions (9 of them 3 × 3, which DG-Hard looks at as [o, i·h·w]) and their biases.
+Heads stay as they were learned, so a backbone that goes back suits the new head less. Ω is MAS on unlabeled pictures of
+the old task. The settings are those of the language model's study."""
 _READ = """Won back at a share of the fine-tuned model's accuracy on the new task, read as above; 100 is the accuracy on
 the old task before. In brackets the smallest and largest difference from WiSE-FT in one fine-tuning."""
 
