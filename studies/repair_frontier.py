@@ -17,6 +17,7 @@ METHODS = {
     "importance": ("#0072b2", "o", "s"),
     "importance DG-Hard": ("#56b4e9", "^", "scale"),
     "importance, a mean per weight": ("#009e73", "D", "s"),
+    "norms and biases back": ("#882255", "<", "α"),
     "TIES trim": ("#cc79a7", "P", "density"),
     "DARE": ("#999999", "X", "density"),
     "MAS in training": ("#e69f00", "*", "share held"),

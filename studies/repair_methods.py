@@ -40,6 +40,11 @@ def alike(importance: Importance, base: State, tuned: State, strength: float) ->
     return blended(Importance(sums, importance.count), base, tuned, strength)
 
 
+def norms_back(_: Importance, base: State, tuned: State, alpha: float) -> dict[str, Tensor]:
+    """WiSE-FT for weights with one axis alone (scales of norms, biases): are they all that matters?"""
+    return {name: base[name].lerp(each, alpha) if each.dim() == 1 else each for name, each in tuned.items()}
+
+
 def trimmed(_: Importance, base: State, tuned: State, density: float) -> dict[str, Tensor]:
     """TIES' first step: of every weight's Δ the share `density` with the largest |Δ|, the rest 0."""
     result = {}
@@ -70,6 +75,7 @@ REPAIRS: dict[str, tuple[tuple[float, ...], Callable[[Importance, State, State, 
     "TIES trim": ((0.1, 0.2, 0.5), trimmed),
     "DARE": ((0.2, 0.5), dropped),
     "importance, a mean per weight": ((0.1, 0.3, 1), alike),
+    "norms and biases back": ((0,), norms_back),
 }
 #: Beside them: the share of the weights that MAS holds while the new skill is learned.
 SHARES = (0.25, 0.5)

@@ -72,7 +72,7 @@ def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) ->
 def write(out: Path, page: Path) -> None:
     """Write the tables into their block of the page; nothing where there are no results."""
     if out.exists():
-        found = [tuning(each["pair"], each["rows"], "new", ("old",), 0.0) for each in files.read_sealed(out)["runs"]]
+        found = [tuning(each["pair"], each["rows"], "new", ("old",), 0.0) for each in files.read_sealed(out)["tunings"]]
         blocks.inserted(page, "vision", blocks.wrapped("\n".join(_lines([each for each in found if each is not None]))))
 
 
@@ -117,14 +117,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page that takes the tables")
     options = parser.parse_args(words)
-    found = files.read_sealed(options.out) if options.out.exists() else {"runs": []}
+    found = files.read_sealed(options.out) if options.out.exists() else {"tunings": []}
     for seed in SEEDS if options.data is not None else ():
         for old, new in frontier.PAIRS:
             about = {"pair": f"{old} → {new}", "seed": seed}
-            if all({**each, **about} != each for each in found["runs"]):
+            if all({**each, **about} != each for each in found["tunings"]):
                 with tempfile.TemporaryDirectory() as cache:
                     scene = frontier.prepare(options.data, old, new, derive(seed, old), Path(cache))
-                found["runs"].append({**about, "rows": study(scene, derive(seed, new))})
+                found["tunings"].append({**about, "rows": study(scene, derive(seed, new))})
                 files.write_sealed(options.out, found)
                 print(f"{old} → {new}, seed {seed}: {found['runs'][-1]['rows'][:2]}", flush=True)
     write(options.out, options.page)

@@ -46,7 +46,7 @@ def test_the_page_has_a_row_for_every_setting(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(repair_vision, "SETTINGS", {"WiSE-FT": (0.5,)})
     monkeypatch.setattr(repair_vision, "METHODS", {"WiSE-FT": METHODS["WiSE-FT"]})
     runs = [{"pair": pair, "seed": 0, "rows": rows(0.4)} for pair in repair_vision.PAIRS]
-    files.write_sealed(tmp_path / "vision.json", {"runs": runs})
+    files.write_sealed(tmp_path / "vision.json", {"tunings": runs})
     page = tmp_path / "repair.md"
     page.write_text("<!-- vision -->\n<!-- end of vision -->\n", encoding="utf-8")
     repair_vision.write(tmp_path / "vision.json", page)
