@@ -50,8 +50,11 @@ its line in the figure, whose points are joined straight. 0 is the fine-tuned mo
 setting off the test figures, for every method alike. Mean over the fine-tunings; in brackets the smallest and largest
 difference from WiSE-FT in one fine-tuning."""
 _LIMITS = """Limits: one model of 135M parameters, 4-bit in origin; one seed for each domain; short fine-tunings at a
-high rate; two measures of what was known before. TIES and DARE were made for merging several models: here they are
-their first step on a single one. A difference of a few points between methods can turn on another model."""
+high rate; two measures of what was known before. Ω and the general perplexity are of the same kind of text, which helps
+the methods with Ω; chat is of another kind. DG-Hard's authors repair models of 3 to 4 billion parameters after three
+epochs at a rate of 1e-5, where the change may have another spectrum. TIES and DARE were made for merging several
+models: here they are their first step on a single one. A difference of a few points between methods can turn on another
+model."""
 
 
 def _tuning(found: Mapping[str, Any]) -> Tuning | None:
