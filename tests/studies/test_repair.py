@@ -165,6 +165,8 @@ def test_a_study_runs_what_is_missing_and_writes_its_page(tmp_path: Path, monkey
     before = files.read_sealed(out / "clinc.json")["rows"]
     repair.run(lab, out, list(grid))
     assert repair.missing(out) == []
+    repair.weigh(lab, out, ["clinc"])
+    assert 0 < files.read_sealed(out / "clinc.json")["energy kept"] <= 1
     rows = files.read_sealed(out / "clinc.json")["rows"]
     assert rows[:2] == before
     assert [row["method"] for row in rows] == list(grid)
