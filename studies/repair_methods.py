@@ -70,7 +70,7 @@ def energy_kept(base: State, tuned: State) -> float:
     """The share of ‖Δ‖², of all weights that have a spectrum, that DG-Hard keeps at its authors' threshold."""
     facts = repaired(base, tuned, "dg-hard")[1]
     sizes = {name: float((tuned[name] - base[name]).square().sum(dtype=torch.float64)) for name in facts}
-    return sum(sizes[name] * each["energy"] for name, each in facts.items()) / sum(sizes.values())
+    return float(sum(sizes[name] * each["energy"] for name, each in facts.items()) / sum(sizes.values()))
 
 
 #: Method → its settings, fixed before anything was measured, and how it repairs; in the order in which they run.
