@@ -136,10 +136,10 @@ def said(tunings: Sequence[Tuning], what: str, title: str) -> str:
     for level in LEVELS:
         found = {method: won(tunings, method, level, what) for method in shared(tunings)}
         first, *others = sorted(found, key=lambda method: -statistics.fmean(found[method]))
-        best = f"{100 * level:.0f} % kept: {first} ({statistics.fmean(found[first]):.0f})"
+        best = f"{100 * level:.0f} % kept by {first} ({statistics.fmean(found[first]):.0f})"
         best += "".join(f", then {each} ({statistics.fmean(found[each]):.0f})" for each in others[:1])
         if first != BESIDE and BESIDE in found:
             ahead = sum(mine > theirs for mine, theirs in zip(found[first], found[BESIDE], strict=True))
             best += f"; {first} is ahead of {BESIDE} in {ahead} of {len(tunings)}"
         parts.append(best)
-    return f"- Most of {title} is won back at " + ". At ".join(parts) + "."
+    return f"- Of {title}, most is won back at " + ". At ".join(parts) + "."

@@ -232,4 +232,4 @@ def test_a_table_and_a_sentence_compare_with_wise_ft() -> None:
     assert plain == "| WiSE-FT | 50 | 53 | 58 |"
     assert weighed == "| importance | 90 (+40 … +40) | 90 (+37 … +37) | 90 (+32 … +32) |"
     sentence = said([found], "general loss", "the general loss")
-    assert "At 80 % kept: importance (90), then WiSE-FT (58); importance is ahead of WiSE-FT in 1 of 1." in sentence
+    assert "At 80 % kept by importance (90), then WiSE-FT (58); importance is ahead of WiSE-FT in 1 of 1." in sentence
