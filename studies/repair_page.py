@@ -146,7 +146,7 @@ def drawn(tunings: Sequence[Tuning], path: Path) -> None:
         skill = each.skill
         for axis, key in zip(axes[:, column], ("general perplexity", "chat agreement"), strict=True):
             for method, (color, mark, _) in METHODS.items():
-                own = sorted((r for r in each.rows if r["method"] == method), key=lambda r: r[skill])
+                own = each.of(method)
                 if own:
                     axis.plot(
                         [r[skill] for r in own], [r[key] for r in own], mark, ls="-", lw=1, ms=5, c=color, label=method
@@ -157,8 +157,6 @@ def drawn(tunings: Sequence[Tuning], path: Path) -> None:
             axis.grid(alpha=0.3)
             if skill == "target loss":
                 axis.invert_xaxis()  # better is on the right
-    for axis in axes[0]:
-        axis.set_yscale("log")
     handles = {
         label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
