@@ -104,6 +104,8 @@ def _cell(tunings: Sequence[Tuning], pair: str, method: str, setting: float) -> 
     own = [each for each in tunings if each.name == pair]
     ends = {"base": [each.base for each in own], "fine-tuned": [each.tuned for each in own]}
     rows = ends.get(method) or [row for each in own for row in each.of(method) if row["setting"] == setting]
+    if not rows:
+        return "–"
     return " / ".join(f"{100 * sum(row[key] for row in rows) / len(rows):.1f}" for key in ("old", "new"))
 
 
