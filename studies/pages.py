@@ -23,6 +23,8 @@ from studies import (
     mango,
     merging,
     norm_statistics,
+    repair_page,
+    repair_vision,
     reproduction,
     results_page,
     scale,
@@ -55,6 +57,8 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
     blocks.inserted(docs / "online.md", "online", mango.tables(root / "online"))
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
+    repair_page.write(root / "repair", docs / "repair.md")
+    repair_vision.write(root / "repair" / "vision.json", docs / "repair.md")
 
 
 def main(words: Sequence[str] | None = None) -> None:
