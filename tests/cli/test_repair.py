@@ -72,7 +72,7 @@ def test_by_importance(forgetless: Command, refused: Refused) -> None:
     omega = {name: torch.rand_like(each.float()) for name, each in base.named_parameters()}
     Importance(omega, 3).save("omega.safetensors")
     words = ("repair", "base", "tuned", "--out", "o", "--method", "importance")
-    done = forgetless(*words, "--importance", "omega.safetensors")
+    done = forgetless(*words, "--importance", "omega.safetensors", "--strength", 1)
     assert done.exit_code == 0, done.stderr
     name = "model.layers.0.mlp.up_proj.weight"
     got = transformers.LlamaForCausalLM.from_pretrained("o").state_dict()[name]

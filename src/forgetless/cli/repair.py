@@ -32,7 +32,7 @@ def repair(
     ] = None,
     scale: Annotated[float, typer.Option(help="dg-hard: how much of the threshold; less keeps more.")] = 1.0,
     alpha: Annotated[float, typer.Option(help="wise-ft: 0 gives the base, 1 the tuned model.")] = 0.5,
-    strength: Annotated[float, typer.Option(help="importance: 0 gives the tuned model, more the base.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="importance: 0 gives the tuned model, more the base.")] = 0.1,
     device: Annotated[str, typer.Option(help="Where it is computed, such as cuda.")] = "cpu",
     page: Annotated[Path | None, typer.Option(help="An HTML file that shows what was kept of each weight.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a repair that was stopped.")] = False,
