@@ -5,8 +5,8 @@
     python -m studies.long_text                                            # writes the tables of docs/long-text.md
 
 The texts are made by `studies.long_text_data`. All networks have the same sizes, and take the same steps on the same
-bytes. Window, size and rate were set after short pilots, not by a search; validation and test bits are both shown. Every variant runs once, then those that matter most
-with two more seeds, then the others.
+bytes. Window, size and rate were set after short pilots, not by a search; validation and test bits are both shown.
+Every variant runs once, then those that matter most with two more seeds, then the others.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ class Settings:
     Attributes:
         scale: of Donoho and Gavish's threshold; 1 is theirs.
         alpha: α of WiSE-FT: 0 gives the base, 1 the tuned model.
-        strength: s of the blend by importance: 0 gives the tuned model. The default suits the fine-tuned language models
-            of docs/repair.md, from which it was taken.
+        strength: s of the blend by importance: 0 gives the tuned model. The default was taken from the language models
+            of docs/repair.md.
         device: where it is computed.
 
     Raises:
