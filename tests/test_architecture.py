@@ -104,7 +104,7 @@ INSIDE = {
         "adapter": "checkpoint",
         "omegas": "checkpoint",
         "rewritten": "checkpoint",
-        "repair": "adapter checkpoint omegas repairing rewritten weight",
+        "repair": "adapter checkpoint omegas repairing rewritten versions weight",
         "merging": "",
         "versions": "checkpoint",
         "weighing": "omegas versions",

@@ -92,15 +92,15 @@ def test_where_the_bound_cannot_decide_the_svd_does(monkeypatch: pytest.MonkeyPa
     asked = []
     svd = difference.Difference._by_svd
 
-    def noted(self: difference.Difference, scale: float) -> tuple[Tensor, Tensor, float]:
-        asked.append(scale)
-        return svd(self, scale)
+    def noted(self: difference.Difference) -> tuple[Tensor, Tensor, float]:
+        asked.append(1)
+        return svd(self)
 
     monkeypatch.setattr(difference.Difference, "_by_svd", noted)
     values = torch.linalg.svdvals(tuned)
     scale = float(values[5] / (threshold_by_median(0.5) * values.quantile(0.5)))  # τ lies on a singular value
     got, _ = edit.repaired({"w": base}, {"w": tuned}, settings=edit.Settings(scale=scale))
-    assert asked == [scale]
+    assert asked == [1]
     close = plain(base, tuned, scale * (1 + 1e-9)), plain(base, tuned, scale * (1 - 1e-9))
     assert any(torch.allclose(got["w"], each, atol=1e-12) for each in close)
     assert not torch.allclose(want["w"], got["w"])
@@ -304,8 +304,65 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     for path in (pickled, pickled / "pytorch_model.bin"):
         with pytest.raises(ForgetlessError, match="is a pickle, which can run code"):
             edit.repair(before, path, tmp_path / "out")
-    (before / "model.safetensors").rename(before / "model-00001-of-00002.safetensors")
+    (before / "model.safetensors").unlink()
+    save_file(
+        {name: each for name, each in base.items() if name != "l3.w"}, before / "model-00001-of-00002.safetensors"
+    )
     names = dict.fromkeys(base, "model-00001-of-00002.safetensors") | {"l3.w": "model-00002-of-00002.safetensors"}
     (before / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     with pytest.raises(ForgetlessError, match=r"00002-of-00002.safetensors cannot be read: it does not exist"):
         edit.repair(before, after, tmp_path / "out")
+    names.pop("l2.w")
+    (before / "model-00002-of-00002.safetensors").write_bytes((after / "model.safetensors").read_bytes())
+    (before / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ForgetlessError, match=r"holds 'l2.w', which its index does not say"):
+        edit.repair(before, after, tmp_path / "out")
+    with pytest.raises(ForgetlessError, match="one of several files of a model; name their folder"):
+        edit.repair(before / "model-00001-of-00002.safetensors", after, tmp_path / "out")
+    quantized = folder(tmp_path / "quantized", tuned, quantization_config={"bits": 4})
+    with pytest.raises(ForgetlessError, match="is quantized, so that its tensors are not its weights"):
+        edit.repair(other, quantized, tmp_path / "out")
+
+
+def test_a_parameter_with_two_names_is_repaired_by_the_one_that_has_an_importance(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    old, new, omega = (torch.rand(40, 32, generator=draw) for _ in range(3))
+    want, _ = edit.repaired({"w": old}, {"w": new}, "importance", importance=importance(w=omega))
+    shared = {"a.head": new, "z.embed": new}
+    measured = importance(**{"z.embed": omega})
+    got, _ = edit.repaired({"a.head": old, "z.embed": old}, shared, "importance", importance=measured)
+    assert torch.equal(got["z.embed"], want["w"])
+    assert got["a.head"] is got["z.embed"]
+    once = folder(tmp_path / "once", {"z.embed": old})
+    twice = folder(tmp_path / "twice", {name: each.clone() for name, each in shared.items()})
+    for number, base in enumerate((once, folder(tmp_path / "both", {"a.head": old, "z.embed": old.clone()}))):
+        edit.repair(base, twice, tmp_path / f"out{number}", "importance", importance=measured)
+        found = load_file(tmp_path / f"out{number}" / "model.safetensors")
+        assert torch.equal(found["a.head"], want["w"])
+        assert torch.equal(found["z.embed"], want["w"])
+
+
+def test_a_result_that_would_not_be_finite_is_refused(tmp_path: Path) -> None:
+    big, small = torch.full((40, 32), 3.3e38), torch.full((40, 32), -3.3e38)
+    with pytest.raises(ForgetlessError, match="'w' would hold NaN or Inf as float32"):
+        edit.repaired({"w": small}, {"w": big}, "wise-ft")
+    before, after = folder(tmp_path / "b", {"w": small}), folder(tmp_path / "t", {"w": big})
+    with pytest.raises(ForgetlessError, match="'w' would hold NaN or Inf as float32"):
+        edit.repair(before, after, tmp_path / "out", "wise-ft")
+
+
+def test_one_large_change_above_faint_noise_is_found() -> None:
+    draw = torch.Generator().manual_seed(0)
+    base = torch.zeros(256, 64, dtype=torch.float64)
+    noise = 1e-7 * torch.randn(256, 64, generator=draw, dtype=torch.float64)
+    tuned = noise.clone()
+    tuned[3] += 1e3
+    got, facts = edit.repaired({"w": base}, {"w": tuned})
+    assert facts["w"]["kept"] == 1
+    left = got["w"] - (tuned - noise)
+    assert float(left.norm()) < 0.2 * float(noise.norm())
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(ForgetlessError, match="the device 'nowhere' cannot be used"):
+        edit.Settings(device="nowhere")

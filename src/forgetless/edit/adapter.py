@@ -12,18 +12,24 @@ import torch
 from torch import Tensor
 
 from forgetless import files
-from forgetless.edit.checkpoint import Checkpoint, Stored
-from forgetless.errors import ForgetlessError, quoted
+from forgetless.edit.checkpoint import Checkpoint, Stored, finite
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model.parameters import listing
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _MATRIX = re.compile(r"(.+)\.lora_(A|B|embedding_A|embedding_B)(?:\.weight)?")
 _PREFIX = "base_model.model."
+_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")  # their layers are of [i, o] in part
 
 
 def is_adapter(path: str | Path) -> bool:
     """Whether a folder holds an adapter of PEFT, and not a model of its own."""
-    return (Path(path) / _CONFIG).exists()
+    folder = Path(path)
+    if not (folder / _CONFIG).exists():
+        return False
+    if any((folder / name).exists() for name in (files.ONE, files.INDEX)):
+        raise ForgetlessError(f"{folder} holds an adapter and a whole model; name a folder that has one of them.")
+    return True
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class _Config:
     use_dora: bool = False
     fan_in_fan_out: bool = False
     bias: str = "none"
+    init_lora_weights: bool | str = True
+    alora_invocation_tokens: list[int] | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
 
@@ -103,24 +111,42 @@ class Adapted(Stored):
         Raises:
             ForgetlessError: it cannot be read, holds NaN or Inf, or A and B do not have its shape.
         """
-        if name in self._whole:
-            return self._foreign.read(self._whole[name])
         stored = self._base.tensor(name)
+        if name in self._whole:
+            found = self._foreign.read(self._whole[name])
+            if found.shape != stored.shape or not finite(found):
+                raise ForgetlessError(
+                    f"the adapter's {quoted(name)} has another shape than the base's, or holds NaN or Inf."
+                )
+            return found
         if name not in self._factors:
             return stored
         a, b, module = self._factors[name]
         first, second = self._foreign.read(a).float(), self._foreign.read(b).float()
+        if first.dim() != 2 or second.dim() != 2 or second.shape[1] != first.shape[0]:
+            raise ForgetlessError(
+                f"the adapter's A and B of {quoted(name)} are no two matrices of one rank; merge it with PEFT's "
+                "merge_and_unload(), save the model, and name that folder."
+            )
         delta = (second @ first) * self._scale(module, first.shape[0])
+        if self._lora.fan_in_fan_out is False and self.config.get("model_type") in _TRANSPOSED:
+            raise ForgetlessError(
+                f"{self.path} does not say which weights of this {self.config['model_type']} are stored transposed; "
+                "merge it with PEFT's merge_and_unload(), save the model, and name that folder."
+            )
         delta = delta.T if self._lora.fan_in_fan_out or "lora_embedding" in a else delta
         if delta.shape != stored.shape or not bool(torch.isfinite(delta).all()):
             raise ForgetlessError(f"the adapter's A and B of {quoted(name)} do not fit it, or hold NaN or Inf.")
         return delta.add_(stored)
 
     def _scale(self, module: str, rank: int) -> float:
-        alpha = next(
-            (value for key, value in self._lora.alpha_pattern.items() if re.fullmatch(rf"(.*\.)?({key})", module)),
-            self._lora.lora_alpha,
-        )
+        try:
+            alpha = next(
+                (value for key, value in self._lora.alpha_pattern.items() if re.fullmatch(rf"(.*\.)?({key})", module)),
+                self._lora.lora_alpha,
+            )
+        except re.error as error:
+            raise ForgetlessError(f"{self.path} has an alpha_pattern that is no pattern: {brief(error)}.") from error
         return alpha / (math.sqrt(rank) if self._lora.use_rslora else rank)
 
     def start(self, name: str) -> bytes:
@@ -148,6 +174,10 @@ def _config(path: Path) -> _Config:
     wrong = {
         f"its type is {quoted(found.peft_type)}, not LORA": found.peft_type != "LORA",
         "it is a DoRA adapter, whose change is no product of B and A": found.use_dora,
+        f"it was initialized by {quoted(found.init_lora_weights)}, which changes the base": (
+            found.init_lora_weights not in (True, False, "gaussian", "eva", "orthogonal")
+        ),
+        "it acts on part of the text only": found.alora_invocation_tokens is not None,
         f"it has trained biases ({quoted(found.bias)})": found.bias != "none",
     }
     for what, so in wrong.items():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,27 @@ import torch
 from torch import Tensor
 
 from forgetless import files
-from forgetless.errors import ForgetlessError, quoted
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model.parameters import listing
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin", "model.pt", "model.pth")
 _CONFIG = "config.json"
-_BESIDE = frozenset({".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".bpe"})
-_NOT_BESIDE = ("model.safetensors", "pytorch_model", "trainer_state", "adapter_", ".")
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.safetensors")
+#: What a copy does not need, by suffix and by the beginning of a name: other weights, a training's state, our reports.
+_WEIGHTS = frozenset(
+    {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".npz", ".ot"}
+)
+_NOT_BESIDE = (
+    ".",
+    "README",
+    "adapter_",
+    "checkpoint-",
+    "forgetless_",
+    "logs",
+    "runs",
+    "trainer_state",
+    "training_args",
+)
 _START = 4096  # bytes
 
 
@@ -66,11 +84,16 @@ class Checkpoint(Stored):
             raise ForgetlessError(f"{self.path} is an adapter; name the folder of its base model first.")
         folder = self.path if self.path.is_dir() else self.path.parent
         _refuse_pickles(self.path)
+        if _SHARD.fullmatch(self.path.name) and self.path.is_file():
+            raise ForgetlessError(f"{self.path} is one of several files of a model; name their folder.")
         self._foreign = files.Foreign(self.path)
         self.layout = self._foreign.layout()
         self._folder = folder if self.path.is_dir() or self.path.name.startswith("model.safetensors") else None
-        config = files.read_json(folder / _CONFIG) if self._folder and (folder / _CONFIG).exists() else {}
-        self.config: dict[str, Any] = config if isinstance(config, dict) else {}
+        self.config = _config(folder / _CONFIG) if self._folder and (folder / _CONFIG).exists() else {}
+        if self.config.get("quantization_config"):
+            raise ForgetlessError(
+                f"{self.path} is quantized, so that its tensors are not its weights; edit the model it was made from."
+            )
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, in memory of its own.
@@ -88,11 +111,14 @@ class Checkpoint(Stored):
         if self._folder is None:
             return {}
         return {
-            each.name: each
+            path.relative_to(self._folder).as_posix(): path
             for each in sorted(self._folder.iterdir())
-            if each.is_file()  # also behind a link: the Hub's cache has nothing else
-            and (each.suffix in _BESIDE or each.name.startswith(("LICENSE", "NOTICE")))
-            and not each.name.startswith(_NOT_BESIDE)
+            if not each.name.startswith(_NOT_BESIDE)
+            for path in ([each] if each.is_file() else sorted(each.iterdir()) if each.is_dir() else [])
+            if path.is_file()  # also behind a link: the Hub's cache has nothing else
+            and path.suffix not in _WEIGHTS
+            and not path.name.startswith(_NOT_BESIDE)
+            and not path.name.endswith((".index.json", ".partial"))
         }
 
     def start(self, name: str) -> bytes:
@@ -100,10 +126,25 @@ class Checkpoint(Stored):
         return self._foreign.start(name, _START)
 
     def mark(self) -> str:
-        """What tells this checkpoint from others: its files' sizes and times, and the layout of its tensors."""
-        found = sorted({path.resolve() for path in self._foreign.names.values()})
-        times = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
-        return f"{self.path.resolve()} {times}"
+        """What tells this checkpoint from others: its files' sizes and times, and how each tensor begins."""
+        times = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.files()]
+        starts = hashlib.sha256(b"".join(self.start(name) for name in self.layout)).hexdigest()[:16]
+        return f"{self.path.resolve()} {times} {starts}"
+
+    def files(self) -> list[Path]:
+        """The files that its tensors are in, after every link is followed."""
+        return sorted({path.resolve() for path in self._foreign.names.values()})
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A model's configuration; as other libraries write it, with Infinity."""
+    try:
+        found = json.loads(files.read_bytes(path))
+    except ValueError as error:
+        if isinstance(error, ForgetlessError):
+            raise
+        raise ForgetlessError(f"{path} cannot be read as JSON: {brief(error)}.") from error
+    return found if isinstance(found, dict) else {}
 
 
 def finite(tensor: Tensor) -> bool:
@@ -146,24 +187,33 @@ def refuse_other_architecture(checkpoint: Stored, other: Stored) -> None:
         )
 
 
-def tied(*checkpoints: Stored) -> dict[str, str]:
-    """Name → an earlier name that has the same bytes in every checkpoint: a shared parameter that is stored twice.
+def tied(like: Stored, *others: Stored, first: Collection[str] = ()) -> dict[str, str]:
+    """Name → another name that stands for the same parameter, which is stored twice in `like`.
 
-    Only matrices are compared: two of a network are equal by nothing but sharing, or equal for good if they are zero.
+    That they share is told by equal bytes in `like`, and in every other checkpoint that has both. Only matrices are
+    compared: two of a network are equal by nothing but sharing, or equal for good if they are zero.
+
+    Args:
+        like: whose names they are.
+        others: the other checkpoints.
+        first: names that stand for the others, where one of a group is among them, such as those that have Ω.
     """
-    first, *_ = checkpoints
     alike: dict[object, list[str]] = {}
-    for name, layout in first.layout.items():
-        if len(layout.shape) > 1 and all(each.layout.get(name) is not None for each in checkpoints):
-            key = (layout, *(each.start(name) for each in checkpoints))
-            alike.setdefault(key, []).append(name)
+    for name, layout in like.layout.items():
+        if len(layout.shape) > 1:
+            alike.setdefault((layout, like.start(name)), []).append(name)
     found: dict[str, str] = {}
     for names in alike.values():
-        for number, name in enumerate(names):
-            for earlier in names[:number]:
-                if earlier not in found and all(
-                    torch.equal(each.tensor(name), each.tensor(earlier)) for each in checkpoints
-                ):
+        best = sorted(names, key=lambda name: (name not in first, any(name not in each.layout for each in others)))
+        for number, name in enumerate(best):
+            for earlier in best[:number]:
+                if earlier not in found and all(_equal(each, name, earlier) for each in (like, *others)):
                     found[name] = earlier
                     break
     return found
+
+
+def _equal(stored: Stored, name: str, other: str) -> bool:
+    if name not in stored.layout or other not in stored.layout:
+        return True  # stored once there
+    return stored.start(name) == stored.start(other) and torch.equal(stored.tensor(name), stored.tensor(other))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from forgetless.edit.blocks import long_first, rows, width
 from forgetless.edit.noise import median_of_noise, rounding, threshold_by_median
+from forgetless.errors import ForgetlessError
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Difference:
             delta = self.block(at).double()
             gram.addmm_(delta.T, delta)
             noise += rounding(self._rows(self._tuned, at), self._stored)
+        if not bool(torch.isfinite(gram).all()):
+            raise ForgetlessError("the squares of its change are too large for float64.")
         squares, vectors = (each.flip(-1) for each in torch.linalg.eigh(gram))  # the largest first
         del gram
         squares = squares.clamp(min=0)
@@ -102,26 +105,25 @@ class Difference:
         counted = squares[: self._rank]
         median = float(_middle(counted.sqrt()))
         threshold = scale * threshold_by_median(self.beta) * median
-        if median * median <= unsure:  # fewer directions than half: nothing but the rounding of float64 is below
-            threshold = 0.0
-            kept = int((squares > unsure).sum())
-        elif bool(((squares - threshold * threshold).abs() <= unsure).any()):
-            squares, vectors, threshold = self._by_svd(scale)
-            kept = int((squares.sqrt() > threshold).sum())
-        else:
-            kept = int((counted > threshold * threshold).sum())
+        kept = int((counted > threshold * threshold).sum())
+        if median * median <= unsure or bool(((counted - threshold * threshold).abs() <= unsure).any()):
+            values, vectors, median = self._by_svd()
+            threshold = scale * threshold_by_median(self.beta) * median
+            squares = values.square()
+            if median <= float(values[0]) * long * torch.finfo(torch.float64).eps:
+                threshold = 0.0  # fewer directions than half: nothing but the rounding of float64 is below
+            kept = int((values[: self._rank] > threshold).sum())
         energy = float(squares[:kept].sum() / squares.sum())
         sigma = median / (median_of_noise(self.beta) * long**0.5)
         total = short if self._rank is None else min(self._rank, short)
         spread = float((noise / (long * short)).sqrt())
         return Cut(sigma, threshold, total, kept, energy, spread), vectors[:, :kept]
 
-    def _by_svd(self, scale: float) -> tuple[Tensor, Tensor, float]:
-        """The same by the SVD of Δ in float64: squares, V and τ."""
+    def _by_svd(self) -> tuple[Tensor, Tensor, float]:
+        """The singular values, V and the median by the SVD of Δ in float64."""
         whole = torch.cat([self.block(at).double() for at in self.slices()])
         _, values, rights = torch.linalg.svd(whole, full_matrices=False)
-        threshold = scale * threshold_by_median(self.beta) * float(_middle(values[: self._rank]))
-        return values.square(), rights.T, threshold
+        return values, rights.T, float(_middle(values[: self._rank]))
 
     def kept(self, vectors: Tensor, like: Tensor) -> Tensor:
         """`base + (m ⊙ Δ) V_k V_kᵀ / m`, with the shape and type of `like`."""

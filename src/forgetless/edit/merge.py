@@ -68,11 +68,9 @@ def merged(
         **settings,
     )
     every = [*models] if base is None else [base, *models]
-    first = tied(every)
-    found: dict[str, Tensor] = {}
-    for name in every[0]:
-        found[name] = found[first(name)] if first(name) in found else combination.tensor(name)
-    return found
+    first = tied(every, {name for each in importances or () for name in each.sums})
+    made = {name: combination.tensor(name) for name in every[0] if first(name) == name}
+    return {name: made[first(name)] for name in every[0]}
 
 
 def merge(
@@ -117,6 +115,7 @@ def merge(
     _refuse_twice([*models, *([] if base is None else [base])])
     start = None if base is None else Checkpoint(base)
     read = {str(path): _read(path, start) for path in models}
+    _refuse_same_files([*([] if start is None else [start]), *read.values()])
     omegas = None if importances is None else [Importance.load(path, mmap=True) for path in importances]
     combination = Combination(
         read,
@@ -145,6 +144,7 @@ def merge(
         resume=resume,
         progress=progress,
         report=REPORT,
+        first={name for each in omegas or () for name in each.sums},
     )
     return combination.told()
 
@@ -163,3 +163,11 @@ def _refuse_twice(paths: Sequence[str | Path]) -> None:
         if (place := Path(path).resolve()) in seen:
             raise ForgetlessError(f"{path} is named twice; name each model once, and give it a larger weight instead.")
         seen.add(place)
+
+
+def _refuse_same_files(read: Sequence[Stored]) -> None:
+    """The same model, once by its folder and once by its file."""
+    seen: dict[tuple[Path, ...], Path] = {}
+    for each in read:
+        if isinstance(each, Checkpoint) and (other := seen.setdefault(tuple(each.files()), each.path)) is not each.path:
+            raise ForgetlessError(f"{other} and {each.path} are the same model; name it once, with a larger weight.")

@@ -46,7 +46,7 @@ class Omegas:
         """Ω̂ of a weight in float32; None where it was not measured."""
         if self._importance is None or name not in self._importance.sums:
             return None
-        return self._importance.sums[name].float() / (self._importance.count * self._mean)
+        return (self._importance.sums[name] / (self._importance.count * self._mean)).float()
 
     def mark(self) -> str:
         """What tells this importance from others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,8 @@ from forgetless.edit.adapter import Adapted, is_adapter
 from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architecture
 from forgetless.edit.omegas import Omegas
 from forgetless.edit.repairing import REPAIRS
-from forgetless.edit.rewritten import Told, rewrite
+from forgetless.edit.rewritten import Told, refuse_overflow, rewrite
+from forgetless.edit.versions import tied
 from forgetless.edit.weight import Repaired, Settings, Versions
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.measure.importance import Importance
@@ -72,11 +74,29 @@ def repair(
         held = after.tensor(name)
         if name not in before.layout or not held.is_floating_point():
             return held, None
-        done = edited(Versions(before.tensor(name), held, omegas.of(name), ranks.get(name)), settings)
+        versions = Versions(before.tensor(name), held, omegas.of(name), ranks.get(name))
+        done = _done(edited, versions, settings, name)
         return done.tensor, done.facts or None
 
     asked = {"method": method, **_numbers(settings), "importance": omegas.mark()}
-    return rewrite(out, after, [before, after], made, asked=asked, resume=resume, progress=progress, report=REPORT)
+    facts = rewrite(
+        out,
+        after,
+        [before, after],
+        made,
+        asked=asked,
+        resume=resume,
+        progress=progress,
+        report=REPORT,
+        first=() if importance is None else importance.sums.keys(),
+    )
+    if lost := [name for name in ranks if facts.get(name, {}).get("kept") == 0]:
+        warnings.warn(
+            f"nothing is left of the adapter in {len(lost)} of {len(ranks)} weights: the threshold lies above all of "
+            "their singular values, as it does for most adapters; take wise-ft or importance.",
+            stacklevel=2,
+        )
+    return facts
 
 
 def repaired(
@@ -105,6 +125,8 @@ def repaired(
     """
     settings = settings or Settings()
     edited = _method(method, importance)
+    if strange := [name for name, each in [*base.items(), *tuned.items()] if not isinstance(each, Tensor)]:
+        raise ForgetlessError(f"{listing(strange)} are no tensors; give state dicts of tensors.")
     if other := [name for name in tuned if name in base and base[name].shape != tuned[name].shape]:
         raise ForgetlessError(f"base and tuned are of different architectures: {listing(other)} have other shapes.")
     if not base.keys() & tuned.keys():
@@ -120,14 +142,28 @@ def repaired(
     omegas = Omegas(importance, layout)
     result: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
+    measured = () if importance is None else importance.sums.keys()
+    stands = tied([tuned], [name for name in measured if name in base] or base.keys())
     for name, held in tuned.items():
+        if stands(name) != name:
+            continue
+        result[name] = held.detach().clone()
         if name in base and held.is_floating_point():
-            done = edited(Versions(base[name].detach(), held.detach(), omegas.of(name)), settings)
-            result[name] = held.detach().clone() if done.tensor.data_ptr() == held.data_ptr() else done.tensor
+            done = _done(edited, Versions(base[name].detach(), held.detach(), omegas.of(name)), settings, name)
+            if done.tensor.data_ptr() != held.data_ptr():
+                result[name] = done.tensor
+            refuse_overflow(name, result[name])
             facts |= {name: done.facts} if done.facts else {}
-        else:
-            result[name] = held.detach().clone()
-    return result, facts
+    return {name: result[stands(name)] for name in tuned}, facts
+
+
+def _done(
+    edited: Callable[[Versions, Settings], Repaired], versions: Versions, settings: Settings, name: str
+) -> Repaired:
+    try:
+        return edited(versions, settings)
+    except ForgetlessError as error:
+        raise ForgetlessError(f"{quoted(name)} cannot be repaired: {error}") from error
 
 
 def _method(name: str, importance: Importance | None) -> Callable[[Versions, Settings], Repaired]:

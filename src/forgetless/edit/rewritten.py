@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from forgetless import files
-from forgetless.edit.checkpoint import Stored, tied
+from forgetless.edit.checkpoint import Stored, finite, tied
+from forgetless.errors import ForgetlessError, quoted
 
 Made = Callable[[str], tuple[Tensor, Any]]
 """Tensor's name → the tensor, and what there is to say about it, which JSON can hold (None: nothing)."""
@@ -31,6 +33,7 @@ def rewrite(
     resume: bool = False,
     progress: Told | None = None,
     report: str | None = None,
+    first: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write a checkpoint with the names, shapes and types of `like`, and its configuration and tokenizer.
 
@@ -47,13 +50,14 @@ def rewrite(
         resume: whether to continue what was stopped.
         progress: told after each tensor.
         report: a JSON file to write beside the tensors: what `made` said of each.
+        first: of the names of a parameter that is stored twice, those to make it by, such as the ones that have Ω.
 
     Returns:
         Tensor → what `made` said of it.
 
     Raises:
-        ForgetlessError: `out` is there already, something else was stopped there, or the system does not let it be
-            written; what is finished stays for `resume`.
+        ForgetlessError: a tensor would hold NaN or Inf, `out` is there already, something else was stopped there, or
+            the system does not let it be written; what is finished stays for `resume`.
     """
     layout = {
         name: replace(each, dtype=dtype) if dtype is not None and each.dtype.is_floating_point else each
@@ -61,25 +65,28 @@ def rewrite(
     }
     marks = {f"checkpoint {number}": each.mark() for number, each in enumerate(sources, 1)}
     streamed = files.Streamed(Path(out), layout, {**marks, **asked, "--dtype": str(dtype)}, resume)
-    shared = tied(*sources) if streamed.missing() else {}
+    others = [each for each in sources if each is not like]
+    shared = tied(like, *others, first=first) if streamed.missing() else {}
     if progress and streamed.noted:
         progress("", len(streamed.noted), len(layout))
-    for name in streamed.missing():
+    for name in sorted(streamed.missing(), key=lambda name: name in shared):  # what stands for others before them
         if name in shared:
             streamed.put(name, streamed.get(shared[name]))
         else:
             tensor, said = made(name)
-            streamed.put(name, tensor.to(layout[name].dtype), said)
+            tensor = tensor.to(layout[name].dtype)
+            refuse_overflow(name, tensor)
+            streamed.put(name, tensor, said)
             del tensor
         if progress:
             progress(name, len(streamed.noted), len(layout))
     said_of = {name: streamed.noted[name] for name in layout if streamed.noted[name] is not None}
-    others: dict[str, Path | bytes] = dict(like.beside())
-    if dtype is not None and "config.json" in others:
-        others["config.json"] = _typed(like.config, dtype)
+    beside: dict[str, Path | bytes] = dict(like.beside())
+    if dtype is not None and "config.json" in beside:
+        beside["config.json"] = _typed(like.config, dtype)
     if report is not None:
-        others[report] = (files.written({**asked, "tensors": said_of}, report) + "\n").encode()
-    streamed.finish(others)
+        beside[report] = (files.written({**asked, "tensors": said_of}, report) + "\n").encode()
+    streamed.finish(beside)
     return said_of
 
 
@@ -87,4 +94,17 @@ def _typed(config: Mapping[str, Any], dtype: torch.dtype) -> bytes:
     """The configuration with the type that the weights have now, under the names that it had."""
     called = {"dtype", "torch_dtype"} & config.keys()
     changed = {**config, **dict.fromkeys(called, str(dtype).removeprefix("torch."))}
-    return (files.written(changed, "config.json") + "\n").encode()
+    return (json.dumps(changed, indent=2) + "\n").encode()
+
+
+def refuse_overflow(name: str, tensor: Tensor) -> None:
+    """Refuse a result that is not finite.
+
+    Raises:
+        ForgetlessError: it holds NaN or Inf.
+    """
+    if tensor.is_floating_point() and not finite(tensor):
+        raise ForgetlessError(
+            f"{quoted(name)} would hold NaN or Inf as {str(tensor.dtype).removeprefix('torch.')}; edit checkpoints of "
+            "a wider type, or with weaker settings."
+        )

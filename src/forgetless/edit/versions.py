@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -138,16 +138,21 @@ def equal_in_all(models: Mapping[str, Weights], name: str) -> Tensor:
     return expected
 
 
-def tied(tensors: Sequence[Mapping[str, Tensor]]) -> Callable[[str], str]:
-    """A name → the first name of the same tensor, where all state dicts hold one tensor under both names."""
+def tied(tensors: Sequence[Mapping[str, Tensor]], first: Collection[str] = ()) -> Callable[[str], str]:
+    """A name → the name that stands for the same tensor, where all state dicts hold one tensor under both names.
+
+    Args:
+        tensors: the state dicts.
+        first: names that stand for the others, such as those that have Ω.
+    """
 
     def place(each: Tensor) -> tuple[object, ...]:
         return (each.data_ptr() if each.numel() else id(each), each.dtype, tuple(each.shape), tuple(each.stride()))
 
-    first: dict[tuple[object, ...], str] = {}
+    chosen: dict[tuple[object, ...], str] = {}
     same = {
-        name: first.setdefault(tuple(place(each[name]) for each in tensors), name)
-        for name in (tensors[0] if tensors else ())
+        name: chosen.setdefault(tuple(place(each[name]) for each in tensors if name in each), name)
+        for name in sorted(tensors[0] if tensors else (), key=lambda name: name not in first)
     }
     return lambda name: same.get(name, name)
 

@@ -6,10 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from forgetless.edit.difference import Cut, Difference, largest
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, brief, quoted
 
 _FEWEST = 1024  # elements of a matrix whose spectrum says something
 _SMALLEST = 1e-8  # of a change
@@ -42,6 +43,10 @@ class Settings:
             raise ForgetlessError(f"alpha must be between 0 and 1, not {self.alpha}.")
         if not (math.isfinite(self.strength) and self.strength >= 0):
             raise ForgetlessError(f"strength must be 0 or more, not {self.strength}.")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ForgetlessError(f"the device {quoted(self.device)} cannot be used: {brief(error)}.") from error
 
 
 @dataclass(frozen=True)

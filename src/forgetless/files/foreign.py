@@ -77,6 +77,12 @@ class Foreign:
         Raises:
             ForgetlessError: a file is missing or damaged, lacks a tensor, or has one of a type that is not known here.
         """
+        for path in dict.fromkeys(self.names.values()):
+            unlisted = [name for name in self._places(path) if self.names.get(name) != path]
+            if unlisted:
+                raise ForgetlessError(
+                    f"{path} holds {quoted(unlisted[0])}, which its index does not say; mend the index."
+                )
         return {name: self._place(name)[0] for name in self.names}
 
     def read(self, name: str) -> Tensor:

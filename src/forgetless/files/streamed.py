@@ -53,6 +53,9 @@ class Streamed:
     def __init__(
         self, out: Path, layout: Mapping[str, Layout], asked: Mapping[str, str], resume: bool, shard: int = _SHARD
     ) -> None:
+        out = out if out.name else Path(os.path.abspath(out))  # of "."
+        if out.is_symlink():
+            raise ForgetlessError(f"{out} is a link; name the folder itself.")
         self._out, self._layout = out, dict(layout)
         self._folder = out.with_name(out.name + ".partial")
         self._files = _distributed(layout, shard)
@@ -91,8 +94,18 @@ class Streamed:
 
     def _continue(self, asked: dict[str, str]) -> None:
         journal = self._folder / _JOURNAL
-        *lines, last = read_bytes(journal).split(b"\n")  # behind the last end of a line: nothing, or half a line
-        read = [parse_json(line.decode("utf-8", "replace"), f"{journal}, line {n}") for n, line in enumerate(lines, 1)]
+        content = read_bytes(journal)
+        read: list[Any] = []
+        whole = 0  # bytes of lines that are as they were written; behind them is what a crash has left
+        for line in content.splitlines(keepends=True):
+            try:
+                entry = parse_json(line.decode("utf-8"), journal) if line.endswith(b"\n") else None
+            except (ForgetlessError, UnicodeDecodeError):
+                entry = None
+            if not isinstance(entry, dict):
+                break
+            read.append(entry)
+            whole += len(line)
         held = read[0] if read else None
         if not isinstance(held, dict) or held != asked:
             changed = [name for name in asked if not isinstance(held, dict) or held.get(name) != asked[name]]
@@ -102,10 +115,9 @@ class Streamed:
             )
         with told(journal):
             self._shape(self._folder)  # again: nothing tells whether its bytes are still the ones written
-            if last:
-                os.truncate(journal, journal.stat().st_size - len(last))
+            os.truncate(journal, whole)
         for entry in read[1:]:
-            name = entry.get("name") if isinstance(entry, dict) else None
+            name = entry.get("name")
             if name in self._places and self._sum(name) == entry.get("sha256"):
                 self.noted[name] = entry.get("note")
 
@@ -155,6 +167,7 @@ class Streamed:
         with told(self._out):
             for name, content in others.items():
                 target = self._folder / name
+                target.parent.mkdir(exist_ok=True)
                 if isinstance(content, Path):
                     shutil.copyfile(content, target)
                 else:
