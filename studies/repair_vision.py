@@ -128,7 +128,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     scene = frontier.prepare(options.data, old, new, derive(seed, old), Path(cache))
                 found["tunings"].append({**about, "rows": study(scene, derive(seed, new))})
                 files.write_sealed(options.out, found)
-                print(f"{old} → {new}, seed {seed}: {found['runs'][-1]['rows'][:2]}", flush=True)
+                print(f"{old} → {new}, seed {seed}: {found['tunings'][-1]['rows'][:2]}", flush=True)
     write(options.out, options.page)
 
 
