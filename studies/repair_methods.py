@@ -85,4 +85,5 @@ REPAIRS: dict[str, tuple[tuple[float, ...], Callable[[Importance, State, State, 
     "norms and biases back": ((0,), norms_back),
 }
 #: Beside them: the share of the weights that MAS holds while the new skill is learned.
-SHARES = (0.25,)
+#: Of `HoldShare`, for MAS during training; the language models have the first alone.
+SHARES = (0.25, 0.5)

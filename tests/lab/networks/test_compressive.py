@@ -241,14 +241,15 @@ def _given(sizes: Sizes) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(sizes).items() if name != "symbols"}
 
 
-def test_texts_do_not_see_each_other_and_a_memory_is_cut(tmp_path: Path) -> None:
-    model, tokens = network(compressor="most-used", loss="none"), texts(20, 3)
+@pytest.mark.parametrize("compressor", ["most-used", "mean", "max"])
+def test_texts_do_not_see_each_other_and_a_memory_is_cut(compressor: str, tmp_path: Path) -> None:
+    model, tokens = network(compressor=compressor, loss="none"), texts(20, 3)
     with torch.no_grad():
         _, kept = read(model, tokens[:, :14], 7, 7)
         together, _ = model(tokens[:, 14:], kept)
         kept[1:2].save(tmp_path / "memory.safetensors")
         again = Memory.load(tmp_path / "memory.safetensors")
-        assert len(kept), len(again) == (3, 1)
+        assert (len(kept), len(again)) == (3, 1)
         for name, tensor in kept[1:2].tensors().items():
             assert torch.equal(again.tensors()[name], tensor)
         assert again.seen == 14

@@ -355,3 +355,37 @@ def test_sparse_gradients_are_refused_when_they_come():
     FrozenCore(model, {"weight": torch.rand(5, 3) < 0.5})
     with pytest.raises(ForgetlessError, match="the gradient of 'weight', which is partly frozen, is sparse"):
         model(torch.tensor([1, 2])).sum().backward()
+
+
+def test_a_thawed_layer_and_one_that_gets_no_gradient_do_not_hide_what_moves():
+    for granularity, quiet in (("tensor", False), ("element", True)):
+        model = network(dtype=torch.float32)
+        core = freeze(model, importance(model), keep=0.6, granularity=granularity)
+        first = next(iter(model.parameters()))
+        model.requires_grad_(True)
+        first.requires_grad_(not quiet)
+        optimizer = optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)  # not attached
+        with pytest.warns(UserWarning, match="elements of the frozen core in"):
+            trained(model, optimizer, 5)
+        core.remove()
+
+
+def test_parameters_that_were_replaced_are_told():
+    model = network(dtype=torch.float32)
+    core = freeze(model, importance(model), keep=0.5)
+    name, parameter = next(iter(dict(model.named_parameters()).items()))
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, nn.Parameter(parameter.detach().clone()))
+    with pytest.raises(ForgetlessError, match=re.escape(f"{name!r} were replaced by other parameters")):
+        core.attach(optim.AdamW(model.parameters()))
+
+
+def test_a_second_core_on_one_optimizer_is_refused():
+    model = network(dtype=torch.float32)
+    first, *rest = dict(model.named_parameters())
+    masks = {name: torch.rand(each.shape) < 0.5 for name, each in model.named_parameters()}
+    optimizer = optim.AdamW(model.parameters())
+    FrozenCore(model, {first: masks[first]}).attach(optimizer)
+    other = FrozenCore(model, {rest[0]: masks[rest[0]]})
+    with pytest.raises(ForgetlessError, match="another frozen core is attached to this optimizer"):
+        other.attach(optimizer)

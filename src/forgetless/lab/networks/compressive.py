@@ -208,22 +208,24 @@ class CompressiveTransformer(nn.Module):
             made = []
             for number, block in enumerate(self._layers()):
                 old = recent[number, :, :evicted]
-                mean = None if received is None else received[number, :, :evicted] / queries[:evicted]
+                mean = (
+                    None if received is None or queries is None else received[number, :, :evicted] / queries[:evicted]
+                )
                 made.append(block.compress(old, mean))
                 if learns:
                     loss = loss + block.compression_loss(inputs[number], old, made[-1])
             new = torch.stack(made)
             new = new if self.sizes.loss == "bptt" and self.training else new.detach()
             compressed = torch.cat([compressed, new], 2)[:, :, -self._compressed :]
-        if received is not None:
+        if received is not None and queries is not None:
             received, queries = received[:, :, evicted:], queries[evicted:]
         seen = memory.seen + inputs[0].shape[1]
         return Memory(recent[:, :, evicted:], compressed, received, queries, seen), loss
 
-    def _attended(self, memory: Memory, weights: list[Tensor]) -> tuple[Tensor | None, Tensor]:
+    def _attended(self, memory: Memory, weights: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """What recent and current positions have received so far, and from how many queries."""
         if memory.received is None or memory.queries is None:
-            return None, weights[0].new_empty(0)
+            return None, None
         t, m = weights[0].shape[2], memory.recent.shape[2]
         now = torch.stack([each.mean(0).sum(1)[:, -m - t :] for each in weights])  # [layers, N, m + T]
         counted = torch.cat([memory.queries + t, torch.arange(t, 0, -1).to(memory.queries)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ class FrozenCore:
         self._steps = 0
         self._stopped: list[nn.Parameter] = []
         self._handles: list[Any] = []
+        self._hooked = 0
+        self._model = weakref.ref(inner)
         # DDP waits for the gradient of every parameter that required one when it wrapped the model.
         waits = inner is not model and type(model).__name__ == "DistributedDataParallel"
         for name, share in found.items():
@@ -115,8 +118,7 @@ class FrozenCore:
         frozen[parameter] = True
         if not parameter.requires_grad:
             return
-        first = not stops and len(self._handles) == len(self._stopped)  # that has gradients
-        act = _stilled(name, share, self._watch.look if first else None)
+        act = _stilled(name, share, self._glance)
         self._handles.append(parameter.register_post_accumulate_grad_hook(act))  # type: ignore[no-untyped-call]
         if stops:
             parameter.requires_grad_(False)
@@ -124,6 +126,12 @@ class FrozenCore:
             parameter.grad = None
         elif parameter.grad is not None:
             share.still(parameter.grad)
+
+    def _glance(self) -> None:
+        """Look about once in a backward pass, whichever of the parameters get gradients in it."""
+        self._hooked += 1
+        if self._hooked % max(1, len(self._handles) - len(self._stopped)) == 0:
+            self._watch.look()
 
     def attach(self, optimizer: Any, *, elementwise: bool = False) -> FrozenCore:
         """Let `optimizer` step on the free elements alone.
@@ -140,10 +148,17 @@ class FrozenCore:
             The core.
 
         Raises:
-            ForgetlessError: attached already, an optimizer that holds none of the model's parameters, or one that does
-                not treat every element by itself (Muon, Adafactor, LAMB, LBFGS, 8-bit ones, …) where it has parameters
-                that are frozen in part. Nothing is attached then.
+            ForgetlessError: attached already, parameters that were replaced since, a second core on one optimizer, an
+                optimizer that holds none of the model's parameters, or one that does not treat every element by itself
+                (Muon, Adafactor, LAMB, LBFGS, 8-bit ones, …) where it has parameters that are frozen in part. Nothing
+                is attached then.
         """
+        now = named(model) if (model := self._model()) is not None else self._parameters
+        if replaced := [name for name in self._shares if now.get(name) is not self._parameters[name]]:
+            raise ForgetlessError(
+                f"{listing(replaced)} were replaced by other parameters since they were frozen; remove() the core and "
+                "freeze the model again."
+            )
         ours = set(self._parameters.values())
         optimizers = [
             each
@@ -234,7 +249,7 @@ class FrozenCore:
         return found
 
 
-def _stilled(name: str, share: Share, look: Callable[[], None] | None) -> Callable[[Tensor], None]:
+def _stilled(name: str, share: Share, look: Callable[[], None]) -> Callable[[Tensor], None]:
     """What is done when a gradient has been added up: the core's part of it becomes 0."""
 
     def still(parameter: Tensor) -> None:
@@ -244,7 +259,6 @@ def _stilled(name: str, share: Share, look: Callable[[], None] | None) -> Callab
             raise sparse(name)
         with torch.no_grad():
             share.still(parameter.grad)
-        if look is not None:
-            look()
+        look()
 
     return still

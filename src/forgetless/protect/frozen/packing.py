@@ -59,6 +59,11 @@ class Packing:
         self._shares, self._names, self._mark, self._look = shares, names, mark, look
         self._given: list[tuple[dict[str, Any], list[nn.Parameter]]] = []
         self._packed: dict[nn.Parameter, nn.Parameter] = {}
+        if any(isinstance(hook, Packing) for hook in optimizer._optimizer_step_pre_hooks.values()):
+            raise ForgetlessError(
+                "another frozen core is attached to this optimizer; make one core of both masks: "
+                "forgetless.FrozenCore(model, masks)."
+            )
         if self.packs:
             refuse_others(optimizer, vouched)
         self._refuse_marked(optimizer.param_groups)
