@@ -11,6 +11,8 @@ import torch
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 from forgetless import edit  # noqa: E402
 from forgetless.edit.adapter import Adapted  # noqa: E402
 from forgetless.edit.checkpoint import Checkpoint  # noqa: E402
@@ -111,3 +113,56 @@ def test_an_adapter_of_another_base(tmp_path: Path) -> None:
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ForgetlessError, match=r"does not fit .*: the base has no 'model.layers"):
         edit.repair(tmp_path / "other", tmp_path / "lora", tmp_path / "out")
+
+
+CHANGED = [
+    ({"init_lora_weights": "pissa_niter_4"}, "initialized by 'pissa_niter_4', which changes the base"),
+    ({"alora_invocation_tokens": [1, 2]}, "acts on part of the text only"),
+    ({"alpha_pattern": {"(": 3}}, "alpha_pattern that is no pattern"),
+]
+
+
+@pytest.mark.parametrize(("changed", "said"), CHANGED, ids=[next(iter(changed)) for changed, _ in CHANGED])
+def test_what_is_more_than_b_times_a_is_refused(changed: dict[str, object], said: str, tmp_path: Path) -> None:
+    adapter(llama(tmp_path / "base"), tmp_path / "lora")
+    path = tmp_path / "lora" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(ForgetlessError, match=said):
+        edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+
+
+def test_weights_that_may_be_stored_transposed_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=10))
+    model.save_pretrained(tmp_path / "base")
+    adapter(model, tmp_path / "lora", target_modules=["c_proj"], fan_in_fan_out=True)
+    path = tmp_path / "lora" / "adapter_config.json"
+    edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out", "wise-ft")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fan_in_fan_out": False}))
+    with pytest.raises(ForgetlessError, match="does not say which weights of this gpt2 are stored transposed"):
+        edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "other", "wise-ft")
+
+
+def test_a_whole_module_of_an_adapter_is_looked_at(tmp_path: Path) -> None:
+    adapter(llama(tmp_path / "base"), tmp_path / "lora", modules_to_save=["up_proj"])
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    held = load_file(path)
+    name = next(name for name in held if "up_proj" in name)
+    for broken in (torch.full_like(held[name], torch.nan), held[name][:-1].clone()):
+        save_file({**held, name: broken}, path)
+        with pytest.raises(ForgetlessError, match="has another shape than the base's, or holds NaN or Inf"):
+            edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / f"out{broken.shape[0]}", "wise-ft")
+
+
+def test_where_nothing_is_left_of_an_adapter_a_warning_says_so(tmp_path: Path) -> None:
+    adapter(llama(tmp_path / "base"), tmp_path / "lora")
+    with pytest.warns(UserWarning, match=r"nothing is left of the adapter in \d+ of 4 weights"):
+        edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+
+
+def test_a_folder_with_an_adapter_and_a_model_says_too_much(tmp_path: Path) -> None:
+    model = llama(tmp_path / "base")
+    adapter(model, tmp_path / "lora")
+    save_file({"w": torch.ones(2)}, tmp_path / "lora" / "model.safetensors")
+    with pytest.raises(ForgetlessError, match="holds an adapter and a whole model"):
+        edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +367,35 @@ def test_one_large_change_above_faint_noise_is_found() -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ForgetlessError, match="the device 'nowhere' cannot be used"):
         edit.Settings(device="nowhere")
+
+
+def test_what_stands_beside_the_weights_goes_along(tmp_path: Path) -> None:
+    before, after, _, _ = pair(tmp_path)
+    wanted = {"bpe.codes": "x", "source.spm": "x", "1_Pooling/config.json": "{}"}
+    left = {"training_args.bin": "x", "checkpoint-5/config.json": "{}", "forgetless_merge.json": "{}", ".git/x": "x"}
+    for name, content in {**wanted, **left}.items():
+        (after / name).parent.mkdir(exist_ok=True)
+        (after / name).write_text(content)
+    (after / "config.json").write_text('{"model_type": "tiny", "time_step_limit": [0.0, Infinity]}')
+    edit.repair(before, after, tmp_path / "out", "wise-ft")
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {
+        *wanted,
+        *("config.json", "tokenizer.json", "model.safetensors", "forgetless_repair.json"),
+    }
+    assert (tmp_path / "out" / "config.json").read_text() == (after / "config.json").read_text()
+
+
+def test_inputs_that_changed_are_another_request(tmp_path: Path) -> None:
+    before, after, _, tuned = pair(tmp_path)
+
+    def stopping(name: str, done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit.repair(before, after, tmp_path / "out", progress=stopping)
+    times = (after / "model.safetensors").stat()
+    save_file({name: each + 1 for name, each in tuned.items()}, after / "model.safetensors")
+    os.utime(after / "model.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(ForgetlessError, match=r"of another request \(checkpoint 2 differ"):
+        edit.repair(before, after, tmp_path / "out", resume=True)

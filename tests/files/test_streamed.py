@@ -122,3 +122,30 @@ def test_it_is_not_written_over_or_mixed(tmp_path: Path) -> None:
         writing.put(name, TENSORS[name])
     writing.finish({})
     assert (tmp_path / "free" / "model.safetensors").exists()
+
+
+def test_what_a_crash_has_left_in_the_journal_is_dropped(tmp_path: Path) -> None:
+    writing = begun(tmp_path / "out")
+    for name in writing.missing()[:3]:
+        writing.put(name, TENSORS[name])
+    journal = tmp_path / "out.partial" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + b"\0" * 40 + b"\n" + lines[3])
+    again = begun(tmp_path / "out", resume=True)
+    assert list(again.noted) == list(TENSORS)[:2]
+    for name in again.missing():
+        again.put(name, TENSORS[name])
+    again.finish({"sub/more.json": b"{}"})
+    assert all(torch.equal(each, TENSORS[name]) for name, each in read(tmp_path / "out").items())
+    assert (tmp_path / "out" / "sub" / "more.json").read_bytes() == b"{}"
+
+
+def test_places_that_cannot_be_a_folder_are_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ForgetlessError, match="link is a link; name the folder itself"):
+        begun(tmp_path / "link")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine").write_text("x")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ForgetlessError, match="here exists already and is not empty"):
+        begun(Path("."))
