@@ -318,6 +318,9 @@ def test_refused_on_disk(folders: Path, tmp_path: Path) -> None:
     twice = "is named twice; name each model once, and give it a larger weight instead."
     refused(f"ROOT/A {twice}", folders / "A", folders / "A")
     refused(f"ROOT/B/../A {twice}", folders / "A", folders / "B", base=folders / "B" / ".." / "A", method="ties")
+    file = next(iter(sorted((folders / "A").glob("model.safetensors*"))))
+    same = "are the same model; name it once, with a larger weight."
+    refused(f"ROOT/A and {file} {same}", folders / "A", file)
     other = tmp_path / "other"
     shutil.copytree(folders / "B", other)
     config = json.loads((other / "config.json").read_text())

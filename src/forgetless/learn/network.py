@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -120,3 +121,9 @@ class Network(nn.Module):
         if self._frozen:
             self.backbone.eval()
         return self
+
+
+def nonfinite(model: nn.Module) -> str | None:
+    """The first parameter that holds NaN or Inf; None where all are finite."""
+    held = model.named_parameters()
+    return next((name for name, parameter in held if not bool(torch.isfinite(parameter).all())), None)

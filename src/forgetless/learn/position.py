@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -82,6 +85,13 @@ class Position:
     def next_task(self) -> None:
         """Move to before the next task."""
         self.index, self.step, self.epoch, self.batch = self.index + 1, 0, 0, 0
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds that a block takes to those of a phase."""
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - start
 
     def saved(self) -> dict[str, Any]:
         """Its fields, for a checkpoint."""

@@ -20,7 +20,7 @@ from forgetless.learn import interrupts
 from forgetless.learn.evaluation import evaluate
 from forgetless.learn.method import Method
 from forgetless.learn.metrics import Matrix
-from forgetless.learn.network import Network
+from forgetless.learn.network import Network, nonfinite
 from forgetless.learn.position import Position, Progress
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.samples import Batch
@@ -156,7 +156,7 @@ class _Run:
         while self.at.epoch < self.recipe.epochs:
             reader = self._epoch()
             while True:
-                with self._timed("train"):
+                with self.at.timed("train"):
                     batch = next(reader, None)
                     loss = math.nan if batch is None else self._step(optimizer, batch, steps)
                 if batch is None:
@@ -267,9 +267,8 @@ class _Run:
         return optimizer
 
     def _refuse_nonfinite(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.at.step))
+        if (name := nonfinite(self.model)) is not None:
+            raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.at.step))
 
     def _diverged(self, what: str, step: int) -> str:
         return (
@@ -280,14 +279,8 @@ class _Run:
     @contextlib.contextmanager
     def _phase(self, phase: str) -> Iterator[None]:
         self._tell(phase)
-        with self._timed(phase):
+        with self.at.timed(phase):
             yield
-
-    @contextlib.contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.at.seconds[phase] += time.perf_counter() - start
 
     def _tell(self, phase: str, epoch: int = 0, step: int = 0, steps: int = 0, loss: float = math.nan) -> None:
         task = self.task.name

@@ -19,7 +19,7 @@ from forgetless.learn.classification import Classification
 from forgetless.learn.evaluation import evaluate
 from forgetless.learn.families.memory import Remembered
 from forgetless.learn.metrics import Matrix
-from forgetless.learn.network import Network
+from forgetless.learn.network import Network, nonfinite
 from forgetless.learn.position import Position, Progress
 from forgetless.learn.seeding import derive, seed_generators
 from forgetless.learn.streaming.budget import Budget
@@ -172,10 +172,10 @@ class _Run:
         steps = self.task.samples.steps(self.budget.batch_size)
         order = derive(self.seed, self.task.name, "order")
         for batch in self.task.samples.epoch(self.budget.batch_size, order, self.at.step):
-            with self._timed("train"):
+            with self.at.timed("train"):
                 loss = self._batch(Remembered(self.task.name, self.task.objective, batch))
             if self.look is not None and self.at.batches % self.look == 0 and self.at.step != steps:
-                with self._timed("evaluate"):
+                with self.at.timed("evaluate"):
                     self._look()
             try:
                 self._tell("train", self.at.step, steps or 0, loss)
@@ -251,9 +251,8 @@ class _Run:
             raise ForgetlessError(f"{self.path} is damaged: it does not hold a whole run.") from error
 
     def _refuse_nonfinite(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.at.step))
+        if (name := nonfinite(self.model)) is not None:
+            raise ForgetlessError(self._diverged(f"the weights {name!r} became NaN or Inf", self.at.step))
 
     def _diverged(self, what: str, step: int) -> str:
         return (
@@ -264,14 +263,8 @@ class _Run:
     @contextlib.contextmanager
     def _phase(self, phase: str) -> Iterator[None]:
         self._tell(phase)
-        with self._timed(phase):
+        with self.at.timed(phase):
             yield
-
-    @contextlib.contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.at.seconds[phase] += time.perf_counter() - start
 
     def _tell(self, phase: str, step: int = 0, steps: int = 0, loss: float = float("nan")) -> None:
         epoch = int(phase == "train")
