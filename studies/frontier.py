@@ -109,7 +109,7 @@ def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Reci
         model.load_state_dict(tensors)
         before = float(header["before"])
     else:
-        before = _rate(learn(model, [first], GivenAnchor(Anchor(model, None)), recipe, seed=seed).accuracy[0][0])
+        before = _rate(learn(model, [first], GivenAnchor(Anchor(model, None, 1.0)), recipe, seed=seed).accuracy[0][0])
         files.write_tensors(path, model.state_dict(), "scene", {"before": before})
     omegas = {}
     for name, measure in OMEGAS.items():
@@ -179,7 +179,7 @@ def points(
     def bare(curve: str) -> Callable[[], dict[str, Any]]:
         def run() -> dict[str, Any]:
             model = copy.deepcopy(scene.model)
-            method = Frozen() if curve == "frozen backbone" else GivenAnchor(Anchor(model, None))
+            method = Frozen() if curve == "frozen backbone" else GivenAnchor(Anchor(model, None, 1.0))
             return {"curve": curve, "strength": None, **trained(scene, model, method, seed, recipe)}
 
         return run

@@ -52,7 +52,13 @@ RUNS: dict[str, tuple[float | None, bool]] = {
 def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, recipe: Recipe = RECIPE) -> dict[str, Any]:
     """All runs of a pair with one seed: accuracy on both tasks, and on the old one with its statistics put back."""
     model = network()
-    learn(model, [old], GivenAnchor(Anchor(model, None)), dataclasses.replace(recipe, freeze_batchnorm=True), seed=seed)
+    learn(
+        model,
+        [old],
+        GivenAnchor(Anchor(model, None, 1.0)),
+        dataclasses.replace(recipe, freeze_batchnorm=True),
+        seed=seed,
+    )
     before = model.state_dict()
     found: dict[str, Any] = {"before": evaluate(model, old, BATCH), "seed": seed, "runs": {}}
     importance = mas(
@@ -64,7 +70,7 @@ def study(old: Task, new: Task, network: Callable[[], MultiHead], seed: int, rec
     )
     for name, (strength, frozen) in RUNS.items():
         own = copy.deepcopy(model)
-        anchor = Anchor(own, None) if strength is None else Anchor(own, importance, strength)
+        anchor = Anchor(own, None, 1.0) if strength is None else Anchor(own, importance, strength)
         learn(
             own,
             [new],

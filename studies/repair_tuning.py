@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from forgetless.learn.seeding import derive, permutation
@@ -37,11 +38,31 @@ def share_of_rate(step: int, steps: int) -> float:
     return min((step + 1) / warm, (steps - step) / (steps - warm) if steps > warm else 1.0)
 
 
-def tune(model: Any, domain: Domain, seed: int, *, rate: float = RATE, anchor: Any = None) -> float:
-    """Train all weights with AdamW, under an anchor if there is one; the mean loss of the last tenth of the steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0, fused=True)
+def tune(
+    model: Any,
+    domain: Domain,
+    seed: int,
+    *,
+    rate: float = RATE,
+    anchor: Any = None,
+    how: str = "auto",
+    added: Callable[[int], Tensor] | None = None,
+) -> float:
+    """Train all weights that can be trained with AdamW; the mean loss of the last tenth of the steps.
+
+    Args:
+        model: a causal language model of transformers.
+        domain: what is learned, and for how long.
+        seed: of the order of the rows.
+        rate: the peak of the learning rate.
+        anchor: protects the weights.
+        how: the form in which it does.
+        added: what is added to the loss at a step.
+    """
+    trained = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.0, fused=True)
     if anchor is not None:
-        anchor.attach(optimizer)
+        anchor.attach(optimizer, how=how)
     model.train()
     losses, started, steps = [], time.monotonic(), domain.steps
     for step, batch in zip(range(steps), batches(domain.train, domain.batch, seed), strict=False):
@@ -50,10 +71,10 @@ def tune(model: Any, domain: Domain, seed: int, *, rate: float = RATE, anchor: A
         optimizer.zero_grad(set_to_none=False)
         found, wanted = logits(model, batch)
         loss = F.cross_entropy(found, wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(loss.detach()))
+        (loss if added is None else loss + added(step)).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
         if step % 20 == 19:
             took = time.monotonic() - started
             print(f"{domain.name}, step {step + 1} of {steps}: loss {losses[-1]:.3f}, {took:.0f} s", flush=True)

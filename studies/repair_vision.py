@@ -49,7 +49,7 @@ def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) ->
             old, new = (evaluate(model, task, frontier.BATCH) for task in (scene.old, scene.new))
         return {"method": method, "setting": setting, "old": old, "new": new}
 
-    tuned = trained(lambda model: GivenAnchor(Anchor(model, None)))
+    tuned = trained(lambda model: GivenAnchor(Anchor(model, None, 1.0)))
     rows = [row("base", 0, trained(lambda model: Frozen())), row("fine-tuned", 0, tuned)]
     omega = scene.omegas["exact"]
     first, last = (

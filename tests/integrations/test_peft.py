@@ -237,7 +237,7 @@ def test_an_embedding_that_a_head_is_tied_to_gives_the_head_its_importance() -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(model, peft.LoraConfig(target_modules=["lm_head"]))
-    anchor = DeltaAnchor(model, found)
+    anchor = DeltaAnchor(model, found, 1.0)
     torch.testing.assert_close(anchor.importance["lm_head.weight"], found.mean()["transformer.wte.weight"])
 
 
@@ -311,7 +311,7 @@ def test_a_closure_computes_the_gradients_that_the_penalty_joins() -> None:
 
 def test_sgd_is_told_that_gradients_may_diverge_and_what_does_not() -> None:
     model = wrapped()
-    anchor = DeltaAnchor(model, random_importance(model))
+    anchor = DeltaAnchor(model, random_importance(model), 1.0)
     with pytest.warns(UserWarning, match="how='gradient' SGD diverges at a large strength.*how='pull'"):
         anchor.attach(torch.optim.SGD(adapters(model).values(), lr=0.1), how="gradient")
     assert anchor.status().steps == 0
@@ -420,7 +420,7 @@ def test_a_file_holds_the_anchor_whatever_the_adapters_become(tmp_path: Path) ->
 def test_a_second_task_is_kept_from_where_the_first_ended(merged: bool, tmp_path: Path) -> None:
     model = wrapped()
     first, second = random_importance(model), random_importance(model, seed=3)
-    anchor = DeltaAnchor(model, first)
+    anchor = DeltaAnchor(model, first, 1.0)
     trained(model)
     if merged:
         anchor.save(tmp_path / "anchor")
@@ -439,9 +439,9 @@ def test_weights_other_than_those_measured_are_told() -> None:
     found = base_importance(model, words(3))
     trained(model)
     with pytest.warns(UserWarning, match="at other weights than the model has now, adapters included: 'body.weight'"):
-        DeltaAnchor(model, found)
+        DeltaAnchor(model, found, 1.0)
     with warnings.catch_warnings(record=True) as caught:
-        DeltaAnchor(model, base_importance(model, words(3)))
+        DeltaAnchor(model, base_importance(model, words(3)), 1.0)
     assert not said(caught)
 
 
@@ -451,9 +451,9 @@ def test_fresh_adapters_are_told_where_they_would_protect_nothing() -> None:
         found = forgetless.mas(model, words(3))
     assert not found.sums["body.lora_A.default.weight"].any()
     with pytest.warns(UserWarning, match="'body', 'head' are fresh .*this anchor does not protect the base"):
-        forgetless.Anchor(model, found)
+        forgetless.Anchor(model, found, 1.0)
     with pytest.warns(UserWarning, match="are fresh"):
-        forgetless.Anchor(model, random_importance(model))
+        forgetless.Anchor(model, random_importance(model), 1.0)
     with warnings.catch_warnings(record=True) as caught:
         forgetless.mas(trained(model), words(3))
     assert not said(caught)
@@ -545,7 +545,7 @@ def test_adapters_that_cannot_be_followed_are_refused_by_name(what: str) -> None
     make, sentence = REFUSED_MODELS[what]
     model = make()
     with pytest.raises(ForgetlessError, match=sentence):
-        DeltaAnchor(model, None)
+        DeltaAnchor(model, None, 1.0)
     with pytest.raises(ForgetlessError, match=sentence):
         base_importance(model, words(3))
 
@@ -579,14 +579,14 @@ def test_an_importance_that_is_not_the_bases_is_refused(what: str) -> None:
     shapes, sentence = BAD_IMPORTANCES[what]
     found = forgetless.Importance({name: torch.ones(shape) for name, shape in shapes.items()}, 1)
     with pytest.raises(ForgetlessError, match=sentence):
-        DeltaAnchor(wrapped(), found)
+        DeltaAnchor(wrapped(), found, 1.0)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_importance_and_no_strength_is_refused() -> None:
     model = wrapped()
     with pytest.raises(ForgetlessError, match=r"an importance is what .* not dict"):
-        DeltaAnchor(model, {})
+        DeltaAnchor(model, {}, 1.0)
     with pytest.raises(ForgetlessError, match="DriftBudget moves single weights back"):
         DeltaAnchor(model, random_importance(model), forgetless.DriftBudget(1))
     with pytest.raises(ForgetlessError, match="strength must be a finite number"):
@@ -605,12 +605,12 @@ def test_optimizers_that_cannot_be_followed_are_refused(what: str) -> None:
     make, sentence = OPTIMIZERS[what]
     model = wrapped()
     with pytest.raises(ForgetlessError, match=sentence):
-        DeltaAnchor(model, random_importance(model)).attach(make(list(adapters(model).values())))
+        DeltaAnchor(model, random_importance(model), 1.0).attach(make(list(adapters(model).values())))
 
 
 def test_a_refusal_changes_nothing(tmp_path: Path) -> None:
     model = wrapped()
-    anchor = DeltaAnchor(model, random_importance(model))
+    anchor = DeltaAnchor(model, random_importance(model), 1.0)
     optimizer = torch.optim.SGD(adapters(model).values(), lr=1)
     with pytest.raises(ForgetlessError, match="how must be"):
         anchor.attach(optimizer, how="push")
@@ -646,7 +646,7 @@ def test_a_refusal_changes_nothing(tmp_path: Path) -> None:
 )
 def test_a_state_that_does_not_fit_changes_nothing(key: str, value: Tensor | None, sentence: str) -> None:
     model = trained(wrapped())
-    anchor = DeltaAnchor(model, random_importance(model))
+    anchor = DeltaAnchor(model, random_importance(model), 1.0)
     state = {**anchor.state_dict(), key: value}
     if value is None:
         del state[key]

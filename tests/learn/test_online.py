@@ -582,7 +582,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (cut, "is damaged"),
     "flipped": (flipped, "is damaged: the bytes of"),
     "other refresh": (lambda path: saved(path, refresh="batch"), "of a stream with refresh='batch', not 'plateau'"),
-    "another file": (lambda path: Anchor(network(), None).save(path), "is no stream file: it holds 'anchor'"),
+    "another file": (lambda path: Anchor(network(), None, 1.0).save(path), "is no stream file: it holds 'anchor'"),
     "other shapes": (of_another_network, "does not fit the model"),
     "other names": (of_other_names, "does not fit the model"),
     "longer window": (lambda path: saved(path, window=9), "the state of a window of 4 losses does not fit"),

@@ -65,7 +65,7 @@ def test_the_unit_of_the_weights_does_not_matter():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter *= unit
-            anchor = Anchor(model, normalized(measured(model), model, samples()))
+            anchor = Anchor(model, normalized(measured(model), model, samples()), 1.0)
             model[0].weight *= 1.1
         costs.append(anchor.penalty().item())
     assert costs[1] == pytest.approx(costs[0], rel=1e-3)
@@ -75,7 +75,7 @@ def test_the_penalty_is_no_less_than_the_squared_relative_bound():
     model = network()
     plain = measured(model)
     norm = mean_squared_norm(model, samples())
-    anchor = Anchor(model, normalized(plain, model, samples()))
+    anchor = Anchor(model, normalized(plain, model, samples()), 1.0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for seed in range(10):
         generator = torch.Generator().manual_seed(seed)

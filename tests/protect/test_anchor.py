@@ -106,7 +106,7 @@ def test_penalty_is_eq_3_and_differentiable():
 
 def test_with_nothing_to_protect_the_penalty_is_zero_and_the_pull_moves_nothing():
     model, twin = Net(), Net()
-    penalty = Anchor(model, None).penalty()
+    penalty = Anchor(model, None, 1.0).penalty()
     assert penalty.item() == 0
     assert penalty.shape == ()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
@@ -120,7 +120,7 @@ def test_with_nothing_to_protect_the_penalty_is_zero_and_the_pull_moves_nothing(
 
 def test_a_penalty_in_double_precision_stays_there():
     model = Net().double()
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     moved(model)
     assert anchor.penalty().dtype == torch.float64
     assert anchor.weights["first.weight"].dtype == torch.float64
@@ -181,7 +181,7 @@ def test_held_counts_what_adam_has_not_stepped_as_free():
 def test_consolidate_adds_means_and_moves_the_anchor():
     model = Net()
     first = measured(model, seed=0)
-    anchor = Anchor(model, first)
+    anchor = Anchor(model, first, 1.0)
     moved(model)
     sums = {name: 4 * torch.ones_like(p) for name, p in trainable(model, "last").items()}
     anchor.consolidate(Importance(sums, 2.0))
@@ -195,7 +195,7 @@ def test_consolidate_adds_means_and_moves_the_anchor():
 def test_earlier_tasks_fade_by_gamma(gammas, compact):
     model = Net()
     tasks = [measured(model, seed=seed) for seed in range(len(gammas) + 1)]
-    anchor = Anchor(model, tasks[0], compact=compact)
+    anchor = Anchor(model, tasks[0], 1.0, compact=compact)
     expected = {name: mean.double() for name, mean in tasks[0].mean().items()}
     for task, gamma in zip(tasks[1:], gammas, strict=True):
         anchor.consolidate(task, gamma)
@@ -207,7 +207,7 @@ def test_earlier_tasks_fade_by_gamma(gammas, compact):
 @pytest.mark.parametrize("gamma", [-0.1, 1.5, float("nan")])
 def test_a_gamma_out_of_range_is_refused_and_changes_nothing(gamma):
     model = Net()
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     before = {name: importance.clone() for name, importance in anchor.importance.items()}
     moved(model)
     with pytest.raises(ForgetlessError, match=f"^{re.escape(f'gamma must be between 0 and 1, not {gamma!r}.')}$"):
@@ -246,7 +246,7 @@ def test_a_sequence_of_tasks_with_a_new_head_and_a_new_optimizer_each():
 def test_one_optimizer_for_all_tasks_may_be_attached_to_for_each():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, None)
+    anchor = Anchor(model, None, 1.0)
     for _ in range(3):
         anchor.attach(optimizer)
         anchor.consolidate(measured(model))
@@ -295,7 +295,7 @@ def test_removed_parameters_are_skipped():
 
 def test_a_layer_of_another_kind_under_the_same_name_is_refused():
     model = Net()
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     model.last = nn.Conv2d(4, 2, 1)
     with refused("'last.weight' has shape (2, 4, 1, 1) and was anchored with (2, 4): it is not the same parameter."):
         anchor.drift()
@@ -306,7 +306,7 @@ def test_names_are_those_of_the_bare_model():
     importance = measured(model)
     wrapped = nn.Module()
     wrapped.module = model
-    anchor = Anchor(wrapped, importance)
+    anchor = Anchor(wrapped, importance, 1.0)
     assert set(anchor.weights) == set(importance.sums)
 
 
@@ -314,7 +314,7 @@ def test_frozen_parameters_may_be_measured_and_anchored():
     model = Net()
     importance = measured(model)
     model.first.requires_grad_(False)
-    anchor = Anchor(model, importance)
+    anchor = Anchor(model, importance, 1.0)
     assert "first.weight" in anchor.weights
 
 
@@ -335,7 +335,7 @@ def test_the_two_lines_of_the_readme_keep_working_when_the_anchor_is_not_kept():
 def test_attach_returns_the_anchor_and_detach_leaves_no_hook():
     model, twin = Net(), Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     assert anchor.attach(optimizer) is anchor
     anchor.detach()
     anchor.detach()
@@ -348,7 +348,7 @@ def test_attach_returns_the_anchor_and_detach_leaves_no_hook():
 def test_the_two_forms_refuse_each_other_until_detached():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, measured(model)).attach(optimizer)
+    anchor = Anchor(model, measured(model), 1.0).attach(optimizer)
     with refused("penalty() would protect twice: the anchor is attached to an optimizer; call detach() first."):
         anchor.penalty()
     anchor.detach()
@@ -365,7 +365,7 @@ def test_the_two_forms_refuse_each_other_until_detached():
 def test_attaching_twice_is_refused():
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    anchor = Anchor(model, measured(model)).attach(optimizer)
+    anchor = Anchor(model, measured(model), 1.0).attach(optimizer)
     for again in (optimizer, optim.SGD(model.last.parameters(), lr=0.1)):
         with refused(
             "the anchor is attached already to an optimizer (SGD) with these parameters; call detach() first."
@@ -399,18 +399,18 @@ def test_an_optimizer_of_other_parameters_is_refused():
         "the optimizer holds none of the anchored parameters "
         "('scale', 'first.weight', 'first.bias', 'last.weight', 'last.bias')" + sentence
     ):
-        Anchor(model, None).attach(stranger)
+        Anchor(model, None, 1.0).attach(stranger)
     with refused(
         "the optimizer holds none of the anchored parameters ('scale', 'first.weight', 'first.bias')" + sentence
     ):
-        Anchor(model, measured(model, exclude="last")).attach(optim.SGD(model.last.parameters(), lr=0.1))
+        Anchor(model, measured(model, exclude="last"), 1.0).attach(optim.SGD(model.last.parameters(), lr=0.1))
     assert not stranger._optimizer_step_post_hooks
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_optimizer_is_refused():
     with refused("attach() takes a torch.optim.Optimizer, not Net."):
-        Anchor(Net(), None).attach(Net())
+        Anchor(Net(), None, 1.0).attach(Net())
 
 
 def test_the_strength_can_be_moved_while_attached():
@@ -441,7 +441,7 @@ def test_a_strength_that_is_no_strength_is_refused(strength):
 
 def test_an_importance_for_another_model_is_refused_and_nothing_changes():
     model = Net()
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     before = {key: tensor.clone() for key, tensor in anchor.state_dict().items()}
     other = Importance({"first.weight": torch.ones(4, 7), "middle.weight": torch.ones(2)}, 1.0)
     sentence = (
@@ -449,7 +449,7 @@ def test_an_importance_for_another_model_is_refused_and_nothing_changes():
         "differs in shape: first.weight (4, 7) instead of (4, 3)."
     )
     with refused(sentence):
-        Anchor(model, other)
+        Anchor(model, other, 1.0)
     moved(model)
     with refused(sentence):
         anchor.consolidate(other)
@@ -459,13 +459,13 @@ def test_an_importance_for_another_model_is_refused_and_nothing_changes():
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_importance_is_refused():
     with refused("an importance is what forgetless.mas returns, not dict."):
-        Anchor(Net(), {"first.weight": torch.ones(4, 3)})
+        Anchor(Net(), {"first.weight": torch.ones(4, 3)}, 1.0)
 
 
 def test_weights_that_are_not_finite_are_refused_by_name():
     model = Net()
     importance = measured(model)
-    anchor = Anchor(model, importance)
+    anchor = Anchor(model, importance, 1.0)
     with torch.no_grad():
         model.first.bias[1] = torch.nan
     with refused("'first.bias' has NaN or Inf: such weights cannot be anchored."):
@@ -480,14 +480,14 @@ def test_an_importance_measured_at_other_weights_warns_once():
     with torch.no_grad():
         model.first.weight += 1
     with pytest.warns(UserWarning, match="other weights") as caught:
-        Anchor(model, importance)
+        Anchor(model, importance, 1.0)
     assert said(caught) == [
         "the importance was measured at other weights than the model has now: 'first.weight' differs; "
         "measure it again unless that is meant."
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Anchor(model, measured(model))
+        Anchor(model, measured(model), 1.0)
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -517,7 +517,7 @@ def test_an_anchor_with_nothing_to_protect_survives_its_file(tmp_path):
 
 @pytest.mark.usefixtures("unchecked")
 def test_loading_for_other_weights_warns_once(tmp_path):
-    Anchor(Net(), measured(Net())).save(tmp_path / "a")
+    Anchor(Net(), measured(Net()), 1.0).save(tmp_path / "a")
     with pytest.warns(UserWarning, match="other weights") as caught:
         Anchor.load(tmp_path / "a", moved(Net()))
     assert len(said(caught)) == 1
@@ -527,7 +527,7 @@ def test_loading_for_other_weights_warns_once(tmp_path):
 
 
 def test_loading_for_another_model_names_what_differs(tmp_path):
-    Anchor(Net(), measured(Net())).save(tmp_path / "a")
+    Anchor(Net(), measured(Net()), 1.0).save(tmp_path / "a")
     other = Net()
     other.last, other.scale = nn.Linear(4, 5), None
     with refused(
@@ -544,7 +544,7 @@ def test_other_files_are_refused(tmp_path):
         Anchor.load(path, Net())
     with pytest.raises(ForgetlessError, match="none does not exist"):
         Anchor.load(tmp_path / "none", Net())
-    Anchor(Net(), measured(Net())).save(tmp_path / "cut")
+    Anchor(Net(), measured(Net()), 1.0).save(tmp_path / "cut")
     (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-5])
     with pytest.raises(ForgetlessError, match="cut is damaged"):
         Anchor.load(tmp_path / "cut", Net())
@@ -581,7 +581,7 @@ def test_other_files_are_refused(tmp_path):
     ],
 )
 def test_a_damaged_state_is_refused_and_nothing_changes(change, sentence, tmp_path):
-    anchor = Anchor(Net(), measured(Net()))
+    anchor = Anchor(Net(), measured(Net()), 1.0)
     state = {key: tensor.clone() for key, tensor in anchor.state_dict().items()}
     before = {key: tensor.clone() for key, tensor in state.items()}
     change(state)
@@ -600,7 +600,7 @@ def test_a_state_taken_before_the_model_grew_can_be_loaded_after():
     model = Net()
     anchor = Anchor(model, measured(model), strength=2.0)
     model.last = nn.Linear(4, 6)
-    restored = Anchor(model, None)
+    restored = Anchor(model, None, 1.0)
     restored.load_state_dict(anchor.state_dict())
     assert restored.drift() == anchor.drift() > 0
 
@@ -634,7 +634,7 @@ def test_an_anchor_may_stay_in_its_file(tmp_path):
 def test_a_mapped_file_that_is_cut_is_refused_before_it_is_read(tmp_path):
     """Reading behind the new end would end the process; a file that takes its name is another."""
     path, model = tmp_path / "anchor", Net()
-    Anchor(model, measured(model)).save(path)
+    Anchor(model, measured(model), 1.0).save(path)
     anchor, optimizer = Anchor.load(path, model, mmap=True), optim.SGD(model.parameters(), lr=0.1)
     anchor.attach(optimizer)
     anchor.save(path)
@@ -654,7 +654,7 @@ def test_a_mapped_file_that_is_cut_is_refused_before_it_is_read(tmp_path):
 
 def test_a_step_on_a_mapped_file_that_is_cut_moves_nothing(tmp_path):
     path, model = tmp_path / "anchor", Net()
-    Anchor(model, measured(model)).save(path)
+    Anchor(model, measured(model), 1.0).save(path)
     anchor, optimizer = Anchor.load(path, model, mmap=True), optim.SGD(model.parameters(), lr=0.1)
     anchor.attach(optimizer)
     os.truncate(path, 100)
@@ -679,8 +679,8 @@ def test_the_decay_survives_the_file_and_files_of_before_it_are_read(tmp_path):
 def test_a_decay_that_is_none_is_refused(l2sp):
     sentence = f"the l2sp coefficient must be a finite number of 0 or more, not {l2sp!r}."
     with refused(sentence):
-        Anchor(Net(), None, l2sp=l2sp)
-    anchor = Anchor(Net(), None, l2sp=0.5)
+        Anchor(Net(), None, 1.0, l2sp=l2sp)
+    anchor = Anchor(Net(), None, 1.0, l2sp=0.5)
     with refused(sentence):
         anchor.l2sp = l2sp
     assert anchor.l2sp == 0.5
@@ -723,11 +723,11 @@ def test_merged_anchors_pull_as_all_of_them_and_are_left_as_they_were():
 def test_what_is_free_in_one_of_them_is_free_in_all(first):
     """A head that was replaced is pulled by no anchor that one of the two is part of."""
     model = Net()
-    old = Anchor(model, measured(model))
+    old = Anchor(model, measured(model), 1.0)
     model.last = nn.Linear(model.last.in_features, model.last.out_features)
     with torch.no_grad():
         model.last.weight.add_(3)
-    new = Anchor(model, measured(model))
+    new = Anchor(model, measured(model), 1.0)
     with pytest.warns(UserWarning, match="'last.bias', 'last.weight' are new tensors, unlike those anchored"):
         merged = old.merge(new) if first else new.merge(old)
     assert merged.weights.keys() == {name for name in old.weights if not name.startswith("last")}
@@ -735,9 +735,9 @@ def test_what_is_free_in_one_of_them_is_free_in_all(first):
 
 def test_anchors_of_other_models_do_not_merge():
     model = Net()
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     with refused("the other anchor does not fit this one: it lacks 'last.weight', 'last.bias'."):
-        anchor.merge(Anchor(model, measured(model, exclude="last")))
+        anchor.merge(Anchor(model, measured(model, exclude="last"), 1.0))
     with refused("an anchor of strength 0 cannot take in others; give it a strength first."):
         Anchor(model, measured(model), strength=0.0).merge(anchor)
 

@@ -170,7 +170,7 @@ def steps(model: nn.Module, optimizer: optim.Optimizer, number: int = 3) -> list
 def attached(model: nn.Module, protect: bool = True) -> tuple[Anchor, optim.Optimizer]:
     importance = mas(model, shifted(), progress=False) if protect else None
     optimizer = optim.SGD(model.parameters(), lr=1e-3)
-    return Anchor(model, importance).attach(optimizer), optimizer
+    return Anchor(model, importance, 1.0).attach(optimizer), optimizer
 
 
 def test_statistics_that_move_under_an_anchor_are_told_of_once():

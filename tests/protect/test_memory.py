@@ -77,7 +77,7 @@ def loaded(stored: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
 @pytest.mark.parametrize(("compact", "bytes_of_omega"), COMPACT)
 def test_memory_is_theta_and_omega_and_flat_in_the_number_of_tasks(compact, bytes_of_omega):
     model = network()
-    anchor = Anchor(model, None, compact=compact)
+    anchor = Anchor(model, None, 1.0, compact=compact)
     for task in range(3):
         anchor.consolidate(measured(model, task))
         assert sum(tensor.untyped_storage().nbytes() for tensor in kept(anchor)) == (
@@ -91,7 +91,7 @@ def test_the_importance_is_not_kept(compact, bytes_of_omega):
     importance = measured(model)
     held = [weakref.ref(total) for total in importance.sums.values()]
     places = {total.untyped_storage().data_ptr() for total in importance.sums.values()}
-    anchor = Anchor(model, importance, compact=compact)
+    anchor = Anchor(model, importance, 1.0, compact=compact)
     assert places.isdisjoint(tensor.untyped_storage().data_ptr() for tensor in kept(anchor))
     del importance
     gc.collect()
@@ -109,7 +109,7 @@ def test_while_it_is_made_an_anchor_takes_one_layer_more(
     measured(model).save(tmp_path / "importance")
     importance = Importance.load(tmp_path / "importance", mmap=True)
     with Peak() as peak:
-        anchor = Anchor(model, importance, compact=compact, base=stored if mapped else None)
+        anchor = Anchor(model, importance, 1.0, compact=compact, base=stored if mapped else None)
     largest = max(parameter.numel() for parameter in model.parameters())
     held = (0 if mapped else 4) + bytes_of_omega
     assert peak.most <= held * count(model) + 5 * 4 * largest
@@ -147,7 +147,7 @@ def test_theta_comes_back_after_training_went_on(stored, tmp_path):
     importance = measured(model)
     for parameter in model.parameters():
         parameter.data += 0.1
-    anchor = Anchor(model, importance, base=stored)
+    anchor = Anchor(model, importance, 1.0, base=stored)
     start = loaded(stored)
     assert all(torch.equal(w.float(), start.get_parameter(name)) for name, w in anchor.weights.items())
     anchor.save(tmp_path / "anchor")
@@ -171,7 +171,7 @@ def test_a_dial_asks_for_the_answers_at_theta(stored, monkeypatch):
 
 def test_consolidate_brings_theta_into_memory(stored):
     model = loaded(stored)
-    anchor = Anchor(model, measured(model), base=stored)
+    anchor = Anchor(model, measured(model), 1.0, base=stored)
     anchor.consolidate(measured(model, 1))
     stored.unlink()
     assert all(weights.dtype == torch.float32 for weights in anchor.weights.values())
@@ -180,7 +180,7 @@ def test_consolidate_brings_theta_into_memory(stored):
 
 def test_a_base_that_was_cut_moves_nothing(stored):
     model = loaded(stored)
-    anchor = Anchor(model, measured(model), base=stored)
+    anchor = Anchor(model, measured(model), 1.0, base=stored)
     os.truncate(stored, 100)
     before = [parameter.clone() for parameter in model.parameters()]
     with pytest.raises(ForgetlessError, match="was cut from"):
@@ -191,15 +191,15 @@ def test_a_base_that_was_cut_moves_nothing(stored):
 @pytest.mark.usefixtures("unchecked")
 def test_settings_that_do_not_fit_are_refused(stored):
     with pytest.raises(ForgetlessError, match="compact must be True, False or '8bit', not 'half'"):
-        Anchor(network(), None, compact="half")
+        Anchor(network(), None, 1.0, compact="half")
     with pytest.raises(ForgetlessError, match="base= needs an importance"):
-        Anchor(network(), None, base=stored)
+        Anchor(network(), None, 1.0, base=stored)
 
 
 @pytest.mark.parametrize("compact", [True, "8bit"])
 def test_a_file_keeps_how_omega_is_kept(compact, tmp_path):
     model = network()
-    anchor = Anchor(model, measured(model), compact=compact)
+    anchor = Anchor(model, measured(model), 1.0, compact=compact)
     anchor.save(tmp_path / "anchor")
     for mmap in (False, True):
         found = Anchor.load(tmp_path / "anchor", model, mmap=mmap)

@@ -37,7 +37,7 @@ def steps(model: nn.Module, optimizer: optim.Optimizer, number: int = 20) -> Non
 def attached(rate: float = 0.1) -> tuple[nn.Module, optim.Optimizer, Anchor]:
     model = network()
     optimizer = optim.SGD(model.parameters(), lr=rate, momentum=0.9)
-    return model, optimizer, Anchor(model, importance(model)).attach(optimizer)
+    return model, optimizer, Anchor(model, importance(model), 1.0).attach(optimizer)
 
 
 def test_an_optimizer_in_the_attached_ones_place_is_noticed_once():

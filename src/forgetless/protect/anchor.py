@@ -36,6 +36,7 @@ from forgetless.protect.optimizers.pull import Pull
 from forgetless.protect.status import Status
 from forgetless.protect.stored_weights import stored_weights
 from forgetless.protect.strength.dial import Dial, at_target
+from forgetless.protect.strength.hold_share import HoldShare
 from forgetless.protect.watch import WeightsWatch
 
 _HOW: dict[str, type[Pull] | type[Gradient]] = {"pull": Pull, "gradient": Gradient}
@@ -78,7 +79,7 @@ class Anchor:
         self,
         model: nn.Module,
         importance: Importance | None,
-        strength: float | Dial = 1.0,
+        strength: float | Dial | Literal["auto"] = "auto",
         *,
         l2sp: float = 0.0,
         compact: bool | Literal["8bit"] = False,
@@ -89,8 +90,10 @@ class Anchor:
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
-            strength: λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what chooses it
-                while training goes on: `forgetless.HoldShare`, `forgetless.KeepAgreement`, `forgetless.DriftBudget`.
+            strength: "auto" lets the training hold a quarter of the weights (`HoldShare()`, which is better told how
+                long the training will be); a number is λ ≥ 0, on the paper's scale (1 in all its object recognition
+                experiments); or what chooses λ while training goes on: `forgetless.HoldShare`,
+                `forgetless.KeepAgreement`, `forgetless.DriftBudget`. All but a number need `attach`.
             l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
                 anchored weight also has the penalty `w/2 (θ − θ*)²`, whatever its importance and the strength.
             compact: keep Ω in bfloat16 (True), at most 0.4 % off, or in 8 bits ("8bit"), at most 4.5 % off
@@ -110,8 +113,10 @@ class Anchor:
         if compact not in (False, True, "8bit"):
             raise ForgetlessError(f"compact must be True, False or '8bit', not {compact!r}.")
         self._model = model
-        self._dial = strength if isinstance(strength, Dial) else None
-        self._strength = checked(strength.value if isinstance(strength, Dial) else strength)
+        self._auto = strength == "auto"  # then a state that is loaded brings its own way of choosing λ
+        chosen = HoldShare() if strength == "auto" else strength
+        self._dial = chosen if isinstance(chosen, Dial) else None
+        self._strength = checked(chosen.value if isinstance(chosen, Dial) else chosen)
         self._l2sp = checked(l2sp, "l2sp coefficient")
         self._compact = compact
         self._anchored: dict[str, AnchoredParameter] = {}
@@ -173,11 +178,17 @@ class Anchor:
         that are not divided by k makes it k times as strong, which a warning says (but not behind loss scaling).
 
         Raises:
-            ForgetlessError: the anchor is attached to an optimizer, and would protect twice.
+            ForgetlessError: the anchor is attached to an optimizer, and would protect twice; or its strength is one
+                that moves with the steps of an attached optimizer.
         """
         if self._attached:
             raise ForgetlessError(
                 "penalty() would protect twice: the anchor is attached to an optimizer; call detach() first."
+            )
+        if self._dial is not None:
+            raise ForgetlessError(
+                f"{type(self._dial).__name__} chooses the strength in the steps of an optimizer that the anchor is "
+                "attached to: call attach(optimizer) in place of penalty(), or give the strength as a number."
             )
         present = self._present()
         self._in_loss = True
@@ -411,7 +422,8 @@ class Anchor:
         """Take λ, w, θ* and Ω from what `state_dict` returned; the model may have grown since. Attachments stay.
 
         Where the model is sharded and the state is not, each process keeps its shards of it. A strength that keeps
-        answers (`KeepAgreement`) asks for them anew, with θ* in the anchored weights.
+        answers (`KeepAgreement`) asks for them anew, with θ* in the anchored weights; with "auto", λ is chosen in the
+        way of the anchor whose state it is.
 
         Raises:
             ForgetlessError: a state that is incomplete, damaged or another model's; nothing has changed then.
@@ -422,11 +434,12 @@ class Anchor:
         anchored = {name: each.sharded_like(named[name]) for name, each in found.parameters.items()}
         for name, each in anchored.items():
             each.common(named[name])
-        if self._dial is not None:
+        dial = HoldShare.of(found.dial) if self._auto else self._dial
+        if dial is not None:
             with at_target({named[name]: each.beside(named[name]) for name, each in anchored.items()}):
-                self._dial.remember(self._model)
-            self._dial.restore(found.dial)
-        self._anchored = anchored
+                dial.remember(self._model)
+            dial.restore(found.dial)
+        self._dial, self._anchored = dial, anchored
         self._identity.remember(self._model, anchored)
         self._strength, self._l2sp = found.strength, found.l2sp
         self._tell()
@@ -521,12 +534,16 @@ class Anchor:
             watchers.append(optimizer.register_step_pre_hook(lambda *_: self._whole()))
         if self._anchored and last:
             watchers.append(StatisticsWatch(self._model, optimizer))
-        if last and (dial := self._dial) is not None:
-            dial.begin(self._model, optimizer)
-            watchers.append(optimizer.register_step_post_hook(lambda *_: dial.stepped(self)))
+        if last and self._dial is not None:
+            self._dial.begin(self._model, optimizer)
+            watchers.append(optimizer.register_step_post_hook(lambda *_: self._turn()))
         if not averaged:
             watchers.append(WeightsWatch(self._model, attachment))
         return watchers
+
+    def _turn(self) -> None:
+        if self._dial is not None:
+            self._dial.stepped(self)
 
     def _whole(self) -> None:
         for file in self._mapped:

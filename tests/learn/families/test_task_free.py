@@ -31,7 +31,7 @@ def grown(model: nn.Linear, outputs: int) -> nn.Linear:
 def test_it_measures_by_another_and_rows_that_have_grown_begin_at_zero() -> None:
     torch.manual_seed(0)
     model = nn.Linear(5, 2).double()
-    anchor, stream = Anchor(model, None), core()
+    anchor, stream = Anchor(model, None, 1.0), core()
     assert stream.importance is None
     stream.measure_by(Measurement(model, moving=True))
     events = [stream.observe(anchor, torch.full((4,), loss), samples(0)) for loss in (0.5, 0.25)]
@@ -40,7 +40,7 @@ def test_it_measures_by_another_and_rows_that_have_grown_begin_at_zero() -> None
     first = mas(model, stream.hard.batch, progress=False)
 
     wider = grown(model, 3)
-    holder = Anchor(wider, None)
+    holder = Anchor(wider, None, 1.0)
     stream.measure_by(Measurement(wider, moving=True))
     assert stream.importance is not None
     assert stream.importance.count == 4

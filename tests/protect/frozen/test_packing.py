@@ -381,7 +381,7 @@ def test_an_anchor_beside_it(anchored_first):
         ({"tokens.weight": torch.ones(7, 4, dtype=torch.bool)}, True),
         ({"mix.weight": torch.eye(4, dtype=torch.bool)}, False),
     ):
-        core, anchor = FrozenCore(model, masks), Anchor(model, found)
+        core, anchor = FrozenCore(model, masks), Anchor(model, found, 1.0)
         optimizer = optim.Adam(model.parameters(), lr=0.1)
 
         def both(core: FrozenCore = core, anchor: Anchor = anchor, optimizer: Any = optimizer) -> None:

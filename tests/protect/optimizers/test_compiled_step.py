@@ -19,7 +19,7 @@ def test_a_compiled_step_pulls_as_a_plain_one(cls, compiled_first):
         torch.manual_seed(0)
         model = nn.Linear(4, 3)
         optimizer = cls(model.parameters(), lr=torch.tensor(0.1) if cls is optim.AdamW else 0.1)
-        anchor = Anchor(model, Importance({name: torch.ones_like(p) for name, p in model.named_parameters()}, 1.0))
+        anchor = Anchor(model, Importance({name: torch.ones_like(p) for name, p in model.named_parameters()}, 1.0), 1.0)
         step = optimizer.step
         if compiles and compiled_first:
             step = torch.compile(optimizer.step, backend="eager")

@@ -215,5 +215,5 @@ def test_a_failure_with_one_of_several_attaches_none():
     good, bad = optim.SGD(model[0].parameters(), lr=0.1), optim.Rprop(model[1].parameters())
     importance = Importance({name: torch.ones_like(p) for name, p in model.named_parameters()}, 1.0)
     with pytest.raises(ForgetlessError, match=r"^Rprop takes longer steps"):
-        Anchor(model, importance).attach([good, bad], how="pull")
+        Anchor(model, importance, 1.0).attach([good, bad], how="pull")
     assert not good._optimizer_step_post_hooks

@@ -220,7 +220,7 @@ def test_an_unknown_optimizer_is_named_with_its_form_and_what_that_means():
     for optimizer in (Signs(model.parameters()),):
         name = type(optimizer).__name__
         with pytest.warns(UserWarning, match="not known here") as caught:
-            anchor = Anchor(model, measured(model)).attach(optimizer, how="pull")
+            anchor = Anchor(model, measured(model), 1.0).attach(optimizer, how="pull")
         assert said(caught) == [
             f"how {name} scales gradients is not known here, so the pull is s = 2·lr·strength·Ω: its balance with the "
             "gradients is not the optimum of the penalized loss, and where lr is not what scales the steps it is far "
@@ -276,7 +276,7 @@ def test_an_unknown_optimizer_ends_where_its_form_says(strength):
 def test_what_cannot_be_followed_is_refused_and_nothing_is_attached(make, sentence):
     model = Net()
     optimizer = make(model.parameters())
-    anchor = Anchor(model, measured(model))
+    anchor = Anchor(model, measured(model), 1.0)
     with refused(sentence):
         anchor.attach(optimizer, how="pull")
     assert not optimizer._optimizer_step_post_hooks
@@ -617,7 +617,7 @@ def test_sparse_adam_takes_no_gradient_form():
     with refused(
         "SparseAdam takes sparse gradients only and the penalty's is dense: attach(optimizer, how='pull') instead."
     ):
-        Anchor(table, Importance({"weight": torch.ones(6, 2)}, 1.0)).attach(optimizer, how="gradient")
+        Anchor(table, Importance({"weight": torch.ones(6, 2)}, 1.0), 1.0).attach(optimizer, how="gradient")
     assert not optimizer._optimizer_step_pre_hooks
 
 
@@ -706,7 +706,7 @@ def test_accumulation_and_scaling_make_no_difference():
 def test_the_share_stopped_is_logged_early_and_at_every_power_of_ten(caplog):
     model = Net()
     optimizer = optim.SGD(model.parameters(), lr=0.01)
-    Anchor(model, measured(model)).attach(optimizer, how="pull")
+    Anchor(model, measured(model), 1.0).attach(optimizer, how="pull")
     with caplog.at_level(logging.INFO, "forgetless"):
         model.learn(optimizer, 25)
     assert [record.getMessage() for record in caplog.records] == [
@@ -744,7 +744,7 @@ def test_temporaries_are_no_larger_than_the_largest_layer(make, how, monkeypatch
     monkeypatch.setattr(anchored_parameter, "_PIECE", 4096)
     model = nn.Sequential(nn.Linear(200, 300), nn.Linear(300, 200), nn.Linear(200, 10))
     optimizer = make(model.parameters())
-    anchor = Anchor(model, measured(model)).attach(optimizer, how=how)
+    anchor = Anchor(model, measured(model), 1.0).attach(optimizer, how=how)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()

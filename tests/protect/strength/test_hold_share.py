@@ -44,6 +44,67 @@ def test_it_looks_after_1_2_4_steps_up_to_half_of_the_training():
     assert anchor.strength == dial.history[-1].strength > 0
 
 
+def test_of_a_training_of_unknown_length_it_looks_to_its_end():
+    model, dial = network(), HoldShare(0.25)
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+    anchor = Anchor(model, importance(model), dial).attach(optimizer)
+    train(model, optimizer, 40)
+    assert [found.step for found in dial.history] == [1, 2, 4, 8, 16, 32]
+    assert anchor.strength == dial.history[-1].strength > 0
+    assert dial.history[0].strength > 4 * dial.history[-1].strength
+
+
+def test_an_anchor_holds_a_quarter_by_default():
+    strengths = []
+    for strength in ("auto", HoldShare(0.25)):
+        model = network()
+        optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+        anchor = Anchor(model, importance(model), strength).attach(optimizer)
+        train(model, optimizer, 9)
+        strengths.append(anchor.strength)
+    model = network()
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+    anchor = Anchor(model, importance(model)).attach(optimizer)
+    train(model, optimizer, 9)
+    assert anchor.strength == strengths[0] == strengths[1] > 0
+
+
+@pytest.mark.parametrize("chosen", [0.7, (0.5, 64), (0.5, None)])
+def test_a_state_brings_its_own_way_of_choosing_to_the_default(chosen):
+    def strength() -> float | HoldShare:
+        return chosen if isinstance(chosen, float) else HoldShare(chosen[0], steps=chosen[1])
+
+    def trained(anchor: Anchor, steps: int, first: int) -> float:
+        optimizer = optim.AdamW(models[anchor].parameters(), lr=1e-2)
+        anchor.attach(optimizer)
+        train(models[anchor], optimizer, steps, first)
+        anchor.detach()
+        return anchor.strength
+
+    model, models = network(), dict[Anchor, nn.Module]()
+    begun = Anchor(model, importance(model), strength())
+    models[begun] = model
+    stood, state = trained(begun, 5, 0), begun.state_dict()
+    ends = []
+    for way in (strength(), "auto"):
+        twin = network()
+        twin.load_state_dict(model.state_dict())
+        anchor = Anchor(twin, None, way)
+        models[anchor] = twin
+        anchor.load_state_dict(state)
+        assert anchor.strength == stood
+        ends.append(trained(anchor, 30, 5))
+    assert ends[0] == ends[1]
+    assert (ends[1] == stood) is isinstance(chosen, float)
+
+
+def test_a_term_of_the_loss_cannot_choose_its_strength():
+    model = network()
+    for strength in ("auto", HoldShare(0.25, steps=8)):
+        with pytest.raises(ForgetlessError, match=r"^HoldShare chooses the strength in the steps of an optimizer"):
+            Anchor(model, importance(model), strength).penalty()
+
+
 def test_a_training_of_one_step_is_looked_at_once():
     model = network()
     dial = HoldShare(steps=1)

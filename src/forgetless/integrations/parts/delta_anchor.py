@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class DeltaAnchor:
         self,
         model: nn.Module,
         importance: Importance | None,
-        strength: float | Dial = 1.0,
+        strength: float | Dial | Literal["auto"] = "auto",
         *,
         compact: bool = False,
     ) -> None:
@@ -105,7 +105,8 @@ class DeltaAnchor:
             importance: Ω of the base, measured by `forgetless.mas` before the model was wrapped or by
                 `base_importance` after; None while there is nothing to protect.
             strength: λ ≥ 0, on the scale of `forgetless.Anchor`; or `forgetless.HoldShare`, which finds the λ that
-                holds a share of B's entries (of A's in embeddings, where A is what starts at 0).
+                holds a share of B's entries (of A's in embeddings, where A is what starts at 0); "auto" is
+                `HoldShare()`.
             compact: keep Ω in bfloat16, at most 0.4 % off, instead of float32.
 
         Memory: Ω of the adapted weights; there is no θ*.
@@ -114,14 +115,16 @@ class DeltaAnchor:
             ForgetlessError: not LoRA, or a kind of it that is not followed; an importance of another model or of the
                 adapters themselves; NaN or Inf in the adapters; a strength that is negative or not finite.
         """
-        if isinstance(strength, Dial) and not isinstance(strength, HoldShare):
+        self._auto = strength == "auto"  # then a state that is loaded brings its own way of choosing λ
+        chosen = HoldShare() if strength == "auto" else strength
+        if isinstance(chosen, Dial) and not isinstance(chosen, HoldShare):
             raise ForgetlessError(
-                f"{type(strength).__name__} moves single weights back, which adapters cannot do: give a number or "
+                f"{type(chosen).__name__} moves single weights back, which adapters cannot do: give a number or "
                 "forgetless.HoldShare."
             )
-        self._dial = strength if isinstance(strength, HoldShare) else None
+        self._dial = chosen if isinstance(chosen, HoldShare) else None
         self._model, self._compact = model, compact
-        self._strength = checked(strength.value if isinstance(strength, HoldShare) else strength)
+        self._strength = checked(chosen.value if isinstance(chosen, HoldShare) else chosen)
         self._weights: dict[str, AdaptedWeight] = {}
         self._ordinary = Anchor(model, None, self._strength, compact=compact)
         self._steps: LowRankSteps | None = None
@@ -184,9 +187,9 @@ class DeltaAnchor:
                 raise
         self._steps = steps
         self._watchers = [WeightsWatch(self._model, steps)]
-        if (dial := self._dial) is not None:
-            dial.begin(self._model, inner)
-            self._watchers.append(inner.register_step_post_hook(lambda *_: dial.stepped(self)))
+        if self._dial is not None:
+            self._dial.begin(self._model, inner)
+            self._watchers.append(inner.register_step_post_hook(lambda *_: self._turn()))
         if caution := steps.caution():
             warnings.warn(caution, stacklevel=2)
         return self
@@ -250,6 +253,10 @@ class DeltaAnchor:
         least = largest[min(math.ceil(share * len(largest)), int((largest > 0).sum())) - 1]
         return 1 / (steps * float(least))
 
+    def _turn(self) -> None:
+        if self._dial is not None:
+            self._dial.stepped(self)
+
     def status(self) -> Status:
         """How many steps the anchor has seen and acted in, and what it stops."""
         past = replace(self._past, strength=self._strength)
@@ -276,10 +283,12 @@ class DeltaAnchor:
             name: lora.anchored(name, each, self._compact, found.kept.get(name))
             for name, each in found.importance.items()
         }
+        dial = HoldShare.of(found.dial) if self._auto else self._dial
         self._ordinary.load_state_dict(found.ordinary)
         self._set(weights)
-        if self._dial is not None:
-            self._dial.restore(found.dial)
+        self._dial = dial
+        if dial is not None:
+            dial.restore(found.dial)
         self.strength = found.strength
 
     def save(self, path: str | Path) -> None:

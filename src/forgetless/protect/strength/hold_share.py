@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -46,7 +46,8 @@ class HoldShare(Dial):
     difference, which they do to λ = 1.
 
     s depends on the optimizer's state, which settles: λ is found after the steps 1, 2, 4, 8, … up to half of the
-    training. Before the first it is 0.
+    training. Before the first it is 0. Where the length of the training is not known, each of these looks takes the
+    training to be twice as long as it is so far, and they go on to its end.
 
     Attributes:
         history: one `Found` each time.
@@ -54,13 +55,15 @@ class HoldShare(Dial):
 
     needs_form = True
 
-    def __init__(self, share: float = 0.25, *, steps: float, on_found: Callable[[Found], None] | None = None) -> None:
+    def __init__(
+        self, share: float = 0.25, *, steps: float | None = None, on_found: Callable[[Found], None] | None = None
+    ) -> None:
         """Nothing is computed before the anchor is attached.
 
         Args:
             share: of the anchored weights, in (0, 1].
             steps: of the optimizer in the whole training, counted in steps at the peak rate: 500 for 1,000 steps whose
-                rate falls linearly to 0.
+                rate falls linearly to 0; None if it is not known.
             on_found: called with every `Found`, to pass it on to a logger.
 
         Raises:
@@ -68,9 +71,9 @@ class HoldShare(Dial):
         """
         if not 0 < share <= 1:
             raise ForgetlessError(f"the share must be a share of the weights in (0, 1], not {share!r}.")
-        if not (math.isfinite(steps) and steps > 0):
+        if steps is not None and not (math.isfinite(steps) and steps > 0):
             raise ForgetlessError(f"steps must be a finite number above 0, not {steps!r}.")
-        self.share, self.steps, self.value = share, float(steps), 0.0
+        self.share, self.steps, self.value = share, None if steps is None else float(steps), 0.0
         self.history: list[Found] = []
         self._tell = on_found
         self._taken, self._next = 0, 1
@@ -85,9 +88,11 @@ class HoldShare(Dial):
     def stepped(self, anchor: Holding) -> None:
         """Find λ if it is time to."""
         self._taken += 1
-        if self._taken < self._next or (self._taken > 1 and 2 * self._taken > self.steps):
+        twice = 2.0 * self._taken
+        steps = twice if self.steps is None else self.steps
+        if self._taken < self._next or (self._taken > 1 and twice > steps):
             return
-        found = anchor.strength_holding(self.share, self.steps)
+        found = anchor.strength_holding(self.share, steps)
         if found is None:
             return  # nothing was stepped yet: look again after the next step
         self._next = 2 * self._taken
@@ -97,10 +102,24 @@ class HoldShare(Dial):
         if self._tell is not None:
             self._tell(self.history[-1])
 
+    @classmethod
+    def of(cls, state: Mapping[str, float]) -> HoldShare | None:
+        """The dial that `state` is of, where it stood; None if it is of none of this kind.
+
+        Raises:
+            ForgetlessError: numbers that it cannot have.
+        """
+        if "share" not in state:
+            return None
+        dial = cls(state["share"], steps=state.get("steps") or None)
+        dial.restore(dict(state))
+        return dial
+
     def state(self) -> dict[str, float]:
-        """Where it stands in its training."""
-        return {"taken": float(self._taken), "next": float(self._next)}
+        """What it holds, and where it stands in its training; 0 steps for a length that is not known."""
+        standing = {"taken": float(self._taken), "next": float(self._next)}
+        return {"share": self.share, "steps": self.steps or 0.0, **standing}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from where `state` stood, with this one's own share and steps."""
         self._taken, self._next = int(state.get("taken", 0)), int(state.get("next", 1))

@@ -42,8 +42,8 @@ def test_its_relatives_are_refused_by_name_and_may_take_the_gradient_form():
     importance = Importance({"weight": torch.ones(1, 2)}, 1.0)
     optimizer = package.DAdaptSGD(model.parameters(), lr=1.0)
     with pytest.raises(ForgetlessError, match=r"^no pull for DAdaptSGD is known here; attach\(optimizer, how='grad"):
-        Anchor(model, importance).attach(optimizer, how="pull")
-    Anchor(model, importance).attach(optimizer, how="gradient")
+        Anchor(model, importance, 1.0).attach(optimizer, how="pull")
+    Anchor(model, importance, 1.0).attach(optimizer, how="gradient")
 
 
 class Prodigy(torch.optim.Optimizer):

@@ -1,0 +1,1 @@
+"""Where protection matters: frontiers of old skill against new skill, for pictures and for language models."""

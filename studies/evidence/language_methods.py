@@ -1,0 +1,297 @@
+"""The ways of fine-tuning a language model that are compared, all with one signature: a bench and a strength."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from forgetless import Anchor, HoldShare, Importance
+from forgetless.edit import Settings, repaired
+from forgetless.learn.seeding import derive, permutation
+from forgetless.measure.estimators.fisher import fisher
+from forgetless.measure.estimators.mas import mas
+from forgetless.measure.estimators.output_curvature import output_curvature
+from forgetless.model.parameters import fingerprints
+from studies.repair_measures import logits
+from studies.repair_texts import Domain, Rows
+from studies.repair_tuning import tune
+
+#: Rows of old text that a step of replay or of distillation sees beside those of the domain, relative to them.
+BESIDE = 0.5
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all domains and seeds share.
+
+    Attributes:
+        load: gives the model as it was, float32 and in eval mode, a new one every time.
+        measured: unlabeled windows of old text, which importance is measured on.
+        replayed: windows of the very text that the base was made from; only replay sees them.
+        folder: keeps what was measured.
+        chunk: rows that are measured at a time.
+    """
+
+    load: Callable[[], Any]
+    measured: Rows
+    replayed: Rows
+    folder: Path
+    chunk: int = 8
+
+    def omega(self, name: str) -> Importance:
+        """Ω of the base, divided by its mean over all weights, so that one grid of strengths serves all kinds."""
+        path = self.folder / f"omega-{name}.safetensors"
+        if not path.exists():
+            scaled(OMEGAS[name](self)).save(path)
+        return Importance.load(path)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One domain that is learned from the base, with one seed.
+
+    Attributes:
+        base: where it starts.
+        domain: what is learned.
+        seed: of the order of its rows.
+        rate: the peak of the learning rate.
+        lora: the same for LoRA.
+    """
+
+    base: Base
+    domain: Domain
+    seed: int
+    rate: float
+    lora: float
+    kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def learned(self, **options: Any) -> Any:
+        """The base, fine-tuned on the domain."""
+        model = self.base.load()
+        tune(model, self.domain, self.seed, rate=self.rate, **options)
+        return model
+
+    def weights(self, name: str, make: Callable[[], Any]) -> dict[str, Tensor]:
+        """The weights of a model that several methods begin with; it is trained once."""
+        if name not in self.kept:
+            self.kept[name] = weights(make())
+        return self.kept[name]
+
+    def tuned(self) -> dict[str, Tensor]:
+        """The weights after plain fine-tuning."""
+        return self.weights("tuned", self.learned)
+
+    def at(self, state: Mapping[str, Tensor]) -> Any:
+        """A model with these weights."""
+        model = self.base.load()
+        model.load_state_dict(state, strict=False)  # tied weights have one name
+        return model
+
+    @cached_property
+    def steps(self) -> float:
+        """What the planned training is worth in steps at the peak rate, which falls to 0."""
+        return self.domain.steps / 2
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    """The parameters' values."""
+    return {name: each.detach().clone() for name, each in model.named_parameters()}
+
+
+def scaled(importance: Importance) -> Importance:
+    """Ω ÷ the mean of Ω over all weights."""
+    total = sum(float(each.sum(dtype=torch.float64)) for each in importance.sums.values())
+    mean = total / sum(each.numel() for each in importance.sums.values())
+    sums = {name: (each / mean * importance.count).float() for name, each in importance.sums.items()}
+    return Importance(sums, importance.count, importance.estimator, importance.weights)
+
+
+def _measured(measure: Callable[..., Importance]) -> Callable[[Base], Importance]:
+    def run(base: Base) -> Importance:
+        ids = base.measured.ids[:, :-1]
+        return measure(base.load(), {"input_ids": ids}, batch_size=base.chunk, progress=False)
+
+    return run
+
+
+def _ones(base: Base) -> Importance:
+    model = base.load()
+    named = dict(model.named_parameters())
+    return Importance({name: torch.ones_like(each) for name, each in named.items()}, 1, "ones", fingerprints(named))
+
+
+#: Every kind of Ω; all are measured on the same unlabeled windows.
+OMEGAS: dict[str, Callable[[Base], Importance]] = {
+    "mas": _measured(mas),
+    "fisher": _measured(fisher),
+    "curvature": _measured(output_curvature),
+    "ones": _ones,
+}
+
+
+def pulled(kind: str, how: str = "auto") -> Callable[[Bench, float], Any]:
+    """Fine-tuning under an anchor with that Ω, attached to the optimizer."""
+
+    def run(bench: Bench, strength: float) -> Any:
+        model = bench.base.load()
+        anchor = Anchor(model, bench.base.omega(kind), strength)
+        tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor, how=how)
+        return model
+
+    return run
+
+
+def in_loss(bench: Bench, strength: float) -> Any:
+    """MAS as a term of the loss."""
+    model = bench.base.load()
+    anchor = Anchor(model, bench.base.omega("mas"), strength)
+    tune(model, bench.domain, bench.seed, rate=bench.rate, added=lambda _: anchor.penalty())
+    return model
+
+
+def held(bench: Bench, share: float) -> Any:
+    """MAS at the strength that holds a share of the weights over the planned training; nothing is searched."""
+    model = bench.base.load()
+    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share, steps=bench.steps))
+    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
+    return model
+
+
+def held_anytime(bench: Bench, share: float) -> Any:
+    """The same without knowing how long the training will be: what an anchor does by default."""
+    model = bench.base.load()
+    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share))
+    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
+    return model
+
+
+def _old(bench: Bench, rows: Rows) -> Iterator[Rows]:
+    size, epoch = max(1, round(BESIDE * bench.domain.batch)), 0
+    while True:
+        order = permutation(len(rows), derive(bench.seed, "old", epoch))
+        for chosen in torch.split(order, size):
+            yield rows.taken(chosen)
+        epoch += 1
+
+
+def distilled(bench: Bench, strength: float) -> Any:
+    """KL to the base's predictions on the very windows that importance is measured on."""
+    model, teacher, old = bench.base.load(), bench.base.load(), _old(bench, bench.base.measured)
+
+    def added(_: int) -> Tensor:
+        rows = next(old)
+        with torch.no_grad():
+            wanted = logits(teacher, rows)[0].log_softmax(1)
+        found = logits(model, rows)[0].log_softmax(1)
+        return strength * F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+    tune(model, bench.domain, bench.seed, rate=bench.rate, added=added)
+    return model
+
+
+def replayed(bench: Bench, strength: float) -> Any:
+    """The loss on windows of the base's own training text, added."""
+    model, old = bench.base.load(), _old(bench, bench.base.replayed)
+
+    def added(_: int) -> Tensor:
+        found, wanted = logits(model, next(old))
+        return strength * F.cross_entropy(found, wanted)
+
+    tune(model, bench.domain, bench.seed, rate=bench.rate, added=added)
+    return model
+
+
+def wise_ft(bench: Bench, alpha: float) -> Any:
+    """A point on the line from the base to the fine-tuned model."""
+    before, tuned = weights(bench.base.load()), bench.tuned()
+    return bench.at(repaired(before, tuned, "wise-ft", settings=Settings(alpha=alpha))[0])
+
+
+def blended(bench: Bench, strength: float) -> Any:
+    """The fine-tuned model, blended toward the base by Ω."""
+    before, tuned, settings = weights(bench.base.load()), bench.tuned(), Settings(strength=strength)
+    return bench.at(repaired(before, tuned, "importance", importance=bench.base.omega("mas"), settings=settings)[0])
+
+
+def held_and_wise(bench: Bench, alpha: float) -> Any:
+    """A point on the line from the base to the model that MAS held a quarter of."""
+    before, tuned = weights(bench.base.load()), bench.weights("held", lambda: held(bench, 0.25))
+    return bench.at(repaired(before, tuned, "wise-ft", settings=Settings(alpha=alpha))[0])
+
+
+def adapted(bench: Bench, alpha: float) -> Any:
+    """LoRA of rank 8 on all linear layers, merged with its change scaled by α."""
+    return bench.at(_line(weights(bench.base.load()), bench.weights("lora", lambda: _lora(bench)), alpha))
+
+
+def _line(before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    return {name: each.lerp(after[name], alpha) for name, each in before.items()}
+
+
+def _lora(bench: Bench) -> Any:
+    import peft
+
+    torch.manual_seed(derive(bench.seed, "lora"))
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(bench.base.load(), config)
+    tune(model.base_model.model, bench.domain, bench.seed, rate=bench.lora)
+    return model.merge_and_unload()
+
+
+def base(bench: Bench, _: float) -> Any:
+    """The model as it was."""
+    return bench.base.load()
+
+
+def fine_tuned(bench: Bench, _: float) -> Any:
+    """Nothing is protected."""
+    return bench.at(bench.tuned())
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of fine-tuning.
+
+    Attributes:
+        run: gives a model.
+        strengths: of its frontier; of Ω ÷ its mean where there is one.
+        uses: what it needs of the old, in words.
+        slug: its name in files.
+    """
+
+    run: Callable[[Bench, float], Any]
+    strengths: tuple[float, ...]
+    uses: str
+    slug: str
+
+
+#: Of Ω ÷ its mean.
+_GRID = (1e-3, 4e-3, 0.016, 0.064, 0.25, 1)
+_ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+_OMEGA = "unlabeled old text, once"
+#: In the order in which they run.
+METHODS: dict[str, Method] = {
+    "base": Method(base, (0,), "", "base"),
+    "fine-tuned": Method(fine_tuned, (0,), "", "fine-tuned"),
+    "MAS, a share held": Method(held, (0.1, 0.25, 0.5, 0.75), _OMEGA, "mas-held"),
+    "MAS, a share held at any time": Method(held_anytime, (0.1, 0.25, 0.5), _OMEGA, "mas-anytime"),
+    "MAS": Method(pulled("mas"), _GRID, _OMEGA, "mas"),
+    "MAS in the loss": Method(in_loss, _GRID, _OMEGA, "mas-loss"),
+    "MAS, gradient": Method(pulled("mas", "gradient"), _GRID, _OMEGA, "mas-gradient"),
+    "blend by importance": Method(blended, (0.03, 0.1, 0.2, 0.4, 1, 3), _OMEGA, "blend"),
+    "WiSE-FT": Method(wise_ft, _ALPHAS, "nothing", "wise-ft"),
+    "L2-SP": Method(pulled("ones"), _GRID, "nothing", "l2sp"),
+    "EWC": Method(pulled("fisher"), _GRID, _OMEGA, "ewc"),
+    "E‖J‖²": Method(pulled("curvature"), _GRID, _OMEGA, "curvature"),
+    "KL": Method(distilled, (0.03, 0.1, 0.3, 1, 3, 10), "unlabeled old text, all along", "kl"),
+    "replay": Method(replayed, (0.03, 0.1, 0.3, 1, 3, 10), "the base's training text, 1 %, all along", "replay"),
+    "LoRA": Method(adapted, (*_ALPHAS, 1.0), "nothing", "lora"),
+    "MAS + WiSE-FT": Method(held_and_wise, _ALPHAS, _OMEGA, "mas-wise-ft"),
+}

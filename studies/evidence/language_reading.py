@@ -1,0 +1,133 @@
+"""What a language model's frontier wins back at the same new skill, with paired intervals; the frontiers' figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetless import files
+from forgetless.lab.results.paired import paired
+from studies.figures import pyplot_module, save
+from studies.repair_frontier import Tuning, at_least, tuning
+
+#: The share of the new skill's gain at which methods are compared, what they are compared with, and the least of the
+#: gain that the area reaches down to.
+LEVEL, BESIDE, LEAST = 0.95, "MAS, a share held", 0.5
+_LEVELS = 26
+#: A method's color and mark.
+STYLES = {
+    "MAS, a share held": ("#0072b2", "o"),
+    "MAS": ("#56b4e9", "."),
+    "blend by importance": ("#e69f00", "*"),
+    "WiSE-FT": ("#000000", "s"),
+    "L2-SP": ("#cc79a7", "D"),
+    "EWC": ("#009e73", "^"),
+    "KL": ("#d55e00", "v"),
+    "replay": ("#999999", "X"),
+    "LoRA": ("#882255", "P"),
+}
+
+
+def tunings(found: Mapping[str, Any], skill: str, before: tuple[str, ...]) -> list[Tuning]:
+    """The fine-tunings of a domain's file, one for each seed that has both ends."""
+    seeds = sorted({row["seed"] for row in found["rows"]})
+    made = [
+        tuning(f"{found['domain']} {seed}", [row for row in found["rows"] if row["seed"] == seed], skill, before)
+        for seed in seeds
+    ]
+    return [each for each in made if each is not None]
+
+
+def area(each: Tuning, method: str, what: str) -> float:
+    """The mean of what is won back over all shares of the gain from 1 down to `LEAST`."""
+    path = each.path(method)
+    levels = [1 - (1 - LEAST) * step / (_LEVELS - 1) for step in range(_LEVELS)]
+    return statistics.fmean(at_least(path, level, what) for level in levels)
+
+
+def complete(some: Sequence[Tuning], methods: Sequence[str], settings: Mapping[str, Sequence[float]]) -> list[str]:
+    """The methods that every fine-tuning has with all their settings."""
+    return [
+        method
+        for method in methods
+        if all({row["setting"] for row in each.of(method)} == set(settings[method]) for each in some)
+    ]
+
+
+def table(some: Sequence[Tuning], methods: Sequence[str], uses: Mapping[str, str], what: str) -> Iterator[str]:
+    """A Markdown table: what each method wins back at the same new skill, its area, and how far that is from MAS."""
+    yield f"| | uses of the old | won back at {100 * LEVEL:.0f} % of the new skill, % | − MAS | area, % | − MAS |"
+    yield "|---|---|---|---|---|---|"
+    for method in methods:
+        cells = []
+        for figure in (_at, area):
+            own, other = ({each.name: 100 * figure(each, name, what) for each in some} for name in (method, BESIDE))
+            cells += [f"{statistics.fmean(own.values()):.0f}", "" if method == BESIDE else _apart(own, other)]
+        yield f"| {method} | {uses[method]} | {' | '.join(cells)} |"
+
+
+def _at(each: Tuning, method: str, what: str) -> float:
+    return at_least(each.path(method), LEVEL, what)
+
+
+def _apart(own: Mapping[str, float], other: Mapping[str, float]) -> str:
+    found = paired(own, other)
+    return f"{found.mean:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
+
+
+def ends(some: Sequence[Tuning], what: str, digits: int) -> Iterator[str]:
+    """A Markdown table: what fine-tuning gains and loses."""
+    yield f"| | {what}, before → after | new skill, before → after |"
+    yield "|---|---|---|"
+    for each in some:
+        known, learned = ((each.base[key], each.tuned[key]) for key in (what, each.skill))
+        yield (
+            f"| {each.name} | {known[0]:.{digits}f} → {known[1]:.{digits}f} | "
+            f"{learned[0]:.{digits}f} → {learned[1]:.{digits}f} |"
+        )
+
+
+def points(some: Sequence[Tuning], method: str, what: str) -> Iterator[str]:
+    """A Markdown table: where each setting of a method lands, mean over the fine-tunings."""
+    yield "| setting | of the new skill kept, % | won back, % |"
+    yield "|---|---|---|"
+    for setting in sorted({row["setting"] for each in some for row in each.of(method)}):
+        found = [each.point(row) for each in some for row in each.of(method) if row["setting"] == setting]
+        kept, won = (statistics.fmean(values) for values in zip(*((p.kept, p.won[what]) for p in found), strict=True))
+        yield f"| {setting:g} | {100 * kept:.0f} | {100 * won:.0f} |"
+
+
+def drawn(panels: Mapping[str, Sequence[Tuning]], what: Mapping[str, str], path: Path) -> None:
+    """The share won back against the share of the new skill that is kept, a panel for each kind of model."""
+    pyplot = pyplot_module()
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.6), squeeze=False)
+    for axis, (title, some) in zip(axes[0], panels.items(), strict=True):
+        for method, (color, mark) in STYLES.items():
+            settings = sorted({row["setting"] for row in some[0].of(method)})
+            means = [_mean(some, method, setting, what[title]) for setting in settings]
+            line = sorted((each for each in means if each is not None), reverse=True)
+            if line:
+                axis.plot(*zip((100, 0), *line, strict=True), mark, ls="-", lw=1, ms=5, c=color, label=method)
+        axis.set(title=title, xlabel="kept of the new skill, %", ylabel="won back of what was forgotten, %")
+        axis.set(xlim=(40, 105), ylim=(-10, 110))
+        axis.grid(alpha=0.3)
+    handles = {
+        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    save(figure, path)
+
+
+def _mean(some: Sequence[Tuning], method: str, setting: float, what: str) -> tuple[float, float] | None:
+    found = [each.point(row) for each in some for row in each.of(method) if row["setting"] == setting]
+    if len(found) < len(some):
+        return None
+    return 100 * statistics.fmean(p.kept for p in found), 100 * statistics.fmean(p.won[what] for p in found)
+
+
+def read(out: Path, prefix: str, domains: Sequence[str]) -> list[dict[str, Any]]:
+    """The files of results that are there."""
+    return [files.read_sealed(path) for name in domains if (path := out / f"{prefix}-{name}.json").exists()]
