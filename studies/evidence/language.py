@@ -30,7 +30,7 @@ from studies.repair_measures import read
 from studies.repair_texts import Rows
 
 OUT = Path("results/evidence")
-STEPS, BATCH, MEASURED, ASKED, REPLAYED = 100, 8, 256, 64, 0.01
+STEPS, BATCH, MEASURED, ASKED, REPLAYED = 60, 8, 256, 48, 0.01
 #: The peaks of the learning rates, for all weights and for LoRA: those of `RATES` at which plain fine-tuning, and plain
 #: LoRA, learned the domain of development best.
 RATES = (3e-4, 1e-3, 3e-3)
@@ -45,6 +45,7 @@ class Lab:
     texts: Path
     work: Path
     chosen: dict[str, Tensor] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -89,15 +90,23 @@ class Lab:
             if name not in self.chosen:
                 self.chosen[name] = read(self.load(), rows).choices
             agreed, places = agreed + int((now.choices == self.chosen[name]).sum()), places + len(now.choices)
-            found[name] = self.bits(now.loss, rows)
-        rows = bench.domain.held_out
-        whole = sum(found.values()) / len(found)
-        return {"general": whole, **found, "agreement": agreed / places, "new": self.bits(read(model, rows).loss, rows)}
+            found[name] = self.bits(now.loss, name, rows)
+        new = self.bits(read(model, bench.domain.held_out).loss, bench.domain.name, bench.domain.held_out)
+        return {"general": sum(found.values()) / len(found), **found, "agreement": agreed / places, "new": new}
 
-    def bits(self, loss: float, rows: Rows) -> float:
+    def bits(self, loss: float, name: str, rows: Rows) -> float:
         """Nats a token as bits per character."""
-        characters = sum(len(self.tokenizer.decode(row[1:])) for row in rows.ids)
-        return loss * rows.ids[:, 1:].numel() / characters / math.log(2)
+        if name not in self.characters:
+            self.characters[name] = sum(len(self.tokenizer.decode(row[1:])) for row in rows.ids)
+        return loss * rows.ids[:, 1:].numel() / self.characters[name] / math.log(2)
+
+
+def rates(lab: Lab) -> None:
+    """Print what plain fine-tuning, and plain LoRA, learn of the domain of development at each rate."""
+    for rate in RATES:
+        bench = lab.bench(next(iter(DOMAINS)), 0, rate=rate, lora=rate)
+        for method in ("fine-tuned", "LoRA"):
+            print(method, rate, lab.figures(METHODS[method].run(bench, 1.0), bench), flush=True)
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
@@ -138,12 +147,15 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="run no others")
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="run no others")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="run no others")
+    parser.add_argument("--rates", action="store_true", help="try the learning rates, and nothing else")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of results")
     options = parser.parse_args(words)
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     lab = Lab(options.data, options.texts, options.work)
+    if options.rates:
+        return rates(lab)
     run(lab, options.domains, options.seeds, options.methods, options.out)
 
 

@@ -272,8 +272,8 @@ class Method:
     slug: str
 
 
-#: Of Ω ÷ its mean.
-_GRID = (1e-3, 4e-3, 0.016, 0.064, 0.25, 1)
+#: Of Ω ÷ its mean, where there is one.
+_GRID = (4e-3, 0.016, 0.064, 0.25)
 _ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 _OMEGA = "unlabeled old text, once"
 #: In the order in which they run.
@@ -281,17 +281,17 @@ METHODS: dict[str, Method] = {
     "base": Method(base, (0,), "", "base"),
     "fine-tuned": Method(fine_tuned, (0,), "", "fine-tuned"),
     "MAS, a share held": Method(held, (0.1, 0.25, 0.5, 0.75), _OMEGA, "mas-held"),
-    "MAS, a share held at any time": Method(held_anytime, (0.1, 0.25, 0.5), _OMEGA, "mas-anytime"),
-    "MAS": Method(pulled("mas"), _GRID, _OMEGA, "mas"),
-    "MAS in the loss": Method(in_loss, _GRID, _OMEGA, "mas-loss"),
-    "MAS, gradient": Method(pulled("mas", "gradient"), _GRID, _OMEGA, "mas-gradient"),
+    "MAS, the length unknown": Method(held_anytime, (0.25,), _OMEGA, "mas-anytime"),
     "blend by importance": Method(blended, (0.03, 0.1, 0.2, 0.4, 1, 3), _OMEGA, "blend"),
     "WiSE-FT": Method(wise_ft, _ALPHAS, "nothing", "wise-ft"),
+    "KL": Method(distilled, (0.3, 1, 3, 10), "unlabeled old text, all along", "kl"),
     "L2-SP": Method(pulled("ones"), _GRID, "nothing", "l2sp"),
     "EWC": Method(pulled("fisher"), _GRID, _OMEGA, "ewc"),
-    "E‖J‖²": Method(pulled("curvature"), _GRID, _OMEGA, "curvature"),
-    "KL": Method(distilled, (0.03, 0.1, 0.3, 1, 3, 10), "unlabeled old text, all along", "kl"),
-    "replay": Method(replayed, (0.03, 0.1, 0.3, 1, 3, 10), "the base's training text, 1 %, all along", "replay"),
-    "LoRA": Method(adapted, (*_ALPHAS, 1.0), "nothing", "lora"),
+    "LoRA": Method(adapted, (*_ALPHAS, 1), "nothing", "lora"),
+    "replay": Method(replayed, (0.3, 1, 3, 10), "1 % of the base's training text, all along", "replay"),
+    "MAS": Method(pulled("mas"), _GRID, _OMEGA, "mas"),
+    "MAS in the loss": Method(in_loss, _GRID, _OMEGA, "mas-loss"),
     "MAS + WiSE-FT": Method(held_and_wise, _ALPHAS, _OMEGA, "mas-wise-ft"),
+    "MAS, gradient": Method(pulled("mas", "gradient"), _GRID, _OMEGA, "mas-gradient"),
+    "E‖J‖²": Method(pulled("curvature"), _GRID, _OMEGA, "curvature"),
 }

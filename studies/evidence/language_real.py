@@ -49,7 +49,7 @@ def run(lab: Lab, domains: Sequence[str], methods: Sequence[str], seed: int, out
     """Run what is missing, a strength of all domains after the other; what is there already is kept."""
     benches: dict[str, Bench] = {}
     exams: dict[str, Exam] = {}
-    for method, strength in ((method, strength) for method in methods for strength in GRID[method]):
+    for method, strength in ((each, strength) for each in methods for strength in GRID[each]):
         for name in domains:
             path = lab.work / "points" / f"{name}-{seed}-{METHODS[method].slug}-{strength:g}.json"
             if path.exists():
