@@ -99,7 +99,7 @@ class Lab:
         """The base fine-tuned on a domain like the others, but under MAS that holds a share of the weights."""
         model = self.model()
         # A rate that falls to 0 counts half; see HoldShare.
-        anchor = Anchor(model, self.importance, HoldShare(share, steps=domain.steps / 2))
+        anchor = Anchor(model, self.importance, HoldShare(share, steps=domain.steps / 2, of="weights"))
         tune(model, domain, SEED, anchor=anchor)
         return model
 

@@ -64,7 +64,7 @@ def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) ->
     steps = -(-len(scene.new.train[0]) // recipe.batch_size) * recipe.epochs
     for share in SHARES:
         # A cosine that falls to 0 counts half; see HoldShare.
-        dial = HoldShare(share, steps=steps / 2)
+        dial = HoldShare(share, steps=steps / 2, of="weights")
         rows.append(row("MAS in training", share, trained(lambda model: GivenAnchor(Anchor(model, omega, dial)))))  # noqa: B023
     return rows
 

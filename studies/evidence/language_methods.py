@@ -157,7 +157,15 @@ def in_loss(bench: Bench, strength: float) -> Any:
 
 
 def held(bench: Bench, share: float) -> Any:
-    """MAS at the strength that holds a share of the weights over the planned training; nothing is searched."""
+    """MAS at the strength that holds a share of the weights over the planned training."""
+    model = bench.base.load()
+    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share, steps=bench.steps, of="weights"))
+    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
+    return model
+
+
+def by_default(bench: Bench, share: float) -> Any:
+    """MAS at the strength that holds a share of the movement, where the length of the training is known."""
     model = bench.base.load()
     anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share, steps=bench.steps))
     tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
@@ -165,7 +173,7 @@ def held(bench: Bench, share: float) -> Any:
 
 
 def held_anytime(bench: Bench, share: float) -> Any:
-    """The same without knowing how long the training will be: what an anchor does by default."""
+    """The same where it is not: what an anchor does by default."""
     model = bench.base.load()
     anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share))
     tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
@@ -281,7 +289,8 @@ METHODS: dict[str, Method] = {
     "base": Method(base, (0,), "", "base"),
     "fine-tuned": Method(fine_tuned, (0,), "", "fine-tuned"),
     "MAS, a share held": Method(held, (0.1, 0.25, 0.5, 0.75), _OMEGA, "mas-held"),
-    "MAS, the length unknown": Method(held_anytime, (0.25,), _OMEGA, "mas-anytime"),
+    "MAS, default": Method(by_default, (0.5,), _OMEGA, "mas-default"),
+    "MAS, default, length unknown": Method(held_anytime, (0.5,), _OMEGA, "mas-anytime"),
     "blend by importance": Method(blended, (0.03, 0.1, 0.2, 0.4, 1, 3), _OMEGA, "blend"),
     "WiSE-FT": Method(wise_ft, _ALPHAS, "nothing", "wise-ft"),
     "KL": Method(distilled, (0.3, 1, 3, 10), "unlabeled old text, all along", "kl"),

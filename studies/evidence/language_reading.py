@@ -56,19 +56,20 @@ def complete(some: Sequence[Tuning], methods: Sequence[str], settings: Mapping[s
     ]
 
 
-def table(some: Sequence[Tuning], methods: Sequence[str], uses: Mapping[str, str], what: str) -> Iterator[str]:
+def table(methods: Sequence[str], some: Sequence[Tuning], uses: Mapping[str, str], what: str) -> Iterator[str]:
     """A Markdown table: what each method wins back at the same new skill, its area, and how far that is from MAS."""
     yield f"| | uses of the old | won back at {100 * LEVEL:.0f} % of the new skill, % | − MAS | area, % | − MAS |"
     yield "|---|---|---|---|---|---|"
     for method in methods:
         cells = []
-        for figure in (_at, area):
+        for figure in (at, area):
             own, other = ({each.name: 100 * figure(each, name, what) for each in some} for name in (method, BESIDE))
             cells += [f"{statistics.fmean(own.values()):.0f}", "" if method == BESIDE else _apart(own, other)]
         yield f"| {method} | {uses[method]} | {' | '.join(cells)} |"
 
 
-def _at(each: Tuning, method: str, what: str) -> float:
+def at(each: Tuning, method: str, what: str) -> float:
+    """What is won back at `LEVEL` of the gain."""
     return at_least(each.path(method), LEVEL, what)
 
 
@@ -77,9 +78,9 @@ def _apart(own: Mapping[str, float], other: Mapping[str, float]) -> str:
     return f"{found.mean:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
 
 
-def ends(some: Sequence[Tuning], what: str, digits: int) -> Iterator[str]:
+def ends(some: Sequence[Tuning], what: str, unit: str, digits: int) -> Iterator[str]:
     """A Markdown table: what fine-tuning gains and loses."""
-    yield f"| | {what}, before → after | new skill, before → after |"
+    yield f"| {unit} | what was known, before → after | the new skill, before → after |"
     yield "|---|---|---|"
     for each in some:
         known, learned = ((each.base[key], each.tuned[key]) for key in (what, each.skill))

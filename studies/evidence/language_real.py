@@ -30,7 +30,7 @@ LORA = 10 * RATE
 #: `studies.repair` with the same training: base, fine-tuned, a share of 0.25 held, WiSE-FT and the blend. Replay is
 #: missing altogether: the text that the base was made from is not at hand.
 GRID = {
-    "MAS, a share held": (0.5, 0.75, 0.1),
+    "MAS, a share held": (0.5, 0.1, 0.75),
     "KL": (0.3, 3),
     "L2-SP": (0.016, 0.25),
     "EWC": (0.016, 0.25),

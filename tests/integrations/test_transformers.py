@@ -99,7 +99,7 @@ def plain_loop(batches: list[Any], importance: forgetless.Importance, strength: 
 
 STRENGTHS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # in the callback, and by hand
     "a number": (lambda: 3.0, lambda: 3.0),
-    "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.25, steps=4.5)),
+    "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.5, steps=4.5)),
     "a dial": (lambda: forgetless.DriftBudget(0.5), lambda: forgetless.DriftBudget(0.5)),
 }
 

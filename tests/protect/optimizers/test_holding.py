@@ -1,4 +1,4 @@
-"""The strength that holds a share of the weights: against the definition, weight by weight, in float64."""
+"""The strength that holds a share of the weights or of the movement: against the definition, weight by weight."""
 
 from __future__ import annotations
 
@@ -47,6 +47,53 @@ def test_that_share_of_the_weights_is_held_over_the_training(name, share, steps,
     unit = 2 * omega * MAKERS[name][1](optimizer.state[layer.weight], omega)
     held = [float((k * found * steps * unit >= 1).float().mean()) for k in (1.07, 1 / 1.07)]
     assert held[1] - 1e-6 <= share <= held[0] + 1e-6
+
+
+@given(
+    name=st.sampled_from(sorted(MAKERS)),
+    share=st.floats(0.05, 1.0),
+    steps=st.floats(1.0, 1e5),
+    strength=st.sampled_from([0.0, 1e-3, 1.0, 1e3]),
+    spread=st.floats(0.0, 4.0),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=40, deadline=None)
+def test_that_share_of_the_movement_is_held_over_the_training(name, share, steps, strength, spread, seed):
+    generator = torch.Generator().manual_seed(seed)
+    omega = torch.exp(spread * torch.randn(12, 9, generator=generator))
+    layer, optimizer, anchor = stepped(name, omega, seed)
+    anchor.strength = strength
+    found = anchor.strength_holding(share, steps, moved=3)
+    unit = 2 * omega * MAKERS[name][1](optimizer.state[layer.weight], omega)
+    went = ((layer.weight.detach() - anchor.weights["weight"]).abs() * (1 + strength * 3 * unit)).double()
+    held = [float(went[k * found * steps * unit >= 1].sum() / went.sum()) for k in (1.07, 1 / 1.07)]
+    assert held[1] - 1e-6 <= share <= held[0] + 1e-6
+
+
+def test_without_movement_none_of_it_can_be_held():
+    layer = nn.Linear(3, 3, bias=False)
+    optimizer = optim.SGD(layer.parameters(), lr=0.0)
+    anchor = Anchor(layer, Importance({"weight": torch.ones(3, 3)}, 1.0), 0.0).attach(optimizer)
+    layer.weight.grad = torch.ones(3, 3)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.1
+    assert anchor.strength_holding(0.5, 10, moved=1) is None
+    assert anchor.strength_holding(0.5, 10) is not None
+
+
+def test_of_weights_in_16_bits_the_movement_that_rounding_keeps_back_counts():
+    layer = nn.Linear(4, 4, bias=False).bfloat16()
+    optimizer = optim.SGD(layer.parameters(), lr=1.0)
+    anchor = Anchor(layer, Importance({"weight": torch.ones(4, 4)}, 1.0), 0.0).attach(optimizer)
+    layer.weight.grad = torch.full((4, 4), 2.0**-4).bfloat16()
+    optimizer.step()
+    carry = next(iter(anchor.anchored().values())).carry
+    assert carry is not None
+    carry.copy_(torch.arange(16.0).reshape(4, 4))
+    moves = list(next(iter(anchor._attached)).moves(1.0))
+    (distances,) = moves[0][2].distances()
+    expected = (layer.weight.detach().float() - anchor.weights["weight"] + carry).abs()
+    torch.testing.assert_close(distances, expected)
 
 
 def test_weights_that_do_not_matter_cannot_be_held():

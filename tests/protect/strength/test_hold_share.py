@@ -54,9 +54,9 @@ def test_of_a_training_of_unknown_length_it_looks_to_its_end():
     assert dial.history[0].strength > 4 * dial.history[-1].strength
 
 
-def test_an_anchor_holds_a_quarter_by_default():
+def test_an_anchor_holds_half_of_the_movement_by_default():
     strengths = []
-    for strength in ("auto", HoldShare(0.25)):
+    for strength in ("auto", HoldShare(0.5, of="movement")):
         model = network()
         optimizer = optim.AdamW(model.parameters(), lr=1e-2)
         anchor = Anchor(model, importance(model), strength).attach(optimizer)
@@ -69,10 +69,10 @@ def test_an_anchor_holds_a_quarter_by_default():
     assert anchor.strength == strengths[0] == strengths[1] > 0
 
 
-@pytest.mark.parametrize("chosen", [0.7, (0.5, 64), (0.5, None)])
+@pytest.mark.parametrize("chosen", [0.7, (0.6, 64, "movement"), (0.6, None, "movement"), (0.4, 64, "weights")])
 def test_a_state_brings_its_own_way_of_choosing_to_the_default(chosen):
     def strength() -> float | HoldShare:
-        return chosen if isinstance(chosen, float) else HoldShare(chosen[0], steps=chosen[1])
+        return chosen if isinstance(chosen, float) else HoldShare(chosen[0], steps=chosen[1], of=chosen[2])
 
     def trained(anchor: Anchor, steps: int, first: int) -> float:
         optimizer = optim.AdamW(models[anchor].parameters(), lr=1e-2)
@@ -114,7 +114,7 @@ def test_a_training_of_one_step_is_looked_at_once():
     assert [found.step for found in dial.history] == [1]
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
 def test_the_scale_of_the_importance_makes_no_difference(scale):
     ends = []
     for by in (1.0, scale):
@@ -123,7 +123,7 @@ def test_the_scale_of_the_importance_makes_no_difference(scale):
         Anchor(model, importance(model, by), HoldShare(0.5, steps=30)).attach(optimizer)
         train(model, optimizer, 30)
         ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
-    torch.testing.assert_close(*ends, rtol=0.02, atol=2e-3)
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-6)
 
 
 def test_more_share_keeps_the_weights_nearer():
@@ -134,7 +134,7 @@ def test_more_share_keeps_the_weights_nearer():
         anchor = Anchor(model, importance(model), HoldShare(share, steps=60)).attach(optimizer)
         train(model, optimizer, 60)
         moved.append(float(anchor.drift()))
-    assert moved[0] > 2 * moved[1] > 4 * moved[2] > 0
+    assert moved[0] > 1.5 * moved[1] > 3 * moved[2] > 0, moved
 
 
 @pytest.mark.parametrize("through_file", [False, True])
@@ -193,8 +193,9 @@ def test_an_optimizer_without_a_form_is_refused_before_anything_is_attached():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"share": 0, "steps": 3}, r"the share must be a share of the weights in \(0, 1\], not 0\."),
-        ({"share": 1.1, "steps": 3}, r"the share must be a share of the weights in \(0, 1\], not 1\.1\."),
+        ({"share": 0, "steps": 3}, r"the share must be in \(0, 1\], not 0\."),
+        ({"share": 1.1, "steps": 3}, r"the share must be in \(0, 1\], not 1\.1\."),
+        ({"of": "layers"}, r"of must be 'movement' or 'weights', not 'layers'\."),
         ({"steps": 0}, r"steps must be a finite number above 0, not 0\."),
         ({"steps": float("inf")}, r"steps must be a finite number above 0, not inf\."),
         ({"steps": float("nan")}, r"steps must be a finite number above 0, not nan\."),

@@ -240,8 +240,11 @@ class DeltaAnchor:
             raise ForgetlessError("frozen_fraction() is about the steps of an optimizer: attach() the anchor first.")
         return float((gains * self._strength > 1).double().mean())
 
-    def strength_holding(self, share: float, steps: float) -> float | None:
+    def strength_holding(self, share: float, steps: float, moved: float | None = None) -> float | None:
         """λ at which `share` of those entries has `Σ_t s_t ≥ 1` over so many steps; see `forgetless.HoldShare`.
+
+        All entries count alike, whatever `moved` is: adaptive optimizers, which adapters are trained with, move them
+        alike.
 
         Returns:
             λ; None where the optimizer has not stepped, or nothing matters.

@@ -71,7 +71,7 @@ class Protected(Method):
 
 
 def strength(chosen: float | str, steps: int) -> float | Dial:
-    """λ, or the dial that finds it: the λ at which the planned training holds a quarter of the weights.
+    """λ, or the dial that finds it: the λ at which half of the movement of the planned training is held back.
 
     Raises:
         ForgetlessError: neither "auto" nor a number of 0 or more.

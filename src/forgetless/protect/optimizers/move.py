@@ -90,6 +90,13 @@ class Move:
         for _, firm, divisor in self._parts():
             yield firm if divisor is None else firm.div_(divisor)
 
+    def distances(self) -> Iterator[Tensor]:
+        """`|θ − θ*|`, in the same pieces."""
+        for part in pieces(tuple(self.weights.shape), self.weights.device):
+            target = read(self.target[part], computed(self.weights, self.target))
+            gap = self.weights[part].to(target.dtype) - target
+            yield (gap if self.carry is None else gap.add_(self.carry[part])).abs_()
+
     def _parts(self) -> Iterator[tuple[tuple[slice, ...], Tensor, Tensor | None]]:
         """`s · D` and D (None for 1) of each piece; where Ω and D are 0 the weight is free."""
         dtype = computed(self.weights, self.target)

@@ -30,8 +30,8 @@ class Anchored(Protocol):
     def frozen_fraction(self) -> float:
         """The share of the anchored weights that the pull stops."""
 
-    def strength_holding(self, share: float, steps: float) -> float | None:
-        """λ at which that share of the anchored weights is held by so many steps."""
+    def strength_holding(self, share: float, steps: float, moved: float | None = None) -> float | None:
+        """λ at which that share of the movement, or of the weights, is held by so many steps."""
 
 
 class Dial:

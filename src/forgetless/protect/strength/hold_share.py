@@ -1,4 +1,4 @@
-"""`HoldShare`: a strength without units: how much of the network the planned training is to leave where it is."""
+"""`HoldShare`: a strength without units: how much of the movement the planned training is to hold back."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Holding(Protocol):
 
     strength: float
 
-    def strength_holding(self, share: float, steps: float) -> float | None:
-        """λ at which that share of what is anchored is held by so many steps."""
+    def strength_holding(self, share: float, steps: float, moved: float | None = None) -> float | None:
+        """λ at which that share of the movement, or of what is anchored, is held by so many steps."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,15 @@ class Found:
 
 
 class HoldShare(Dial):
-    """The strength that holds a share of the weights: `Anchor(model, importance, strength=HoldShare(steps=1000))`.
+    """The strength that holds a share of the movement: `Anchor(model, importance, strength=HoldShare(steps=1000))`.
 
     A weight is held if the pulls of the whole training would bring it back by themselves, `Σ_t s_t ≥ 1`: then it ends
-    near its balance with the gradient, and below that it moves almost as if it were free. λ is set so that `share` of
-    the anchored weights are held. It has no unit: the scale of Ω, the learning rate and the optimizer make no
-    difference, which they do to λ = 1.
+    near its balance with the gradient, and below that it moves almost as if it were free. λ is set so that held weights
+    account for `share` of the way that all anchored weights would go unprotected, `Σ |θ − θ*|`. It has no unit: the
+    scale of Ω, the learning rate and the optimizer make no difference, which they do to λ = 1.
+
+    It is the movement and not the number of weights because optimizers differ: SGD moves few weights far, those with
+    large gradients, which often matter to the old task as well; Adam moves all alike.
 
     s depends on the optimizer's state, which settles: λ is found after the steps 1, 2, 4, 8, … up to half of the
     training. Before the first it is 0. Where the length of the training is not known, each of these looks takes the
@@ -56,24 +59,33 @@ class HoldShare(Dial):
     needs_form = True
 
     def __init__(
-        self, share: float = 0.25, *, steps: float | None = None, on_found: Callable[[Found], None] | None = None
+        self,
+        share: float = 0.5,
+        *,
+        steps: float | None = None,
+        of: str = "movement",
+        on_found: Callable[[Found], None] | None = None,
     ) -> None:
         """Nothing is computed before the anchor is attached.
 
         Args:
-            share: of the anchored weights, in (0, 1].
+            share: of the movement, in (0, 1].
             steps: of the optimizer in the whole training, counted in steps at the peak rate: 500 for 1,000 steps whose
                 rate falls linearly to 0; None if it is not known.
+            of: "movement"; or "weights", of which all that are anchored count alike.
             on_found: called with every `Found`, to pass it on to a logger.
 
         Raises:
-            ForgetlessError: a share outside (0, 1], or a number of steps that is not positive.
+            ForgetlessError: a share outside (0, 1] or of something else, or a number of steps that is not positive.
         """
         if not 0 < share <= 1:
-            raise ForgetlessError(f"the share must be a share of the weights in (0, 1], not {share!r}.")
+            raise ForgetlessError(f"the share must be in (0, 1], not {share!r}.")
+        if of not in ("movement", "weights"):
+            raise ForgetlessError(f"of must be 'movement' or 'weights', not {of!r}.")
         if steps is not None and not (math.isfinite(steps) and steps > 0):
             raise ForgetlessError(f"steps must be a finite number above 0, not {steps!r}.")
-        self.share, self.steps, self.value = share, None if steps is None else float(steps), 0.0
+        self.share, self.of_movement, self.value = share, of == "movement", 0.0
+        self.steps = None if steps is None else float(steps)
         self.history: list[Found] = []
         self._tell = on_found
         self._taken, self._next = 0, 1
@@ -92,13 +104,14 @@ class HoldShare(Dial):
         steps = twice if self.steps is None else self.steps
         if self._taken < self._next or (self._taken > 1 and twice > steps):
             return
-        found = anchor.strength_holding(self.share, steps)
+        found = anchor.strength_holding(self.share, steps, self._taken if self.of_movement else None)
         if found is None:
-            return  # nothing was stepped yet: look again after the next step
+            return  # nothing has moved yet: look again after the next step
         self._next = 2 * self._taken
         anchor.strength = found
         self.history.append(Found(self._taken, found))
-        log.info("step %d: strength %.3g holds %.0f %% of the weights", self._taken, found, 100 * self.share)
+        what = "movement" if self.of_movement else "weights"
+        log.info("step %d: strength %.3g holds %.0f %% of the %s", self._taken, found, 100 * self.share, what)
         if self._tell is not None:
             self._tell(self.history[-1])
 
@@ -111,14 +124,15 @@ class HoldShare(Dial):
         """
         if "share" not in state:
             return None
-        dial = cls(state["share"], steps=state.get("steps") or None)
+        of = "movement" if state.get("movement") else "weights"
+        dial = cls(state["share"], steps=state.get("steps") or None, of=of)
         dial.restore(dict(state))
         return dial
 
     def state(self) -> dict[str, float]:
         """What it holds, and where it stands in its training; 0 steps for a length that is not known."""
-        standing = {"taken": float(self._taken), "next": float(self._next)}
-        return {"share": self.share, "steps": self.steps or 0.0, **standing}
+        chosen = {"share": self.share, "steps": self.steps or 0.0, "movement": float(self.of_movement)}
+        return {**chosen, "taken": float(self._taken), "next": float(self._next)}
 
     def restore(self, state: dict[str, float]) -> None:
         """Go on from where `state` stood, with this one's own share and steps."""

@@ -1,0 +1,130 @@
+"""The language models' part of docs/evidence.md: tables, and the figure of the frontiers.
+
+python -m studies.evidence.language_page   # from what is in results/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetless import files
+from studies import blocks, repair_page
+from studies.evidence.language import ASKED, BATCH, MEASURED, OUT, RATES, STEPS
+from studies.evidence.language_methods import METHODS
+from studies.evidence.language_reading import at, complete, drawn, ends, points, read, table, tunings
+from studies.evidence.language_texts import DOMAINS
+from studies.repair_frontier import Tuning
+from studies.repair_texts import DOMAINS as REAL
+
+PAGE, FIGURE = Path("docs/evidence.md"), "evidence-language.svg"
+_REPAIRS = {"MAS in training": "MAS, a share held", "importance": "blend by importance"}
+_SKILLS = {"shakespeare": "target loss", "banking": "target accuracy", "clinc": "target accuracy"}
+#: What was known before, in the small model's rows and in the real one's.
+SMALL, GENERAL, CHAT = "general", "general agreement", "chat agreement"
+
+_ABOUT_SMALL = """A small model (Llama's architecture, 11.2 M weights, a vocabulary of 4,096 of its own) is made here
+from 16 MB of English: WikiText-2's validation and test text, the kernel's manuals, seven novels. Then it learns one
+narrow domain at a time: {steps} steps of {batch} windows of 128 tokens, AdamW, no weight decay, gradients clipped at
+norm 1, a rate that falls to 0, from {rate:g}, or {lora:g} for LoRA: of {rates} the one that learned Shakespeare best.
+Shakespeare is for development: the grids and rates were settled on it. What was known is the mean of the bits per
+character of {asked} held-out windows of each of the three sources; the new skill is that of the domain's held-out
+end. Ω is measured on {measured} other windows of the three sources, without labels. The model is young (1,500 steps),
+so the figures are of forgetting, not of good English."""
+_READ = """**Won back** is the share of what fine-tuning loses that a method undoes: 0 is fine-tuning, 100 the base.
+The first column takes the best point of a method's frontier that keeps 95 % of fine-tuning's gain, its points joined
+by straight lines; the **area** is the mean over all levels from 100 % down to 50 %. Every method has its strengths
+from one grid of its own, fixed before the reported domains were run, and the best is read off the exam for all
+methods alike. Differences are paired by fine-tuning, with 95 % intervals (Student's t)."""
+_ABOUT_REAL = """SmolLM2-135M-Instruct (4-bit in origin) learns three narrow domains in the way of
+[repair](repair.md#evidence), where the models, the exam and the other repairs are described. What was known: its own
+first choices on general text and in chat; the new skill is the accuracy of greedy answers, or the loss for
+Shakespeare. One seed, so the spread is over three fine-tunings."""
+
+
+def write(out: Path = OUT, page: Path = PAGE) -> None:
+    """Write the tables into their block of the page, and the figure beside it; nothing where there are no results."""
+    small, real = _small(out), _real(out)
+    if not small or not real or not page.exists():
+        return
+    methods = complete(small, list(METHODS), {name: each.strengths for name, each in METHODS.items()})
+    blocks.inserted(
+        page, "language", blocks.wrapped("\n".join(_lines(read(out, "language", list(DOMAINS)), small, real, methods)))
+    )
+    panels = {"small model": small, "SmolLM2-135M": real}
+    drawn(panels, {"small model": SMALL, "SmolLM2-135M": CHAT}, page.parent / "figures" / FIGURE)
+
+
+def _small(out: Path) -> list[Tuning]:
+    found = read(out, "language", list(DOMAINS))
+    return [each for one in found for each in tunings(one, "new", (SMALL, "agreement"))]
+
+
+def _real(out: Path) -> list[Tuning]:
+    """The rows of `studies.repair` and those of this study, which have one training and one exam."""
+    made = list[Tuning]()
+    for name in REAL:
+        first = files.read_sealed(repair_page.OUT / f"{name}.json")
+        rows = [{**row, "seed": 0, "method": _REPAIRS.get(row["method"], row["method"])} for row in first["rows"]]
+        more = [row for one in read(out, "smollm2", [name]) for row in one["rows"]]
+        made += tunings({"domain": name, "rows": [*rows, *more]}, _SKILLS[name], (GENERAL, CHAT))
+    return made
+
+
+def _lines(
+    found: Sequence[Mapping[str, Any]], small: Sequence[Tuning], real: Sequence[Tuning], methods: Sequence[str]
+) -> Iterator[str]:
+    uses = {name: each.uses for name, each in METHODS.items()}
+    protective = [method for method in methods if method not in ("base", "fine-tuned")]
+    yield from ("### A small model, many methods", "")
+    settings = found[0]
+    yield _line(
+        _ABOUT_SMALL.format(
+            steps=STEPS,
+            batch=BATCH,
+            rate=settings["rate"],
+            lora=settings["lora"],
+            rates=", ".join(f"{rate:g}" for rate in RATES),
+            asked=ASKED,
+            measured=MEASURED,
+        )
+    )
+    yield ""
+    yield from blocks.console(
+        "python -m studies.evidence.language_base --data DATA --texts TEXTS --out runs/evidence/small",
+        "python -m studies.evidence.language --data DATA --texts TEXTS --work runs/evidence",
+    )
+    yield from (*ends(small, SMALL, "bits per character", 3), "", _line(_READ), "")
+    yield from (*table(_ranked(small, protective, SMALL), small, uses, SMALL), "")
+    yield from (f"![what is won back against what is kept of the new skill](figures/{FIGURE})", "")
+    yield from ("What a share that is held gives, without any search:", "")
+    yield from (*points(small, "MAS, a share held", SMALL), "")
+    yield from ("### A real model", "", _line(_ABOUT_REAL), "")
+    yield from blocks.console("python -m studies.evidence.language_real --data DATA --work runs/repair")
+    shared = _shared(real, [*METHODS, "TIES trim", "DG-Hard"])
+    for what, title in ((CHAT, "in chat"), (GENERAL, "on general text")):
+        yield from (f"First choices {title}:", "")
+        yield from (
+            *table(_ranked(real, shared, what), real, {**uses, "TIES trim": "nothing", "DG-Hard": "nothing"}, what),
+            "",
+        )
+
+
+def _shared(some: Sequence[Tuning], methods: Sequence[str]) -> list[str]:
+    """The methods that all fine-tunings have, with the same settings."""
+    grids = {method: {tuple(row["setting"] for row in each.of(method)) for each in some} for method in methods}
+    return [method for method, found in grids.items() if len(found) == 1 and found != {()}]
+
+
+def _ranked(some: Sequence[Tuning], methods: Sequence[str], what: str) -> list[str]:
+    return sorted(methods, key=lambda method: -sum(at(each, method, what) for each in some))
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\n", " ", text)
+
+
+if __name__ == "__main__":
+    write()
