@@ -49,8 +49,9 @@ class HoldShare(Dial):
     large gradients, which often matter to the old task as well; Adam moves all alike.
 
     s depends on the optimizer's state, which settles: λ is found after the steps 1, 2, 4, 8, … up to half of the
-    training. Before the first it is 0. Where the length of the training is not known, each of these looks takes the
-    training to be twice as long as it is so far, and they go on to its end.
+    training. Before the first it is 0. Where the length of the training is not known, these looks go on to its end, and
+    each takes the training to be as long as it has been so far: λ is larger at first, and at the end up to twice too
+    large under a constant rate, up to twice too small under one that falls to 0.
 
     Attributes:
         history: one `Found` each time.
@@ -100,9 +101,9 @@ class HoldShare(Dial):
     def stepped(self, anchor: Holding) -> None:
         """Find λ if it is time to."""
         self._taken += 1
-        twice = 2.0 * self._taken
-        steps = twice if self.steps is None else self.steps
-        if self._taken < self._next or (self._taken > 1 and twice > steps):
+        steps = self._taken if self.steps is None else self.steps
+        late = self.steps is not None and self._taken > 1 and 2 * self._taken > self.steps
+        if self._taken < self._next or late:
             return
         found = anchor.strength_holding(self.share, steps, self._taken if self.of_movement else None)
         if found is None:
