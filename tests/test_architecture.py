@@ -97,7 +97,8 @@ INSIDE = {
     "edit": {
         "blocks": "",
         "noise": "",
-        "difference": "blocks noise",
+        "spectrum": "",
+        "difference": "blocks noise spectrum",
         "weight": "difference",
         "repairing": "weight blocks",
         "checkpoint": "",
@@ -184,7 +185,7 @@ THIRD_PARTIES = {
     "typer": "cli",
     "packaging": "cli.doctor",
     "jinja2": "lab.report",
-    "scipy": "lab",
+    "scipy": "edit.spectrum lab",
     "torchvision": "cli.parts lab",
     "PIL": "lab.datasets lab.facts",
     "pyarrow": "lab.datasets lab.facts",
