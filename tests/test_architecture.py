@@ -38,10 +38,11 @@ INSIDE = {
     "files": {
         "places": "",
         "strict": "places",
+        "lock": "",
         "hub": "",
         "foreign": "places strict tensors",
         "sealed": "strict places",
-        "streamed": "foreign places strict tensors",
+        "streamed": "foreign lock places strict tensors",
         "typed": "",
         "tensors": "places strict typed",
     },

@@ -277,6 +277,28 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_second_process_is_refused_while_the_first_one_goes_on(tmp_path: Path) -> None:
+    before, after, _, _ = pair(tmp_path)
+    edit.repair(before, after, tmp_path / "whole")
+    refused: list[str] = []
+
+    def meanwhile(name: str, done: int, of: int) -> None:
+        for again in (edit.repair, edit.merge):
+            inputs: Any = ([before, after],) if again is edit.merge else (before, after)
+            with pytest.raises(ForgetlessError) as caught:
+                again(*inputs, tmp_path / "out", resume=done % 2 == 0)
+            refused.append(str(caught.value))
+
+    edit.repair(before, after, tmp_path / "out", progress=meanwhile)
+    assert set(refused) == {
+        f"{tmp_path / 'out.partial'} is in use by another process ({os.getpid()}); wait until it ends, or choose "
+        "another --out."
+    }
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    assert len(list((tmp_path / "out").iterdir())) == len(list((tmp_path / "whole").iterdir()))
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     before, after, _, _ = pair(tmp_path)
     (tmp_path / "out").mkdir()
