@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,43 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch:
     for name in ("model.safetensors", "forgetless_repair.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("narrow", ["base", "tuned"])
+def test_versions_of_different_types_are_told(narrow: str, tmp_path: Path) -> None:
+    """As a warning and in the report; what is done is what the sentence says."""
+    _, _, *states = pair(tmp_path)
+    base, tuned = (
+        {
+            name: value.bfloat16() if which == narrow and value.is_floating_point() else value
+            for name, value in each.items()
+        }
+        for which, each in zip(("base", "tuned"), states, strict=True)
+    )
+    before, after = folder(tmp_path / "b", base), folder(tmp_path / "t", tuned)
+    types = ("float32", "bfloat16") if narrow == "base" else ("bfloat16", "float32")
+    said = (
+        f"{after} and {before} hold 6 of 6 tensors in different types, such as 'l0.w' as {types[0]} and {types[1]}: "
+        "their difference is computed in the wider type (float32 at least) and holds what rounding to the narrower one "
+        f"has changed; the result has the types of {after}."
+    )
+    with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+        edit.repair(before, after, tmp_path / "out", "wise-ft")
+    assert len(caught) == 1
+    assert files.read_json(tmp_path / "out" / "forgetless_repair.json")["notes"] == [said]
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(got[name].dtype == tuned[name].dtype for name in tuned)
+    want = base["l1.w"].float().lerp(tuned["l1.w"].float(), 0.5).to(tuned["l1.w"].dtype)
+    assert torch.equal(got["l1.w"], want)
+    with pytest.warns(UserWarning, match="tuned and base hold 6 of 6 tensors in different types"):
+        edit.repaired(base, tuned, "wise-ft")
+
+
+def test_versions_of_one_type_are_not_spoken_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    before, after, _, _ = pair(tmp_path)
+    edit.repair(before, after, tmp_path / "out", "wise-ft")
+    assert not recwarn.list
+    assert "notes" not in files.read_json(tmp_path / "out" / "forgetless_repair.json")
 
 
 def test_a_second_process_is_refused_while_the_first_one_goes_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from forgetless import files
 from forgetless.edit.merging import method_called
-from forgetless.edit.versions import Read, Weights, equal_in_all, refuse_differences
+from forgetless.edit.versions import Read, Weights, equal_in_all, mixed_types, refuse_differences
 from forgetless.edit.weighing import Weighing
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
@@ -129,6 +129,13 @@ class Combination:
         if self._omegas is not None:
             own["importances"] = self._omegas.mark()
         return own
+
+    def note(self) -> str | None:
+        """What is done where the models hold tensors in different types; None where they do not."""
+        if (what := mixed_types({title: each.layout for title, each in self._every.items()})) is None:
+            return None
+        types = f"the types of {next(iter(self._every))}" if self._dtype is None else str(self._dtype).split(".")[-1]
+        return f"{what}: they are merged in the widest type (float32 at least) and written in {types}."
 
     def told(self) -> Told:
         """What it does, without reading a tensor."""

@@ -33,6 +33,7 @@ def rewrite(
     resume: bool = False,
     progress: Told | None = None,
     report: str | None = None,
+    notes: Sequence[str] = (),
     first: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write a checkpoint with the names, shapes and types of `like`, and its configuration and tokenizer.
@@ -50,6 +51,7 @@ def rewrite(
         resume: whether to continue what was stopped.
         progress: told after each tensor.
         report: a JSON file to write beside the tensors: what `made` said of each.
+        notes: sentences for that file.
         first: of the names of a parameter that is stored twice, those to make it by, such as the ones that have Ω.
 
     Returns:
@@ -85,7 +87,8 @@ def rewrite(
         if dtype is not None and "config.json" in beside:
             beside["config.json"] = _typed(like.config, dtype)
         if report is not None:
-            beside[report] = (files.written({**asked, "tensors": said_of}, report) + "\n").encode()
+            noted = {"notes": list(notes)} if notes else {}
+            beside[report] = (files.written({**asked, **noted, "tensors": said_of}, report) + "\n").encode()
         streamed.finish(beside)
     return said_of
 

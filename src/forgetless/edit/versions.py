@@ -104,6 +104,27 @@ def refuse_differences(models: Mapping[str, Weights]) -> None:
                 )
 
 
+def mixed_types(models: Mapping[str, Mapping[str, files.Layout]]) -> str | None:
+    """A clause on the tensors that the models hold in other floating-point types than the first; None without any.
+
+    Args:
+        models: what to call each in a sentence → its tensors.
+    """
+    (first, expected), *others = models.items()
+    for title, found in others:
+        common = [name for name in expected if name in found and expected[name].dtype.is_floating_point]
+        differ = [
+            name for name in common if found[name].dtype.is_floating_point and found[name].dtype != expected[name].dtype
+        ]
+        if differ:
+            types = [_called(each[differ[0]].dtype) for each in (found, expected)]
+            return (
+                f"{title} and {first} hold {len(differ)} of {len(common)} tensors in different types, such as "
+                f"{quoted(differ[0])} as {types[0]} and {types[1]}"
+            )
+    return None
+
+
 class Read:
     """The versions of one tensor, each read when it is asked for, in one dtype.
 
