@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.edit.blocks import Parts
 from forgetless.edit.checkpoint import finite
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.model.parameters import listing
@@ -28,6 +29,9 @@ class Weights(Protocol):
 
     def tensor(self, name: str) -> Tensor:
         """Read one, without NaN and Inf."""
+
+    def parts(self, name: str) -> Parts:
+        """One that is read in parts, without NaN and Inf."""
 
 
 class StateDict:
@@ -61,6 +65,11 @@ class StateDict:
                 f"{quoted(name)} of {self._title} holds NaN or Inf; a model that holds them cannot be merged."
             )
         return found
+
+    def parts(self, name: str) -> Parts:
+        """The tensor of that name, which is looked at as a whole for NaN and Inf."""
+        flat = self.tensor(name).reshape(-1)
+        return lambda at: flat[at]
 
 
 def refuse_differences(models: Mapping[str, Weights]) -> None:
@@ -123,22 +132,6 @@ def mixed_types(models: Mapping[str, Mapping[str, files.Layout]]) -> str | None:
                 f"{quoted(differ[0])} as {types[0]} and {types[1]}"
             )
     return None
-
-
-class Read:
-    """The versions of one tensor, each read when it is asked for, in one dtype.
-
-    Args:
-        models: the weights of each.
-        name: the tensor.
-        dtype: the dtype to give them in.
-    """
-
-    def __init__(self, models: Iterable[Weights], name: str, dtype: torch.dtype) -> None:
-        self._models, self._name, self._dtype = list(models), name, dtype
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (each.tensor(self._name).to(self._dtype) for each in self._models)
 
 
 def equal_in_all(models: Mapping[str, Weights], name: str) -> Tensor:
