@@ -1,7 +1,7 @@
 """What repairing a weight costs: Donoho and Gavish's threshold by the Gram matrix, beside a thin SVD; and memory.
 
     python benchmarks/repair.py                 times and memory of a weight of 4096 × 11008
-    python benchmarks/repair.py --only memory   one of the two; the file keeps the other
+    OMP_NUM_THREADS=1 python benchmarks/repair.py --only memory   one of the two; the file keeps the other
     OMP_NUM_THREADS=1 python benchmarks/repair.py --only time --clock cpu --rows 2048 --columns 5504
 
 Both are of a process of its own or of this one, once each; `--clock cpu` counts what one thread computes, on a machine
@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -32,6 +33,7 @@ from forgetless.edit.noise import threshold_by_median
 from importance import Clock
 
 RESULTS = Path(__file__).parent / "results" / "repair.json"
+METHODS = ("wise-ft", "dg-hard", "ties", "dare-ties", "task-arithmetic")  # whose memory is measured
 
 
 def weights(rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -84,7 +86,7 @@ def times(rows: int, columns: int, clock: Clock) -> dict[str, object]:
     return found
 
 
-def memory(rows: int, columns: int) -> dict[str, object]:
+def memory(rows: int, columns: int, methods: Sequence[str] = METHODS) -> dict[str, object]:
     """Megabytes that each method adds to a new process that has imported it; checkpoints of this weight twice."""
     versions = dict(zip(("base", "tuned"), weights(rows, columns), strict=True))
     found: dict[str, object] = {"shape": [rows, columns], "MB of a tensor": versions["base"].nbytes >> 20}
@@ -94,7 +96,7 @@ def memory(rows: int, columns: int) -> dict[str, object]:
             os.mkdir(f"{place}/{name}")
             save_file({"a": each, "b": each + 0}, f"{place}/{name}/model.safetensors")
         peaks = {}
-        for method in ("wise-ft", "dg-hard", "ties", "dare-ties", "task-arithmetic"):
+        for method in methods:
             words = [sys.executable, "-c", CHILD, place, method]
             done = subprocess.run(words, capture_output=True, text=True, check=True)
             peaks[method] = round(int(done.stdout) / 1024)

@@ -108,6 +108,11 @@ def test_where_the_bound_cannot_decide_the_svd_does(monkeypatch: pytest.MonkeyPa
     assert not torch.allclose(want["w"], got["w"])
 
 
+def test_a_change_whose_squares_are_too_large_is_refused() -> None:
+    with pytest.raises(ForgetlessError, match="the squares of its change are too large for float64"):
+        edit.repaired({"w": torch.zeros(64, 32).double()}, {"w": torch.full((64, 32), -1e200, dtype=torch.float64)})
+
+
 def test_what_has_no_spectrum_keeps_its_tuned_values() -> None:
     base = {"bias": torch.zeros(4000), "small": torch.zeros(8, 8), "same": torch.ones(64, 64), "n": torch.tensor([3])}
     tuned = {

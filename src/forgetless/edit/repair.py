@@ -41,8 +41,8 @@ def repair(
         forgetless.edit.repair("SmolLM2-135M", "my-finetuned", "my-repaired")
 
     The result has the names, types, configuration and tokenizer of `tuned`, and loads as that does. What the base does
-    not have (a new head) keeps its tuned values. Memory: three times the largest tensor, and the eigenvectors of
-    `ΔᵀΔ` for methods with a spectrum (32 bytes for each pair of the shorter axis' elements).
+    not have (a new head) keeps its tuned values. Memory: three times the largest tensor, and `ΔᵀΔ` in float64 for
+    methods with a spectrum (8 bytes for each pair of the shorter axis' elements; 32 without SciPy).
 
     Args:
         base: the folder of the model before fine-tuning, or its safetensors file.
