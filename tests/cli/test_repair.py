@@ -13,22 +13,14 @@ transformers = pytest.importorskip("transformers")
 
 from cli.conftest import Command  # noqa: E402
 from forgetless import Importance  # noqa: E402
+from tiny_language import wide_language_model  # noqa: E402
 
 Refused = Callable[..., None]
 
 
 def folders(shard: str = "5GB", tie: bool = True) -> tuple[torch.nn.Module, torch.nn.Module]:
     """`base` and `tuned`: a tiny language model, and it after one direction of one weight and some noise were added."""
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64,
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        tie_word_embeddings=tie,
-    )
-    base, tuned = transformers.LlamaForCausalLM(config), transformers.LlamaForCausalLM(config)
+    base, tuned = wide_language_model(tie=tie), wide_language_model(tie=tie)
     tuned.load_state_dict(base.state_dict())
     with torch.no_grad():
         for parameter in tuned.parameters():

@@ -18,22 +18,13 @@ from forgetless.edit.adapter import Adapted  # noqa: E402
 from forgetless.edit.checkpoint import Checkpoint  # noqa: E402
 from forgetless.edit.noise import threshold_by_median  # noqa: E402
 from forgetless.errors import ForgetlessError  # noqa: E402
+from tiny_language import wide_language_model  # noqa: E402
 
 TARGETS = ["q_proj", "down_proj"]
 
 
 def llama(folder: Path, tie: bool = True) -> transformers.LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=80,
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tie,
-    )
-    model = transformers.LlamaForCausalLM(config)
+    model = wide_language_model(tie=tie)
     model.save_pretrained(folder)
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ def omega(of: State, seed: int, estimator: str = "mas", **more: Any) -> Importan
 def test_a_state_dict_has_names_order_and_dtypes_of_the_base() -> None:
     base = state(0, torch.bfloat16)
     models = [dict(reversed(state(seed, torch.float32).items())) for seed in (1, 2)]
-    found = edit.merged(models, base=base, method="task-arithmetic", scale=1.0)
+    said = (
+        "models[0] and base hold 2 of 2 tensors in different types, such as 'a.weight' as float32 and bfloat16: they "
+        "are merged in the widest type (float32 at least) and written in the types of base."
+    )
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        found = edit.merged(models, base=base, method="task-arithmetic", scale=1.0)
     assert [*found] == [*base]
     for name in ("a.weight", "a.bias"):
         start = base[name].float()
@@ -283,6 +289,10 @@ def test_stopped_and_resumed_it_is_bit_identical(folders: Path, tmp_path: Path) 
 
 
 def test_another_dtype(folders: Path, tmp_path: Path) -> None:
+    LlamaForCausalLM.from_pretrained(folders / "B", dtype=torch.bfloat16).save_pretrained(tmp_path / "B")
+    with pytest.warns(UserWarning, match=r"such as .* as bfloat16 and float32: they are .* and written in bfloat16\."):
+        edit.merge([folders / "A", tmp_path / "B"], tmp_path / "mixed", dtype=torch.bfloat16)
+    assert len(json.loads((tmp_path / "mixed" / "forgetless_merge.json").read_text())["notes"]) == 1
     edit.merge([folders / "A", folders / "B"], tmp_path / "out", dtype=torch.bfloat16)
     model = LlamaForCausalLM.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,11 @@ def test_where_the_bound_cannot_decide_the_svd_does(monkeypatch: pytest.MonkeyPa
     close = plain(base, tuned, scale * (1 + 1e-9)), plain(base, tuned, scale * (1 - 1e-9))
     assert any(torch.allclose(got["w"], each, atol=1e-12) for each in close)
     assert not torch.allclose(want["w"], got["w"])
+
+
+def test_a_change_whose_squares_are_too_large_is_refused() -> None:
+    with pytest.raises(ForgetlessError, match="the squares of its change are too large for float64"):
+        edit.repaired({"w": torch.zeros(64, 32).double()}, {"w": torch.full((64, 32), -1e200, dtype=torch.float64)})
 
 
 def test_what_has_no_spectrum_keeps_its_tuned_values() -> None:
@@ -275,6 +281,65 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch:
     for name in ("model.safetensors", "forgetless_repair.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("narrow", ["base", "tuned"])
+def test_versions_of_different_types_are_told(narrow: str, tmp_path: Path) -> None:
+    """As a warning and in the report; what is done is what the sentence says."""
+    _, _, *states = pair(tmp_path)
+    base, tuned = (
+        {
+            name: value.bfloat16() if which == narrow and value.is_floating_point() else value
+            for name, value in each.items()
+        }
+        for which, each in zip(("base", "tuned"), states, strict=True)
+    )
+    before, after = folder(tmp_path / "b", base), folder(tmp_path / "t", tuned)
+    types = ("float32", "bfloat16") if narrow == "base" else ("bfloat16", "float32")
+    said = (
+        f"{after} and {before} hold 6 of 6 tensors in different types, such as 'l0.w' as {types[0]} and {types[1]}: "
+        "their difference is computed in the wider type (float32 at least) and holds what rounding to the narrower one "
+        f"has changed; the result has the types of {after}."
+    )
+    with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+        edit.repair(before, after, tmp_path / "out", "wise-ft")
+    assert len(caught) == 1
+    assert files.read_json(tmp_path / "out" / "forgetless_repair.json")["notes"] == [said]
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(got[name].dtype == tuned[name].dtype for name in tuned)
+    want = base["l1.w"].float().lerp(tuned["l1.w"].float(), 0.5).to(tuned["l1.w"].dtype)
+    assert torch.equal(got["l1.w"], want)
+    with pytest.warns(UserWarning, match="tuned and base hold 6 of 6 tensors in different types"):
+        edit.repaired(base, tuned, "wise-ft")
+
+
+def test_versions_of_one_type_are_not_spoken_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    before, after, _, _ = pair(tmp_path)
+    edit.repair(before, after, tmp_path / "out", "wise-ft")
+    assert not recwarn.list
+    assert "notes" not in files.read_json(tmp_path / "out" / "forgetless_repair.json")
+
+
+def test_a_second_process_is_refused_while_the_first_one_goes_on(tmp_path: Path) -> None:
+    before, after, _, _ = pair(tmp_path)
+    edit.repair(before, after, tmp_path / "whole")
+    refused: list[str] = []
+
+    def meanwhile(name: str, done: int, of: int) -> None:
+        for again in (edit.repair, edit.merge):
+            inputs: Any = ([before, after],) if again is edit.merge else (before, after)
+            with pytest.raises(ForgetlessError) as caught:
+                again(*inputs, tmp_path / "out", resume=done % 2 == 0)
+            refused.append(str(caught.value))
+
+    edit.repair(before, after, tmp_path / "out", progress=meanwhile)
+    assert set(refused) == {
+        f"{tmp_path / 'out.partial'} is in use by another process ({os.getpid()}); wait until it ends, or choose "
+        "another --out."
+    }
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    assert len(list((tmp_path / "out").iterdir())) == len(list((tmp_path / "whole").iterdir()))
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def test_whatever_happened_to_the_part_it_ends_right_or_says_so(
     writing = begun(out)
     for name in writing.missing()[:4]:
         writing.put(name, TENSORS[name], {"of": name})
+    writing.close()
     part = out.with_name("out.partial")
     journal = part / "journal.jsonl"
     content = journal.read_bytes()
@@ -100,13 +102,14 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patched.setattr(module, "_settled", full)
         with pytest.raises(ForgetlessError, match="out cannot be written: the disk is full"):
             writing.put("b", TENSORS["b"])
+    writing.close()
     again = begun(tmp_path / "out", resume=True)
     assert "a" in again.noted
     assert "b" not in again.noted
 
 
 def test_it_is_not_written_over_or_mixed(tmp_path: Path) -> None:
-    begun(tmp_path / "out", scale="1")
+    begun(tmp_path / "out", scale="1").close()
     with pytest.raises(ForgetlessError, match="was stopped before; continue it with --resume, or remove it"):
         begun(tmp_path / "out", scale="1")
     with pytest.raises(ForgetlessError, match=r"of another request \(scale differ\)"):
@@ -128,6 +131,7 @@ def test_what_a_crash_has_left_in_the_journal_is_dropped(tmp_path: Path) -> None
     writing = begun(tmp_path / "out")
     for name in writing.missing()[:3]:
         writing.put(name, TENSORS[name])
+    writing.close()
     journal = tmp_path / "out.partial" / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:3]) + b"\0" * 40 + b"\n" + lines[3])
@@ -149,3 +153,47 @@ def test_places_that_cannot_be_a_folder_are_told_at_the_start(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(ForgetlessError, match="here exists already and is not empty"):
         begun(Path("."))
+
+
+def test_a_second_one_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    with begun(tmp_path / "out") as writing:
+        writing.put("a", TENSORS["a"])
+        held = {path.name: path.read_bytes() for path in (tmp_path / "out.partial").iterdir()}
+        for resume in (False, True):
+            with pytest.raises(ForgetlessError) as caught:
+                begun(tmp_path / "out", resume=resume)
+            assert str(caught.value) == (
+                f"{tmp_path / 'out.partial'} is in use by another process ({os.getpid()}); wait until it ends, or "
+                "choose another --out."
+            )
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out.partial").iterdir()} == held
+    with begun(tmp_path / "out", resume=True) as writing:
+        assert list(writing.noted) == ["a"]
+        for name in writing.missing():
+            writing.put(name, TENSORS[name])
+        writing.finish({})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+
+
+def test_what_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: files.Streamed, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.Streamed, "_shape", full)
+        with pytest.raises(ForgetlessError, match=r"out\.partial cannot be written: the disk is full"):
+            begun(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out.partial").mkdir()  # what a process has left that was killed before its first line
+    (tmp_path / "out.partial" / "lock").write_text("1")
+    begun(tmp_path / "out").close()
+
+
+def test_a_folder_of_somebody_else_with_that_name_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "model.safetensors").write_bytes(b"mine")
+    for resume in (False, True):
+        with pytest.raises(ForgetlessError):
+            begun(tmp_path / "out", resume=resume)
+    assert [path.read_bytes() for path in (tmp_path / "out.partial").iterdir()] == [b"mine"]

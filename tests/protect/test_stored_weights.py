@@ -92,9 +92,9 @@ def test_weights_elsewhere_are_refused(tmp_path):
 @pytest.mark.parametrize("size", ["5GB", "5KB"], ids=["one file", "several"])
 def test_what_transformers_saves_is_found(size, tmp_path):
     transformers = pytest.importorskip("transformers")
-    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.LlamaConfig(vocab_size=128, num_key_value_heads=1, tie_word_embeddings=True, **small)
-    transformers.LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path, max_shard_size=size)
+    from tiny_language import language_model
+
+    language_model(vocabulary=128, tie_word_embeddings=True).bfloat16().save_pretrained(tmp_path, max_shard_size=size)
     assert (tmp_path / "model.safetensors.index.json").exists() == (size == "5KB")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     marks = fingerprints(named(model))

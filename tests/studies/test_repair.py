@@ -20,21 +20,14 @@ from studies.repair_tuning import batches, share_of_rate, tune
 
 transformers = pytest.importorskip("transformers")
 
+from tiny_language import language_model  # noqa: E402
 
 NONE = Importance({}, 1)
 
 
 def tiny(seed: int = 0, *, tied: bool = True) -> Any:
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        tie_word_embeddings=tied,
-    )
-    return transformers.LlamaForCausalLM(config).eval()
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    return language_model(seed, vocabulary=40, tie_word_embeddings=tied, **sizes)
 
 
 def pairs(count: int) -> Rows:

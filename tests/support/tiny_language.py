@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -22,22 +24,27 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return found
 
 
-def language_model(seed: int = 0, *, vocabulary: int = 32) -> LlamaForCausalLM:
-    """Two layers of width 16."""
+def language_model(seed: int = 0, *, vocabulary: int = 32, **config: Any) -> LlamaForCausalLM:
+    """Two layers of width 16, unless its configuration is to say otherwise."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
-    return LlamaForCausalLM(config).eval()
+    own: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **{**own, **config})).eval()
+
+
+def wide_language_model(seed: int = 0, *, tie: bool = True) -> LlamaForCausalLM:
+    """As wide as a matrix must be for the methods of repair that look at its spectrum."""
+    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 4}
+    return language_model(seed, vocabulary=64, tie_word_embeddings=tie, **sizes)
 
 
 def texts(number: int, seed: int, *, longest: int = 9) -> list[str]:

@@ -46,6 +46,7 @@ def repair(
     appears when all is written; until then OUT.partial is kept for --resume.
     """
     from forgetless import edit, files
+    from forgetless.edit.repair import REPORT
     from forgetless.measure.importance import Importance
 
     settings = edit.Settings(scale=scale, alpha=alpha, strength=strength, device=device)
@@ -57,6 +58,7 @@ def repair(
             base, tuned, out, method, importance=omega, settings=settings, resume=resume, progress=progress
         )
     written = len(files.Foreign(out).names)
+    notes = files.read_json(out / REPORT).get("notes", [])
     if page is not None:
         from forgetless.lab.report import repair_page
 
@@ -65,9 +67,10 @@ def repair(
         command = ["forgetless", "repair", str(base), str(tuned), "--out", str(out), "--method", method]
         command += [f"--{used}", f"{numbers[used]:g}"]
         command += ["--importance", str(importance)] if importance is not None else []
-        repair_page(facts, written, method, shlex.join(command), page)
+        repair_page(facts, written, method, shlex.join(command), page, notes)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "method": method, "written": written, "weights": facts}, indent=2))
+        told = {"out": str(out), "method": method, "written": written, "notes": notes, "weights": facts}
+        typer.echo(json.dumps(told, indent=2))
     else:
         _show(facts, written, out)
 

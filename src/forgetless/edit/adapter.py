@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.edit.blocks import Parts
 from forgetless.edit.checkpoint import Checkpoint, Stored, finite
 from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model.parameters import listing
@@ -111,16 +112,39 @@ class Adapted(Stored):
         Raises:
             ForgetlessError: it cannot be read, holds NaN or Inf, or A and B do not have its shape.
         """
-        stored = self._base.tensor(name)
         if name in self._whole:
             found = self._foreign.read(self._whole[name])
-            if found.shape != stored.shape or not finite(found):
+            if tuple(found.shape) != self.layout[name].shape or not finite(found):
                 raise ForgetlessError(
                     f"the adapter's {quoted(name)} has another shape than the base's, or holds NaN or Inf."
                 )
             return found
+        stored = self._base.tensor(name)
         if name not in self._factors:
             return stored
+        left, right, scale = self._product(name)
+        return self._finite(name, (left @ right).mul_(scale)).add_(stored)
+
+    def parts(self, name: str) -> Parts:
+        """One weight, made in parts, which raises as `tensor` does."""
+        if name in self._whole:
+            whole = self.tensor(name).view(-1)
+            return lambda at: whole[at]
+        stored = self._base.parts(name)
+        if name not in self._factors:
+            return stored
+        left, right, scale = self._product(name)
+        columns = right.shape[1]
+
+        def part(at: slice) -> Tensor:
+            first, end = at.start // columns, -(-at.stop // columns)  # the rows that it lies in
+            delta = (left[first:end] @ right).view(-1)[at.start - first * columns : at.stop - first * columns]
+            return self._finite(name, delta.mul_(scale)).add_(stored(at))
+
+        return part
+
+    def _product(self, name: str) -> tuple[Tensor, Tensor, float]:
+        """Two matrices and a factor whose product is the change of a weight, in the weight's own orientation."""
         a, b, module = self._factors[name]
         first, second = self._foreign.read(a).float(), self._foreign.read(b).float()
         if first.dim() != 2 or second.dim() != 2 or second.shape[1] != first.shape[0]:
@@ -128,16 +152,24 @@ class Adapted(Stored):
                 f"the adapter's A and B of {quoted(name)} are no two matrices of one rank; merge it with PEFT's "
                 "merge_and_unload(), save the model, and name that folder."
             )
-        delta = (second @ first) * self._scale(module, first.shape[0])
         if self._lora.fan_in_fan_out is False and self.config.get("model_type") in _TRANSPOSED:
             raise ForgetlessError(
                 f"{self.path} does not say which weights of this {self.config['model_type']} are stored transposed; "
                 "merge it with PEFT's merge_and_unload(), save the model, and name that folder."
             )
-        delta = delta.T if self._lora.fan_in_fan_out or "lora_embedding" in a else delta
-        if delta.shape != stored.shape or not bool(torch.isfinite(delta).all()):
-            raise ForgetlessError(f"the adapter's A and B of {quoted(name)} do not fit it, or hold NaN or Inf.")
-        return delta.add_(stored)
+        transposed = self._lora.fan_in_fan_out or "lora_embedding" in a
+        left, right = (first.T, second.T) if transposed else (second, first)
+        if (left.shape[0], right.shape[1]) != self.layout[name].shape:
+            raise self._unfit(name)
+        return left, right, self._scale(module, first.shape[0])
+
+    def _finite(self, name: str, delta: Tensor) -> Tensor:
+        if not finite(delta):
+            raise self._unfit(name)
+        return delta
+
+    def _unfit(self, name: str) -> ForgetlessError:
+        return ForgetlessError(f"the adapter's A and B of {quoted(name)} do not fit it, or hold NaN or Inf.")
 
     def _scale(self, module: str, rank: int) -> float:
         try:

@@ -9,6 +9,9 @@ from torch import Tensor
 
 _ELEMENTS = 1 << 20  # of a block
 
+Parts = Callable[[slice], Tensor]
+"""A tensor that is read in parts: a slice of its elements in their order → those, flat."""
+
 
 def elementwise(function: Callable[..., Tensor], first: Tensor, *others: Tensor, like: Tensor | None = None) -> Tensor:
     """`function` of the tensors, element by element, computed in float32 or wider.
@@ -25,7 +28,7 @@ def elementwise(function: Callable[..., Tensor], first: Tensor, *others: Tensor,
     tensors = [each.reshape(-1) for each in (first, *others)]
     wide = width(*tensors)
     result = torch.empty_like(tensors[0], dtype=(first if like is None else like).dtype)
-    for at in _slices(result.numel()):
+    for at in slices(result.numel()):
         result[at] = function(*(each[at].to(wide) for each in tensors)).to(result.dtype)
     return result.view(first.shape)
 
@@ -46,9 +49,10 @@ def long_first(tensor: Tensor) -> Tensor:
 
 def rows(matrix: Tensor) -> Iterator[slice]:
     """Slices of rows that make blocks."""
-    return _slices(matrix.shape[0], max(1, _ELEMENTS // max(1, matrix.shape[1])))
+    return slices(matrix.shape[0], max(1, _ELEMENTS // max(1, matrix.shape[1])))
 
 
-def _slices(length: int, step: int = _ELEMENTS) -> Iterator[slice]:
+def slices(length: int, step: int = _ELEMENTS) -> Iterator[slice]:
+    """Slices of at most `step` that make up `length`."""
     for start in range(0, length, step):
         yield slice(start, min(length, start + step))

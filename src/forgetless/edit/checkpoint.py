@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.edit.blocks import Parts
 from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model.parameters import listing
 
@@ -49,6 +50,10 @@ class Stored(ABC):
     @abstractmethod
     def tensor(self, name: str) -> Tensor:
         """One tensor, in memory of its own."""
+
+    @abstractmethod
+    def parts(self, name: str) -> Parts:
+        """One tensor, read in parts."""
 
     @abstractmethod
     def start(self, name: str) -> bytes:
@@ -101,7 +106,13 @@ class Checkpoint(Stored):
         Raises:
             ForgetlessError: it cannot be read, or holds NaN or Inf.
         """
-        found = self._foreign.read(name)
+        return self._finite(name, self._foreign.read(name))
+
+    def parts(self, name: str) -> Parts:
+        """One tensor, read in parts, which raises as `tensor` does."""
+        return lambda at: self._finite(name, self._foreign.read(name, at))
+
+    def _finite(self, name: str, found: Tensor) -> Tensor:
         if found.is_floating_point() and not finite(found):
             raise ForgetlessError(f"{quoted(name)} in {self.path} holds NaN or Inf; edit a checkpoint that is finite.")
         return found

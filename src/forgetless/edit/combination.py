@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.edit.blocks import Parts
+from forgetless.edit.checkpoint import finite
 from forgetless.edit.merging import method_called
-from forgetless.edit.versions import Read, Weights, equal_in_all, refuse_differences
+from forgetless.edit.versions import Weights, equal_in_all, mixed_types, refuse_differences
 from forgetless.edit.weighing import Weighing
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
@@ -102,18 +104,24 @@ class Combination:
             return equal_in_all(self._every, name)
         dtypes = {weights.layout[name].dtype for weights in self._every.values()}
         work = torch.float64 if torch.float64 in dtypes else torch.float32
-        versions = Read(self._models.values(), name, work)
-        base = None if self._base is None else self._base[1].tensor(name).to(work)
-        told = replace(self.settings, tensor=name)
-        omegas = self._omegas.of(name, work) if self._omegas is not None and name in self._omegas else None
-        found = self.method.merge(versions, base, omegas, told)
-        written = found.to(self._dtype or self.like.layout[name].dtype)
-        if not bool(torch.isfinite(written).all()):
+
+        def wide(read: Parts) -> Parts:
+            return lambda at: read(at).to(work)
+
+        versions = [wide(each.parts(name)) for each in self._models.values()]
+        base = None if self._base is None else wide(self._base[1].parts(name))
+        omegas = None
+        if self._omegas is not None and name in self._omegas:
+            omegas = [wide(each) for each in self._omegas.parts(name)]
+        layout, device = self.like.layout[name], versions[0](slice(0, 0)).device
+        written = torch.empty(layout.elements, dtype=self._dtype or layout.dtype, device=device)
+        self.method.fill(written, versions, base, omegas, replace(self.settings, tensor=name))
+        if not finite(written):
             raise ForgetlessError(
                 f"{name!r} would hold Inf in {str(written.dtype).removeprefix('torch.')}; choose a dtype of a wider "
                 "range, or smaller weights."
             )
-        return written
+        return written.view(layout.shape)
 
     def how(self, name: str) -> str:
         """How that tensor comes about: "copied", "weighted mean" for want of importance, or the method's name."""
@@ -129,6 +137,13 @@ class Combination:
         if self._omegas is not None:
             own["importances"] = self._omegas.mark()
         return own
+
+    def note(self) -> str | None:
+        """What is done where the models hold tensors in different types; None where they do not."""
+        if (what := mixed_types({title: each.layout for title, each in self._every.items()})) is None:
+            return None
+        types = f"the types of {next(iter(self._every))}" if self._dtype is None else str(self._dtype).split(".")[-1]
+        return f"{what}: they are merged in the widest type (float32 at least) and written in {types}."
 
     def told(self) -> Told:
         """What it does, without reading a tensor."""

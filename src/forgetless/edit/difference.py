@@ -1,7 +1,7 @@
 """Δ = tuned − base of one weight as a matrix: its spectrum, and the part of it that reaches above a threshold.
 
-A thin SVD of Δ [long, short] costs several times its Gram matrix `ΔᵀΔ` [short, short] and the eigenvectors of that: the
-eigenvalues are the squared singular values, the eigenvectors the right singular vectors V, and what is kept is
+A thin SVD of Δ [long, short] costs several times its Gram matrix `ΔᵀΔ` [short, short] and the eigenvalues of that,
+which are the squared singular values; the eigenvectors are the right singular vectors V, and what is kept is
 `Δ V_k V_kᵀ`. In float64 an eigenvalue is exact to a bound that is known; where a singular value lies so near the
 threshold that the bound does not say on which side, the SVD decides.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from forgetless.edit.blocks import long_first, rows, width
 from forgetless.edit.noise import median_of_noise, rounding, threshold_by_median
+from forgetless.edit.spectrum import Spectrum
 from forgetless.errors import ForgetlessError
 
 
@@ -38,6 +39,11 @@ class Cut:
     kept: int
     energy: float
     rounding: float
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is removed."""
+        return self.kept == self.total or self.threshold == 0
 
 
 class Difference:
@@ -87,8 +93,36 @@ class Difference:
         """Donoho and Gavish's threshold `τ = scale · ω(β) · median(S)`, and the right singular vectors above it.
 
         Returns:
-            What it does, and V_k [short, kept] in float64.
+            What it does, and V_k [short, kept] in float64; [short, 0] where everything is kept.
         """
+        long, short = self._tuned.shape
+        gram, spread = self._gram()
+        if not bool(torch.isfinite(gram.diagonal()).all()):  # no element is larger than the largest of these
+            raise ForgetlessError("the squares of its change are too large for float64.")
+        spectrum = Spectrum(gram)
+        del gram
+        squares, vectors = spectrum.values.clamp(min=0), spectrum.vectors
+        unsure = float(squares.sum()) * long * torch.finfo(torch.float64).eps
+        counted = squares[: self._rank]
+        median = float(_middle(counted.sqrt()))
+        threshold = scale * threshold_by_median(self.beta) * median
+        kept = int((counted > threshold * threshold).sum())
+        if median * median <= unsure or bool(((counted - threshold * threshold).abs() <= unsure).any()):
+            del spectrum, vectors
+            values, rights, median = self._by_svd()
+            threshold = scale * threshold_by_median(self.beta) * median
+            squares, vectors = values.square(), lambda count: rights[:, :count]
+            if median <= float(values[0]) * long * torch.finfo(torch.float64).eps:
+                threshold = 0.0  # fewer directions than half: nothing but the rounding of float64 is below
+            kept = int((values[: self._rank] > threshold).sum())
+        energy = float(squares[:kept].sum() / squares.sum())
+        sigma = median / (median_of_noise(self.beta) * long**0.5)
+        total = short if self._rank is None else min(self._rank, short)
+        cut = Cut(sigma, threshold, total, kept, energy, spread)
+        return cut, vectors(0 if cut.everything else kept)
+
+    def _gram(self) -> tuple[Tensor, float]:
+        """`(m ⊙ Δ)ᵀ(m ⊙ Δ)` in float64, and the standard deviation of the tuned weight's rounding."""
         long, short = self._tuned.shape
         gram = torch.zeros(short, short, dtype=torch.float64, device=self._device)
         noise = torch.zeros((), dtype=torch.float64, device=self._device)
@@ -96,28 +130,7 @@ class Difference:
             delta = self.block(at).double()
             gram.addmm_(delta.T, delta)
             noise += rounding(self._rows(self._tuned, at), self._stored)
-        if not bool(torch.isfinite(gram).all()):
-            raise ForgetlessError("the squares of its change are too large for float64.")
-        squares, vectors = (each.flip(-1) for each in torch.linalg.eigh(gram))  # the largest first
-        del gram
-        squares = squares.clamp(min=0)
-        unsure = float(squares.sum()) * long * torch.finfo(torch.float64).eps
-        counted = squares[: self._rank]
-        median = float(_middle(counted.sqrt()))
-        threshold = scale * threshold_by_median(self.beta) * median
-        kept = int((counted > threshold * threshold).sum())
-        if median * median <= unsure or bool(((counted - threshold * threshold).abs() <= unsure).any()):
-            values, vectors, median = self._by_svd()
-            threshold = scale * threshold_by_median(self.beta) * median
-            squares = values.square()
-            if median <= float(values[0]) * long * torch.finfo(torch.float64).eps:
-                threshold = 0.0  # fewer directions than half: nothing but the rounding of float64 is below
-            kept = int((values[: self._rank] > threshold).sum())
-        energy = float(squares[:kept].sum() / squares.sum())
-        sigma = median / (median_of_noise(self.beta) * long**0.5)
-        total = short if self._rank is None else min(self._rank, short)
-        spread = float((noise / (long * short)).sqrt())
-        return Cut(sigma, threshold, total, kept, energy, spread), vectors[:, :kept]
+        return gram, float((noise / (long * short)).sqrt())
 
     def _by_svd(self) -> tuple[Tensor, Tensor, float]:
         """The singular values, V and the median by the SVD of Δ in float64."""

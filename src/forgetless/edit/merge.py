@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def merged(
         dtype=dtype,
         **settings,
     )
+    if note := combination.note():
+        warnings.warn(note, stacklevel=2)
     every = [*models] if base is None else [base, *models]
     first = tied(every, {name for each in importances or () for name in each.sums})
     made = {name: combination.tensor(name) for name in every[0] if first(name) == name}
@@ -133,6 +136,8 @@ def merge(
         "base": str(base),
         **{name: str(value) for name, value in combination.used().items()},
     }
+    if note := combination.note():
+        warnings.warn(note, stacklevel=2)
     sources: list[Stored] = [*([] if start is None else [start]), *read.values()]
     rewrite(
         out,
@@ -144,6 +149,7 @@ def merge(
         resume=resume,
         progress=progress,
         report=REPORT,
+        notes=[note] if note else [],
         first={name for each in omegas or () for name in each.sums},
     )
     return combination.told()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from forgetless import files
+from forgetless.edit.blocks import Parts
 from forgetless.edit.checkpoint import Checkpoint
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
@@ -47,6 +48,12 @@ class Omegas:
         if self._importance is None or name not in self._importance.sums:
             return None
         return (self._importance.sums[name] / (self._importance.count * self._mean)).float()
+
+    def parts(self, name: str, scaled: bool) -> Parts:
+        """Ω̂ of a weight that was measured, in parts; Ω itself where it is not to be scaled."""
+        assert self._importance is not None
+        flat, scale = self._importance.sums[name].reshape(-1), self._importance.count * (self._mean if scaled else 1)
+        return lambda at: flat[at] / scale
 
     def mark(self) -> str:
         """What tells this importance from others."""

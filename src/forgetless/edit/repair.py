@@ -16,7 +16,7 @@ from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architec
 from forgetless.edit.omegas import Omegas
 from forgetless.edit.repairing import REPAIRS
 from forgetless.edit.rewritten import Told, refuse_overflow, rewrite
-from forgetless.edit.versions import tied
+from forgetless.edit.versions import mixed_types, tied
 from forgetless.edit.weight import Repaired, Settings, Versions
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.measure.importance import Importance
@@ -41,8 +41,8 @@ def repair(
         forgetless.edit.repair("SmolLM2-135M", "my-finetuned", "my-repaired")
 
     The result has the names, types, configuration and tokenizer of `tuned`, and loads as that does. What the base does
-    not have (a new head) keeps its tuned values. Memory: three times the largest tensor, and the eigenvectors of
-    `ΔᵀΔ` for methods with a spectrum (32 bytes for each pair of the shorter axis' elements).
+    not have (a new head) keeps its tuned values. Memory: three times the largest tensor, and `ΔᵀΔ` in float64 for
+    methods with a spectrum (8 bytes for each pair of the shorter axis' elements; 32 without SciPy).
 
     Args:
         base: the folder of the model before fine-tuning, or its safetensors file.
@@ -69,6 +69,8 @@ def repair(
     omegas = Omegas(importance, before.layout)
     omegas.warn_elsewhere(before)
     ranks = after.ranks if isinstance(after, Adapted) else {}
+    if note := _note_on_types({str(base): before.layout, str(tuned): after.layout}):
+        warnings.warn(note, stacklevel=2)
 
     def made(name: str) -> tuple[Tensor, Any]:
         held = after.tensor(name)
@@ -88,6 +90,7 @@ def repair(
         resume=resume,
         progress=progress,
         report=REPORT,
+        notes=[note] if note else [],
         first=() if importance is None else importance.sums.keys(),
     )
     if lost := [name for name in ranks if facts.get(name, {}).get("kept") == 0]:
@@ -140,6 +143,9 @@ def repaired(
         raise ForgetlessError(f"{listing(broken)} hold NaN or Inf; edit a model that is finite.")
     layout = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in base.items()}
     omegas = Omegas(importance, layout)
+    after = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in tuned.items()}
+    if note := _note_on_types({"base": layout, "tuned": after}):
+        warnings.warn(note, stacklevel=2)
     result: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
     measured = () if importance is None else importance.sums.keys()
@@ -155,6 +161,16 @@ def repaired(
             refuse_overflow(name, result[name])
             facts |= {name: done.facts} if done.facts else {}
     return {name: result[stands(name)] for name in tuned}, facts
+
+
+def _note_on_types(models: Mapping[str, Mapping[str, files.Layout]]) -> str | None:
+    if (what := mixed_types(models)) is None:
+        return None
+    tuned = list(models)[-1]
+    return (
+        f"{what}: their difference is computed in the wider type (float32 at least) and holds what rounding to the "
+        f"narrower one has changed; the result has the types of {tuned}."
+    )
 
 
 def _done(

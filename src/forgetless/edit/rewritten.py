@@ -33,6 +33,7 @@ def rewrite(
     resume: bool = False,
     progress: Told | None = None,
     report: str | None = None,
+    notes: Sequence[str] = (),
     first: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write a checkpoint with the names, shapes and types of `like`, and its configuration and tokenizer.
@@ -50,43 +51,45 @@ def rewrite(
         resume: whether to continue what was stopped.
         progress: told after each tensor.
         report: a JSON file to write beside the tensors: what `made` said of each.
+        notes: sentences for that file.
         first: of the names of a parameter that is stored twice, those to make it by, such as the ones that have Ω.
 
     Returns:
         Tensor → what `made` said of it.
 
     Raises:
-        ForgetlessError: a tensor would hold NaN or Inf, `out` is there already, something else was stopped there, or
-            the system does not let it be written; what is finished stays for `resume`.
+        ForgetlessError: a tensor would hold NaN or Inf, `out` is there already, something else was stopped there,
+            another process writes there, or the system does not let it be written; what is finished stays for `resume`.
     """
     layout = {
         name: replace(each, dtype=dtype) if dtype is not None and each.dtype.is_floating_point else each
         for name, each in like.layout.items()
     }
     marks = {f"checkpoint {number}": each.mark() for number, each in enumerate(sources, 1)}
-    streamed = files.Streamed(Path(out), layout, {**marks, **asked, "--dtype": str(dtype)}, resume)
     others = [each for each in sources if each is not like]
-    shared = tied(like, *others, first=first) if streamed.missing() else {}
-    if progress and streamed.noted:
-        progress("", len(streamed.noted), len(layout))
-    for name in sorted(streamed.missing(), key=lambda name: name in shared):  # what stands for others before them
-        if name in shared:
-            streamed.put(name, streamed.get(shared[name]))
-        else:
-            tensor, said = made(name)
-            tensor = tensor.to(layout[name].dtype)
-            refuse_overflow(name, tensor)
-            streamed.put(name, tensor, said)
-            del tensor
-        if progress:
-            progress(name, len(streamed.noted), len(layout))
-    said_of = {name: streamed.noted[name] for name in layout if streamed.noted[name] is not None}
-    beside: dict[str, Path | bytes] = dict(like.beside())
-    if dtype is not None and "config.json" in beside:
-        beside["config.json"] = _typed(like.config, dtype)
-    if report is not None:
-        beside[report] = (files.written({**asked, "tensors": said_of}, report) + "\n").encode()
-    streamed.finish(beside)
+    with files.Streamed(Path(out), layout, {**marks, **asked, "--dtype": str(dtype)}, resume) as streamed:
+        shared = tied(like, *others, first=first) if streamed.missing() else {}
+        if progress and streamed.noted:
+            progress("", len(streamed.noted), len(layout))
+        for name in sorted(streamed.missing(), key=lambda name: name in shared):  # what stands for others before them
+            if name in shared:
+                streamed.put(name, streamed.get(shared[name]))
+            else:
+                tensor, said = made(name)
+                tensor = tensor.to(layout[name].dtype)
+                refuse_overflow(name, tensor)
+                streamed.put(name, tensor, said)
+                del tensor
+            if progress:
+                progress(name, len(streamed.noted), len(layout))
+        said_of = {name: streamed.noted[name] for name in layout if streamed.noted[name] is not None}
+        beside: dict[str, Path | bytes] = dict(like.beside())
+        if dtype is not None and "config.json" in beside:
+            beside["config.json"] = _typed(like.config, dtype)
+        if report is not None:
+            noted = {"notes": list(notes)} if notes else {}
+            beside[report] = (files.written({**asked, **noted, "tensors": said_of}, report) + "\n").encode()
+        streamed.finish(beside)
     return said_of
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.edit.blocks import Parts
 from forgetless.edit.checkpoint import finite
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.model.parameters import listing
@@ -28,6 +29,9 @@ class Weights(Protocol):
 
     def tensor(self, name: str) -> Tensor:
         """Read one, without NaN and Inf."""
+
+    def parts(self, name: str) -> Parts:
+        """One that is read in parts, without NaN and Inf."""
 
 
 class StateDict:
@@ -61,6 +65,11 @@ class StateDict:
                 f"{quoted(name)} of {self._title} holds NaN or Inf; a model that holds them cannot be merged."
             )
         return found
+
+    def parts(self, name: str) -> Parts:
+        """The tensor of that name, which is looked at as a whole for NaN and Inf."""
+        flat = self.tensor(name).reshape(-1)
+        return lambda at: flat[at]
 
 
 def refuse_differences(models: Mapping[str, Weights]) -> None:
@@ -104,20 +113,25 @@ def refuse_differences(models: Mapping[str, Weights]) -> None:
                 )
 
 
-class Read:
-    """The versions of one tensor, each read when it is asked for, in one dtype.
+def mixed_types(models: Mapping[str, Mapping[str, files.Layout]]) -> str | None:
+    """A clause on the tensors that the models hold in other floating-point types than the first; None without any.
 
     Args:
-        models: the weights of each.
-        name: the tensor.
-        dtype: the dtype to give them in.
+        models: what to call each in a sentence → its tensors.
     """
-
-    def __init__(self, models: Iterable[Weights], name: str, dtype: torch.dtype) -> None:
-        self._models, self._name, self._dtype = list(models), name, dtype
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (each.tensor(self._name).to(self._dtype) for each in self._models)
+    (first, expected), *others = models.items()
+    for title, found in others:
+        common = [name for name in expected if name in found and expected[name].dtype.is_floating_point]
+        differ = [
+            name for name in common if found[name].dtype.is_floating_point and found[name].dtype != expected[name].dtype
+        ]
+        if differ:
+            types = [_called(each[differ[0]].dtype) for each in (found, expected)]
+            return (
+                f"{title} and {first} hold {len(differ)} of {len(common)} tensors in different types, such as "
+                f"{quoted(differ[0])} as {types[0]} and {types[1]}"
+            )
+    return None
 
 
 def equal_in_all(models: Mapping[str, Weights], name: str) -> Tensor:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
-
+from forgetless.edit.blocks import Parts
 from forgetless.edit.omegas import Omegas
 from forgetless.edit.versions import Weights
 from forgetless.errors import ForgetlessError, quoted
@@ -67,27 +65,13 @@ class Weighing:
     def __contains__(self, name: object) -> bool:
         return name in self._importances[0].sums
 
-    def of(self, name: str, dtype: torch.dtype) -> Iterable[Tensor]:
-        """Ω_k of that tensor in every model, each made when it is asked for."""
-        return _Made(len(self._omegas), lambda k: self._omega(k, name).to(dtype))
-
-    def _omega(self, k: int, name: str) -> Tensor:
-        scaled = self._omegas[k].of(name)
-        if scaled is not None and self._scaled:
-            return scaled
-        return self._importances[k].sums[name] / self._importances[k].count
+    def parts(self, name: str) -> list[Parts]:
+        """Ω_k of that tensor in every model, in parts."""
+        return [each.parts(name, self._scaled) for each in self._omegas]
 
     def mark(self) -> str:
         """What tells these importances from others."""
         return ", ".join([*(each.mark() for each in self._omegas), "scaled" if self._scaled else "as measured"])
-
-
-class _Made:
-    def __init__(self, count: int, make: Callable[[int], Tensor]) -> None:
-        self._count, self._make = count, make
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return map(self._make, range(self._count))
 
 
 def _refuse_other(importance: Importance, title: str, weights: Weights, estimators: Sequence[str]) -> None:

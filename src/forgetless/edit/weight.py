@@ -91,8 +91,7 @@ def thresholded(versions: Versions, settings: Settings, metric: Tensor | None) -
         return Repaired(versions.tuned, {})
     difference = Difference(versions.base, versions.tuned, metric, versions.rank, settings.device)
     cut, vectors = difference.cut(settings.scale)
-    everything = cut.kept == cut.total or cut.threshold == 0
-    tensor = versions.tuned if everything else difference.kept(vectors, versions.tuned)
+    tensor = versions.tuned if cut.everything else difference.kept(vectors, versions.tuned)
     return Repaired(tensor, {"shape": list(versions.tuned.shape), **_facts(cut)})
 
 

@@ -85,19 +85,25 @@ class Foreign:
                 )
         return {name: self._place(name)[0] for name in self.names}
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, at: slice | None = None) -> Tensor:
         """One tensor, read into memory of its own: nothing stays mapped, so that memory holds one tensor at a time.
+
+        Args:
+            name: which.
+            at: of its elements in their order, those to read, as a flat tensor; None for the whole, in its shape.
 
         Raises:
             ForgetlessError: the file cannot be read, or was cut since its header was read.
         """
         layout, start = self._place(name)
-        held = torch.empty(layout.size, dtype=torch.uint8)
+        first, end = (0, layout.elements) if at is None else (at.start, at.stop)
+        held = torch.empty((end - first) * layout.dtype.itemsize, dtype=torch.uint8)
         with opened(self.names[name]) as file:
-            file.seek(start)
-            if file.readinto(held.numpy().data) != layout.size:  # type: ignore[attr-defined]
+            file.seek(start + first * layout.dtype.itemsize)
+            if file.readinto(held.numpy().data) != len(held):  # type: ignore[attr-defined]
                 raise ForgetlessError(f"{self.names[name]} was cut: it ends before the end of {quoted(name)}.")
-        return held.view(layout.dtype).view(layout.shape)
+        found = held.view(layout.dtype)
+        return found.view(layout.shape) if at is None else found
 
     def start(self, name: str, most: int) -> bytes:
         """The first bytes of a tensor, at most so many.

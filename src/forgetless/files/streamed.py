@@ -2,7 +2,7 @@
 
 What is written lies in `OUT.partial` until all of it is there, and is then renamed to `OUT`. Every tensor is on the
 disk before a line in the journal says so, with its SHA-256; who continues believes a line where the bytes have that
-sum.
+sum. A lock in the folder lets one process at a time write there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor
 
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.files.foreign import INDEX, ONE, Foreign, Layout
+from forgetless.files.lock import NAME as LOCK
+from forgetless.files.lock import Lock
 from forgetless.files.places import opened, read_bytes, told
 from forgetless.files.strict import parse_json, write_json
 from forgetless.files.tensors import stored_name
@@ -34,6 +36,8 @@ _SHARD = (
 
 class Streamed:
     """A folder with `model.safetensors`, or several files and their index, that grows in `OUT.partial`.
+
+    It is locked until `finish`, or until the end of a `with`.
 
     Args:
         out: the folder to be; it must not exist, or be empty.
@@ -64,25 +68,42 @@ class Streamed:
         with told(out):
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise ForgetlessError(f"{out} exists already and is not empty; choose another --out.")
-        if self._folder.exists():
-            if not resume:
-                raise ForgetlessError(f"{self._folder} was stopped before; continue it with --resume, or remove it.")
-            self._continue(dict(asked))
-        else:
-            self._begin(dict(asked))
+        self._lock = Lock(self._folder)
+        try:
+            self._open(dict(asked), resume)
+        except BaseException:
+            self._lock.release()
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()  # where nothing is in it
+            raise
 
-    def _begin(self, asked: dict[str, str]) -> None:
+    def __enter__(self) -> Streamed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write there."""
+        self._lock.release()
+
+    def _open(self, asked: dict[str, str], resume: bool) -> None:
         with told(self._folder):
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._folder.with_name(f".{self._folder.name}.{os.getpid()}")
-            fresh.mkdir()
-            try:
-                self._shape(fresh)
-                _append(fresh / _JOURNAL, asked)
-                fresh.rename(self._folder)
-            except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
-                raise
+            begun = any(each.name != LOCK for each in self._folder.iterdir())
+        if begun and not resume:
+            raise ForgetlessError(f"{self._folder} was stopped before; continue it with --resume, or remove it.")
+        if begun:
+            self._continue(asked)
+            return
+        try:
+            _append(self._folder / _JOURNAL, asked)
+            with told(self._folder):
+                self._shape(self._folder)
+        except BaseException:
+            for name in (*self._files, _JOURNAL):
+                with contextlib.suppress(OSError):
+                    (self._folder / name).unlink(missing_ok=True)
+            raise
 
     def _shape(self, folder: Path) -> None:
         """Give every file its header and its length; tensors that are there stay."""
@@ -180,7 +201,9 @@ class Streamed:
             with contextlib.suppress(FileNotFoundError):
                 self._out.rmdir()  # an empty one
             self._folder.rename(self._out)
+            self._lock.folder = self._out
             (self._out / _JOURNAL).unlink()
+        self.close()
 
     def _sum(self, name: str) -> str | None:
         file, start = self._places[name]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from forgetless.edit.merging import METHODS
-from forgetless.edit.merging.parts.deltas import kept
+from forgetless.edit.merging.parts.deltas import draw, kept
 
 pytest.importorskip("mergekit", reason="mergekit is not installed (pip install mergekit)")
 
@@ -50,7 +50,7 @@ def test_equal(
     versions = [base + 0.1 * torch.randn(37, 53, dtype=dtype) for _ in range(3)]
     method = METHODS[ours]
     # What is dropped is drawn by other generators: theirs gets our masks, model by model.
-    drawn = iter([kept(base.shape, density, 0, "", k) for k, density in enumerate(DENSITIES)])
+    drawn = iter([kept(base.shape, density, draw(0, "", k)) for k, density in enumerate(DENSITIES)])
 
     def bernoulli(probability: Tensor, **_: Any) -> Tensor:
         return next(drawn).to(probability.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from forgetless.edit.merging import METHODS, mean, method_called, ties
+from forgetless.edit.merging import METHODS, mean, method_called
 from forgetless.edit.merging.parts import deltas
-from forgetless.edit.merging.parts.deltas import kept
-from forgetless.edit.merging.parts.method import Method, Settings
+from forgetless.edit.merging.parts import method as parts_method
+from forgetless.edit.merging.parts.deltas import draw, kept
+from forgetless.edit.merging.parts.method import Method, Settings, TaskVectors, Thin
 from forgetless.errors import ForgetlessError
 
 WEIGHTS = (0.5, 1.0, 0.25)
@@ -54,7 +54,7 @@ def reference(name: str, problem: tuple[list[Tensor], Tensor, list[Tensor]], tol
             for i in order[max(1, int(told.density[k] * count)) :]:
                 each[i] = 0.0
         if name.startswith("dare") and told.density[k] < 1:
-            mask = kept(shape, told.density[k], told.seed, told.tensor, k).flatten().tolist()
+            mask = kept(shape, told.density[k], draw(told.seed, told.tensor, k)).flatten().tolist()
             before = math.fsum(map(abs, each))
             tau[k] = each = [value if stays else 0.0 for value, stays in zip(each, mask, strict=True)]
             after = math.fsum(map(abs, each))
@@ -115,32 +115,47 @@ def test_it_is_its_formula(name: str, given: dict[str, Any]) -> None:
     torch.testing.assert_close(merged(name, found, settings_), reference(name, found, settings_), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize(("name", "given"), CASES)
+@pytest.mark.parametrize("size", [1, 4, 17])
+def test_block_by_block_it_is_the_same(
+    size: int, name: str, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thresholds, masks and norms are those of the whole tensor; of equal elements the first ones are kept."""
+    versions, base, omegas = problem(models=METHODS[name].models or 3)
+    found = [(each * 8).round() / 8 for each in versions], (base * 8).round() / 8, omegas  # many of one size
+    settings_ = told(name, **given)
+    whole = merged(name, found, settings_)
+    monkeypatch.setattr(parts_method, "_BLOCK", size)
+    torch.testing.assert_close(merged(name, found, settings_), whole, rtol=0, atol=1e-14)
+    torch.testing.assert_close(whole, reference(name, found, settings_), rtol=0, atol=1e-13)
+
+
 def test_every_method_is_compared_with_its_formula() -> None:
     assert {name for name, _ in CASES} == METHODS.keys()
 
 
-def _fewer(settings_: Settings) -> Callable[[int, Tensor], Tensor]:
-    whole = deltas.trimmed(settings_)
+def _fewer(settings_: Settings, vectors: TaskVectors) -> Thin:
+    whole = deltas.trimmed(settings_, vectors)
 
-    def sparse(k: int, delta: Tensor) -> Tensor:
+    def thin(k: int, delta: Tensor) -> Tensor:
         found = whole(k, delta)
         found[found.abs() == found.abs().max()] = 0.0
         return found
 
-    return sparse
+    return thin
 
 
 @pytest.mark.parametrize(
     ("name", "module", "part", "fault"),
     [
-        ("ties", deltas, "_elected", lambda found, base, _: torch.ones_like(base, dtype=torch.bool)),
-        ("ties", ties, "trimmed", _fewer),
+        ("ties", deltas, "_elected", lambda found, _: torch.ones_like(found[0], dtype=torch.bool)),
+        ("ties", METHODS["ties"], "thin", _fewer),
         ("dare-linear", deltas, "kept", lambda shape, density, *_: torch.ones(shape, dtype=torch.bool)),
         (
             "mas",
             METHODS["mas"],
-            "merge",
-            lambda versions, base, omegas, told: METHODS["mean"].merge(versions, base, None, told),
+            "block",
+            lambda versions, base, omegas, told: METHODS["mean"].block(versions, base, None, told),
         ),
         ("mean", mean, "averaged", lambda versions, told: sum(versions) / 3),
     ],
@@ -153,7 +168,7 @@ def test_the_reference_sees_a_fault(
     expected = reference(name, found, settings_)
     torch.testing.assert_close(merged(name, found, settings_), expected, rtol=0, atol=1e-13)
     if isinstance(module, Method):
-        monkeypatch.setitem(METHODS, name, dataclasses.replace(module, merge=fault))
+        monkeypatch.setitem(METHODS, name, dataclasses.replace(module, **{part: fault}))
     else:
         monkeypatch.setattr(module, part, fault)
     assert not torch.allclose(merged(name, found, settings_), expected, rtol=0, atol=1e-13)
@@ -224,12 +239,12 @@ def test_trimming_keeps_exactly_so_many_and_of_equal_ones_the_first() -> None:
 
 def test_what_dare_drops_depends_on_the_seed_the_tensor_and_the_model_alone() -> None:
     shape = torch.Size([40, 50])
-    mask = kept(shape, 0.3, 1, "a.weight", 0)
+    mask = kept(shape, 0.3, draw(1, "a.weight", 0))
     torch.manual_seed(7)
-    assert torch.equal(mask, kept(shape, 0.3, 1, "a.weight", 0))
+    assert torch.equal(mask, kept(shape, 0.3, draw(1, "a.weight", 0)))
     assert abs(float(mask.float().mean()) - 0.3) < 0.05
     for other in ((2, "a.weight", 0), (1, "b.weight", 0), (1, "a.weight", 1)):
-        assert not torch.equal(mask, kept(shape, 0.3, *other))
+        assert not torch.equal(mask, kept(shape, 0.3, draw(*other)))
 
 
 def test_dare_is_task_arithmetic_on_average() -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
+from forgetless.files.lock import NAME, locked
 from forgetless.lab import results
 from forgetless.lab.running.directory import RunDirectory
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
-from forgetless.lab.running.lock import NAME, locked
 from forgetless.lab.running.run import run
 from forgetless.learn.position import Progress
 from forgetless.learn.recipe import Recipe
@@ -26,7 +26,7 @@ EXPERIMENT = Experiment("small", stream(2), network, Recipe(lr=0.1, epochs=2, ba
 HOLD = """
 import sys
 from pathlib import Path
-from forgetless.lab.running.lock import locked
+from forgetless.files.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

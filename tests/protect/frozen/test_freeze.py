@@ -151,17 +151,32 @@ def test_a_compiled_model_and_a_deep_copy():
 # -- the watch
 
 
-def test_an_optimizer_that_is_not_attached_is_noticed_once():
+def test_an_optimizer_that_is_not_attached_is_noticed_again_and_again():
     model = network()
     core = FrozenCore(model, {"scale": mask(), "mix.weight": torch.eye(4, dtype=torch.bool)})
     optimizer = optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     with pytest.warns(UserWarning, match=r"elements of the frozen core in 'mix\.weight' are no longer") as caught:
-        trained(model, optimizer, 3)
-    assert len(said(caught)) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trained(model, optimizer, 3)
+        trained(model, optimizer, 6)  # the last of which nothing has looked at
+    assert [re.findall(r"found (\d+) times", each) for each in said(caught)] == [[], ["2"], ["4"]]
+    assert core.status().moved == 5
     assert core.status().steps == 0
+
+
+def test_a_core_that_was_written_to_is_told_when_it_is_written_to_again():
+    model = network()
+    some = torch.tensor([True, True, True, False])
+    core = FrozenCore(model, {"mix.weight": torch.eye(4, dtype=torch.bool), "mix.bias": some})
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    core.attach(optimizer)
+    for name, value, told in (("mix.weight", 1.0, 1), ("mix.bias", float("nan"), 1), ("mix.bias", 1.0, 0)):
+        with torch.no_grad():
+            model.get_parameter(name).add_(value)  # a NaN stays one
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                optimizer.step()
+        assert [f"frozen core in '{name}'" in each for each in said(caught)] == [True] * told
+    assert core.status().moved == 2
 
 
 def test_a_second_optimizer_beside_the_attached_one_is_noticed():

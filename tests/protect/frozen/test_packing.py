@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from functools import partial
 from typing import Any
@@ -69,7 +70,7 @@ def test_every_optimizer_once(name):
 
 
 def test_planted_faults_are_seen(monkeypatch):
-    monkeypatch.setattr(packing.Packing, "_take_gradients", lambda self: None)
+    monkeypatch.setattr(packing.Packing, "_hand_over", lambda *_: None)
     with pytest.raises(AssertionError):
         compare("AdamW", 5, 0.5)
     monkeypatch.undo()
@@ -151,6 +152,103 @@ def test_a_state_of_another_core_is_refused(attached_first):
     first(given[0])
     with pytest.raises(ForgetlessError, match="the optimizer's state was saved with another frozen core"):
         second(given[1])
+
+
+@pytest.mark.parametrize("name", ["AdamW, fused", "AdamW", "SGD", "Rprop"])
+@pytest.mark.parametrize("way", ["state_dict", "deepcopy", "pickle"])
+def test_what_leaves_the_optimizer_is_safe_without_a_core(name, way):
+    """It has the parameters' shapes, so that nothing reads beyond it; the core's part is 0."""
+    model = network(dtype=torch.float32)
+    masks = random_masks(model, 7)
+    optimizer = MAKES[name](model.parameters())
+    core = FrozenCore(model, masks)
+    core.attach(optimizer)
+    trained(model, optimizer, 2)
+    if way == "state_dict":
+        again = MAKES[name](copy.deepcopy(model).parameters())
+        again.load_state_dict(optimizer.state_dict())
+    else:
+        again = copy.deepcopy(optimizer) if way == "deepcopy" else pickle.loads(pickle.dumps(optimizer))
+    parameters = again.param_groups[0]["params"]
+    packed = False
+    for parameter, mask, own in zip(parameters, masks.values(), model.parameters(), strict=True):
+        for key, value in again.state.get(parameter, {}).items():
+            held = optimizer.state[own][key]
+            packed |= value.shape != held.shape
+            if value.dim():
+                assert value.shape == parameter.shape
+                assert not value[mask].any()
+                assert torch.equal(value[~mask].flatten(), held.flatten())
+        parameter.grad = torch.ones_like(parameter)
+    assert packed
+    again.step()
+    assert all(bool(torch.isfinite(each).all()) for each in parameters)
+    core.remove()
+    copied = copy.deepcopy(optimizer)
+    assert "__getstate__" not in vars(optimizer)
+    assert "__getstate__" not in vars(copied)
+
+
+class Failing(optim.SGD):
+    """Raises in the middle of a step when it is told to."""
+
+    fails = False
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        if self.fails:
+            raise RuntimeError("out of memory")
+        return super().step()
+
+
+@pytest.mark.parametrize("then", ["zero_grad", "zero_grad(set_to_none=False)", "again", "more", "save"])
+@pytest.mark.parametrize("closure", [False, True])
+def test_after_a_step_that_failed_it_goes_on_as_plain_training_does(then, closure):
+    found = []
+    for frozen in (True, False):
+        model = network()
+        masks = {name: mask & ~mask.all() for name, mask in random_masks(model, 5).items()}
+        optimizer = Failing(model.parameters(), lr=0.1, momentum=0.9)
+        core = FrozenCore(model, masks)  # the gradients of the core are 0 in both
+        if frozen:
+            core.attach(optimizer, elementwise=True)
+        trained(model, optimizer, 1)
+        optimizer.zero_grad()
+        optimizer.fails = True
+        if not closure:
+            loss(model, 1).backward()
+        again = (lambda model=model: loss(model, 1).backward()) if closure else None
+        with pytest.raises(RuntimeError, match="out of memory"):
+            optimizer.step(again)
+        optimizer.fails = False
+        if then == "save":
+            assert optimizer.state_dict()["param_groups"][0]["params"] == [0, 1, 2, 3]
+        if then.startswith("zero_grad"):
+            optimizer.zero_grad(set_to_none=then == "zero_grad")
+        if then != "again":
+            loss(model, 2).backward()
+            assert optimizer.param_groups[0]["params"] == list(model.parameters())
+        optimizer.step()
+        found.append((weights(model), {name: each.grad for name, each in model.named_parameters()}))
+    for left, right in zip(*found, strict=True):
+        for name, each in left.items():
+            torch.testing.assert_close(each, right[name], rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_there_before_and_after_a_step():
+    model = network()
+    optimizer = optim.Adam(model.parameters())
+    FrozenCore(model, random_masks(model, 5)).attach(optimizer)
+    loss(model, 0).backward()
+    before = {name: (each.grad, each.grad.clone()) for name, each in model.named_parameters() if each.grad is not None}
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        if name in before:
+            assert parameter.grad is before[name][0]
+            assert torch.equal(parameter.grad, before[name][1])
 
 
 def test_state_from_before_is_packed_and_after_remove_unpacked():

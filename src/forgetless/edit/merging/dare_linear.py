@@ -8,27 +8,15 @@ ICML 2024, arXiv 2311.03099. k model, m_k a random mask whose elements are 1 wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
-
-from forgetless.edit.merging.parts.deltas import Lazy, added, dropped
-from forgetless.edit.merging.parts.method import Method, Settings
-
-
-def merge(
-    versions: Iterable[Tensor], base: Tensor | None, omegas: Iterable[Tensor] | None, settings: Settings
-) -> Tensor:
-    """`θ_base + λ Σ_k w_k m_k ⊙ τ_k / density`; with `normalize` divided by Σ_k w_k."""
-    assert base is not None
-    return added(Lazy(versions, base, dropped(settings)), base, settings)
-
+from forgetless.edit.merging.parts.deltas import added, dropped
+from forgetless.edit.merging.parts.method import Method
 
 METHOD = Method(
     "dare-linear",
     "θ = θ_base + λ Σ_k w_k m_k ⊙ τ_k / density, m_k random",
     "Yu et al. 2024 (arXiv 2311.03099)",
-    merge,
+    added,
+    dropped,
     needs_base=True,
     # λ as in task arithmetic; the paper's density depends on the models.
     defaults={"density": 0.5, "scale": 0.4, "normalize": False, "rescale": "density", "seed": 0},

@@ -7,27 +7,15 @@ of DARE instead of the trimming by size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
-
-from forgetless.edit.merging.parts.deltas import Lazy, agreeing, dropped
-from forgetless.edit.merging.parts.method import Method, Settings
-
-
-def merge(
-    versions: Iterable[Tensor], base: Tensor | None, omegas: Iterable[Tensor] | None, settings: Settings
-) -> Tensor:
-    """`θ_base + λ Σ_{k ∈ A} w_k m_k ⊙ τ_k / density`, A where the sign is elected; `normalize` makes it a mean."""
-    assert base is not None
-    return agreeing(Lazy(versions, base, dropped(settings)), base, settings)
-
+from forgetless.edit.merging.parts.deltas import agreeing, dropped
+from forgetless.edit.merging.parts.method import Method
 
 METHOD = Method(
     "dare-ties",
     "θ = θ_base + λ Σ_k w_k {m_k ⊙ τ_k / density : its sign is elected}, m_k random",
     "Yu et al. 2024 (arXiv 2311.03099), Yadav et al. 2023 (arXiv 2306.01708)",
-    merge,
+    agreeing,
+    dropped,
     needs_base=True,
     defaults={
         "density": 0.5,

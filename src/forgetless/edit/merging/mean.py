@@ -7,7 +7,7 @@ Ha, Zhang, NeurIPS 2017, arXiv 1703.08475); of models fine-tuned from one base i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from forgetless.edit.merging.parts.weighted import averaged
 
 
 def merge(
-    versions: Iterable[Tensor], base: Tensor | None, omegas: Iterable[Tensor] | None, settings: Settings
+    versions: Sequence[Tensor], base: Tensor | None, omegas: Sequence[Tensor] | None, settings: Settings
 ) -> Tensor:
     """`Σ_k w_k θ_k / Σ_k w_k`; without `normalize`, `Σ_k w_k θ_k`."""
     return averaged(versions, settings)

@@ -7,27 +7,15 @@ has learned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
-
-from forgetless.edit.merging.parts.deltas import Lazy, added
-from forgetless.edit.merging.parts.method import Method, Settings
-
-
-def merge(
-    versions: Iterable[Tensor], base: Tensor | None, omegas: Iterable[Tensor] | None, settings: Settings
-) -> Tensor:
-    """`θ_base + λ Σ_k w_k τ_k`; with `normalize` divided by Σ_k w_k."""
-    assert base is not None
-    return added(Lazy(versions, base), base, settings)
-
+from forgetless.edit.merging.parts.deltas import added, dense
+from forgetless.edit.merging.parts.method import Method
 
 METHOD = Method(
     "task-arithmetic",
     "θ = θ_base + λ Σ_k w_k τ_k, τ_k = θ_k − θ_base",
     "Ilharco et al. 2023 (arXiv 2212.04089)",
-    merge,
+    added,
+    dense,
     needs_base=True,
     # 0.4: what Yadav et al. 2023 take where nothing can be validated.
     defaults={"scale": 0.4, "normalize": False},

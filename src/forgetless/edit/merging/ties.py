@@ -13,27 +13,15 @@ checkpoint can then be read one tensor at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
-
-from forgetless.edit.merging.parts.deltas import Lazy, agreeing, trimmed
-from forgetless.edit.merging.parts.method import Method, Settings
-
-
-def merge(
-    versions: Iterable[Tensor], base: Tensor | None, omegas: Iterable[Tensor] | None, settings: Settings
-) -> Tensor:
-    """The three steps; without `normalize` the last one adds and does not average."""
-    assert base is not None
-    return agreeing(Lazy(versions, base, trimmed(settings)), base, settings)
-
+from forgetless.edit.merging.parts.deltas import agreeing, trimmed
+from forgetless.edit.merging.parts.method import Method
 
 METHOD = Method(
     "ties",
     "θ = θ_base + λ mean_k {trim(τ_k) : its sign is that of Σ_k w_k trim(τ_k)}",
     "Yadav et al. 2023 (arXiv 2306.01708)",
-    merge,
+    agreeing,
+    trimmed,
     needs_base=True,
     # The paper's, where nothing can be validated.
     defaults={"density": 0.2, "scale": 1.0, "normalize": True, "majority": "sum"},

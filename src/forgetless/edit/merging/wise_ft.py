@@ -5,7 +5,7 @@ Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -13,11 +13,11 @@ from forgetless.edit.merging.parts.method import Method, Settings
 
 
 def merge(
-    versions: Iterable[Tensor], base: Tensor | None, omegas: Iterable[Tensor] | None, settings: Settings
+    versions: Sequence[Tensor], base: Tensor | None, omegas: Sequence[Tensor] | None, settings: Settings
 ) -> Tensor:
     """`(1 − α) θ_base + α θ_1`; exactly θ_base at α = 0 and θ_1 at α = 1."""
     assert base is not None
-    return base.lerp(next(iter(versions)), settings.alpha)
+    return base.lerp(versions[0], settings.alpha)
 
 
 METHOD = Method(

@@ -15,6 +15,7 @@ import torch
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.files.lock import locked
 from forgetless.lab.long_text import evaluation
 from forgetless.lab.long_text.kept import write_network
 from forgetless.lab.long_text.reading import Tokens
@@ -28,7 +29,6 @@ from forgetless.lab.running.directory import key
 from forgetless.lab.running.environment import environment
 from forgetless.lab.running.experiment import Comparison
 from forgetless.lab.running.jobs import Job, Runner, Tell
-from forgetless.lab.running.lock import locked
 from forgetless.lab.running.plan import distinct
 from forgetless.learn.position import Progress
 

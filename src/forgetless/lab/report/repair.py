@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,12 @@ from forgetless.lab.report.template import rendered
 
 
 def repair_page(
-    weights: Mapping[str, Mapping[str, Any]], written: int, method: str, command: str, path: str | Path
+    weights: Mapping[str, Mapping[str, Any]],
+    written: int,
+    method: str,
+    command: str,
+    path: str | Path,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write one HTML file that needs nothing else.
 
@@ -21,6 +26,7 @@ def repair_page(
         method: by what it was repaired.
         command: what repairs it again.
         path: the file.
+        notes: sentences on the repair.
 
     Raises:
         ForgetlessError: it cannot be written.
@@ -28,5 +34,5 @@ def repair_page(
     total = sum(each["total"] for each in weights.values())
     kept = sum(each["kept"] for each in weights.values()) / total if total else 0.0
     template = Path(__file__).with_name("repair.html")
-    values = {"weights": weights, "written": written, "method": method, "kept": kept, "command": command}
-    files.write_text(path, rendered(template, **values))
+    values = {"weights": weights, "written": written, "method": method, "kept": kept}
+    files.write_text(path, rendered(template, **values, command=command, notes=notes))

@@ -21,8 +21,8 @@ from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.files.lock import NAME as LOCK
 from forgetless.lab import report, results
-from forgetless.lab.running.lock import NAME as LOCK
 
 _ABSENT = "absent"
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.files.lock import NAME as LOCK
 from forgetless.lab.running.jobs import Job
-from forgetless.lab.running.lock import NAME as LOCK
 from forgetless.learn import metrics
 
 Stage = Literal["waiting", "running", "done"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.files.lock import locked
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job, Runner, ThisProcess
-from forgetless.lab.running.lock import locked
 from forgetless.lab.running.plan import Plan, distinct
 from forgetless.lab.running.work import learn_job
 from forgetless.learn.position import Progress

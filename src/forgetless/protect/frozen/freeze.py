@@ -129,6 +129,8 @@ class FrozenCore:
 
     def _glance(self) -> None:
         """Look about once in a backward pass, whichever of the parameters get gradients in it."""
+        for packing in self._packings:
+            packing.settle()
         self._hooked += 1
         if self._hooked % max(1, len(self._handles) - len(self._stopped)) == 0:
             self._watch.look()
@@ -213,6 +215,7 @@ class FrozenCore:
             sum(parameter.numel() for parameter in self._parameters.values()),
             self._steps + sum(packing.steps for packing in self._packings),
             {name: share.frozen / max(1, share.shape.numel()) for name, share in self._shares.items()},
+            self._watch.moved,
         )
 
     def save(self, path: str | Path) -> None:

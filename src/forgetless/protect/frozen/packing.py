@@ -2,13 +2,17 @@
 
 While the optimizer steps, each partly frozen parameter in its groups is replaced by a packed one that holds the free
 elements and their gradients; after the step these are written back. Between steps the groups hold the model's own
-parameters, and the optimizer's state, in the packed shape, stands under them: so `state_dict` and `load_state_dict` are
-the optimizer's own. What they hold is marked with a fingerprint of the core, since a state for other elements of the
-same number could not be told from the right one.
+parameters, and the optimizer's state, in the packed shape, stands under them. Whatever leaves the optimizer (a
+`state_dict`, a copy, a pickle) has states of the parameters' own shapes, 0 in the core: any optimizer can go on with
+it, with a core or without. What is loaded is packed again.
+
+A step that ends with an exception leaves the packed parameters behind, since nothing is called then. The gradients have
+gone with them, so that `zero_grad` acts on all; at the next backward pass, step or `state_dict` everything is put back.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +63,8 @@ class Packing:
         self._shares, self._names, self._mark, self._look = shares, names, mark, look
         self._given: list[tuple[dict[str, Any], list[nn.Parameter]]] = []
         self._packed: dict[nn.Parameter, nn.Parameter] = {}
+        self._gradients: dict[nn.Parameter, Tensor] = {}  # of the model's parameters, while they are packed
+        self._in_closure = False
         if any(isinstance(hook, Packing) for hook in optimizer._optimizer_step_pre_hooks.values()):
             raise ForgetlessError(
                 "another frozen core is attached to this optimizer; make one core of both masks: "
@@ -76,11 +82,12 @@ class Packing:
         self._handles = [
             optimizer.register_step_pre_hook(self),
             after,
-            optimizer.register_state_dict_pre_hook(lambda _: self._restore()),
-            optimizer.register_state_dict_post_hook(self._marked),
+            optimizer.register_state_dict_pre_hook(lambda _: self.settle()),
+            optimizer.register_state_dict_post_hook(self._saved),
             optimizer.register_load_state_dict_pre_hook(self._loading),
             optimizer.register_load_state_dict_post_hook(lambda _: self._admit()),
         ]
+        vars(optimizer)["__getstate__"] = self._copied  # copies have no hooks, so that they must have an ordinary state
 
     @property
     def packs(self) -> bool:
@@ -93,90 +100,135 @@ class Packing:
 
     def remove(self) -> None:
         """Take the hooks out; what is packed of the state gets the parameters' shapes, with 0 for the core."""
-        self._restore()
+        self.settle()
         for handle in self._handles:
             handle.remove()
+        vars(self.optimizer).pop("__getstate__", None)
         for parameter in self._owned():
-            share, state = self._shares[parameter], self.optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if isinstance(value, Tensor) and value.shape == share.packed and value.dim():
-                    state[key] = value.new_zeros(share.shape)
-                    share.scatter(state[key], value)
+            if parameter in self.optimizer.state:
+                self.optimizer.state[parameter] = self._whole(parameter, self.optimizer.state[parameter])
 
     # -- a step
 
     @torch.no_grad()
     def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Replace the partly frozen parameters; called by the optimizer before its step."""
-        self._restore()  # after a step that ended with an exception
+        self.settle()
         self._look()
         self._admit()
-        for group in optimizer.param_groups:
-            if any(parameter in self._shares for parameter in group["params"]):
-                self._given.append((group, group["params"]))
-                group["params"] = [each for each in map(self._stand_in, group["params"]) if each is not None]
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        try:
+            for group in optimizer.param_groups:
+                if any(parameter in self._shares for parameter in group["params"]):
+                    stepped = [self._stand_in(each, closure is None) for each in group["params"]]
+                    self._given.append((group, group["params"]))
+                    group["params"] = [each for each in stepped if each is not None]
+        except BaseException:
+            self.settle()
+            raise
         if closure is None:
-            self._take_gradients()
             return None
+        return (args[0], self._around(closure)), {key: value for key, value in kwargs.items() if key != "closure"}
 
-        def packed() -> Any:
+    def _around(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, among the model's parameters."""
+
+        @torch.no_grad()
+        def around() -> Any:
             self._write()  # a closure that is called again sees the weights as they are by then
             stepped = [group["params"] for group, _ in self._given]
-            for group, parameters in self._given:  # for the closure's zero_grad()
-                group["params"] = parameters
+            self._give_back()
+            self._in_closure = True
             try:
                 with torch.enable_grad():
                     loss = closure()
+                for parameter, packed in self._packed.items():
+                    packed.grad = None
+                    if (taken := self._gradient(parameter)) is not None:
+                        self._hand_over(parameter, packed, self._shares[parameter].gather(taken)[0])
             except BaseException:
                 self._restore()
                 raise
+            finally:
+                self._in_closure = False
             for (group, _), parameters in zip(self._given, stepped, strict=True):
                 group["params"] = parameters
-            self._take_gradients()
+            for parameter, packed in self._packed.items():
+                self._move_state(parameter, packed)
             return loss
 
-        return (args[0], packed), {key: value for key, value in kwargs.items() if key != "closure"}
+        return around
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.steps += 1
         self._write()
         self._restore()
 
-    def _stand_in(self, parameter: nn.Parameter) -> nn.Parameter | None:
+    def _stand_in(self, parameter: nn.Parameter, with_gradient: bool) -> nn.Parameter | None:
         """What the optimizer steps on in a parameter's place; None for what stands still as a whole."""
         share = self._shares.get(parameter)
         if share is None:
             return parameter
         if share.kind == "tensor":
             return None
-        packed = nn.Parameter(share.gather(parameter)[0], requires_grad=parameter.requires_grad)
+        gradient = self._gradient(parameter) if with_gradient else None
+        taken, *more = share.gather(parameter, *([] if gradient is None else [gradient]))
+        packed = nn.Parameter(taken, requires_grad=parameter.requires_grad)
         self._packed[parameter] = packed
-        if parameter in self.optimizer.state:
-            self.optimizer.state[packed] = self.optimizer.state.pop(parameter)
+        self._move_state(parameter, packed)
+        for each in more:
+            self._hand_over(parameter, packed, each)
         return packed
 
-    @torch.no_grad()
-    def _take_gradients(self) -> None:
-        for parameter, packed in self._packed.items():
-            if parameter.grad is not None and parameter.grad.layout != torch.strided:
-                self._restore()
-                raise sparse(self._names[parameter])
-            packed.grad = None if parameter.grad is None else self._shares[parameter].gather(parameter.grad)[0]
+    def _gradient(self, parameter: nn.Parameter) -> Tensor | None:
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            raise sparse(self._names[parameter])
+        return parameter.grad
+
+    def _hand_over(self, parameter: nn.Parameter, packed: nn.Parameter, free: Tensor) -> None:
+        """The packed parameter has the gradient from now on, and the model's none."""
+        assert parameter.grad is not None
+        self._gradients[parameter], packed.grad, parameter.grad = parameter.grad, free, None
+
+    def _move_state(self, source: nn.Parameter, target: nn.Parameter) -> None:
+        if source in self.optimizer.state:
+            self.optimizer.state[target] = self.optimizer.state.pop(source)
 
     @torch.no_grad()
     def _write(self) -> None:
         for parameter, packed in self._packed.items():
             self._shares[parameter].scatter(parameter.detach(), packed.detach())
 
-    def _restore(self) -> None:
-        """Give the groups and the state the model's parameters again."""
+    def _give_back(self) -> None:
+        """Let the groups, the state and the gradients be those of the model's parameters."""
         for group, parameters in self._given:
             group["params"] = parameters
         for parameter, packed in self._packed.items():
-            if packed in self.optimizer.state:
-                self.optimizer.state[parameter] = self.optimizer.state.pop(packed)
+            self._move_state(packed, parameter)
+        for parameter, gradient in self._gradients.items():
+            parameter.grad = gradient
+        self._gradients = {}
+
+    def _restore(self) -> None:
+        """The step is over."""
+        self._give_back()
         self._given, self._packed = [], {}
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Put back what a step that ended with an exception has left; gradients as they were zeroed or grew since."""
+        if self._in_closure or not (self._packed or self._given):
+            return
+        for parameter, packed in self._packed.items():
+            if (held := self._gradients.get(parameter)) is None:
+                continue
+            if packed.grad is None:
+                del self._gradients[parameter]  # zero_grad() was called
+                continue
+            self._shares[parameter].scatter(held, packed.grad)
+            if parameter.grad is not None:
+                held.add_(parameter.grad)
+        self._restore()
 
     # -- its state
 
@@ -210,12 +262,37 @@ class Packing:
             "masks that it was saved with (FrozenCore.load), or make a new optimizer."
         )
 
-    def _marked(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        for group in state["param_groups"]:
-            group[MARK] = self._mark
+    def _whole(self, parameter: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+        """A parameter's state in its own shape, 0 in the core; the rest of it as it is."""
+        share, found = self._shares[parameter], dict(state)  # type: ignore[index]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == share.packed and value.dim():
+                found[key] = value.new_zeros(share.shape)
+                share.scatter(found[key], value)
+        return found
+
+    @torch.no_grad()
+    def _saved(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Make a `state_dict` one that any optimizer can load."""
+        for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+            saved[MARK] = self._mark
+            for parameter, number in zip(group["params"], saved["params"], strict=True):
+                if parameter in self._shares and number in state["state"]:
+                    state["state"][number] = self._whole(parameter, state["state"][number])
+
+    @torch.no_grad()
+    def _copied(self) -> dict[str, Any]:
+        """What `copy` and `pickle` take of the optimizer."""
+        self.settle()
+        held = dict(type(self.optimizer).__getstate__(self.optimizer))
+        held.pop("__getstate__", None)
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        for key, each in self.optimizer.state.items():
+            state[key] = self._whole(key, each) if key in self._shares else each
+        return {**held, "state": state}
 
     def _loading(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        self._restore()
+        self.settle()
         self._refuse_marked(state["param_groups"])
         groups = [{key: value for key, value in group.items() if key != MARK} for group in state["param_groups"]]
         return {**state, "param_groups": groups}

@@ -75,11 +75,9 @@ class Elements:
         if not tensor.is_contiguous():
             tensor.masked_scatter_(self._on(tensor), packed)
             return
-        flat, free, begun = tensor.view(-1), self._on(tensor).view(-1), 0
-        for number, count in enumerate(self._counts):
-            part = slice(number * _PIECE, (number + 1) * _PIECE)
-            flat[part].masked_scatter_(free[part], packed[begun : begun + count])
-            begun += count
+        flat = tensor.view(-1)
+        for places, start, stop, count, begun in self._places(flat):
+            flat[start:stop].index_copy_(0, places, packed[begun : begun + count])
 
     def core(self) -> Tensor:
         """A boolean per element, of the parameter's shape."""
@@ -91,9 +89,11 @@ class Elements:
         for number, count in enumerate(self._counts):
             start, stop = number * _PIECE, min((number + 1) * _PIECE, free.numel())
             mask = free[start:stop]
-            # On a device the count is given, so that nothing waits for it.
-            places = mask.nonzero() if mask.device.type == "cpu" else torch.nonzero_static(mask, size=count)
-            yield places.squeeze(1), start, stop, count, begun
+            if mask.device.type == "cpu":
+                places = torch.from_numpy(mask.numpy().nonzero()[0])  # several times as fast as torch's
+            else:  # the count is given, so that nothing waits for it
+                places = torch.nonzero_static(mask, size=count).squeeze(1)
+            yield places, start, stop, count, begun
             begun += count
 
     def _on(self, tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ class CoreStatus:
         elements: how many the model has.
         steps: of the optimizers that it was attached to, while it was.
         per_parameter: name → the share of it that stands still.
+        moved: how many times the core was found changed, by something else than these steps.
     """
 
     frozen: int
@@ -24,3 +25,4 @@ class CoreStatus:
     elements: int
     steps: int
     per_parameter: dict[str, float]
+    moved: int

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from forgetless.edit.blocks import Parts, slices
 from forgetless.errors import ForgetlessError, quoted
 
 MAJORITIES = ("sum", "count")
 RESCALES = ("density", "l1", "none")
+_BLOCK = 1 << 18  # elements: a block of each of a dozen models takes little memory
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,24 @@ class Settings:
     tensor: str = ""
 
 
-Merge = Callable[[Iterable[Tensor], Tensor | None, Iterable[Tensor] | None, Settings], Tensor]
+@dataclass(frozen=True)
+class TaskVectors:
+    """`τ_k = θ_k − θ_base` of one tensor.
+
+    Attributes:
+        elements: how many each has.
+        blocks: k → τ_k, block by block in their order, as often as it is asked for.
+    """
+
+    elements: int
+    blocks: Callable[[int], Iterable[Tensor]]
+
+
+Block = Callable[[Sequence[Tensor], Tensor | None, Sequence[Tensor] | None, Settings], Tensor]
+"""(θ_k or τ_k, θ_base, Ω_k, settings) → merged, element by element; the task vectors may be changed."""
+
+Thin = Callable[[int, Tensor], Tensor]
+"""(k, a block of τ_k) → it with fewer elements, which may be itself, changed; once for each block, in their order."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +74,8 @@ class Method:
         name: as users write it.
         formula: in one line.
         paper: whose it is.
-        merge: `(versions, base, omegas, settings) → merged`, pure: of one tensor in K models, all of one shape and one
-            float dtype, which is also the result's. Versions and omegas may be gone through more than once; they may
-            read each tensor anew, so none is kept longer than it is used.
+        block: merges a block of the elements of one tensor: all in one float dtype, which is also the result's.
+        thin: how the task vectors lose elements first; where it is given, `block` gets these in the place of θ_k.
         needs_base: whether it needs the model that all were trained from.
         estimators: how the names of the estimators begin whose importance it takes; none for no importance.
         models: how many models it merges; None for any number from two on.
@@ -67,12 +86,55 @@ class Method:
     name: str
     formula: str
     paper: str
-    merge: Merge
+    block: Block
+    thin: Callable[[Settings, TaskVectors], Thin] | None = None
     needs_base: bool = False
     estimators: tuple[str, ...] = ()
     models: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     signed: bool = True
+
+    def fill(
+        self,
+        result: Tensor,
+        versions: Sequence[Parts],
+        base: Parts | None,
+        omegas: Sequence[Parts] | None,
+        settings: Settings,
+    ) -> None:
+        """Merge one tensor in K models, block by block, so that no other tensor of its size is needed.
+
+        Args:
+            result: flat; what is merged is written to it, in its type.
+            versions: θ_k.
+            base: θ_base.
+            omegas: Ω_k ≥ 0.
+            settings: what it is told.
+        """
+        blocks = [*slices(result.numel(), _BLOCK)]
+        thin: Thin | None = None
+        if self.thin is not None:
+            assert base is not None
+            start = base
+            vectors = TaskVectors(result.numel(), lambda k: (versions[k](at) - start(at) for at in blocks))
+            thin = self.thin(settings, vectors)
+        for at in blocks:
+            before = None if base is None else base(at)
+            given = [each(at) for each in versions]
+            if thin is not None and before is not None:
+                given = [thin(k, each - before) for k, each in enumerate(given)]
+            weighing = None if omegas is None else [each(at) for each in omegas]
+            result[at] = self.block(given, before, weighing, settings).to(result.dtype)
+
+    def merge(
+        self, versions: Sequence[Tensor], base: Tensor | None, omegas: Sequence[Tensor] | None, settings: Settings
+    ) -> Tensor:
+        """`fill` of tensors in memory, all of one shape and type."""
+        parts = [_in_memory(each) for each in versions]
+        result = torch.empty_like(versions[0].reshape(-1))
+        start = None if base is None else _in_memory(base)
+        self.fill(result, parts, start, None if omegas is None else [_in_memory(each) for each in omegas], settings)
+        return result.view(versions[0].shape)
 
     def told(self, models: int, weights: Sequence[float] | None = None, **given: Any) -> Settings:
         """The settings for that many models: the defaults, and what is given and not None.
@@ -128,6 +190,11 @@ class Method:
         ):
             if word not in known:
                 raise ForgetlessError(f"{name} is {' or '.join(known)}, not {quoted(word)}.")
+
+
+def _in_memory(tensor: Tensor) -> Parts:
+    flat = tensor.reshape(-1)
+    return lambda at: flat[at]
 
 
 def _one_each(name: str, values: Any, models: int) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""A lock on a run directory: one process at a time writes to it."""
+"""A lock on a folder: one process at a time writes to it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,45 @@ NAME = "lock"
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`, which is made if it does not exist.
 
-    The system lets go of it when the process ends, however it ends: what a killed process has left behind does not keep
-    anybody out.
-
     Raises:
         ForgetlessError: another process holds it, or the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = _held(folder / NAME)
-    except OSError as error:
-        raise ForgetlessError(f"{folder} cannot be written: {error.strerror}.") from error
+    lock = Lock(folder)
     try:
         yield
     finally:
-        (folder / NAME).unlink(missing_ok=True)  # before letting go: whoever opened it sees that it is gone
-        os.close(handle)
+        lock.release()
+
+
+class Lock:
+    """The lock of a folder, held until it is released.
+
+    The system lets go of it when the process ends, however it ends: what a killed process has left behind does not keep
+    anybody out.
+
+    Attributes:
+        folder: where it lies; whoever moves the folder says so here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Hold the lock of `folder`, which is made if it does not exist.
+
+        Raises:
+            ForgetlessError: another process holds it, or the folder cannot be written.
+        """
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle: int | None = _held(folder / NAME)
+        except OSError as error:
+            raise ForgetlessError(f"{folder} cannot be written: {error.strerror}.") from error
+
+    def release(self) -> None:
+        """Let go of it; a second time nothing is done."""
+        if self._handle is not None:
+            (self.folder / NAME).unlink(missing_ok=True)  # before letting go: whoever opened it sees that it is gone
+            os.close(self._handle)
+            self._handle = None
 
 
 def _held(path: Path) -> int:
