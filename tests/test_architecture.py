@@ -117,6 +117,7 @@ INSIDE = {
         "lightning": "parts",
         "transformers": "parts",
         "peft": "parts",
+        "torchvision": "",
     },
     "learn": {
         "metrics": "",
@@ -185,7 +186,7 @@ THIRD_PARTIES = {
     "packaging": "cli.doctor",
     "jinja2": "lab.report",
     "scipy": "lab",
-    "torchvision": "cli.parts lab",
+    "torchvision": "cli.parts integrations.torchvision lab",
     "PIL": "lab.datasets lab.facts",
     "pyarrow": "lab.datasets lab.facts",
     "faiss": "lab.facts",
