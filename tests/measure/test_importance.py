@@ -183,7 +183,7 @@ def test_without_a_part():
     assert left.count == found.count
     assert left.error() == {name: found.error()[name] for name in left.sums}
     assert found.without(["*.bias", "head"]).sums.keys() == {"body.weight"}
-    with pytest.raises(ForgetlessError, match="'hed' matches no parameter of the importance: 'body.weight'"):
+    with pytest.raises(ForgetlessError, match=r"'hed' matches no parameter of the importance: 'body.weight'"):
         found.without("hed")
-    with pytest.raises(ForgetlessError, match="without '\\*' the importance has no parameter left"):
+    with pytest.raises(ForgetlessError, match=r"without '\*' the importance has no parameter left"):
         found.without("*")

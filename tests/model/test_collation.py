@@ -165,5 +165,5 @@ def test_what_a_collate_fn_raises_is_told() -> None:
 
 def test_pictures_that_are_no_tensors():
     image = pytest.importorskip("PIL.Image")
-    with pytest.raises(ForgetlessError, match="do not make a batch .*give the Dataset a transform that makes tensors"):
+    with pytest.raises(ForgetlessError, match=r"do not make a batch .*give the Dataset a transform that makes tensors"):
         collation.collated([image.new("RGB", (4, 4))] * 2)

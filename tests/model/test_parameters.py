@@ -142,7 +142,7 @@ def test_an_attribute_called_module_is_no_wrapper() -> None:
 def test_a_name_without_its_beginning_is_understood():
     model = nn.ModuleDict({"model": nn.ModuleDict({"fc": nn.Linear(2, 2), "conv": nn.Linear(2, 2)})})
     with pytest.raises(
-        ForgetlessError, match="exclude='fc' matches no parameter of ModuleDict; did you mean 'model.fc'"
+        ForgetlessError, match=r"exclude='fc' matches no parameter of ModuleDict; did you mean 'model.fc'"
     ):
         trainable(model, "fc")
     assert within(["fc.weight", "conv.bias"], dict(model.named_parameters())) == "model."

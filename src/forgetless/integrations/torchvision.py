@@ -47,8 +47,8 @@ def detector_outputs(model: nn.Module, batch: Any) -> Tensor:
     found = [each for each in model.modules() if isinstance(each, _DETECTORS)]
     if len(found) != 1:
         raise ForgetlessError(
-            f"{type(model).__name__} has {len(found) or 'no'} detectors of torchvision (Faster, Mask or Keypoint R-CNN, "
-            "RetinaNet, FCOS, SSD); give a forward= of your own, which returns what its heads compute, [N, …]."
+            f"{type(model).__name__} has {len(found) or 'no'} detectors of torchvision (Faster, Mask or Keypoint "
+            "R-CNN, RetinaNet, FCOS, SSD); give a forward= of your own, which returns what its heads compute, [N, …]."
         )
     return pad_sequence([_of(found[0], picture) for picture in batches.inputs(batch)], batch_first=True)
 

@@ -149,5 +149,5 @@ def test_a_text_is_no_file_of_an_importance(tmp_path: Path, old: str) -> None:
     (tmp_path / "old.txt").write_text("a text")
     given = str(tmp_path / old) if old.endswith(".txt") else old
     made = Protection(given, 1.0, None, {})
-    with pytest.raises(forgetless.ForgetlessError, match=r"names the file of an importance, and .* is none; give .*\[text\]"):
+    with pytest.raises(forgetless.ForgetlessError, match=r"names the file of an importance, .* is none; .*\[text\]"):
         made.make(nn.Linear(2, 2), 1, lambda data: data)

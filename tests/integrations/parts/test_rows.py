@@ -163,7 +163,7 @@ def test_an_iterator_is_looked_into_and_loses_nothing() -> None:
 def test_several_sets_are_refused() -> None:
     datasets = pytest.importorskip("datasets")
     sets = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
-    with pytest.raises(ForgetlessError, match="a datasets.DatasetDict, which holds several sets; give .*'train'"):
+    with pytest.raises(ForgetlessError, match=r"a datasets.DatasetDict, which holds several sets; give .*'train'"):
         opened(sets)
 
 
@@ -176,6 +176,6 @@ def test_what_a_sample_has_is_said() -> None:
 
 def test_a_chat_without_a_template() -> None:
     with pytest.raises(
-        ForgetlessError, match="makes no text of a chat of the old data: no chat template; set its chat_"
+        ForgetlessError, match=r"makes no text of a chat of the old data: no chat template; set its chat_"
     ):
         Collate(listed, Words())([[{"role": "nobody", "content": "a"}]])

@@ -120,8 +120,8 @@ class Collate:
             return dict(self.tokenizer.apply_chat_template(text, tokenize=True, return_dict=True, **cut))
         except Exception as error:  # no template, or one that refuses the roles
             raise ForgetlessError(
-                f"the tokenizer makes no text of a chat of the old data: {brief(error)}; set its chat_template, or give "
-                "the chats as texts."
+                f"the tokenizer makes no text of a chat of the old data: {brief(error)}; set its chat_template, or "
+                "give the chats as texts."
             ) from error
 
 
