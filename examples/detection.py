@@ -1,8 +1,6 @@
 """torchvision's Faster R-CNN, with and without the two lines: what finds bright squares learns to find dark disks.
 
-python examples/detection.py          (pip install '.[vision]' in the clone)
-
-A tiny detector with random weights; a pretrained one from `torchvision.models.detection` takes the same two lines.
+python examples/detection.py          (pip install '.[vision]' in the clone; a pretrained detector takes the same lines)
 """
 
 import copy
@@ -18,11 +16,12 @@ import forgetless
 from forgetless.integrations.torchvision import detector_outputs
 
 SIDE, STEPS, (y, x) = 48, 100, torch.meshgrid(torch.arange(48), torch.arange(48), indexing="ij")
+LOW, SPAN = torch.tensor([6, 10, 10]), torch.tensor([3, 28, 28])  # of half a shape's size, and of its middle
 
 
 def pictures(kind: int, count: int, seed: int):  # of gray noise with one shape: 1, a bright square, or 2, a dark disk
     draw, found, targets = torch.Generator().manual_seed(seed), [], []
-    for half, cy, cx in torch.randint(6, 9, (count, 3), generator=draw) + torch.tensor([[0, 12, 12]]):
+    for half, cy, cx in (LOW + SPAN * torch.rand(count, 3, generator=draw)).int():
         inside = (y - cy).abs().maximum((x - cx).abs()) < half if kind == 1 else (y - cy) ** 2 + (x - cx) ** 2 < half**2
         found.append((0.1 * torch.randn(3, SIDE, SIDE, generator=draw) + 0.5 + (1.5 - kind) * inside).clamp(0, 1))
         box = torch.stack([cx - half, cy - half, cx + half, cy + half]).float()
@@ -45,8 +44,7 @@ def right(model: nn.Module, kind: int) -> float:  # of the surest boxes: those w
 
 
 torch.manual_seed(0)
-layers = [nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 32, 3, 2, 1), nn.Conv2d(32, 32, 3, 2, 1)]
-backbone = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+backbone = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 4, 1), nn.ReLU())
 backbone.out_channels = 32
 head = nn.Sequential(nn.Flatten(), nn.Linear(32 * 16, 64), nn.ReLU())
 parts = {"box_head": head, "box_predictor": FastRCNNPredictor(64, 2), "box_roi_pool": MultiScaleRoIAlign(["0"], 4, 2)}
@@ -54,8 +52,7 @@ sizes = {"min_size": SIDE, "max_size": SIDE, "rpn_post_nms_top_n_test": 50, "rpn
 first = FasterRCNN(backbone, rpn_anchor_generator=AnchorGenerator(((16,),), ((1.0,),)), **sizes, **parts)
 train(first, 1, torch.optim.AdamW(first.parameters(), lr=2e-3))
 for name in ("plain fine-tuning", "with forgetless"):
-    model = copy.deepcopy(first)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW((model := copy.deepcopy(first)).parameters(), lr=1e-3)
     if name == "with forgetless":
         importance = forgetless.mas(model, [pictures(1, 30, 2)], forward=detector_outputs)
         forgetless.Anchor(model, importance, forgetless.HoldShare(steps=STEPS)).attach(optimizer)

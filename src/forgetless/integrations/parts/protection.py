@@ -183,8 +183,8 @@ class Protection:
 
 
 def adapted(model: nn.Module) -> bool:
-    """Whether adapters of PEFT learn in place of the model's weights."""
-    return hasattr(unwrapped(model), "peft_config")
+    """Whether adapters of PEFT learn in place of weights of the model, or of one inside (in a `LightningModule`)."""
+    return any(hasattr(each, "peft_config") for each in unwrapped(model).modules())
 
 
 def _loaded(path: str | Path) -> Importance:
