@@ -55,6 +55,6 @@ for name in ("plain fine-tuning", "with forgetless"):
     optimizer = torch.optim.AdamW((model := copy.deepcopy(first)).parameters(), lr=1e-3)
     if name == "with forgetless":
         importance = forgetless.mas(model, [pictures(1, 30, 2)], forward=detector_outputs)
-        forgetless.Anchor(model, importance, forgetless.HoldShare(steps=STEPS)).attach(optimizer)
+        forgetless.Anchor(model, importance).attach(optimizer)
     train(model, 2, optimizer)
     print(f"{name:>17}: squares {right(first, 1):.0f} % → {right(model, 1):.0f} %, disks {right(model, 2):.0f} %")

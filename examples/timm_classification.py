@@ -51,8 +51,7 @@ for protected in (False, True):
     model.reset_classifier(5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     if protected:
-        strength = forgetless.HoldShare(0.5, steps=3 * len(halves[1][200:]) / 32)
-        forgetless.Anchor(model, importance.without("head.fc"), strength).attach(optimizer)
+        forgetless.Anchor(model, importance.without("head.fc")).attach(optimizer)
     train(model, 1, optimizer, epochs=3)
     learned = accuracy(model, 1)
     model.head.fc = head

@@ -95,10 +95,10 @@ class Protection:
             with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
                 measured = base_importance if adapted(model) else mas
                 importance = measured(model, batches(self._old), **{"progress": progress, **self._measuring})
+        importance = of_part(importance, unwrapped(model))
         if adapted(model):
             anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
         else:
-            importance = of_part(importance, unwrapped(model))
             anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
         self._take(anchor, model, batches, contextlib.nullcontext())
 

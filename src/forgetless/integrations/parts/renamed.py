@@ -18,12 +18,14 @@ def of_part(importance: Importance, model: nn.Module) -> Importance:
     As given where a name of it is the model's already, or no part stands out.
 
     Raises:
-        ForgetlessError: it is that of the part with another head, by the names that it has itself.
+        ForgetlessError: it is that of the part with another head, by the names that it has itself; not said of shapes
+            under adapters, where a base may be quantized.
     """
     names = named(model)
     if any(name in names for name in importance.sums) or not (prefix := within(importance.sums, names)):
         return importance
-    refuse_another(importance, {name.removeprefix(prefix): each for name, each in names.items()})
+    if not any(hasattr(each, "peft_config") for each in model.modules()):
+        refuse_another(importance, {name.removeprefix(prefix): each for name, each in names.items()})
     return renamed(importance, {name: prefix + name for name in importance.sums})
 
 
