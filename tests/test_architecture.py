@@ -119,6 +119,7 @@ INSIDE = {
         "lightning": "parts",
         "transformers": "parts",
         "peft": "parts",
+        "torchvision": "",
     },
     "learn": {
         "metrics": "",
@@ -187,7 +188,7 @@ THIRD_PARTIES = {
     "packaging": "cli.doctor",
     "jinja2": "lab.report",
     "scipy": "edit.spectrum lab",
-    "torchvision": "cli.parts lab",
+    "torchvision": "cli.parts integrations.torchvision lab",
     "PIL": "lab.datasets lab.facts",
     "pyarrow": "lab.datasets lab.facts",
     "faiss": "lab.facts",

@@ -62,3 +62,21 @@ def test_lora() -> None:
     assert float(before) > 95
     assert float(plain) < float(held) - 20
     assert float(second) > 90
+
+
+def test_timm_classification() -> None:
+    pytest.importorskip("timm")
+    pytest.importorskip("sklearn")
+    found = printed("timm_classification.py")
+    (before, plain, new), (_, held, learned) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %, 5 … 9 ([\d.]+) %", found)
+    assert float(plain) + 2 < float(held) <= float(before)
+    assert float(learned) > float(new) - 2
+
+
+def test_detection() -> None:
+    pytest.importorskip("torchvision")
+    found = printed("detection.py")
+    (before, plain, _), (_, held, learned) = re.findall(r": squares (\d+) % → (\d+) %, disks (\d+) %", found)
+    assert float(plain) + 20 < float(held)
+    assert float(held) > float(before) - 20
+    assert float(learned) > 80

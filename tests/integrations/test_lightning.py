@@ -297,3 +297,45 @@ def test_a_sharding_strategy_is_refused(tmp_path: Path) -> None:
     made.strategy.__class__ = type("FSDPStrategy", (type(made.strategy),), {})
     with pytest.raises(forgetless.ForgetlessError, match="cannot protect what FSDPStrategy shards"):
         callback.on_train_start(made, Module())
+
+
+@pytest.mark.parametrize("given", ["importance", "file"])
+def test_an_importance_of_the_network_inside(tmp_path: Path, given: str) -> None:
+    """Measured before it was put into a module, with a head that has been replaced since."""
+    module = Module()
+    module.layers[2] = nn.Linear(16, 5)
+    found = forgetless.mas(module.layers, OLD, progress=False)
+    if given == "file":
+        found.save(tmp_path / "omega.safetensors")
+    old = found if given == "importance" else tmp_path / "omega.safetensors"
+    module.layers[2] = nn.Linear(16, 3)
+    with pytest.raises(forgetless.ForgetlessError, match=r"'?2.weight .*importance.without\('2'\)"):
+        trainer(tmp_path, ForgetlessCallback(old, 1.0)).fit(module, NEW)
+    callback = ForgetlessCallback(old, 1.0, exclude="2")
+    trainer(tmp_path, callback).fit(module, NEW)
+    assert kept(callback).importance.keys() == {"layers.0.weight", "layers.0.bias"}
+
+
+def test_batches_of_one_where_samples_make_no_batch(tmp_path: Path) -> None:
+    class Sequences(torch.utils.data.Dataset[Tensor]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, number: int) -> Tensor:
+            return OLD[: number + 1]
+
+    def mean(model: nn.Module, batch: Tensor) -> Tensor:
+        return model(batch).mean(1)
+
+    with pytest.raises(forgetless.ForgetlessError, match=r"do not make a batch .*batch_size=1"):
+        trainer(tmp_path, ForgetlessCallback(Sequences(), 1.0, forward=mean)).fit(Module(), NEW)
+    callback = ForgetlessCallback(Sequences(), 1.0, forward=mean, batch_size=1)
+    trainer(tmp_path, callback, max_steps=1).fit(Module(), NEW)
+    expected = forgetless.mas(Module(), [OLD[None, : n + 1] for n in range(3)], forward=mean, progress=False).mean()
+    for name, found in kept(callback).importance.items():
+        torch.testing.assert_close(found, expected[name])
+
+
+def test_a_data_module_is_not_the_data() -> None:
+    with pytest.raises(forgetless.ForgetlessError, match=r"are a LightningDataModule .*old.train_dataloader\(\)"):
+        ForgetlessCallback(L.LightningDataModule())

@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
+import forgetless
 from forgetless import Importance, files
 from forgetless.errors import ForgetlessError
 from forgetless.measure.confidence import Confidence
@@ -166,3 +167,23 @@ def test_without_until_there_is_no_standard_error() -> None:
         with pytest.raises(ForgetlessError) as raised:
             ask()
         assert str(raised.value) == "this importance has no standard error: measure it with until=."
+
+
+def test_without_a_part():
+    model = nn.ModuleDict({"body": nn.Linear(3, 4), "head": nn.Linear(4, 2)})
+    found = forgetless.mas(
+        model,
+        [torch.randn(2, 3) for _ in range(3)],
+        forward=lambda m, x: m["head"](m["body"](x)),
+        until=1e-9,
+        progress=False,
+    )
+    left = found.without("head")
+    assert left.sums.keys() == left.weights.keys() == {"body.weight", "body.bias"}
+    assert left.count == found.count
+    assert left.error() == {name: found.error()[name] for name in left.sums}
+    assert found.without(["*.bias", "head"]).sums.keys() == {"body.weight"}
+    with pytest.raises(ForgetlessError, match=r"'hed' matches no parameter of the importance: 'body.weight'"):
+        found.without("hed")
+    with pytest.raises(ForgetlessError, match=r"without '\*' the importance has no parameter left"):
+        found.without("*")

@@ -300,3 +300,23 @@ def test_it_is_said_once_and_not_with_forward(recwarn: pytest.WarningsRecorder) 
     assert len(recwarn) == 1
     forgetless.mas(model, (X, X + 1, Y), forward=lambda m, b: m(b[0] + b[1]), progress=False)
     assert len(recwarn) == 1
+
+
+PICTURES = (torch.zeros(3, 4, 4), torch.ones(3, 5, 5))
+
+
+@pytest.mark.parametrize("batch", [(PICTURES, ({"n": 0}, {"n": 1})), [list(PICTURES), [0, 1]], (PICTURES, None)])
+def test_listed_pictures_come_apart(batch):
+    first, second = batches.listed(batch)
+    assert type(first) is type(batch)
+    assert batches.size(first) == 1
+    assert batches.inputs(second)[0] is PICTURES[1]
+    assert first[1] is None or len(first[1]) == 1
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [PICTURES, (PICTURES, (0,)), (PICTURES[0], 1), ((PICTURES[0],), (0,)), {"x": PICTURES}, (PICTURES, torch.ones(2))],
+)
+def test_other_batches_are_not_listed(batch):
+    assert batches.listed(batch) is None

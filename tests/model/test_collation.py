@@ -161,3 +161,9 @@ def test_what_a_collate_fn_raises_is_told() -> None:
         forgetless.mas(Model(), [{"text": "a", "n": 1}], collate_fn=lambda rows: rows[0][0], progress=False)
     with pytest.raises(ForgetlessError, match="as it says"):
         collation.made(lambda samples: (_ for _ in ()).throw(ForgetlessError("as it says")), ["a"])
+
+
+def test_pictures_that_are_no_tensors():
+    image = pytest.importorskip("PIL.Image")
+    with pytest.raises(ForgetlessError, match=r"do not make a batch .*give the Dataset a transform that makes tensors"):
+        collation.collated([image.new("RGB", (4, 4))] * 2)

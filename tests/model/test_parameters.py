@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.model.parameters import canonical, fingerprint, fingerprints, listing, named, trainable, unwrapped
+from forgetless.model.parameters import (
+    canonical,
+    fingerprint,
+    fingerprints,
+    listing,
+    named,
+    trainable,
+    unwrapped,
+    within,
+)
 
 
 class Net(nn.Module):
@@ -128,3 +137,14 @@ def test_an_attribute_called_module_is_no_wrapper() -> None:
     net = nn.Module()
     net.module = nn.Linear(2, 2)
     assert unwrapped(net) is net
+
+
+def test_a_name_without_its_beginning_is_understood():
+    model = nn.ModuleDict({"model": nn.ModuleDict({"fc": nn.Linear(2, 2), "conv": nn.Linear(2, 2)})})
+    with pytest.raises(
+        ForgetlessError, match=r"exclude='fc' matches no parameter of ModuleDict; did you mean 'model.fc'"
+    ):
+        trainable(model, "fc")
+    assert within(["fc.weight", "conv.bias"], dict(model.named_parameters())) == "model."
+    assert within(["other.weight"], dict(model.named_parameters())) is None
+    assert within(["weight"], dict(model.named_parameters())) is None  # of two, none stands out

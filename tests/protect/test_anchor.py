@@ -991,3 +991,34 @@ def test_a_dials_numbers_in_a_state_are_refused_if_they_are_none():
     for bad in (torch.tensor([1.0, 2.0]), torch.tensor(math.nan), torch.tensor(-1.0)):
         with pytest.raises(ForgetlessError, match="dial"):
             anchor.load_state_dict({**state, "dial.taken": bad})
+
+
+def test_a_replaced_head_is_free_without_its_importance():
+    model = Net()
+    importance = measured(model)
+    model.last = nn.Linear(4, 5)
+    with refused(
+        "the importance does not fit the model: it differs in shape: last.weight (2, 4) instead of (5, 4); last.bias "
+        "(2,) instead of (5,); a part that was replaced is free if the importance has none of it: "
+        "importance.without('last')."
+    ):
+        Anchor(model, importance)
+    assert not any(name.startswith("last") for name in Anchor(model, importance.without("last")).weights)
+
+
+def test_an_importance_of_a_part():
+    part = nn.Linear(3, 4)
+    whole = nn.ModuleDict({"part": part, "head": nn.Linear(4, 2)})
+    with refused(
+        "the importance does not fit the model: it has 'weight', 'bias' besides; it is of the model's part 'part': "
+        "anchor that part."
+    ):
+        Anchor(whole, Importance({name: torch.ones_like(p) for name, p in part.named_parameters()}, 1))
+
+
+def test_what_is_frozen_needs_no_anchor():
+    model = nn.Linear(3, 4)
+    importance = Importance({"weight": torch.ones(4, 3)}, 1)
+    model.requires_grad_(False)
+    with pytest.raises(ForgetlessError, match=r"\('weight'\) are frozen .* forgetless.DeltaAnchor"):
+        Anchor(model, importance).attach(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1))

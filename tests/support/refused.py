@@ -136,9 +136,9 @@ REFUSED_DATA: dict[str, tuple[Any, str]] = {
         "the rows of column 'input_ids' have unequal lengths; give collate_fn=, such as .*DataCollatorWithPadding",
     ),
     "unequal pictures in a Dataset": (Unequal(), "the samples of the Dataset do not make a batch .*batches of one"),
-    "a list of unequal pictures": (
-        [([torch.zeros(3, 5, 5), torch.zeros(3, 6, 5)], [0, 1])],
-        "the inputs are a list of 2 tensors without a common sample axis; .*batches of one",
+    "more pictures than targets": (
+        [([torch.zeros(3, 5, 5), torch.zeros(3, 6, 5)], [0])],
+        "the inputs are a list of 2 tensors without a common sample axis; .*batches of one .*both must be equally long",
     ),
     "a PackedSequence": (
         [(pack_padded_sequence(torch.zeros(4, 2, 3), torch.tensor([4, 2])), 0)],

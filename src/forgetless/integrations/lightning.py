@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -56,10 +56,12 @@ class ForgetlessCallback(Callback):
             measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …
 
         Raises:
-            ForgetlessError: neither data nor an importance, or a strength that is none.
+            ForgetlessError: neither data nor an importance (a `LightningDataModule`), or a strength that is none.
         """
+        for data in (old, probes):
+            _refuse(data)
         self._protection = Protection(old, strength, probes, measuring)
-        self._collate_fn = collate_fn
+        self._collate_fn, self._batch_size = collate_fn, measuring.get("batch_size")
         self._loaded: dict[str, Tensor] | None = None
 
     @property
@@ -87,10 +89,10 @@ class ForgetlessCallback(Callback):
                         "cannot be protected; resume from a checkpoint that was saved with ForgetlessCallback, or "
                         "begin anew."
                     )
-                self._protection.restore(model, self._loaded, _steps(trainer), _batches(trainer, self._collate_fn))
+                self._protection.restore(model, self._loaded, _steps(trainer), self._batches(trainer))
             elif not self._protection.is_of(model):
                 progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
-                self._protection.make(model, _steps(trainer), _batches(trainer, self._collate_fn), progress=progress)
+                self._protection.make(model, _steps(trainer), self._batches(trainer), progress=progress)
         self._loaded = None
         self._protection.attach(trainer.optimizers)
 
@@ -123,6 +125,15 @@ class ForgetlessCallback(Callback):
         """Let the optimizers go."""
         self._protection.detach()
 
+    def _batches(self, trainer: Trainer) -> Callable[[Any], Iterable[Any]]:
+        """From samples as the user has them to batches at the trainer's precision."""
+
+        def converted(data: Any) -> Iterable[Any]:
+            found = batches.of(data, self._batch_size, self._collate_fn)
+            return (trainer.precision_plugin.convert_input(batch) for batch in found)
+
+        return converted
+
     def state_dict(self) -> dict[str, Any]:
         """θ*, Ω and where the strength stands, for a checkpoint."""
         return {} if self.anchor is None else self.anchor.state_dict()
@@ -130,6 +141,14 @@ class ForgetlessCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave, for the training that goes on."""
         self._loaded = dict(state_dict)
+
+
+def _refuse(data: Any) -> None:
+    if isinstance(data, LightningDataModule):
+        raise ForgetlessError(
+            f"the old data are a LightningDataModule ({type(data).__name__}), which has several loaders; give one of "
+            "them, such as old.train_dataloader() (after old.setup('fit'))."
+        )
 
 
 def _steps(trainer: Trainer) -> float:
@@ -143,12 +162,3 @@ def _steps(trainer: Trainer) -> float:
         calls = (epochs or int(steps)) // config.frequency
         plans.append(peak_steps(config.scheduler, int(steps), calls))
     return max(plans, default=float(steps))
-
-
-def _batches(trainer: Trainer, collate_fn: Callable[[list[Any]], Any] | None) -> Any:
-    """From samples as the user has them to batches at the trainer's precision."""
-
-    def converted(data: Any) -> Iterable[Any]:
-        return (trainer.precision_plugin.convert_input(batch) for batch in batches.of(data, None, collate_fn))
-
-    return converted

@@ -19,7 +19,7 @@ from forgetless.integrations.parts import delta_anchor
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Protection, adapted
-from forgetless.integrations.parts.rows import Collate, are_rows, collated
+from forgetless.integrations.parts.rows import Collate, collated, opened
 from forgetless.model.parameters import fingerprint, named
 from forgetless.model.sharding import is_sharded
 from forgetless.protect import anchor_file
@@ -238,7 +238,8 @@ def _batches(trainer: Any, collate_fn: Callable[[list[Any]], Any] | None) -> Cal
         collate = Collate(collator, tokenizer, _max_length(trainer), columns)
 
     def batches(data: Any) -> Any:
-        if not are_rows(data):
+        data, rows = opened(data)
+        if not rows:
             return data
         return collated(data, collate, args.per_device_eval_batch_size, (args.process_index, args.world_size))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.measure.confidence import Confidence
 from forgetless.measure.sharing import Shared
 from forgetless.model import sharding
-from forgetless.model.parameters import listing, trainable, unwrapped
+from forgetless.model.parameters import listing, matches, patterns_of, trainable, unwrapped, within
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,32 @@ class Importance(Shared):
         # How the batches differed is not known of samples that count in part.
         return self if gamma == 1 else replace(self, sums=sums, count=self.count * gamma, confidence=None)
 
+    def without(self, exclude: str | Iterable[str]) -> Importance:
+        """The same without some parameters, which are free then: a head that was replaced since, for one.
+
+        Args:
+            exclude: names, module names ("head") or patterns ("*.bias").
+
+        Raises:
+            ForgetlessError: a pattern that matches nothing, or nothing that is left.
+        """
+        patterns = patterns_of(exclude)
+        for pattern in patterns:
+            if not any(matches(name, pattern) for name in self.sums):
+                raise ForgetlessError(f"{pattern!r} matches no parameter of the importance: {listing(self.sums)}.")
+        kept = [name for name in self.sums if not any(matches(name, pattern) for pattern in patterns)]
+        if not kept:
+            raise ForgetlessError(f"without {', '.join(map(repr, patterns))} the importance has no parameter left.")
+
+        def rest(found: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: found[name] for name in kept if name in found}
+
+        confidence = self.confidence
+        if confidence is not None:
+            confidence = replace(confidence, squares=rest(confidence.squares), half=rest(confidence.half))
+        unused = tuple(rest(dict.fromkeys(self.unused)))
+        return replace(self, sums=rest(self.sums), weights=rest(self.weights), unused=unused, confidence=confidence)
+
     def whole(self) -> Importance:
         """The same with no sum sharded; where one is, every rank must ask for it, and gets all of it."""
         sums = {name: sharding.whole(total) for name, total in self.sums.items()}
@@ -232,3 +258,33 @@ def refuse_mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor],
             f"differs in shape: {'; '.join(shapes[:6])}" if shapes else "",
         ]
         raise ForgetlessError(f"{whose} does not fit {of}: it {', '.join(part for part in parts if part)}.")
+
+
+def refuse_another(importance: Importance, parameters: Mapping[str, Tensor]) -> None:
+    """Refuse an importance with names or shapes that are not the model's; it may have fewer.
+
+    Args:
+        importance: to protect the model by.
+        parameters: the model's, by name.
+
+    Raises:
+        ForgetlessError: naming what differs, and the way out where the rest fits: it is of a part of the model, or of
+            the model with another head.
+    """
+    found = importance.sums
+    try:
+        refuse_mismatch(found, {n: parameters[n] for n in found if n in parameters}, "the importance", "the model")
+    except ForgetlessError as error:
+        raise ForgetlessError(f"{str(error).removesuffix('.')}{_way_out(found, parameters)}.") from None
+
+
+def _way_out(found: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> str:
+    if not any(name in parameters for name in found):
+        inside = within(found, parameters)
+        return f"; it is of the model's part {inside[:-1]!r}: anchor that part" if inside else ""
+    other = [name for name in found if name not in parameters or found[name].shape != parameters[name].shape]
+    parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in other))
+    if len(other) == len(found) or len(parts) > 3:
+        return ""
+    left = repr(parts[0]) if len(parts) == 1 else repr(parts)
+    return f"; a part that was replaced is free if the importance has none of it: importance.without({left})"

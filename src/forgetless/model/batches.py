@@ -1,7 +1,7 @@
 """What data is: batches from whatever a person has, and one sample of a batch.
 
 A tensor, a tuple (inputs first) or a dict (passed to the model as keywords) is *one batch*; a `Dataset` is batched
-here; any other iterable yields batches. A sample is one row of the batch.
+here; any other iterable yields batches. A sample is one row of the batch, or an entry of a list of pictures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def inputs(batch: Any) -> Any:
             return given
         raise ForgetlessError(
             f"the inputs are a list of {len(given)} tensors without a common sample axis; stack those of equal size, "
-            "or give batches of one (a DataLoader with batch_size=1)."
+            "or give batches of one (a DataLoader with batch_size=1); for lists of pictures and of their targets, "
+            "both must be equally long."
         )
     if _parts(given) is not None:
         return given
@@ -118,6 +119,22 @@ def rows(batch: Any, start: int, stop: int) -> Any:
         return tensor[start:stop] if rowed(tensor, samples) else tensor
 
     return mapped(batch, piece)
+
+
+def listed(batch: Any) -> list[Any] | None:
+    """The samples of `(pictures, targets)`, lists of one entry a sample as detectors take them, as batches of one.
+
+    None for any other batch: what stands beside the pictures must be as many.
+    """
+    if type(batch) not in (tuple, list) or not batch or type(batch[0]) not in (tuple, list) or len(batch[0]) < 2:
+        return None
+    number = len(batch[0])
+    beside = [each for each in batch[1:] if each is not None]
+    if not all(isinstance(each, Tensor) for each in batch[0]) or not all(
+        isinstance(each, (tuple, list)) and len(each) == number for each in beside
+    ):
+        return None
+    return [type(batch)(None if part is None else part[n : n + 1] for part in batch) for n in range(number)]
 
 
 _WHOLE = "_forgetless_whole"  # of a tensor that belongs to the batch as a whole, however long it is

@@ -69,9 +69,13 @@ def collated(samples: list[Any]) -> Any:
         if len(samples) == 1 and hasattr(samples[0], "edge_index"):  # a graph
             return samples[0]
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        way_out = (
+            "give the Dataset a transform that makes tensors of its pictures (torchvision.transforms.ToTensor())"
+            if "PIL." in lines[0]
+            else "give collate_fn=, or batches of one (batch_size=1)"
+        )
         raise ForgetlessError(
-            f"the samples of the Dataset do not make a batch ({lines[0][:160].rstrip('.')}); give collate_fn=, or "
-            "batches of one (batch_size=1)."
+            f"the samples of the Dataset do not make a batch ({lines[0][:160].rstrip('.')}); {way_out}."
         ) from error
 
 

@@ -29,6 +29,8 @@ FULL = 0.75  # of the longest document of a batch, the shortest: so much of a ro
 def unpacked(batch: Any, full: float = FULL) -> list[tuple[Any, Tensor | None]]:
     """The documents of a packed batch as batches of rows, of about one length each; any other batch as it is.
 
+    A batch of listed pictures (`batches.listed`), whose sizes may differ, comes apart into batches of one.
+
     Args:
         batch: packed where its `input_ids` or `inputs_embeds` have rows of several documents, or where it tells lengths
             or numbers of documents.
@@ -42,6 +44,8 @@ def unpacked(batch: Any, full: float = FULL) -> list[tuple[Any, Tensor | None]]:
     Raises:
         ForgetlessError: a packed batch that is a tuple, or has a tensor that cannot be cut into documents (named).
     """
+    if (alone := batches.listed(batch)) is not None:
+        return [(each, torch.tensor([n])) for n, each in enumerate(alone)]
     given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     found = _Documents.of(given) if isinstance(given, Mapping) else None
     if found is None:

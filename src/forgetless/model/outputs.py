@@ -137,6 +137,11 @@ def _only_tensor(result: Any, what: str) -> dict[str | int, Tensor]:
     if isinstance(result, Tensor):
         return {"": result}
     found = {key: value for key, value in _fields(result).items() if isinstance(value, Tensor)}
+    if not found and isinstance(result, list) and result and isinstance(result[0], Mapping) and "boxes" in result[0]:
+        raise ForgetlessError(
+            f"{what} is a list of detections, of which there may be none in a picture; give what the heads compute "
+            "before: forward=forgetless.integrations.torchvision.detector_outputs, or a forward= of your own."
+        )
     if len(found) != 1:
         raise ForgetlessError(f"{what} is not one tensor; choose with output= or forward= from {_described(result)}.")
     return found

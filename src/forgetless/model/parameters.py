@@ -76,16 +76,39 @@ def trainable(model: nn.Module, exclude: str | Iterable[str] = ()) -> dict[str, 
                 "deepspeed.zero.GatheredParameters, or a copy of the model that is loaded without it."
             )
     for pattern in patterns:
-        if not any(_matches(name, pattern) for name in parameters):
+        if not any(matches(name, pattern) for name in parameters):
             raise ForgetlessError(
                 f"exclude={pattern!r} matches no parameter of {type(model).__name__}; "
-                f"its parameters are {listing(parameters)}."
+                f"{_meant(pattern, parameters)}its parameters are {listing(parameters)}."
             )
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if parameter.requires_grad and parameter.numel() and not any(_matches(name, pattern) for pattern in patterns)
+        if parameter.requires_grad and parameter.numel() and not any(matches(name, pattern) for pattern in patterns)
     }
+
+
+def _meant(pattern: str, names: Iterable[str]) -> str:
+    """A suggestion: the modules inside of the model that the pattern would fit, where its name was given in part."""
+    inside = [name for name in names if matches(name, f"*.{pattern}") or f".{pattern}." in f".{name}."]
+    modules = dict.fromkeys(name[: f".{name}.".index(f".{pattern}.") + len(pattern)] for name in inside)
+    return f"did you mean {' or '.join(map(repr, modules))}? " if 0 < len(modules) <= 3 else ""
+
+
+def within(names: Iterable[str], of: Iterable[str]) -> str | None:
+    """The prefix ("model.") under which a part's parameter names are found among those of a whole; None if none is.
+
+    The one under which most of them are, where one stands out.
+    """
+    found: dict[str, int] = {}
+    whole = set(of)
+    for name in names:
+        for each in whole:
+            if each.endswith(f".{name}"):
+                prefix = each[: -len(name)]
+                found[prefix] = found.get(prefix, 0) + 1
+    best = [prefix for prefix, count in found.items() if count == max(found.values())]
+    return best[0] if len(best) == 1 else None
 
 
 def patterns_of(exclude: str | Iterable[str]) -> list[str]:
@@ -113,7 +136,8 @@ def short(value: object, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
+    """Whether `exclude=pattern` means the parameter: by its name, its module's name, or a shell pattern."""
     return name == pattern or fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
 
 

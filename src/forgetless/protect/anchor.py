@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.measure.importance import Importance, refuse_mismatch
+from forgetless.measure.importance import Importance, refuse_another, refuse_mismatch
 from forgetless.model.admission import fresh_adapters
 from forgetless.model.parameters import fingerprint, listing, named
 from forgetless.model.sharding import resharded
@@ -282,6 +282,12 @@ class Anchor:
                         "these parameters; call detach() first."
                     )
             owners.append((optimizer, rivals))
+        if not owners and present and not any(parameter.requires_grad for parameter in present):
+            raise ForgetlessError(
+                f"the anchored parameters ({listing(self._anchored)}) are frozen (requires_grad is False), so that no "
+                "optimizer moves them and there is nothing to protect; where adapters learn in their place, "
+                "forgetless.DeltaAnchor protects them."
+            )
         if not owners:
             raise ForgetlessError(
                 "the optimizer holds none of the anchored parameters "
@@ -493,8 +499,8 @@ class Anchor:
     def _add(self, importance: Importance, gamma: float = 1.0, base: str | Path | None = None) -> None:
         if not isinstance(importance, Importance):
             raise ForgetlessError(f"an importance is what forgetless.mas returns, not {type(importance).__name__}.")
-        _refuse_stranger(importance.sums, "the importance", self._model)
         named = _named(self._model)
+        refuse_another(importance, named)
         kept = [name for name in {**self._anchored, **importance.sums} if name in named]
         for name in kept:
             if not bool(torch.isfinite(named[name]).all()):

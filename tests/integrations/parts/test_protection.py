@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,12 @@ def test_the_random_numbers_stay_as_they_are() -> None:
     protection = Protection(OLD, 1.0, OLD, {})
     protection.make(model, 8.0, drawing)
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("old", ["a text to be kept", "old.txt"])
+def test_a_text_is_no_file_of_an_importance(tmp_path: Path, old: str) -> None:
+    (tmp_path / "old.txt").write_text("a text")
+    given = str(tmp_path / old) if old.endswith(".txt") else old
+    made = Protection(given, 1.0, None, {})
+    with pytest.raises(forgetless.ForgetlessError, match=r"names the file of an importance, .* is none; .*\[text\]"):
+        made.make(nn.Linear(2, 2), 1, lambda data: data)

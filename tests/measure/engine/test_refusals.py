@@ -427,3 +427,11 @@ def test_sentence_makers_never_raise(monkeypatch: pytest.MonkeyPatch) -> None:
         forgetless.mas(Begins(float("nan")), torch.full((3, 4), 10.0), progress=False)
     with pytest.raises(ForgetlessError, match="depends on the other samples"):
         forgetless.mas(nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False)), torch.randn(4, 4), progress=False)
+
+
+def test_pictures_of_bytes_and_lists_of_samples_are_told_what_to_do():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+    with pytest.raises(ForgetlessError, match=r"the inputs are torch.uint8 and the weights torch.float32, so convert"):
+        forgetless.mas(model, torch.zeros(2, 3, 8, 8, dtype=torch.uint8), progress=False)
+    with pytest.raises(ForgetlessError, match=r"so the data are a list of samples: give them as one tensor \(torch.st"):
+        forgetless.mas(model, [torch.zeros(3, 8, 8)] * 2, progress=False)

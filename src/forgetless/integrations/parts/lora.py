@@ -204,7 +204,8 @@ def _refuse_adapter(name: str, layer: Any, adapter: str) -> None:
 
 
 def _refuse_prompts(module: nn.Module) -> None:
-    for adapter, config in (getattr(module, "peft_config", None) or {}).items():
+    configs = [getattr(each, "peft_config", None) or {} for each in module.modules()]
+    for adapter, config in (pair for each in configs if isinstance(each, dict) for pair in each.items()):
         if getattr(config, "is_prompt_learning", False) or getattr(config, "is_adaption_prompt", False):
             raise ForgetlessError(
                 f"the adapter {adapter!r} learns prompts ({config.peft_type.value}) and changes no weight, so there is "

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor, base_importance
 from forgetless.integrations.parts.grown import grown
+from forgetless.integrations.parts.renamed import of_part
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import unwrapped
@@ -86,14 +87,15 @@ class Protection:
         Raises:
             ForgetlessError: of `forgetless.mas` and `Anchor`: an importance of another model, for one.
         """
-        if isinstance(self._old, str | Path):
-            importance = Importance.load(self._old)
-        elif isinstance(self._old, Importance):
-            importance = self._old
+        if isinstance(self._old, str | Path | Importance):
+            importance = self._old if isinstance(self._old, Importance) else _loaded(self._old)
+            if exclude := self._measuring.get("exclude"):
+                importance = importance.without(exclude)
         else:
             with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
                 measured = base_importance if adapted(model) else mas
                 importance = measured(model, batches(self._old), **{"progress": progress, **self._measuring})
+        importance = of_part(importance, unwrapped(model))
         if adapted(model):
             anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
         else:
@@ -181,8 +183,25 @@ class Protection:
 
 
 def adapted(model: nn.Module) -> bool:
-    """Whether adapters of PEFT learn in place of the model's weights."""
-    return hasattr(unwrapped(model), "peft_config")
+    """Whether adapters of PEFT learn in place of weights of the model, or of one inside (in a `LightningModule`)."""
+    return any(hasattr(each, "peft_config") for each in unwrapped(model).modules())
+
+
+def _loaded(path: str | Path) -> Importance:
+    """The importance in a file.
+
+    Raises:
+        ForgetlessError: it cannot be read, or a text or the path of old data was given instead.
+    """
+    try:
+        return Importance.load(path)
+    except ForgetlessError as error:
+        if str(path).endswith(".safetensors"):
+            raise
+        raise ForgetlessError(
+            f"a string or a path names the file of an importance, and {quoted(str(path))} is none; give old data "
+            "themselves: a list of texts ([text]), a Dataset, or a DataLoader."
+        ) from error
 
 
 def _at_target(anchor: Anchor | DeltaAnchor) -> contextlib.AbstractContextManager[None]:

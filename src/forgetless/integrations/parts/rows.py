@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from forgetless.errors import ForgetlessError, brief
+from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model import batches
+
+_FIELDS = ("text", "messages")  # of a row, in this order: what becomes tokens
+
+
+def opened(data: Any) -> tuple[Any, bool]:
+    """The data, and whether they are samples; of an iterator, such as a generator of texts, the first item tells.
+
+    Raises:
+        ForgetlessError: a `datasets.DatasetDict`, which holds several sets.
+    """
+    if isinstance(data, Mapping) and hasattr(data, "with_format"):
+        raise ForgetlessError(
+            "the old data are a datasets.DatasetDict, which holds several sets; give one of them: "
+            f"{', '.join(map(quoted, data))}."
+        )
+    if not isinstance(data, Iterator):
+        return data, are_rows(data)
+    first = list(islice(data, 1))
+    return chain(first, data), are_rows(first)
 
 
 def are_rows(data: Any) -> bool:
@@ -54,12 +73,17 @@ class Collate:
     def __call__(self, rows: list[Any]) -> list[Any]:
         """One batch of all rows, or, from a collator that packs samples into a row, one of each.
 
+        Texts without a token are left out.
+
         Raises:
             ForgetlessError: texts without a tokenizer, or rows that the collator refuses.
         """
         features = rows if self.as_given else [self._feature(row) for row in rows]
+        features = [each for each in features if not _is_empty(each)]
+        if not features:
+            return []
         batch = self._collated(features)
-        if batches.size(batch) == len(rows):
+        if batches.size(batch) == len(features):
             return [batch]
         return [self._collated([feature]) for feature in features]
 
@@ -71,13 +95,13 @@ class Collate:
         except Exception as error:
             name = getattr(self.collator, "__name__", type(self.collator).__name__)
             raise ForgetlessError(
-                f"the data collator ({name}) refuses the old data: {brief(error)}; give rows like those of the train "
-                "set, batches, or collate_fn=."
+                f"the data collator ({name}) refuses the old data: {brief(error)}; {_described(features[0])}; give "
+                "rows like those of the train set (texts in a field 'text'), batches, or collate_fn=."
             ) from error
 
     def _feature(self, row: Any) -> Any:
         if isinstance(row, Mapping) and "input_ids" not in row:
-            row = row.get("text", row.get("messages", row))
+            row = _written(row)
         if isinstance(row, str) or (isinstance(row, list) and row and isinstance(row[0], Mapping)):
             row = self._tokens(row)
         if self.columns is not None and isinstance(row, Mapping):
@@ -91,10 +115,37 @@ class Collate:
             )
         cut = {"truncation": True, "max_length": self.max_length} if self.max_length else {}
         if isinstance(text, str):
-            found = self.tokenizer(text, **cut)
-        else:
-            found = self.tokenizer.apply_chat_template(text, tokenize=True, return_dict=True, **cut)
-        return dict(found)
+            return dict(self.tokenizer(text, **cut))
+        try:
+            return dict(self.tokenizer.apply_chat_template(text, tokenize=True, return_dict=True, **cut))
+        except Exception as error:  # no template, or one that refuses the roles
+            raise ForgetlessError(
+                f"the tokenizer makes no text of a chat of the old data: {brief(error)}; set its chat_template, or "
+                "give the chats as texts."
+            ) from error
+
+
+def _written(row: Mapping[str, Any]) -> Any:
+    """What of a row becomes tokens: its text or its chat, also in two parts, as TRL takes them."""
+    if "images" in row or "image" in row:
+        return row  # which the collator puts into the text
+    if "prompt" in row and isinstance(row["prompt"], str | list):
+        # "chosen" is the answer that was preferred (DPO); a prompt alone is what is answered by sampling.
+        answer = row.get("completion", row.get("chosen"))
+        return row["prompt"] + answer if type(answer) is type(row["prompt"]) else row["prompt"]
+    return next((row[field] for field in _FIELDS if field in row), row)
+
+
+def _is_empty(feature: Any) -> bool:
+    ids = feature.get("input_ids") if isinstance(feature, Mapping) else None
+    return isinstance(ids, list | Tensor) and len(ids) == 0
+
+
+def _described(feature: Any) -> str:
+    """What the first sample is, for a message."""
+    if isinstance(feature, Mapping):
+        return f"a sample has the fields {', '.join(map(quoted, feature)) or 'none'}"
+    return f"a sample is a {type(feature).__name__}"
 
 
 def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> Iterator[Any]:
@@ -108,7 +159,7 @@ def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> 
             is not known, all.
 
     Raises:
-        ForgetlessError: there are no rows; those of `Collate`.
+        ForgetlessError: there are no rows, or none with a token; those of `Collate`.
     """
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         rows = iter(data)
@@ -117,5 +168,11 @@ def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> 
         rows = (data[k] for k in range(number, len(data), processes))
         if not len(data):
             raise ForgetlessError("the old data hold no samples.")
+    found, measured = 0, 0
     while several := list(islice(rows, size)):
-        yield from collate(several)
+        found += len(several)
+        for batch in collate(several):
+            measured += batches.size(batch)
+            yield batch
+    if found and not measured and share[1] == 1:
+        raise ForgetlessError(f"all {found:,} texts of the old data are empty.")

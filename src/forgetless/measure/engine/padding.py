@@ -26,6 +26,8 @@ def padding_changes(target: Target, packed: Any, rows: Any) -> bool | None:
         packed: a batch.
         rows: (batch, the samples' numbers in the packed batch) → what the scalars take, where the network is.
     """
+    if batches.listed(packed) is not None:
+        return None
     padded = {n: row for row, n in _documents(documents.unpacked(packed)) if not bool(row["attention_mask"].all())}
     if not padded:
         return None

@@ -20,20 +20,21 @@ WAY_OUT = (
 )
 
 
-def unfit(target: Target, pair: Any, error: Exception) -> str | None:
+def unfit(target: Target, pair: Any, error: Exception, batch: Any = None) -> str | None:
     """Why the model cannot compute two samples, or one alone; `None` if it can, so that the error is none of its own.
 
     Args:
         target: what is measured, of a model in eval mode.
         pair: two samples.
         error: what was raised when they were tried.
+        batch: what they are of, if it is more.
     """
     reason = said(error)
     shapes = shapes_of(pair)
     if not _runs(target, pair):
         return (
-            f"{type(target.module).__name__} does not take the first batch (inputs of shape {shapes}): {reason}; if "
-            "its tensors do not have one row for each sample, give batches of one sample or forward=."
+            f"{type(target.module).__name__} does not take the first batch (inputs of shape {shapes}): {reason}; "
+            f"{_way_in(target, pair if batch is None else batch)}."
         )
     if _runs(target, batches.rows(pair, 0, 1)):
         return None
@@ -42,6 +43,20 @@ def unfit(target: Target, pair: Any, error: Exception) -> str | None:
             where = f"{name!r} ({type(module).__name__})"
             return f"what {where} computes for a sample depends on the other samples of its batch, {WAY_OUT}"
     return f"{type(target.module).__name__} takes two samples and not one alone ({reason}), {WAY_OUT}"
+
+
+def _way_in(target: Target, batch: Any) -> str:
+    """What to do about a batch that the model does not take: its dtype, or one axis too few, may be the cause."""
+    first = next(batches.tensors(batches.inputs(batch)), None)
+    if first is not None and first.dtype == torch.uint8:
+        wide = next(iter(target.parameters.values())).dtype
+        return f"the inputs are torch.uint8 and the weights {wide}, so convert them first (pictures: x.float() / 255)"
+    if first is not None and _runs(target, first.unsqueeze(0)):
+        return (
+            "it takes a tensor as one sample, so the data are a list of samples: give them as one tensor "
+            "(torch.stack), or collate_fn=torch.stack"
+        )
+    return "if its tensors do not have one row for each sample, give batches of one sample or forward="
 
 
 def foreign(module: nn.Module, batch: Any, error: BaseException) -> str:

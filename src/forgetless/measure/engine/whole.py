@@ -82,7 +82,7 @@ class Whole:
             raise
         except Exception as error:
             two = batches.rows(pair, 0, 2)
-            if why := unfit(self.target, two, error):
+            if why := unfit(self.target, two, error, pair):
                 raise ForgetlessError(why) from error
             single_sums(self.target, two)  # what cannot do this either cannot be measured
             reason = f"a batch of them cannot be followed: {said(error)}"
