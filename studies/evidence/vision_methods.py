@@ -58,10 +58,10 @@ class Kind:
 _PICTURES = "300 training pictures, no labels"
 #: In the order in which they run.
 METHODS = {
-    "MAS": Kind(MULTIPLES, "× λ¼", _PICTURES, "mas"),
     "WiSE-FT": Kind(ALPHAS, "α", "none"),
     "blend by Ω": Kind(BLENDS, "s", _PICTURES),
     "MAS, then WiSE-FT": Kind(ALPHAS, "α", _PICTURES),
+    "MAS": Kind(MULTIPLES, "× λ¼", _PICTURES, "mas"),
     "KL on old pictures": Kind(WEIGHTS, "λ", f"{_PICTURES}, in every step"),
     "EWC": Kind(MULTIPLES, "× λ¼", f"{_PICTURES}: drawn from the model", "fisher"),
     "LwF": Kind(WEIGHTS, "λ", "none: old answers on the new pictures"),
@@ -81,8 +81,11 @@ def wanted(settings: int) -> Iterator[tuple[str, float]]:
     Args:
         settings: how many of each method's settings, from the first on.
     """
-    yield from ((method, 0) for method in (*ENDS, *DEFAULTS))
-    yield from ((method, setting) for method, kind in METHODS.items() for setting in kind.settings[:settings])
+    yield from ((method, 0) for method in (*ENDS, DEFAULTS[0]))
+    for number, (method, kind) in enumerate(METHODS.items()):
+        if number == 4:  # those before share their trainings, or are MAS
+            yield from ((default, 0) for default in DEFAULTS[1:])
+        yield from ((method, setting) for setting in kind.settings[:settings])
 
 
 @dataclass
