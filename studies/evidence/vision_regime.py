@@ -40,7 +40,8 @@ def recipe(epochs: int, rate: float) -> Recipe:
 
 def ratio(row: Mapping[str, Any]) -> float:
     """The smaller of gain / 8 points and forgetting / 15 points; a setting meets the rule on a pair from 1 on."""
-    return min((row["fine-tuned new"] - row["frozen new"]) / GAIN, (row["before"] - row["fine-tuned old"]) / FORGETTING)
+    gain, forgetting = row["fine-tuned new"] - row["frozen new"], row["before"] - row["fine-tuned old"]
+    return float(min(gain / GAIN, forgetting / FORGETTING))
 
 
 def chosen(measure: Callable[[tuple[str, str], int, float], Mapping[str, Any]]) -> tuple[int, float, bool]:

@@ -134,7 +134,7 @@ class Backbone(nn.Sequential):
     def forward(self, inputs: Tensor) -> Tensor:
         """Pictures `[N, 3, H, W]` to features `[N, F]` in float32."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed):
-            features: Tensor = super().forward(inputs)
+            features: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
         return features.float()
 
 
@@ -156,6 +156,7 @@ def prepare(data: Path, pair: tuple[str, str], seed: int, cache: Path, recipe: R
     else:
         learn(model, [first], Finetune(), recipe, seed=derive(seed, old))
         files.write_tensors(path, model.state_dict(), "scene", {})
+    assert isinstance(model.backbone, Backbone)
     model.backbone.mixed = False
     kinds = OMEGAS if measured else {}
     omegas = {name: _kept(cache / f"omega-{name}", measure, model, first) for name, measure in kinds.items()}
