@@ -21,7 +21,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from studies.evidence import vision_page, vision_regime
 from studies.evidence.vision_methods import ENDS, METHODS, model_of, wanted
-from studies.evidence.vision_reading import BESIDE, Cell, compared
+from studies.evidence.vision_reading import BESIDE, NEITHER, Cell, compared
 from studies.evidence.vision_scene import Scene, packed, prepare, right
 
 #: (old task, new task), chosen by name before anything was trained: all are reported, and none of these datasets was
@@ -87,7 +87,7 @@ def collect(out: Path, seeds: Sequence[int], settings: int) -> dict[str, Any]:
     if BESIDE not in methods or not {(end, 0) for end in ENDS} <= set(keys):
         raise ForgetlessError(f"{out} does not hold a first pass yet; run the command with --data to finish one.")
     cells = [_cell(out, pair, seed, keys) for seed in seeds if set(keys) <= there[seed] for pair in PAIRS]
-    read = list(compared([Cell.of(each) for each in cells], methods))
+    read = list(compared([Cell.of(each) for each in cells], [*methods, NEITHER]))
     return {"regime": files.read_sealed(vision_regime.OUT), "read": read, "cells": cells}
 
 

@@ -57,7 +57,7 @@ seen: the old task itself was hardly learned. More epochs were not tried. No dat
 _READ = """**Kept** is the share of what fine-tuning forgets of the old task that a method keeps, at {level:.0f} % of
 fine-tuning's accuracy on the new task: the most along straight lines between its points, from fine-tuning (0) to the
 frozen backbone (100). **Area** is the mean of that over all levels between these two ends. Both are ratios of sums over
-{runs} runs. In brackets: 95 % intervals of a bootstrap over seeds and test pictures, paired by run, {replicates}
+{runs} runs. In brackets: 95 % intervals of a bootstrap over {over}, paired by run, {replicates}
 replicates. Every method has {settings} settings between the two ends, fixed beforehand; the best of them is read off
 the test pictures, for all methods alike. λ¼ is the λ at which the whole training holds a quarter of the weights."""
 
@@ -75,8 +75,8 @@ def _about(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]:
         "python -m studies.evidence.vision --data DATA",
     )
     settings = sum(key[0] == BESIDE for key in cells[0].keys)
-    read_as = _READ.format(level=100 * LEVEL, runs=len(cells), replicates="1,000", settings=settings)
-    yield _line(read_as)
+    over = "test pictures, as there is one seed" if count == 1 else "seeds and test pictures"
+    yield _line(_READ.format(level=100 * LEVEL, runs=len(cells), over=over, replicates="1,000", settings=settings))
 
 
 def _rule(regime: Mapping[str, Any]) -> str:
@@ -114,7 +114,8 @@ def _frontiers(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]
         figures_ = [_percent(row["kept"]), _percent(row["kept beside"], method), _percent(row["area"])]
         figures_.append(_percent(row["area beside"], method))
         own = [f"{100 * _kept([cell for cell in cells if cell.pair == pair], method):.0f}" for pair in pairs]
-        yield f"| {method} | {METHODS[method].data} | {' | '.join((*figures_, *own))} |"
+        data = METHODS[method].data if method in METHODS else "none"
+        yield f"| {method} | {data} | {' | '.join((*figures_, *own))} |"
 
 
 def _percent(estimate: Sequence[float], method: str | None = None) -> str:

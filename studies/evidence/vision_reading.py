@@ -15,6 +15,8 @@ Bits = np.ndarray[Any, np.dtype[np.bool_]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 #: The share of fine-tuning's accuracy on the new task at which methods are compared, and what they are compared with.
 LEVEL, BESIDE = 0.95, "MAS"
+#: A frontier without a method: the line from fine-tuning to the frozen backbone.
+NEITHER = "the two ends alone"
 _LEVELS, _REPLICATES = 11, 1000
 
 

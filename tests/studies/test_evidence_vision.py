@@ -17,7 +17,7 @@ from forgetless.learn.recipe import Recipe
 from studies import frontier
 from studies.evidence import vision, vision_page, vision_regime
 from studies.evidence.vision_methods import DEFAULTS, METHODS, model_of, old_answers, replay, wanted
-from studies.evidence.vision_reading import Cell, compared, read
+from studies.evidence.vision_reading import NEITHER, Cell, compared, read
 from studies.evidence.vision_scene import OMEGAS, Scene, packed, right, unpacked
 
 
@@ -76,7 +76,7 @@ def test_a_frontier_is_read_along_straight_lines_above_fine_tuning() -> None:
     assert found.area == pytest.approx(
         (0.1 + 0.12 + 0.14 + 0.16 + 0.18 + sum(0.18 + k / 300 for k in range(1, 7))) / 11
     )
-    assert read(FRONTIER, "none").kept == pytest.approx(0.04)  # the line from fine-tuning to the frozen backbone alone
+    assert read(FRONTIER, NEITHER).kept == pytest.approx(0.04)  # the line from fine-tuning to the frozen backbone alone
 
 
 def test_a_frozen_backbone_that_learns_as_well_leaves_nothing_to_trade() -> None:
@@ -186,6 +186,7 @@ def test_only_whole_passes_are_reported_and_the_page_has_every_method(
     vision_page.write(tmp_path / "pairs.json", page)
     written = page.read_text(encoding="utf-8")
     assert [method for method in METHODS if f"| {method} |" not in written] == ["local MAS"]
+    assert f"| {NEITHER} | none |" in written
     assert all(f"| `{method}` |" in written for method in DEFAULTS)
     assert (tmp_path / "figures" / vision_page.FIGURE).is_file()
     assert "One seed" in written
