@@ -70,7 +70,7 @@ METHODS = {
     "local MAS": Kind(MULTIPLES, "× λ¼", _PICTURES, "local mas"),
 }
 #: Points without a search: what a user gets by default.
-DEFAULTS = ("HoldShare(0.25)", "KeepAgreement(0.98)", "λ = 1")
+DEFAULTS = ("HoldShare(0.25)", "auto", "KeepAgreement(0.98)", "λ = 1")
 #: The two ends of every frontier: fine-tuning and the frozen backbone.
 ENDS = ("fine-tuned", "base")
 
@@ -157,7 +157,7 @@ def model_of(scene: Scene, cache: Path, method: str, setting: float) -> MultiHea
         setting: of its grid; without meaning where there is none.
     """
     if method == "fine-tuned":
-        return _cached(scene, cache / "fine-tuned.safetensors", lambda model: GivenAnchor(Anchor(model, None)))
+        return _cached(scene, cache / "fine-tuned.safetensors", lambda model: GivenAnchor(Anchor(model, None, 0.0)))
     if method == "HoldShare(0.25)":
         held = anchored(scene, "mas", HoldShare(SHARE, steps=scene.steps))
         return _cached(scene, cache / "held.safetensors", held)
@@ -174,8 +174,8 @@ def model_of(scene: Scene, cache: Path, method: str, setting: float) -> MultiHea
 def _trained_by(scene: Scene, method: str, setting: float) -> Callable[[MultiHead], Method]:
     if method == "base":
         return lambda _: Frozen()
-    if method == "λ = 1":
-        return anchored(scene, "mas", 1.0)
+    if method in ("λ = 1", "auto"):
+        return anchored(scene, "mas", 1.0 if method == "λ = 1" else "auto")
     if method == "LwF":
         return lambda _: LwF(setting)
     if method == "KL on old pictures":

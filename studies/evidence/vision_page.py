@@ -26,7 +26,7 @@ _STYLES = {
     "blend by Ω": ("#882255", "<"),
     "MAS, then WiSE-FT": ("#332288", ">"),
 }
-_POINTS = {"HoldShare(0.25)": "*", "KeepAgreement(0.98)": "p", "λ = 1": "h"}
+_POINTS = {"HoldShare(0.25)": "*", "auto": "8", "KeepAgreement(0.98)": "p", "λ = 1": "h"}
 
 
 def write(out: Path, page: Path) -> None:
@@ -147,7 +147,8 @@ def _ends(cells: Sequence[Cell]) -> Iterator[str]:
         yield (f"| {pair} | {ends} | {100 * (tuned[1] - frozen[1]):.1f} | {100 * (frozen[0] - tuned[0]):.1f} |")
 
 
-_DEFAULTS = """Without a search, a user gets one of these points. `HoldShare` and `λ = 1` see what MAS sees;
+_DEFAULTS = """Without a search, a user gets one of these points. `auto` is what `Anchor` does unless it is told
+otherwise; `HoldShare(0.25)` is told the length of the training as well; both and `λ = 1` see what MAS sees.
 `KeepAgreement` also checks {probes} unlabeled pictures that the old task was not trained on. **New skill** is the
 accuracy on the new task as a share of fine-tuning's; **kept** the share of what fine-tuning forgets, at that point.
 "MAS, then WiSE-FT" begins at `HoldShare({share})`. Replay keeps {replayed} labeled pictures."""

@@ -67,7 +67,7 @@ def row(data: Path, pair: tuple[str, str], epochs: int, rate: float, work: Path)
     """Both ends of one pair in one setting: accuracies as shares."""
     cache = work / f"{'-'.join(pair)}-{epochs}-{rate:g}"
     scene = prepare(data, pair, 0, cache, recipe(epochs, rate), measured=False)
-    tuned = scene.trained(lambda model: GivenAnchor(Anchor(model, None)))
+    tuned = scene.trained(lambda model: GivenAnchor(Anchor(model, None, 0.0)))
     frozen = scene.trained(lambda model: Frozen())
     found = {
         "before": right(scene.model, scene.old),

@@ -83,7 +83,7 @@ class Scene:
         """λ at which the pulls of the whole training hold that share of the weights."""
         model = copy.deepcopy(self.model)
         optimizer = self.recipe.optimizer(model.parameters(), lr=self.recipe.lr)
-        anchor = Anchor(model, self.omegas[omega])
+        anchor = Anchor(model, self.omegas[omega], 1.0)
         anchor.attach(optimizer)
         for each in model.parameters():
             each.grad = torch.zeros_like(each)
