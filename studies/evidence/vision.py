@@ -73,20 +73,22 @@ def _folder(out: Path, pair: tuple[str, str], seed: int) -> Path:
 def collect(out: Path, seeds: Sequence[int], settings: int) -> dict[str, Any]:
     """All points of the passes that are there, and what follows from them, as one JSON-able value.
 
-    A method is reported with the seeds that all pairs and all methods have; one that lacks the first seed is left out.
+    A setting is reported where all pairs have it for the first seed, a method from two settings on, and another seed
+    where it has all that the first one has.
 
     Raises:
         ForgetlessError: not even the two ends and MAS are there for one seed.
     """
-    keys = list(wanted(settings))
     there = {
-        seed: {key for key in keys if all(_path(out, pair, seed, key).exists() for pair in PAIRS)} for seed in seeds
+        seed: [key for key in wanted(settings) if all(_path(out, pair, seed, key).exists() for pair in PAIRS)]
+        for seed in seeds
     }
-    methods = [method for method in METHODS if {key for key in keys if key[0] == method} <= there[seeds[0]]]
-    keys = [key for key in keys if key in there[seeds[0]] and (key[0] in methods or key[0] not in METHODS)]
+    first = there[seeds[0]]
+    methods = [method for method in METHODS if sum(key[0] == method for key in first) > 1]
+    keys = [key for key in first if key[0] in methods or key[0] not in METHODS]
     if BESIDE not in methods or not {(end, 0) for end in ENDS} <= set(keys):
         raise ForgetlessError(f"{out} does not hold a first pass yet; run the command with --data to finish one.")
-    cells = [_cell(out, pair, seed, keys) for seed in seeds if set(keys) <= there[seed] for pair in PAIRS]
+    cells = [_cell(out, pair, seed, keys) for seed in seeds if set(keys) <= set(there[seed]) for pair in PAIRS]
     read = list(compared([Cell.of(each) for each in cells], [*methods, NEITHER]))
     return {"regime": files.read_sealed(vision_regime.OUT), "read": read, "cells": cells}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from forgetless import files
 from studies import blocks, figures
-from studies.evidence.vision_methods import DEFAULTS, METHODS, REPLAYED, SHARE
+from studies.evidence.vision_methods import DEFAULTS, METHODS, SHARE
 from studies.evidence.vision_reading import BESIDE, LEVEL, Cell, read
 from studies.evidence.vision_scene import PROBES, TESTED, TRAINED
 
@@ -74,9 +74,8 @@ def _about(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]:
         "python -m studies.evidence.vision_regime --data DATA   # the rule",
         "python -m studies.evidence.vision --data DATA",
     )
-    settings = sum(key[0] == BESIDE for key in cells[0].keys)
     over = "test pictures, as there is one seed" if count == 1 else "seeds and test pictures"
-    yield _line(_READ.format(level=100 * LEVEL, runs=len(cells), over=over, replicates="1,000", settings=settings))
+    yield _line(_READ.format(level=100 * LEVEL, runs=len(cells), over=over, replicates="1,000"))
 
 
 def _rule(regime: Mapping[str, Any]) -> str:
@@ -105,17 +104,18 @@ def _tables(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[Iterato
 def _frontiers(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]:
     pairs = list(dict.fromkeys(cell.pair for cell in cells))
     yield (
-        f"| of what fine-tuning forgets, % | old data | kept at {100 * LEVEL:.0f} % | minus {BESIDE} | area "
+        f"| of what fine-tuning forgets, % | settings | old data | kept at {100 * LEVEL:.0f} % | minus {BESIDE} | area "
         f"| minus {BESIDE} | " + " | ".join(f"kept, {pair}" for pair in pairs) + " |"
     )
-    yield "|---" * (6 + len(pairs)) + "|"
+    yield "|---" * (7 + len(pairs)) + "|"
     for row in sorted(found["read"], key=lambda row: -float(row["kept"][0])):
         method = row["method"]
         figures_ = [_percent(row["kept"]), _percent(row["kept beside"], method), _percent(row["area"])]
         figures_.append(_percent(row["area beside"], method))
         own = [f"{100 * _kept([cell for cell in cells if cell.pair == pair], method):.0f}" for pair in pairs]
         data = METHODS[method].data if method in METHODS else "none"
-        yield f"| {method} | {data} | {' | '.join((*figures_, *own))} |"
+        settings = sum(key[0] == method for key in cells[0].keys)
+        yield f"| {method} | {settings} | {data} | {' | '.join((*figures_, *own))} |"
 
 
 def _percent(estimate: Sequence[float], method: str | None = None) -> str:
@@ -147,17 +147,21 @@ def _ends(cells: Sequence[Cell]) -> Iterator[str]:
         yield (f"| {pair} | {ends} | {100 * (tuned[1] - frozen[1]):.1f} | {100 * (frozen[0] - tuned[0]):.1f} |")
 
 
-_DEFAULTS = """Without a search, a user gets one of these points. `auto` is what `Anchor` does unless it is told
-otherwise; `HoldShare(0.25)` is told the length of the training as well; both and `λ = 1` see what MAS sees.
-`KeepAgreement` also checks {probes} unlabeled pictures that the old task was not trained on. **New skill** is the
-accuracy on the new task as a share of fine-tuning's; **kept** the share of what fine-tuning forgets, at that point.
-"MAS, then WiSE-FT" begins at `HoldShare({share})`. Replay keeps {replayed} labeled pictures."""
+_DEFAULTS = """Without a search, a user gets one of these points. **New skill** is the accuracy on the new task as a
+share of fine-tuning's; **kept** the share of what fine-tuning forgets, at that point."""
+_SAID = {
+    "HoldShare(0.25)": f"`HoldShare({SHARE})` is told the length of the training; “MAS, then WiSE-FT” begins there.",
+    "auto": "`auto` is what `Anchor` does unless it is told otherwise.",
+    "KeepAgreement(0.98)": f"`KeepAgreement` checks {PROBES} unlabeled pictures that the old task was not trained on.",
+    "λ = 1": "`λ = 1` is the paper's.",
+}
 
 
 def _defaults(cells: Sequence[Cell]) -> Iterator[str]:
     pairs = list(dict.fromkeys(cell.pair for cell in cells))
     yield ""
-    yield _line(_DEFAULTS.format(probes=PROBES, share=SHARE, replayed=REPLAYED))
+    present = [each for each in DEFAULTS if (each, 0) in cells[0].keys]
+    yield _line(" ".join([_DEFAULTS, *(_SAID[each] for each in present)]))
     yield ""
     yield (
         "| default, no search | new skill, % | kept, % | "
@@ -168,7 +172,7 @@ def _defaults(cells: Sequence[Cell]) -> Iterator[str]:
     every = [cell.accuracies() for cell in cells]
     forgotten = sum(each["base", 0][0] - each["fine-tuned", 0][0] for each in every)
     learned = sum(each["fine-tuned", 0][1] for each in every)
-    for method in (each for each in DEFAULTS if (each, 0) in cells[0].keys):
+    for method in present:
         new = sum(each[method, 0][1] for each in every) / learned
         kept = sum(each[method, 0][0] - each["fine-tuned", 0][0] for each in every) / forgotten
         means = [_means([cell for cell in cells if cell.pair == pair], method) for pair in pairs]

@@ -186,7 +186,7 @@ def test_only_whole_passes_are_reported_and_the_page_has_every_method(
     vision_page.write(tmp_path / "pairs.json", page)
     written = page.read_text(encoding="utf-8")
     assert [method for method in METHODS if f"| {method} |" not in written] == ["local MAS"]
-    assert f"| {NEITHER} | none |" in written
+    assert f"| {NEITHER} | 0 | none |" in written
     assert all(f"| `{method}` |" in written for method in DEFAULTS)
     assert (tmp_path / "figures" / vision_page.FIGURE).is_file()
     assert "One seed" in written
