@@ -58,8 +58,8 @@ _READ = """**Kept** is the share of what fine-tuning forgets of the old task tha
 fine-tuning's accuracy on the new task: the most along straight lines between its points, from fine-tuning (0) to the
 frozen backbone (100). **Area** is the mean of that over all levels between these two ends. Both are ratios of sums over
 {runs} runs. In brackets: 95 % intervals of a bootstrap over {over}, paired by run, {replicates}
-replicates. Every method has {settings} settings between the two ends, fixed beforehand; the best of them is read off
-the test pictures, for all methods alike. λ¼ is the λ at which the whole training holds a quarter of the weights."""
+replicates. The settings between the two ends were fixed beforehand; the best of them is read off the test pictures, for
+all methods alike. λ¼ is the λ at which the whole training holds a quarter of the weights."""
 
 
 def _about(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]:
