@@ -73,8 +73,7 @@ def _folder(out: Path, pair: tuple[str, str], seed: int) -> Path:
 def collect(out: Path, seeds: Sequence[int], settings: int) -> dict[str, Any]:
     """All points of the passes that are there, and what follows from them, as one JSON-able value.
 
-    A setting is reported where all pairs have it for the first seed, a method from two settings on, and another seed
-    where it has all that the first one has.
+    A setting is reported where all pairs have it for the first seed, and another seed where it has all of these.
 
     Raises:
         ForgetlessError: not even the two ends and MAS are there for one seed.
@@ -84,11 +83,10 @@ def collect(out: Path, seeds: Sequence[int], settings: int) -> dict[str, Any]:
         for seed in seeds
     }
     first = there[seeds[0]]
-    methods = [method for method in METHODS if sum(key[0] == method for key in first) > 1]
-    keys = [key for key in first if key[0] in methods or key[0] not in METHODS]
-    if BESIDE not in methods or not {(end, 0) for end in ENDS} <= set(keys):
+    methods = [method for method in METHODS if any(key[0] == method for key in first)]
+    if BESIDE not in methods or not {(end, 0) for end in ENDS} <= set(first):
         raise ForgetlessError(f"{out} does not hold a first pass yet; run the command with --data to finish one.")
-    cells = [_cell(out, pair, seed, keys) for seed in seeds if set(keys) <= set(there[seed]) for pair in PAIRS]
+    cells = [_cell(out, pair, seed, first) for seed in seeds if set(first) <= set(there[seed]) for pair in PAIRS]
     read = list(compared([Cell.of(each) for each in cells], [*methods, NEITHER]))
     return {"regime": files.read_sealed(vision_regime.OUT), "read": read, "cells": cells}
 
