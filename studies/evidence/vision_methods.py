@@ -70,7 +70,7 @@ METHODS = {
     "local MAS": Kind(MULTIPLES, "× λ¼", _PICTURES, "local mas"),
 }
 #: Points without a search: what a user gets by default.
-DEFAULTS = ("HoldShare(0.25)", "auto", "KeepAgreement(0.98)", "λ = 1")
+DEFAULTS = ("HoldShare(0.25)", "auto", "HoldShare(0.5)", "KeepAgreement(0.98)", "λ = 1")
 #: The two ends of every frontier: fine-tuning and the frozen backbone.
 ENDS = ("fine-tuned", "base")
 
@@ -159,7 +159,7 @@ def model_of(scene: Scene, cache: Path, method: str, setting: float) -> MultiHea
     if method == "fine-tuned":
         return _cached(scene, cache / "fine-tuned.safetensors", lambda model: GivenAnchor(Anchor(model, None, 0.0)))
     if method == "HoldShare(0.25)":
-        held = anchored(scene, "mas", HoldShare(SHARE, steps=scene.steps))
+        held = anchored(scene, "mas", HoldShare(SHARE, steps=scene.steps, of="weights"))
         return _cached(scene, cache / "held.safetensors", held)
     if method == "KeepAgreement(0.98)":
         dial = KeepAgreement(0.98, scene.probes, forward=_through(scene.old))
@@ -174,8 +174,9 @@ def model_of(scene: Scene, cache: Path, method: str, setting: float) -> MultiHea
 def _trained_by(scene: Scene, method: str, setting: float) -> Callable[[MultiHead], Method]:
     if method == "base":
         return lambda _: Frozen()
-    if method in ("λ = 1", "auto"):
-        return anchored(scene, "mas", 1.0 if method == "λ = 1" else "auto")
+    defaults = {"λ = 1": 1.0, "auto": "auto", "HoldShare(0.5)": HoldShare(0.5, steps=scene.steps)}
+    if method in defaults:
+        return anchored(scene, "mas", defaults[method])
     if method == "LwF":
         return lambda _: LwF(setting)
     if method == "KL on old pictures":

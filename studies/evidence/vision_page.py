@@ -26,7 +26,7 @@ _STYLES = {
     "blend by Ω": ("#882255", "<"),
     "MAS, then WiSE-FT": ("#332288", ">"),
 }
-_POINTS = {"HoldShare(0.25)": "*", "auto": "8", "KeepAgreement(0.98)": "p", "λ = 1": "h"}
+_POINTS = {"HoldShare(0.25)": "*", "auto": "8", "HoldShare(0.5)": "d", "KeepAgreement(0.98)": "p", "λ = 1": "h"}
 
 
 def write(out: Path, page: Path) -> None:
@@ -150,8 +150,10 @@ def _ends(cells: Sequence[Cell]) -> Iterator[str]:
 _DEFAULTS = """Without a search, a user gets one of these points. **New skill** is the accuracy on the new task as a
 share of fine-tuning's; **kept** the share of what fine-tuning forgets, at that point."""
 _SAID = {
-    "HoldShare(0.25)": f"`HoldShare({SHARE})` is told the length of the training; “MAS, then WiSE-FT” begins there.",
-    "auto": "`auto` is what `Anchor` does unless it is told otherwise.",
+    "HoldShare(0.25)": f'`HoldShare({SHARE})` holds a quarter of the weights (`of="weights"`) and is told the length of '
+    "the training; “MAS, then WiSE-FT” begins there.",
+    "auto": "`auto` is what `Anchor` does unless it is told otherwise: it holds back half of the movement.",
+    "HoldShare(0.5)": "`HoldShare(0.5)` is the same, told the length of the training.",
     "KeepAgreement(0.98)": f"`KeepAgreement` checks {PROBES} unlabeled pictures that the old task was not trained on.",
     "λ = 1": "`λ = 1` is the paper's.",
 }
