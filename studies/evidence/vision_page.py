@@ -150,8 +150,8 @@ def _ends(cells: Sequence[Cell]) -> Iterator[str]:
 _DEFAULTS = """Without a search, a user gets one of these points. **New skill** is the accuracy on the new task as a
 share of fine-tuning's; **kept** the share of what fine-tuning forgets, at that point."""
 _SAID = {
-    "HoldShare(0.25)": f'`HoldShare({SHARE})` holds a quarter of the weights (`of="weights"`) and is told the length of '
-    "the training; “MAS, then WiSE-FT” begins there.",
+    "HoldShare(0.25)": f'`HoldShare({SHARE})` holds a quarter of the weights (`of="weights"`) and is told the length of'
+    " the training; “MAS, then WiSE-FT” begins there.",
     "auto": "`auto` is what `Anchor` does unless it is told otherwise: it holds back half of the movement.",
     "HoldShare(0.5)": "`HoldShare(0.5)` is the same, told the length of the training.",
     "KeepAgreement(0.98)": f"`KeepAgreement` checks {PROBES} unlabeled pictures that the old task was not trained on.",
