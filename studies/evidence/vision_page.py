@@ -116,6 +116,9 @@ def _frontiers(found: Mapping[str, Any], cells: Sequence[Cell]) -> Iterator[str]
         data = METHODS[method].data if method in METHODS else "none"
         settings = sum(key[0] == method for key in cells[0].keys)
         yield f"| {method} | {settings} | {data} | {' | '.join((*figures_, *own))} |"
+    present = {row["method"] for row in found["read"]}
+    if absent := [method for method in METHODS if method not in present]:
+        yield from ("", f"Not run yet: {', '.join(absent)}.")
 
 
 def _percent(estimate: Sequence[float], method: str | None = None) -> str:
