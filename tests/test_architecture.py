@@ -148,10 +148,11 @@ INSIDE = {
     "lab": {
         "published": "",
         "results": "",
-        "report": "results published",
+        "traces": "",
+        "report": "results published traces",
         "datasets": "",
         "networks": "",
-        "running": "datasets published results report",
+        "running": "datasets published results report traces",
         "facts": "running networks datasets results report",
         "long_text": "running networks datasets results report",
         "experiments": "long_text facts running networks datasets results published report",
@@ -186,7 +187,7 @@ THIRD_PARTIES = {
     "jinja2": "lab.report",
     "scipy": "lab",
     "torchvision": "cli.parts lab",
-    "PIL": "lab.datasets lab.facts",
+    "PIL": "lab.datasets lab.facts lab.report",
     "pyarrow": "lab.datasets lab.facts",
     "faiss": "lab.facts",
     "tokenizers": "lab.long_text",
@@ -210,6 +211,7 @@ OPEN_LISTS = (
     "lab.datasets",
     "lab.networks",
     "lab.experiments",
+    "lab.report.sections",
     "cli",
 )
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
