@@ -72,7 +72,9 @@ def refuses_the_network(shown: Page) -> None:
     for tag, name, value in shown.attributes:
         assert not name.startswith("on")
         assert name not in {"href", "xlink:href", "action", "srcset", "data"}
-        assert name != "src" or (tag == "img" and value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")))
+        assert name != "src" or (
+            tag == "img" and value.startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
+        )
         assert "url(" not in value
     styles = "".join(shown.within("style"))
     assert "url(" not in styles
