@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.errors import ForgetlessError
 
 
@@ -21,12 +22,17 @@ def report(
     page: Annotated[
         Path | None, typer.Option("--page", help="Where to write the page. [default: report.html beside one RUN]")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
+    as_json: AsJson = False,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the command and the table as Markdown instead.")
     ] = False,
 ) -> None:
     """Show the results of runs as a table and write their page anew; Markdown is only printed.
+
+    ```
+    forgetless report runs/demo
+    forgetless report runs/weak runs/middle runs/strong --page frontier.html
+    ```
 
     Several runs of one experiment over the same tasks are shown as one: name those of one method with several strengths
     to see what a strength trades. Runs of `forgetless run long-text` have no page: their table is Markdown.
@@ -55,7 +61,7 @@ def report(
     if target is not None:
         written(found, target, traces.read(folder, found["runs"]) if len(every) == 1 else None)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     Console().print(shown)
     if target is not None:
