@@ -14,7 +14,15 @@ from pathlib import Path
 
 PACKAGE = Path(str(importlib.util.find_spec("forgetless").origin)).parent
 #: Read while the library runs.
-DATA = ("py.typed", "lab/report/page.html", "lab/report/page.css", "lab/report/repair.html", "lab/facts/retrieval.html")
+DATA = (
+    "py.typed",
+    "lab/report/page.html",
+    "lab/report/page.css",
+    "lab/report/repair.html",
+    "lab/facts/retrieval.html",
+    "lab/report/sections/averages.html",
+    "lab/report/sections/macros.html",
+)
 COMPILED = ("measure/kernels/parts/_modulus", "protect/optimizers/_pull")
 
 

@@ -214,7 +214,7 @@ def learn(data: Path, cache: Path, until: float) -> None:
             one = built[block.buffer]
             assert one.online is not None
             method = VARIANTS[name].method
-            found = one.online.learn(method, settings, one.network(seed), one.tasks, rate, seed)
+            found = one.online.learn(one.online.create(method, **settings), one.network(seed), one.tasks, rate, seed)
             entry = {"variant": name, "method": method, "settings": settings, "seed": seed, **found}
             kept = {"forgetless": forgetless.__version__, "torch": torch.__version__, "options": one.config["options"]}
             files.write_sealed(_file(block, None), {**kept, "found": [*runs(block), entry]})

@@ -121,6 +121,8 @@ def test_fetch_downloads_goes_on_and_tells_the_checksum(forgetless: Command, mon
         )
         assert Path("r/small/a").read_bytes() == CONTENT
         assert "there already" in forgetless("data", "fetch", "small", "--root", "r", "--unpinned").stdout
+        found = json.loads(forgetless("data", "fetch", "small", "--root", "r", "--unpinned", "--json").stdout)
+        assert found == {"name": "small", "files": [{"file": "r/small/a", "there": True, "sha256": SHA256}]}
         assert host.asked == [None, "bytes=5-"]
     finally:
         host.shutdown()

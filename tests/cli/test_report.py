@@ -48,3 +48,21 @@ def test_markdown_is_only_printed(forgetless: Command) -> None:
     results.write("results.json", RESULTS)
     assert forgetless("report", "results.json", "--markdown").stdout.startswith("| task | mas, λ = 1 |\n")
     assert not Path("report.html").exists()
+
+
+def test_several_runs_are_shown_as_one(forgetless: Command, refused: Callable[..., None]) -> None:
+    for strength in (1.0, 2.0):
+        run = {**RESULTS["runs"][0], "strength": strength}  # type: ignore[dict-item]
+        results.write(f"{strength:g}.json", {**RESULTS, "runs": [run]})
+    done = forgetless("report", "1.json", "2.json")
+    assert done.exit_code == 0, done.stderr
+    assert "mas, λ = 1" in done.stdout
+    assert "mas, λ = 2" in done.stdout
+    assert not Path("report.html").exists()
+    assert forgetless("report", "1.json", "2.json", "--page", "both.html").stdout.endswith("page: both.html\n")
+    assert "What a strength trades" in Path("both.html").read_text()
+    results.write("3.json", {**RESULTS, "experiment": "other"})
+    sentence = (
+        "1.json and 3.json cannot be shown as one: they differ in 'experiment'; name runs of one experiment over "
+    )
+    refused(f"{sentence}the same tasks.", "report", "1.json", "3.json")

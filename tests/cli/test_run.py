@@ -65,7 +65,7 @@ def test_a_run_prints_a_table_and_where_its_files_are(forgetless: Command) -> No
         assert word in done.stdout
     assert "results: r/results.json\npage:    r/report.html\n" in done.stdout
     assert {path.name for path in Path("r").iterdir()} == {
-        *("config.json", "results.json", "checkpoints", "log.jsonl", "report.html")
+        *("config.json", "results.json", "checkpoints", "traces", "log.jsonl", "report.html")
     }
     assert "mas, seed 0: task 3 of 3, task.2" in done.stderr
 

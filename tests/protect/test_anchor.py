@@ -160,6 +160,10 @@ def test_held_is_the_share_of_weights_with_s_above_one():
     first = (stopped["first.weight"].sum() + stopped["first.bias"].sum()) / 16
     assert held.per_layer["first"] == pytest.approx(first.item())
     assert set(held.per_layer) == {"first", "scale"}
+    over = {name: 10 * (2 * 0.1 * omega / (1 - 0.9)) > 1 for name, omega in importance.mean().items()}
+    assert (
+        float(held) < float(anchor.frozen_fraction(10)) == pytest.approx(sum(int(s.sum()) for s in over.values()) / 17)
+    )
     anchor.strength = 0.0
     assert anchor.frozen_fraction() == 0
     anchor.strength = 1e8

@@ -1,9 +1,8 @@
 """The command line: `forgetless run`, `ask`, `learn`, `measure`, `merge`, `repair`, `verify`, `report`, `data`,
 `doctor`, `watch` and `write`, a file each.
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 what was verified does not hold, 2 what
-was asked cannot be done (one sentence says why), 130 stopped with Ctrl-C. Modules that cost time to load are imported
-inside the commands, so that `--help` and `--version` answer at once.
+`forgetless.cli.parts.output` says what the exit codes mean. Modules that cost time to load are imported inside the
+commands, so that `--help` and `--version` answer at once.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from forgetless.cli.learn import learn
 from forgetless.cli.measure import measure
 from forgetless.cli.merge import merge
 from forgetless.cli.merge_importances import merge_importances
+from forgetless.cli.parts.output import EXIT_CODES
 from forgetless.cli.repair import repair
 from forgetless.cli.report import report
 from forgetless.cli.run import app as run
@@ -52,6 +52,7 @@ def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
 
 app = typer.Typer(
     cls=_Guarded,
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -84,7 +85,15 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Teach a trained PyTorch network something new without losing what it has learned."""
+    """Teach a trained PyTorch network something new without losing what it has learned.
+
+    ```
+    forgetless doctor
+    forgetless run demo --out runs/demo
+    forgetless learn torchvision:resnet18 --new new-classes/ --like-old old-pictures/ --out taught
+    forgetless measure --help
+    ```
+    """
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
@@ -27,9 +27,14 @@ def ask(
     method: Annotated[str | None, typer.Option(help="Whose network. [default: mas, or the first there is]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of which run. [default: the first]")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many answers.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a trained run which facts a picture shows, or which test pictures show a fact.
+
+    ```
+    forgetless ask runs/facts --image photo.jpg
+    forgetless ask runs/facts --fact "woman,row,boat" --top 10
+    ```
 
     Without --image and --fact, questions are read from the standard input, one a line: a picture's file, or a fact. The
     first one waits for the network to be loaded; those after it are answered at once.
@@ -56,7 +61,7 @@ def _answer(answers: Answers, image: Path | None, fact: str, top: int, as_json: 
     found = answers.facts_of(image, top) if image is not None else answers.pictures_of(fact, top)
     if as_json:
         told = {"method": answers.method, "seed": answers.seed, "answers": [dataclasses.asdict(each) for each in found]}
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told)
         return
     for each in found:
         labeled = "" if image is not None else f"   ({shown(each.fact)})"

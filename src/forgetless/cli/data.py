@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.errors import ForgetlessError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
 Root = Annotated[Path, typer.Option("--root", help="The folder that holds the datasets.")]
 Name = Annotated[str, typer.Argument(help="A dataset of `forgetless data list`.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.callback()
 def _root() -> None:
-    """Datasets: which there are, where to get each, whether it is complete, and downloading it."""
+    """Datasets: which there are, where to get each, whether it is complete, and downloading it.
+
+    ```
+    forgetless data list
+    forgetless data fetch flowers
+    ```
+    """
 
 
 @app.command("list")
 def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
-    """List all datasets with their size and license, and whether their folder is there."""
+    """List all datasets with their size and license, and whether their folder is there.
+
+    ```
+    forgetless data list
+    forgetless data list --root /mnt/data --json
+    ```
+    """
     from forgetless.lab.datasets import CATALOG
 
     rows = [
@@ -41,7 +52,7 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
         for entry in CATALOG.values()
     ]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -63,7 +74,12 @@ def list_(root: Root = Path("data"), as_json: AsJson = False) -> None:
 
 @app.command()
 def where(name: Name, root: Root = Path("data"), as_json: AsJson = False) -> None:
-    """Say what a dataset needs, where to get it, and under which terms."""
+    """Say what a dataset needs, where to get it, and under which terms.
+
+    ```
+    forgetless data where flowers
+    ```
+    """
     from forgetless.lab.datasets import entry
 
     found = entry(name)
@@ -77,7 +93,7 @@ def where(name: Name, root: Root = Path("data"), as_json: AsJson = False) -> Non
         ],
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     for key in ("set", "page", "terms", "needs"):
         typer.echo(f"{key + ':':7}{facts[key]}")
@@ -95,7 +111,13 @@ def check(
     pictures: Annotated[bool, typer.Option("--pictures", help="Decode every picture too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a dataset is complete: its classes, labels, counts and files, and the checksum of its listing."""
+    """Check that a dataset is complete: its classes, labels, counts and files, and the checksum of its listing.
+
+    ```
+    forgetless data check flowers
+    forgetless data check flowers --pictures --json
+    ```
+    """
     from forgetless.lab.datasets import entry
     from forgetless.lab.datasets.reading.decoding import decode
 
@@ -118,7 +140,7 @@ def check(
             decode(part, 8)
         facts["decoded"] = True
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     typer.echo(
         f"{found.title} in {found.path(root)}: {facts['train']} + {facts['test']} pictures of {found.classes} classes"
@@ -137,8 +159,15 @@ def fetch(
     root: Root = Path("data"),
     unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack archives.")] = True,
     unpinned: Annotated[bool, typer.Option("--unpinned", help="Accept files without a published checksum.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Download a dataset, going on where an earlier attempt was cut off, check its files and unpack them."""
+    """Download a dataset, going on where an earlier attempt was cut off, check its files and unpack them.
+
+    ```
+    forgetless data fetch flowers
+    forgetless data fetch svhn --root /mnt/data --no-unpack
+    ```
+    """
     from forgetless.lab.datasets import entry
     from forgetless.lab.datasets.reading import download
 
@@ -153,14 +182,20 @@ def fetch(
             "verified; --unpinned downloads and unpacks it all the same."
         )
     typer.echo(f"{found.title}: {found.license}", err=True)
+    fetched = []
     for source in found.sources:
         there = (root / source.path).is_file()
         digest = download.download(source, root, _watch(source.url))
+        fetched.append({"file": str(root / source.path), "there": there, "sha256": digest})
         compared = "as published" if source.checksum else "no checksum is published to compare it with"
-        typer.echo(f"{root / source.path}: {'there already' if there else 'done'}, SHA-256 {digest} ({compared})")
+        told = f"{root / source.path}: {'there already' if there else 'done'}, SHA-256 {digest} ({compared})"
+        typer.echo(told, err=as_json)
         if unpack and source.unpack is not None:
             typer.echo(f"unpacking into {root / source.unpack}", err=True)
             download.unpack(source, root)
+    if as_json:
+        print_json({"name": name, "files": fetched})
+        return
     typer.echo(f"check it with: forgetless data check {name} --root {root}")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from forgetless.cli.parts.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -38,8 +39,13 @@ class _Part:
     advice: str = ""
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Show what is installed, what it can use, and how to get what is missing.
+
+    ```
+    forgetless doctor
+    forgetless doctor --json > report.json
+    ```
 
     Ω of a small network is also measured by the fast path and one sample at a time. The exit code is 1 where the two
     differ or a package that is always needed is missing; extras may be missing.
@@ -54,7 +60,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print what was 
     broken = any(part.missing for group in ("always needed", "exactness") for part in parts[group])
     if as_json:
         found = {group: [asdict(part) for part in found] for group, found in parts.items()}
-        typer.echo(json.dumps({"whole": not broken, **found}, indent=2))
+        print_json({"whole": not broken, **found})
     else:
         _show(parts)
     if broken:

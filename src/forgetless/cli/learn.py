@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from forgetless.cli.parts.models import Model, Weights, load_model
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.cli.parts.samples import MaxLength, Size, TextField
 from forgetless.errors import ForgetlessError
 
@@ -71,9 +71,14 @@ def learn(
         bool, typer.Option("--dry-run", help="Print the time and the memory that it would take; write nothing.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Teach a model something new without losing what it does.
+
+    ```
+    forgetless learn hf:HuggingFaceTB/SmolLM2-135M --new mine.txt --like-old general.txt --out taught
+    forgetless learn torchvision:resnet18 --new new-classes/ --like-old old-pictures/ --out taught --compare
+    ```
 
     Measures on the old data how much every parameter matters, protects what matters while the new data are learned, and
     saves the model in its own format. A fifth of the old and of the new data, at most about 1,000, is held out to
@@ -113,7 +118,7 @@ def learn(
             typer.echo("forgetless: stopped; what was done is kept for --resume.", err=True)
         raise typer.Exit(130) from interrupt
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
     elif dry_run:
         learning.show_estimate(found)
     else:

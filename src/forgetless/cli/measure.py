@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgetless.cli.parts.models import Model, Weights, load_model
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.cli.parts.samples import (
     SAMPLES,
     Exclude,
@@ -63,9 +63,14 @@ def measure(
         int | None, typer.Option(min=1, help="The most megabytes for activations; never changes the numbers.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a measurement that was stopped.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how much every parameter of a network matters to what it computes.
+
+    ```
+    forgetless measure torchvision:resnet18 --data pictures/ --out omega.safetensors
+    forgetless measure my_models:network --weights net.safetensors --data data.npy --out omega.safetensors --resume
+    ```
 
     Pictures reach the network as they are decoded, uint8 RGB [N, 3, SIZE, SIZE], and it normalizes them itself; a
     network of torchvision, timm or transformers gets them scaled as it was trained. Texts are read by the tokenizer of
@@ -114,7 +119,7 @@ def measure(
     if progress.at < samples.count:
         typer.echo(f"forgetless: the time is up after {progress.at} of {samples.count} samples.", err=True)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **_facts(importance)}, indent=2))
+        print_json({"out": str(out), **_facts(importance)})
     else:
         _show(importance, out)
 

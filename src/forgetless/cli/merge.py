@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.cli.parts.tensors import written
 from forgetless.errors import ForgetlessError, quoted
 
@@ -100,9 +100,14 @@ def merge(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Merge models of one architecture into one.
+
+    ```
+    forgetless merge model-a/ model-b/ --out merged
+    forgetless merge code/ chat/ --base base/ --method ties --density 0.2 --out merged
+    ```
 
     Computes in float32, one tensor in memory at a time. OUT has the layout, configuration and tokenizer of the base, or
     of the first model where there is none, and OUT/forgetless_merge.json says how it was made.
@@ -168,7 +173,7 @@ def _show(told: Told, asked: Recipe, out: Path, as_json: bool) -> None:
         "copied": told.copied,
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     from forgetless.model.parameters import listing
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.errors import ForgetlessError
 
 
@@ -19,9 +19,14 @@ def merge_importances(
     decay: Annotated[
         float, typer.Option(help="How much a file counts beside the next: 0.9 forgets what is old, 1 does not.")
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was merged as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Merge importances that were measured on different samples of the same network into one.
+
+    ```
+    forgetless merge-importances january.safetensors february.safetensors --out both.safetensors
+    forgetless merge-importances old.safetensors new.safetensors --out omega.safetensors --decay 0.9
+    ```
 
     With K files, file k counts DECAY^(K−k) times: Ω = Σ_k DECAY^(K−k) sums_k / Σ_k DECAY^(K−k) count_k.
     """
@@ -46,6 +51,6 @@ def merge_importances(
     whole.save(out)
     facts = {"out": str(out), "files": len(importances), "samples": whole.count, "estimator": whole.estimator}
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         typer.echo(f"{len(importances)} files, {whole.count:g} samples by weight\nimportance: {out}")

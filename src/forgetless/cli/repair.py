@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.cli.parts.tensors import written as tensors_written
 from forgetless.errors import ForgetlessError
 
@@ -36,11 +36,14 @@ def repair(
     device: Annotated[str, typer.Option(help="Where it is computed, such as cuda.")] = "cpu",
     page: Annotated[Path | None, typer.Option(help="An HTML file that shows what was kept of each weight.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a repair that was stopped.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Win back what fine-tuning has damaged, without data and without training.
 
+    ```
     forgetless repair SmolLM2-135M my-finetuned --out my-repaired
+    forgetless repair base/ tuned/ --out repaired --method wise-ft --alpha 0.7 --page repair.html
+    ```
 
     The result loads as TUNED does, and has its configuration and tokenizer. Nothing but safetensors is read. OUT
     appears when all is written; until then OUT.partial is kept for --resume.
@@ -69,8 +72,7 @@ def repair(
         command += ["--importance", str(importance)] if importance is not None else []
         repair_page(facts, written, method, shlex.join(command), page, notes)
     if as_json:
-        told = {"out": str(out), "method": method, "written": written, "notes": notes, "weights": facts}
-        typer.echo(json.dumps(told, indent=2))
+        print_json({"out": str(out), "method": method, "written": written, "notes": notes, "weights": facts})
     else:
         _show(facts, written, out)
 

@@ -1,44 +1,68 @@
-"""`forgetless report RUN`: the table and the page of a run again, from its results alone."""
+"""`forgetless report RUN…`: the table and the page of runs again, from their results alone."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
+from forgetless.errors import ForgetlessError
+
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run directory, or a results.json.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="A run directory or a results.json; several are shown as one.", show_default=False
+        ),
+    ],
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Where to write the page. [default: report.html beside one RUN]")
+    ] = None,
+    as_json: AsJson = False,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the command and the table as Markdown instead.")
     ] = False,
 ) -> None:
-    """Show the results of a run as a table and write its page, report.html, anew; Markdown is only printed.
+    """Show the results of runs as a table and write their page anew; Markdown is only printed.
 
-    Runs of `forgetless run long-text` have no page: their table is Markdown.
+    ```
+    forgetless report runs/demo
+    forgetless report runs/weak runs/middle runs/strong --page frontier.html
+    ```
+
+    Several runs of one experiment over the same tasks are shown as one: name those of one method with several strengths
+    to see what a strength trades. Runs of `forgetless run long-text` have no page: their table is Markdown.
     """
     from rich.console import Console
 
-    from forgetless.lab import results
+    from forgetless.lab import results, traces
     from forgetless.lab.long_text import results as of_texts
-    from forgetless.lab.report import markdown, page, table
+    from forgetless.lab.report import markdown, table
+    from forgetless.lab.report import page as written
 
-    if of_texts.held_in(run):
-        told = of_texts.read(run)
+    if of_texts.held_in(runs[0]):
+        if len(runs) > 1 or page is not None:
+            raise ForgetlessError(f"{runs[0]} is a run of long-text: it is shown alone, and has no page.")
+        told = of_texts.read(runs[0])
         typer.echo(json.dumps(told, indent=2) if as_json else of_texts.table(told))
         return
-    found = results.read(run)
+    every: dict[str, dict[str, Any]] = {str(run): results.read(run) for run in runs}
+    found = results.joined(every) if len(every) > 1 else every[str(runs[0])]
     shown = table(found)
     if as_markdown:
         typer.echo(markdown(found), nl=False)
         return
-    target = (run if run.is_dir() else run.parent) / "report.html"
-    page(found, target)
+    folder = runs[0] if runs[0].is_dir() else runs[0].parent
+    target = page or (folder / "report.html" if len(every) == 1 else None)
+    if target is not None:
+        written(found, target, traces.read(folder, found["runs"]) if len(every) == 1 else None)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     Console().print(shown)
-    typer.echo(f"\npage: {target}")
+    if target is not None:
+        typer.echo(f"\npage: {target}")

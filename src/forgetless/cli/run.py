@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from forgetless.cli.parts import settings as own
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
@@ -51,7 +52,14 @@ app = typer.Typer(cls=_Experiments, no_args_is_help=True, add_completion=False, 
 
 @app.callback()
 def _root() -> None:
-    """Run an experiment: a stream of tasks, learned in order by one method after another."""
+    """Run an experiment: a stream of tasks, learned in order by one method after another.
+
+    ```
+    forgetless run demo --out runs/demo
+    forgetless run demo --out runs/strong --method mas --strength 10 --seeds 3
+    forgetless run demo --help
+    ```
+    """
 
 
 def _command(name: str, kind: type[Settings]) -> Any:
@@ -95,7 +103,7 @@ def _run(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     from forgetless.cli.parts.progress import watched
     from forgetless.lab import experiments
@@ -132,7 +140,7 @@ def _run(
     if not runner.leads:
         return
     if as_json:
-        typer.echo(json.dumps(found if isinstance(experiment, Suite) else found[""], indent=2))
+        print_json(found if isinstance(experiment, Suite) else found[""])
     elif isinstance(experiment, Suite):
         typer.echo(experiment.table(found))
         typer.echo(f"\nresults: {out}/*/results.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgetless.cli.parts.models import Model, Weights, load_model
+from forgetless.cli.parts.output import AsJson, print_json
 from forgetless.cli.parts.samples import (
     SAMPLES,
     Exclude,
@@ -48,9 +48,14 @@ def verify(
         typer.Option(help="The same in the model's own precision. [default: 2e-5, in half precision 0.05]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights and samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the importance of every parameter with one-at-a-time passes: path taken, error, cost.
+
+    ```
+    forgetless verify torchvision:resnet18
+    forgetless verify my_models:network --weights net.safetensors --data data.npy --samples 8
+    ```
 
     Ends with exit code 1 if an error is above the tolerance. In float32 a sample with an activation within rounding of
     a kink (a ReLU's 0) has no single right gradient: such samples are named, and compared in float64 alone.
@@ -84,7 +89,7 @@ def verify(
     own = (0.05 if half else 2e-5) if tolerance_own is None else tolerance_own
     wrong = [row.name for row in found.rows if row.float64 > tolerance or (row.own is not None and row.own > own)]
     if as_json:
-        typer.echo(json.dumps(_facts(model, found, wrong), indent=2))
+        print_json(_facts(model, found, wrong))
     else:
         _show(found, wrong)
     if wrong:

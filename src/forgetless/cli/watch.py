@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from forgetless.cli.parts.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from forgetless.lab.running.followed import Followed, Follower
@@ -19,11 +20,14 @@ _EVERY = 1.0  # seconds
 def watch(
     run: Annotated[Path, typer.Argument(help="A run directory, while it is written to or later.", show_default=False)],
     once: Annotated[bool, typer.Option("--once", help="Show it once instead of following it.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it once, as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Follow a run that another process has started: what is learned, how well, and how long the rest will take.
 
+    ```
     forgetless watch runs/demo
+    forgetless watch runs/demo --once
+    ```
 
     Nothing in RUN is written or locked; Ctrl-C ends the watching and not the run. It ends by itself when the run does.
     """
@@ -36,7 +40,7 @@ def watch(
     for each in followers:
         each.update()
     if as_json:
-        typer.echo(json.dumps({"in use": in_use(run), "directories": [each.facts() for each in followers]}, indent=2))
+        print_json({"in use": in_use(run), "directories": [each.facts() for each in followers]})
         return
 
     def shown() -> Group:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from forgetless.cli.parts.output import AsJson, print_json
+
 
 def write(
     run: Annotated[Path, typer.Argument(help="The run directory of `forgetless run long-text`.", show_default=False)],
@@ -18,8 +20,14 @@ def write(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of which run. [default: the first]")] = None,
     draw: Annotated[int, typer.Option(help="The seed of what is drawn.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Continue a prompt with a trained language model, one token after the other.
+
+    ```
+    forgetless write runs/long-text --prompt "Once upon a time"
+    forgetless write runs/long-text --prompt "The" --tokens 2000 --temperature 0
+    ```
 
     The memory goes on from token to token: a text of any length takes no more memory than a short one.
     """
@@ -28,6 +36,9 @@ def write(
 
     model, vocabulary = read_network(run, method, seed)
     pieces = stream(model, vocabulary, prompt, tokens, temperature=temperature, seed=draw)
+    if as_json:
+        print_json({"prompt": prompt, "text": "".join(pieces)})
+        return
     first = next(pieces, "")  # refuse before anything is printed
     typer.echo(prompt + first, nl=False)
     for piece in pieces:

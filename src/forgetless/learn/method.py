@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
+
+if TYPE_CHECKING:
+    from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -66,6 +69,10 @@ class Method:
     def end(self, model: Network, task: Task) -> None:
         """Called after the last step of a task: measure, consolidate, detach."""
         return
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        """The anchors that protect the weights now, to be looked at; none for a method that has none."""
+        return ()
 
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, between any two steps and between tasks, by name."""

@@ -69,6 +69,10 @@ class Recipe:
             )
         return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
 
+    def worth(self, steps: int) -> float:
+        """How many steps at the peak rate a task of so many steps is worth: `Σ_t rate(t) / lr`."""
+        return sum(self.rate(step, steps) for step in range(steps)) / self.lr
+
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """All fields, the optimizer as text: what defines the recipe in a run's configuration and in a checkpoint."""
         found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}

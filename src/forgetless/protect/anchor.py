@@ -375,11 +375,14 @@ class Anchor:
                 layers[layer] = layers.get(layer, 0.0) + float(anchored.distance(parameter))
         return PerLayer(math.fsum(layers.values()), layers)
 
-    def frozen_fraction(self) -> PerLayer:
+    def frozen_fraction(self, steps: float = 1.0) -> PerLayer:
         """The share of the anchored weights that the pull effectively stops: s > 1, back by more than half a step.
 
         Taken at the optimizer's present state and the peak of its learning rate: the largest that it has had, or that
         its scheduler has noted. Near 1 hardly anything new can be learned; a smaller strength leaves more room.
+
+        Args:
+            steps: count the weights that the pulls of so many steps bring back instead, `steps · s > 1`.
 
         Raises:
             ForgetlessError: the anchor pulls on no optimizer, so that there is no s.
@@ -391,7 +394,7 @@ class Anchor:
         stopped: dict[str, int] = {}
         sizes: dict[str, int] = {}
         for pull in pulls:
-            for name, (part, size) in pull.frozen().items():
+            for name, (part, size) in pull.frozen(steps).items():
                 layer = _layer(name)
                 stopped[layer] = stopped.get(layer, 0) + part
                 sizes[layer] = sizes.get(layer, 0) + size

@@ -19,6 +19,7 @@ from forgetless.lab.experiments.online import METHODS, RATES, STREAMS, OnlineStr
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.run import run
+from forgetless.lab.traces import read
 from forgetless.learn.classification import classes_of
 from forgetless.learn.learners import LEARNERS
 from forgetless.learn.position import Progress
@@ -69,6 +70,9 @@ def test_it_runs_and_goes_on_to_the_same_bits_after_ctrl_c(pictures: Path, tmp_p
     page = (tmp_path / "whole" / "report.html").read_text(encoding="utf-8")
     assert "mango: λ of each group" in page
     assert "mango: gates after the last task" in page
+    assert "How far the weights moved" in page
+    left = [read(tmp_path / name, again["runs"]).runs for name in ("whole", "cut")]
+    assert left[0] == left[1]
 
 
 def test_each_method_has_a_rate_of_its_own_unless_one_is_given(pictures: Path, tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ def test_all_variants_from_the_command_to_a_text(folder: Path) -> None:
     assert written.exit_code == 0, written.stderr
     assert written.stdout.startswith("The c")
     assert forgetless("write", "r", "--prompt", "The c", "--tokens", 5, "--method", "max").stdout == written.stdout
+    as_json = json.loads(
+        forgetless("write", "r", "--prompt", "The c", "--tokens", 5, "--method", "max", "--json").stdout
+    )
+    assert written.stdout == f"{as_json['prompt']}{as_json['text']}\n"
     for words, said in (
         (("--prompt", ""), "writing needs a prompt"),
         (("--prompt", "a", "--method", "lstm"), "r holds no such network; it holds"),

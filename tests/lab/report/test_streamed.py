@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.lab.report.streamed import charts
+from forgetless.lab.report.sections.streamed import charts
 from forgetless.lab.results import check
 
 ONLINE = {

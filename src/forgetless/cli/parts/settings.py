@@ -33,8 +33,19 @@ def options(kind: type[Settings]) -> Iterator[inspect.Parameter]:
 
 
 def described(kind: type[Settings]) -> str:
-    """The help of the command: what the class says of itself."""
-    return inspect.getdoc(kind) or ""
+    """The help of the command: what the class says of itself, with examples after the first sentence."""
+    first, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
+    command = " ".join(["forgetless run", kind.NAME, *_needed(kind), "--out", f"runs/{kind.NAME}"])
+    return f"{first}\n\n```\n{command}\n{command} --seeds 3 --resume\n```\n\n{rest}"
+
+
+def _needed(kind: type[Settings]) -> Iterator[str]:
+    """The options that must be given, each with what stands for its value."""
+    from forgetless.lab.experiments.parts.settings import option_name
+
+    for each in dataclasses.fields(kind):
+        if each.default is dataclasses.MISSING:
+            yield from (option_name(each), (each.metadata["option"] or each.name).upper())
 
 
 def _help(each: dataclasses.Field[Any]) -> str:

@@ -2,141 +2,48 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from forgetless import files
-from forgetless.lab.report.streamed import charts
+from forgetless.lab.report.axis import axis_of
+from forgetless.lab.report.sections import SECTIONS
+from forgetless.lab.report.shown import Shown
 from forgetless.lab.report.template import rendered
-from forgetless.lab.results import MEANING, Estimate, MethodSummary, Summary, summarize
-
-# A panel's drawing area, in the SVG's own units.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 34.0, 272.0, 12.0, 138.0
+from forgetless.lab.results import MethodSummary, summarize
+from forgetless.lab.traces import Traces
 
 
-def page(results: Mapping[str, Any], path: str | Path) -> None:
+def page(results: Mapping[str, Any], path: str | Path, traces: Traces | None = None) -> None:
     """Write the content of a `results.json` as a page to `path`, whole or not at all.
 
-    The page holds the averages, each method's accuracy matrix R as a heat map, each task's accuracy over the
-    sequence, the table, the environment and the command that repeats the run; of a stream that was learned in one pass
-    the accuracy in between, λ and the gates too.
+    `forgetless.lab.report.sections` has what it shows, section by section; one that has nothing to show is left out.
+
+    Args:
+        results: the content of a `results.json`.
+        path: the file.
+        traces: what the runs left on their way; None for results without.
 
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet.
     """
     summary = summarize(results)
-    html = rendered(
-        Path(__file__).with_name("page.html"),
-        summary=summary,
-        best=_best(summary.methods),
-        axis=_axis(summary),
-        panels=_panels(summary),
-        charts=charts(results),
-        meaning=MEANING,
-        command=_command(summary),
-    )
-    files.write_text(path, html)
+    shown = Shown(results, summary, axis_of(summary), traces or Traces())
+    values = {"summary": summary, "best": _best(summary.methods), "sections": list(_sections(shown))}
+    files.write_text(path, rendered(Path(__file__).with_name("page.html"), **values))
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What accuracies and positions in the sequence look like on the page.
-
-    Attributes:
-        low: the least accuracy shown, a multiple of 0.1.
-        high: the greatest.
-        tasks: how many tasks there are.
-    """
-
-    low: float
-    high: float
-    tasks: int
-
-    left, right, top, bottom = _LEFT, _RIGHT, _TOP, _BOTTOM
-
-    def x(self, task: int) -> float:
-        """Where the moment after learning `task` (from 0) lies; a single task lies in the middle."""
-        share = task / (self.tasks - 1) if self.tasks > 1 else 0.5
-        return round(_LEFT + 8 + share * (_RIGHT - _LEFT - 16), 1)
-
-    def y(self, accuracy: float) -> float:
-        """The height of an accuracy."""
-        return round(_BOTTOM - self.share(accuracy) * (_BOTTOM - _TOP), 1)
-
-    def share(self, accuracy: float) -> float:
-        """Where an accuracy lies between the least (0) and the greatest (1) shown."""
-        return round(min(1.0, max(0.0, (accuracy - self.low) / (self.high - self.low))), 3)
-
-    def ticks(self) -> list[float]:
-        """Round accuracies to label, three to six of them."""
-        tenths = round(10 * (self.high - self.low))
-        every = next(step for step in (1, 2, 5) if tenths / step <= 5)
-        return [self.low + tenth / 10 for tenth in range(0, tenths + 1, every)]
-
-    def numbers(self) -> list[int]:
-        """The tasks (from 0) to number, at most about ten."""
-        return list(range(0, self.tasks, math.ceil(self.tasks / 10)))
-
-    def line(self, values: Sequence[Estimate | None]) -> str:
-        """An SVG path through the means; unknown values are gaps."""
-        known = [None if value is None else (self.x(i), self.y(value.mean)) for i, value in enumerate(values)]
-        moves = zip([None, *known], known, strict=False)
-        return " ".join(f"{'L' if before else 'M'}{now[0]} {now[1]}" for before, now in moves if now)
-
-    def band(self, values: Sequence[Estimate | None]) -> str:
-        """An SVG path around mean ± sd; empty if no value has an sd."""
-        known = [(i, value.mean, value.sd) for i, value in enumerate(values) if value and value.sd is not None]
-        upper = [f"{self.x(i)} {self.y(mean + sd)}" for i, mean, sd in known]
-        lower = [f"{self.x(i)} {self.y(mean - sd)}" for i, mean, sd in reversed(known)]
-        return f"M{' L'.join(upper + lower)} Z" if known else ""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small figure of the sequence: a title and, per method, a value after every task."""
-
-    title: str
-    lines: tuple[tuple[Estimate | None, ...], ...]
-
-
-def _axis(summary: Summary) -> Axis:
-    means = [entry.mean for method in summary.methods for row in method.matrix for entry in row if entry]
-    low, high = min(means, default=0.0), max(means, default=1.0)
-    low, high = math.floor(10 * low + 1e-9) / 10, math.ceil(10 * high - 1e-9) / 10
-    # At least 20 points, so that noise does not look like a cliff.
-    if high - low < 0.2:
-        low, high = (low, low + 0.2) if low <= 0.8 else (0.8, 1.0)
-    return Axis(low, high, len(summary.tasks))
-
-
-def _panels(summary: Summary) -> list[Panel]:
-    average = Panel("all tasks so far", tuple(method.so_far for method in summary.methods))
-    of_tasks = (
-        Panel(
-            f"{j + 1} · {name}" if summary.places == summary.tasks else name,
-            tuple(tuple(row[j] if i >= j else None for i, row in enumerate(m.matrix)) for m in summary.methods),
-        )
-        for j, name in enumerate(summary.places)
-    )
-    return [average, *of_tasks]
+def _sections(shown: Shown) -> Iterator[str]:
+    """The HTML of every section that has something to show."""
+    for each in SECTIONS:
+        values = each.section(shown)
+        if values is not None:
+            template = Path(__file__).parent / "sections" / f"{each.__name__.rpartition('.')[2]}.html"
+            yield rendered(template, shown=shown, summary=shown.summary, axis=shown.axis, **values)
 
 
 def _best(methods: Sequence[MethodSummary]) -> MethodSummary | None:
     """The method of the highest average accuracy; `None` if there is nothing to compare."""
     known = [method for method in methods if method.average is not None]
     return max(known, key=lambda m: m.average.mean if m.average else 0.0) if len(known) > 1 else None
-
-
-def _command(summary: Summary) -> str:
-    """The command as the run recorded it, else one rebuilt from the results."""
-    if "command" in summary.environment:
-        return summary.environment["command"]
-    seeds = sorted({seed for method in summary.methods for seed in method.seeds})
-    words = ["forgetless", "run", summary.experiment, "--out", f"runs/{summary.experiment}"]
-    words += [word for method in summary.methods for word in ("--method", method.method)]
-    words += ["--seed", str(seeds[0]), "--seeds", str(len(seeds))]
-    return shlex.join(words)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def rendered(template: Path, **values: Any) -> str:
     """The page that a Jinja template makes of the values; everything in them is escaped as text."""
+    return _templates(template.parent).get_template(template.name).render(**values)
+
+
+@functools.cache
+def _templates(folder: Path) -> Environment:
+    """The templates of a folder, each compiled once."""
     # Imported here: `import forgetless` must not load a template engine.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    templates = Environment(
-        loader=FileSystemLoader(template.parent),
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template(template.name).render(**values)

@@ -9,9 +9,22 @@ from typing import Any
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.results.content import check
-from forgetless.lab.results.summary import MEANING, Estimate, MethodSummary, Summary, percent, summarize
+from forgetless.lab.results.joined import joined
+from forgetless.lab.results.summary import MEANING, Estimate, MethodSummary, Summary, column, percent, summarize
 
-__all__ = ["MEANING", "Estimate", "MethodSummary", "Summary", "check", "percent", "read", "summarize", "write"]
+__all__ = [
+    "MEANING",
+    "Estimate",
+    "MethodSummary",
+    "Summary",
+    "check",
+    "column",
+    "joined",
+    "percent",
+    "read",
+    "summarize",
+    "write",
+]
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -123,9 +123,9 @@ def summarize(results: Mapping[str, Any]) -> Summary:
     check(results)
     if not results["runs"]:
         raise ForgetlessError("these results hold no finished run yet; let `forgetless run` finish one.")
-    by_method: dict[str, list[Mapping[str, Any]]] = {}
+    by_method: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in results["runs"]:
-        by_method.setdefault(run["method"], []).append(run)
+        by_method.setdefault(column(run), []).append(run)
     names = results["tasks"]
     tasks = tuple(map(_printable, names))
     same = all(run.get("learned", names) == names for run in results["runs"])
@@ -133,10 +133,15 @@ def summarize(results: Mapping[str, Any]) -> Summary:
         experiment=_printable(results["experiment"]),
         tasks=tasks,
         places=tasks if same else tuple(f"task {place + 1}" for place in range(len(tasks))),
-        methods=tuple(_summarize_method(_printable(method), runs, names) for method, runs in by_method.items()),
+        methods=tuple(_summarize_method(_printable(method), runs, names) for (method, _), runs in by_method.items()),
         environment={_printable(key): _printable(_text(value)) for key, value in results["environment"].items()},
         score=_printable(results.get("score", "accuracy")),
     )
+
+
+def column(run: Mapping[str, Any]) -> tuple[str, str]:
+    """What the runs of one column of a table have in common: the method, and in joined results its strength."""
+    return run["method"], run.get("column", "")
 
 
 def _printable(text: str) -> str:

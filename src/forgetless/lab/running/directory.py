@@ -5,6 +5,7 @@ results.json    what was found so far, with a checksum; read and written whole a
 checkpoints/    a file per run: where it is, and in the end what was learned
 strengths/      where strengths are tuned: the trials for each method, and what was found
 searches/       with `--strength auto`: the trials for each run and task
+traces/         of each run how the weights moved, what was protected and what it answered, for the page
 kept/           what the experiment asks to be kept of each run
 log.jsonl       what happened when, a JSON object per line
 report.html     the results as a page
@@ -22,7 +23,7 @@ from typing import Any
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.files.lock import NAME as LOCK
-from forgetless.lab import report, results
+from forgetless.lab import report, results, traces
 
 _ABSENT = "absent"
 
@@ -113,7 +114,7 @@ class RunDirectory:
         results.write(self.path / "results.json", held)
 
     def _show(self) -> None:
-        report.page(self.results, self.path / "report.html")
+        report.page(self.results, self.path / "report.html", traces.read(self.path, self.results["runs"]))
 
     def log(self, event: str, **facts: Any) -> None:
         """Append a line to the log."""

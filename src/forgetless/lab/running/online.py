@@ -46,6 +46,10 @@ class Online:
         """See `forgetless.learn.learners.create`."""
         return learners.create(name, **settings)
 
+    def worth(self, batches: int) -> float:
+        """How many steps of the optimizer so many batches are."""
+        return float(batches * self.budget.glances)
+
     def settings(self) -> dict[str, Any]:
         """What defines it, JSON-able."""
         own = self.budget.settings()
@@ -126,8 +130,7 @@ class Online:
 
     def learn(
         self,
-        name: str,
-        settings: Mapping[str, Any],
+        learner: Learner,
         model: Network,
         tasks: Sequence[Task],
         rate: float,
@@ -145,7 +148,7 @@ class Online:
         found = learn_online(
             model,
             tasks,
-            create(name, **settings),
+            learner,
             budget,
             seed=seed,
             look=self.look,

@@ -14,6 +14,7 @@ from forgetless.learn.method import Method
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
+from forgetless.protect.anchor import Anchor
 
 #: The network in eval mode after a task → what is looked at, by name.
 Look = Callable[[Network], Mapping[str, Tensor]]
@@ -70,6 +71,10 @@ class Watched(Method):
             for name, found in self.look(model).items():
                 self._found.setdefault(name, []).append(found.detach().to("cpu", copy=True))
         model.train(training)
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        """The method's."""
+        return self.inner.anchors()
 
     def state(self) -> dict[str, Tensor]:
         """What the method keeps, and what was seen so far."""

@@ -18,6 +18,7 @@ from forgetless.lab.running.jobs import Found, Job, Tell
 from forgetless.lab.running.online import Online
 from forgetless.lab.running.search import Search, learn_stream
 from forgetless.lab.running.watched import Watched
+from forgetless.lab.traces import Recorder, albums
 from forgetless.learn import methods
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
@@ -25,6 +26,7 @@ from forgetless.learn.position import Progress
 from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 from forgetless.learn.train import learn
+from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.stability_decay import Trial
 
 AUTO = "auto"  # a strength found for every task by stability decay
@@ -76,7 +78,8 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
     watched = None if experiment.look is None else Watched(method, experiment.look)
     learned = method if watched is None else watched
-    outcome = learn(model, tasks, learned, experiment.recipe, seed=job.seed, checkpoint=checkpoint, on_progress=tell)
+    seen = _recorded(experiment, model, learned.anchors, tasks, folder, job, experiment.recipe.worth, tell)
+    outcome = learn(model, tasks, learned, experiment.recipe, seed=job.seed, checkpoint=checkpoint, on_progress=seen)
     seconds = {phase: round(seconds, 3) for phase, seconds in outcome.seconds.items()}
     found |= {"strength": method.strength, "accuracy": outcome.accuracy, "seconds": seconds}
     if watched is not None:
@@ -95,10 +98,26 @@ def _streamed(experiment: Experiment, online: Online, folder: Path, job: Job, te
         found |= {"order": job.order, "learned": [task.name for task in tasks]}
     rate = online.rate(job.method, settings, experiment.network, experiment.tasks, folder / "rates")
     checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
-    model = experiment.network(job.seed)
-    found |= online.learn(job.method, settings, model, tasks, rate, job.seed, checkpoint, tell)
+    model, learner = experiment.network(job.seed), online.create(job.method, **settings)
+    seen = _recorded(experiment, model, learner.anchors, tasks, folder, job, online.worth, tell)
+    found |= online.learn(learner, model, tasks, rate, job.seed, checkpoint, seen)
     _keep(experiment, model, {}, folder, job)
     return found
+
+
+def _recorded(
+    experiment: Experiment,
+    model: Network,
+    anchors: Callable[[], Sequence[Anchor]],
+    tasks: Sequence[Task],
+    folder: Path,
+    job: Job,
+    worth: Callable[[int], float],
+    tell: Tell,
+) -> Tell:
+    """`tell`, with a trace of the run kept beside it."""
+    shown = albums(experiment.tasks)
+    return Recorder(model, anchors, tasks, shown, folder, job.stem, worth).beside(tell)
 
 
 def _keep(experiment: Experiment, model: Network, seen: Mapping[str, Tensor], folder: Path, job: Job) -> None:

@@ -51,6 +51,10 @@ class Anchored(Method):
         anchor.detach()
         anchor.consolidate(self.measure(model, task))
 
+    def anchors(self) -> tuple[Anchor, ...]:
+        """The anchor, once there is one."""
+        return () if self._anchor is None else (self._anchor,)
+
     def state(self) -> dict[str, Tensor]:
         """θ* and Ω."""
         return {} if self._anchor is None else pack({"anchor": self._anchor.state_dict()})

@@ -15,6 +15,7 @@ from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
 from forgetless.model.parameters import listing
+from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -74,6 +75,10 @@ class Composed(Method):
         """Let all parts end, the last to begin first."""
         for part in reversed(self.parts):
             part.end(model, task)
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Those of all parts."""
+        return tuple(anchor for part in self.parts for anchor in part.anchors())
 
     def state(self) -> dict[str, Tensor]:
         """What all parts keep, by the parts' names."""

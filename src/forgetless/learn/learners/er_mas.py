@@ -48,6 +48,10 @@ class ERMAS(Replaying):
         """Measure Ω on the buffer, and protect the present weights."""
         self._anchor.consolidate(importance_of(self._model, self._buffer.all(), self.passes), 0.0)
 
+    def anchors(self) -> tuple[Anchor, ...]:
+        """Its anchor."""
+        return (self._anchor,)
+
     def tree(self) -> dict[str, Any]:
         """The buffer, θ* and Ω."""
         return {**super().tree(), "anchor": self._anchor.state_dict()}

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.streaming.passes import Passes
 from forgetless.learn.streaming.reservoir import Reservoir
 from forgetless.learn.task import Task
+
+if TYPE_CHECKING:
+    from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -84,6 +87,10 @@ class Learner:
             batches: how many batches of the stream there were.
         """
         return
+
+    def anchors(self) -> tuple[Anchor, ...]:
+        """The anchors that protect the weights now, to be looked at; none for a learner that has none."""
+        return ()
 
     def figures(self) -> dict[str, Any]:
         """What it found out on the way, for the results; JSON-able."""

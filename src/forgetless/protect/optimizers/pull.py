@@ -87,15 +87,15 @@ class Pull(Attachment):
             self._acted()
 
     @torch.no_grad()
-    def frozen(self) -> dict[str, tuple[int, int]]:
-        """Per anchored parameter, how many of its weights have s > 1 at the peak rate, and how many there are.
+    def frozen(self, steps: float = 1.0) -> dict[str, tuple[int, int]]:
+        """Per anchored parameter, how many of its weights have s > 1/steps at the peak rate, and how many there are.
 
         A parameter that the optimizer has not stepped yet counts as free. Of sharded ones, this process's shards count.
         """
-        counts = {}
+        counts, least = {}, 1 / (1 + steps)  # of s / (1 + s)
         for parameter, anchored, move in self.moves(self.strength, self.l2sp, peak=True):
             shares = [] if move is None else move.shares()
-            counts[anchored.name] = sum(int((share > 0.5).sum()) for _, share in shares), local(parameter).numel()
+            counts[anchored.name] = sum(int((share > least).sum()) for _, share in shares), local(parameter).numel()
         return counts
 
     def _report(self) -> None:

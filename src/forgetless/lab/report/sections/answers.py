@@ -1,0 +1,95 @@
+"""What the network says of the same test pictures when their task was learned, and now."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from forgetless.lab.report.shown import Shown, Traced
+from forgetless.lab.traces import Answer
+
+_SMALL = 2048  # bytes of a picture
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer, and whether it is right; None where the network was not asked."""
+
+    answer: str
+    sure: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A picture with the answers of every method.
+
+    Attributes:
+        source: the picture as a data URL.
+        task: the number of its task, from 1.
+        label: its class.
+        said: of each method, then and now.
+    """
+
+    source: str
+    task: int
+    label: str
+    said: tuple[tuple[Said | None, Said | None], ...]
+
+
+def section(shown: Shown) -> dict[str, Any] | None:
+    """The pictures; None where there are none, or without Pillow."""
+    traced = [each for each in shown.traced() if any(end.answers for end in each[2].ends)]
+    asked = _asked(shown, traced) if traced else []
+    return {"asked": asked, "traced": traced} if asked else None
+
+
+def _asked(shown: Shown, traced: Traced) -> list[Asked]:
+    names = shown.results["tasks"]
+    then = [_when_learned(number, traced) for number in range(len(traced))]
+    now = [{(each.task, each.picture): each for each in trace.ends[-1].answers} for _, _, trace in traced]
+    found = []
+    for album in shown.traces.albums:
+        for number, label in enumerate(album.labels):
+            source = _encoded(album.pictures[number])
+            if album.task not in names or not source:
+                continue
+            place = (album.task, number)
+            said = tuple(
+                (_said(then[m].get(place), label), _said(now[m].get(place), label)) for m in range(len(traced))
+            )
+            found.append(Asked(source, names.index(album.task) + 1, label, said))
+    return found
+
+
+def _when_learned(number: int, traced: Traced) -> dict[tuple[str, int], Answer]:
+    """The first answer about every picture, which was given when its task was learned."""
+    found: dict[tuple[str, int], Answer] = {}
+    for end in traced[number][2].ends:
+        for each in end.answers:
+            found.setdefault((each.task, each.picture), each)
+    return found
+
+
+def _said(given: Answer | None, label: str) -> Said | None:
+    return None if given is None else Said(given.answer, given.sure, given.answer == label)
+
+
+def _encoded(pixels: Tensor) -> str:
+    """A picture `[C, H, W]` as a data URL, without loss where that is small; "" without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return ""
+    rows = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+    image, written = Image.fromarray(rows.contiguous().numpy()), {}
+    for kind in ("png", "jpeg"):
+        content = io.BytesIO()
+        image.save(content, kind, optimize=True)
+        written[kind] = content.getvalue()
+    kind = "png" if len(written["png"]) <= _SMALL else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(written[kind]).decode()}"

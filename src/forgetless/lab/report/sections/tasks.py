@@ -1,0 +1,12 @@
+"""The score of each task when it was learned and now, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forgetless.lab.report.shown import Shown
+
+
+def section(shown: Shown) -> dict[str, Any] | None:
+    """Nothing but the summary."""
+    return {}

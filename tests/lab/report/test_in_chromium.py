@@ -1,0 +1,131 @@
+"""Every kind of page, opened in the Chromium that is installed: see `chromium.complaints` for what is asked of each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import chromium
+from chromium import HOSTILE, complaints
+from forgetless.lab.facts import retrieval
+from forgetless.lab.report import page, repair_page
+from forgetless.lab.report.template import rendered
+from forgetless.lab.results import joined
+from pages import traces
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium is installed")
+
+Results = dict[str, Any]
+ONLINE = {
+    "looks": [[2, [0.5]], [4, [0.5, 1.0]]],
+    "groups": ["stem", HOSTILE],
+    "lambdas": [[2.0, 1e-3, 2e-3], [4.0, 3e-3, 4e-3]],
+    "gates": [[[0, 4], [1, 1]], [[1, 3], [2, 2]]],
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One process for all pages."""
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium.PROGRAM)
+        yield opened
+        opened.close()
+
+
+def run_report(results: Callable[..., Results], path: Path) -> None:
+    """All sections, three seeds, several methods, and names that want to be code."""
+    tasks, methods = ["zero or one", HOSTILE, "four or five", "x" * 90], ["finetune", "frozen", "mas", HOSTILE]
+    found = results(tasks, methods, 3)
+    for run in found["runs"]:
+        run["figures"] = {HOSTILE: [0.5] * 4}
+    found["environment"] = {HOSTILE: HOSTILE, "command": f"forgetless run demo --data '{HOSTILE}' {'y' * 200}"}
+    held = traces(tasks, ["finetune", "frozen", "mas", HOSTILE], ("backbone.0", HOSTILE), (HOSTILE, "one"))
+    page(found, path, held)
+
+
+def old_report(results: Callable[..., Results], path: Path) -> None:
+    page(results(), path)
+
+
+def large_report(results: Callable[..., Results], path: Path) -> None:
+    tasks, methods = [f"task {n}" for n in range(8)], [f"method {n}" for n in range(9)]
+    found = results(tasks, methods)
+    for run in found["runs"]:
+        run["accuracy"] = [[None if e is None else max(0.0, e) for e in row] for row in run["accuracy"]]
+    page(found, path, traces(tasks, methods, [f"layer{n}" for n in range(8)], each=1))
+
+
+def online_report(results: Callable[..., Results], path: Path) -> None:
+    found = results(["a", "b"], ["er", "mango"])
+    for run in found["runs"]:
+        run["online"] = ONLINE if run["method"] == "mango" else {"looks": ONLINE["looks"]}
+    page(found, path)
+
+
+def frontier_report(results: Callable[..., Results], path: Path) -> None:
+    made = {}
+    for value in (0.1, 1.0, 10.0):
+        found = copy.deepcopy(results(methods=["finetune", "mas"]))
+        found["runs"][1]["strength"] = value
+        found["runs"][1]["accuracy"][-1][0] = 0.6 + value / 40
+        made[f"{value}"] = found
+    page(joined(made), path)
+
+
+def repaired(results: Callable[..., Results], path: Path) -> None:
+    each = {"shape": [64, 32], "sigma": 1e-3, "rounding": 1e-4, "threshold": 0.1, "kept": 3, "total": 32, "energy": 0.7}
+    weights = {f"model.layers.{n}.self_attn.q_proj.weight": each for n in range(3)} | {HOSTILE: each}
+    repair_page(weights, 9, HOSTILE, f"forgetless repair base '{HOSTILE}' --out {'z' * 200}", path)
+
+
+def retrieved(results: Callable[..., Results], path: Path) -> None:
+    source = retrieval._encoded(torch.zeros(3, 2, 2, dtype=torch.uint8))
+    facts = [("person, rides, horse", 0.91, True), (HOSTILE, 0.5, False), ("w" * 60, 0.1, False)]
+    shown = [retrieval.Shown("person, rides, horse", 1, facts, facts[::-1]), retrieval.Shown(HOSTILE, 2, facts, facts)]
+    template = Path(retrieval.__file__).with_name("retrieval.html")
+    path.write_text(rendered(template, pictures=[source, ""], methods={"mas": shown, HOSTILE: shown}), encoding="utf-8")
+
+
+KINDS = (run_report, old_report, large_report, online_report, frontier_report, repaired, retrieved)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_page(browser: Any, results: Callable[..., Results], tmp_path: Path, kind: Callable[..., None]) -> None:
+    kind(results, tmp_path / "page.html")
+    assert complaints(browser, tmp_path / "page.html") == []
+
+
+GOOD = "<!doctype html><html lang=en><title>t</title><body style='color:#111;background:#fff'>{}</body>"
+FAULTS = {
+    "<script>1</script>": "it holds a script",
+    "<b onclick='1'>x</b>": "it holds an event handler",
+    "<img src=x alt=x onerror='window.hacked=1'>": "a name has run as code",
+    "<script>console.log('hello')</script>": "the console says: hello",
+    "<script>alert(1);</script>": "it opens a dialog",
+    "<script>nothing()</script>": "a script failed",
+    "<img alt=x src='picture.png'>": "it asks for ",
+    "<div style='width:500px'>x</div>": "pixels wide on a screen of 390",
+    "<svg aria-label=empty><path class=line d='M1 1'/></svg>": "an empty figure at 390: empty",
+    "<img src='data:,'>": "1 pictures without a description",
+    "<p style='color:#999'>pale</p>": 'contrast, screen, light: 2.85 for "pale"',
+    "<p style='background:color-mix(in srgb, #111 60%, white)'>dark</p>": 'for "dark"',
+    "<style>@media print { p { color: #ccc } }</style><p>faint</p>": "contrast, print, dark",
+    "<div tabindex=-1>x</div>": "the keyboard reaches 1 of 2 controls",
+    "<button style='outline:none'>x</button>": "a control does not show that it has the focus",
+}
+
+
+def test_every_fault_is_seen(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(GOOD.format("<p>fine</p><button>press</button>"))
+    assert complaints(browser, path) == []
+    path.write_text(GOOD.format("".join(FAULTS)))
+    found = complaints(browser, path)
+    assert [sentence for sentence in FAULTS.values() if not any(sentence in each for each in found)] == []
