@@ -117,6 +117,7 @@ INSIDE = {
         "lightning": "parts",
         "transformers": "parts",
         "peft": "parts",
+        "loggers": "parts",
     },
     "learn": {
         "metrics": "",
@@ -196,6 +197,8 @@ THIRD_PARTIES = {
     "transformers": "integrations.transformers lab.finetuning cli.parts",
     "lightning": "integrations.lightning",
     "timm": "cli.parts",
+    "wandb": "integrations.loggers",
+    "trackio": "integrations.loggers",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
 OPEN_LISTS = (
@@ -205,6 +208,7 @@ OPEN_LISTS = (
     "edit.repairing",
     "edit.merging",
     "integrations",
+    "integrations.loggers",
     "learn.methods",
     "learn.learners",
     "lab.datasets",
@@ -214,7 +218,7 @@ OPEN_LISTS = (
 )
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
 COMPILED = {"forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull"}
-FRAMEWORKS = {"transformers", "lightning", "avalanche", "accelerate", "peft", "timm"}
+FRAMEWORKS = {"transformers", "lightning", "avalanche", "accelerate", "peft", "timm", "wandb", "trackio", "tensorboard"}
 NOT_LOADED = {"torchvision", "matplotlib", "plotly"} | FRAMEWORKS
 
 
