@@ -26,7 +26,10 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    for link, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":  # a tutorial: its text stands in comments
+        text = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    for link, anchor in _LINK.findall(text):
         if "://" in link:
             continue
         target = page.parent / link if link else page

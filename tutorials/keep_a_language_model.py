@@ -74,7 +74,7 @@ def bits(model: LlamaForCausalLM, data: list) -> float:
 torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
 trained = LlamaForCausalLM(LlamaConfig(vocab_size=128, **sizes))
-train(trained, english, 400, 4e-3)
+train(trained, english, 300, 4e-3)
 print(f"English {bits(trained, english_test):.2f}, code {bits(trained, code_test):.2f} bits per byte")
 
 # %% [markdown]
@@ -86,7 +86,7 @@ print(f"English {bits(trained, english_test):.2f}, code {bits(trained, code_test
 # None of the rows needs labels.
 
 # %%
-STEPS = 100
+STEPS = 80
 old_rows = [{"input_ids": row["input_ids"]} for row in english[:200]]
 probes = [{"input_ids": row["input_ids"]} for row in english_test[:32]]
 SETTINGS = {"plain fine-tuning": None, "with forgetless": "auto", "held at 90 %": HoldShare(0.9, steps=STEPS / 2)}

@@ -54,7 +54,7 @@ english_test, english, code_test, code = english[:100], english[100:], code[:100
 torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
 base = LlamaForCausalLM(LlamaConfig(vocab_size=128, **sizes))
-train(base, english, torch.optim.AdamW(base.parameters(), lr=4e-3), 400)
+train(base, english, torch.optim.AdamW(base.parameters(), lr=4e-3), 300)
 print(f"base: English {bits(base, english_test):.2f}, code {bits(base, code_test):.2f} bits per byte")
 
 # %% [markdown]
@@ -66,7 +66,7 @@ print(f"base: English {bits(base, english_test):.2f}, code {bits(base, code_test
 # %%
 importance = forgetless.mas(base, {"input_ids": english[:200]})
 found = {}
-for strength in (0, 1e-4, 1e-3, 1e-2):
+for strength in (0, 3e-5, 3e-4):
     torch.manual_seed(1)
     config = peft.LoraConfig(target_modules="all-linear", r=8)
     model = peft.get_peft_model(copy.deepcopy(base), config)
@@ -74,7 +74,7 @@ for strength in (0, 1e-4, 1e-3, 1e-2):
     anchor = forgetless.DeltaAnchor(model, importance, strength=strength)
     if strength:
         anchor.attach(optimizer)
-    train(model, code, optimizer, 100)
+    train(model, code, optimizer, 80)
     found[strength] = bits(model, english_test), bits(model, code_test)
     name = f"λ = {strength:g}" if strength else "plain LoRA"
     moved = float(anchor.drift())
@@ -94,7 +94,7 @@ axis.set(xlabel="code, bits per byte", ylabel="English, bits per byte")
 old, new = zip(*found.values(), strict=True)
 assert list(old) == sorted(old, reverse=True)
 assert list(new) == sorted(new)
-assert bits(base, english_test) < old[-1] < old[0]
+assert old[-1] < old[0] - 0.1
 assert new[-1] < bits(base, code_test)
 
 # %% [markdown]
@@ -103,7 +103,7 @@ assert new[-1] < bits(base, code_test)
 # - Plain LoRA forgets although not one weight of the base has changed. The larger λ is, the smaller is what the
 #   adapters add where it matters (the last column), the more English stays, and the less code is learned.
 # - Most of this trade is the penalty's; Ω adds a little to what a penalty on all weights alike would do. How little is
-#   measured, with three seeds, on [the page about LoRA](../docs/lora.md#what-is-worth).
+#   measured, with three seeds, on [the page about LoRA](../docs/lora.md#what-ω-is-worth).
 # - If a user may switch between base and adapter, nothing has to be protected: the base without its adapter is as it
 #   was. The anchor is for adapters that will be merged, or that must serve old and new requests alike.
 # - In `Trainer` and TRL's trainers `ForgetlessCallback` does all of this by itself when the model has adapters.
