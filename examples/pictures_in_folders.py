@@ -49,7 +49,7 @@ first = nn.ModuleDict({"backbone": backbone, "old": nn.Linear(32, 5), "new": nn.
 train(first, "old", 3, torch.optim.Adam(first.parameters(), lr=2e-3))
 for name in ("plain fine-tuning", "with forgetless"):
     model = copy.deepcopy(first).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     if name == "with forgetless":
         forgetless.freeze_batchnorm(model)
         head = {"forward": lambda model, x: model["old"](model["backbone"](x)), "exclude": ["old", "new"]}

@@ -197,8 +197,6 @@ THIRD_PARTIES = {
     "transformers": "integrations.transformers lab.finetuning cli.parts",
     "lightning": "integrations.lightning",
     "timm": "cli.parts",
-    "wandb": "integrations.loggers",
-    "trackio": "integrations.loggers",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.
 OPEN_LISTS = (

