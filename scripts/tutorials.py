@@ -2,8 +2,9 @@
 
     python scripts/tutorials.py tutorials/which_strength.py build/tutorials/which_strength
 
-writes `page.md` and its pictures. A cell is Python, `# %% [markdown]` is text, and `# %% [check]` is run but not shown:
-it holds what the text says against what came out. A picture's `num=` is what is read out to those who cannot see it.
+writes `page.md` and its pictures. A cell is Python, `# %% [markdown]` is text, code of a `# %% [draw]` is folded away
+below its picture, and a `# %% [check]` is run but not shown: it holds what the text says against what came out. A
+picture's `num=` is what is read out to those who cannot see it.
 Links lead to files of the repository, so that they work there and on the site.
 """
 
@@ -18,18 +19,19 @@ import re
 import resource
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 MOST_SECONDS = 180  # of processor time
-_HEAD = re.compile(r"^# %%(?: \[(markdown|check)\])?$", re.MULTILINE)
+_HEAD = re.compile(r"^# %%(?: \[(markdown|draw|check)\])?$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?:\.\./docs/([^)]+\.md[^)]*)|(\w+)\.py)\)")
 
 
 class Cell(NamedTuple):
-    """A part of a tutorial: "code", "markdown" or "check", its text, and the number of its first line, from 0."""
+    """A part of a tutorial: "code", "markdown", "draw" or "check"; its text; the number of its first line, from 0."""
 
     kind: str
     text: str
@@ -63,9 +65,14 @@ def page(script: Path, folder: Path) -> str:
             exec(compile("\n" * cell.line + cell.text, str(script), "exec"), variables)
         if cell.kind == "check":
             continue
-        parts.append(f"```python\n{cell.text.strip()}\n```")
+        code = f"```python\n{cell.text.strip()}\n```"
+        if cell.kind == "draw":
+            folded = '??? note "The code of this picture"\n' + textwrap.indent(code, "    ")
+            parts += [*_pictures(folder, script.stem), folded]
+            continue
+        parts.append(code)
         if printed.getvalue():
-            parts.append(f'```text title="prints"\n{printed.getvalue().rstrip()}\n```')
+            parts.append(f'```text title="Output"\n{printed.getvalue().rstrip()}\n```')
         parts += _pictures(folder, script.stem)
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = used.ru_utime + used.ru_stime

@@ -40,7 +40,7 @@ def test_a_tutorial_becomes_a_page(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "out" / "page.md").read_text()
     links = "See [the other](other.md) and [the guide](../strength.md#limits)."
-    cell = '```python\nx = 2\nprint(x + 1)\n```\n\n```text title="prints"\n3\n```'
+    cell = '```python\nx = 2\nprint(x + 1)\n```\n\n```text title="Output"\n3\n```'
     assert page.startswith(f"# Title\n\n{links}\n\n{cell}\n\n---\n")
     assert "assert" not in page
 

@@ -20,13 +20,22 @@ from torch.nn import functional as F
 import forgetless
 
 pixels, labels = mnist_data()
-pixels, labels = torch.tensor(pixels, dtype=torch.float32) / 255, torch.tensor(labels)
+pixels, labels = (
+    torch.tensor(pixels, dtype=torch.float32) / 255,
+    torch.tensor(labels),
+)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 old, new = (order[labels[order] // 5 == half] for half in (0, 1))
 test = {"old": old[:500], "new": new[:500]}  # never trained or measured on
 train = {"old": old[500:], "new": new[500:]}
 
-figure, axes = plt.subplots(2, 8, figsize=(6, 1.6), num="Eight handwritten digits from 0 to 4, and eight from 5 to 9")
+# %% [draw]
+figure, axes = plt.subplots(
+    2,
+    8,
+    figsize=(6, 1.6),
+    num="Eight handwritten digits from 0 to 4, and eight from 5 to 9",
+)
 for row, name in zip(axes, test, strict=True):
     for axis, digit in zip(row, test[name], strict=False):
         axis.imshow(pixels[digit].view(28, 28), cmap="gray_r")
@@ -45,20 +54,28 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
-        self.heads = nn.ModuleDict({"old": nn.Linear(64, 5), "new": nn.Linear(64, 5)})
+        self.backbone = nn.Sequential(
+            nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU()
+        )
+        self.heads = nn.ModuleDict(
+            {"old": nn.Linear(64, 5), "new": nn.Linear(64, 5)}
+        )
 
     def forward(self, x: torch.Tensor, head: str = "old") -> torch.Tensor:
         """Logits `[n, 5]`."""
         return self.heads[head](self.backbone(x))
 
 
-def learn(model: Reader, task: str, optimizer: torch.optim.Optimizer, epochs: int = 10) -> None:
+def learn(
+    model: Reader, task: str, optimizer: torch.optim.Optimizer, epochs: int = 10
+) -> None:
     """Minimize the cross-entropy on a task."""
     for _ in range(epochs):
         for batch in train[task].split(32):
             optimizer.zero_grad()
-            F.cross_entropy(model(pixels[batch], task), labels[batch] % 5).backward()
+            F.cross_entropy(
+                model(pixels[batch], task), labels[batch] % 5
+            ).backward()
             optimizer.step()
 
 
@@ -71,7 +88,9 @@ def accuracy(model: Reader, task: str) -> float:
 
 torch.manual_seed(0)
 trained = Reader()
-learn(trained, "old", torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9))
+learn(
+    trained, "old", torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9)
+)
 print(f"old digits: {accuracy(trained, 'old'):.1f} %")
 
 # %% [markdown]
@@ -80,7 +99,9 @@ print(f"old digits: {accuracy(trained, 'old'):.1f} %")
 # %%
 plain = copy.deepcopy(trained)
 learn(plain, "new", torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9))
-print(f"old digits: {accuracy(plain, 'old'):.1f} %, new digits: {accuracy(plain, 'new'):.1f} %")
+print(
+    f"old digits: {accuracy(plain, 'old'):.1f} %, new digits: {accuracy(plain, 'new'):.1f} %"
+)
 
 # %% [markdown]
 # ## The new digits, with protection
@@ -95,18 +116,36 @@ optimizer = torch.optim.SGD(kept.parameters(), lr=0.05, momentum=0.9)
 importance = forgetless.mas(kept, pixels[train["old"]], exclude="heads")
 anchor = forgetless.Anchor(kept, importance, strength=1).attach(optimizer)
 learn(kept, "new", optimizer)
-print(f"old digits: {accuracy(kept, 'old'):.1f} %, new digits: {accuracy(kept, 'new'):.1f} %")
+print(
+    f"old digits: {accuracy(kept, 'old'):.1f} %, new digits: {accuracy(kept, 'new'):.1f} %"
+)
 print(anchor.status())
 
-# %%
+# %% [draw]
 names = ("before", "plain fine-tuning", "with forgetless")
-figure, axis = plt.subplots(figsize=(6, 2.2), num="Accuracy on old and new digits before, without and with protection")
+figure, axis = plt.subplots(
+    figsize=(6, 2.2),
+    num="Accuracy on old and new digits before, without and with protection",
+)
 for shift, task, color in ((-0.2, "old", "#0072b2"), (0.2, "new", "#e69f00")):
     models = (trained, plain, kept)
-    values = [accuracy(model, task) if model is not trained or task == "old" else 0 for model in models]
-    bars = axis.barh([i + shift for i in range(3)], values, 0.38, color=color, label=f"{task} digits")
-    axis.bar_label(bars, [f"{value:.1f}" if value else "" for value in values], padding=3)
-axis.set(yticks=range(3), yticklabels=names, xlabel="test accuracy, %", xlim=(0, 112))
+    values = [
+        accuracy(model, task) if model is not trained or task == "old" else 0
+        for model in models
+    ]
+    bars = axis.barh(
+        [i + shift for i in range(3)],
+        values,
+        0.38,
+        color=color,
+        label=f"{task} digits",
+    )
+    axis.bar_label(
+        bars, [f"{value:.1f}" if value else "" for value in values], padding=3
+    )
+axis.set(
+    yticks=range(3), yticklabels=names, xlabel="test accuracy, %", xlim=(0, 112)
+)
 axis.invert_yaxis()
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 

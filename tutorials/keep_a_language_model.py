@@ -16,11 +16,18 @@ import copy
 import inspect
 import math
 import tempfile
+from collections.abc import Sequence
 from pydoc_data import topics
 
 import matplotlib.pyplot as plt
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 from transformers import default_data_collator as collate
 
 from forgetless import HoldShare
@@ -31,18 +38,38 @@ LENGTH = 96
 
 def rows(text: str) -> list[dict[str, torch.Tensor]]:
     """The text in rows of 96 bytes, in a random order."""
-    data = torch.frombuffer(bytearray(text.encode("ascii", "ignore")), dtype=torch.uint8).long()
+    data = torch.frombuffer(
+        bytearray(text.encode("ascii", "ignore")), dtype=torch.uint8
+    ).long()
     pieces = data[: len(data) // LENGTH * LENGTH].view(-1, LENGTH)
-    pieces = pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))]
+    pieces = pieces[
+        torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))
+    ]
     return [{"input_ids": piece, "labels": piece} for piece in pieces]
 
 
-english, code = rows("\n".join(topics.topics.values())), rows(inspect.getsource(argparse))
-english_test, english, code_test, code = english[:100], english[100:], code[:100], code[100:]
-print(f"{len(english)} rows of English, {len(code)} rows of code, 100 of each held out")
+english, code = (
+    rows("\n".join(topics.topics.values())),
+    rows(inspect.getsource(argparse)),
+)
+english_test, english, code_test, code = (
+    english[:100],
+    english[100:],
+    code[:100],
+    code[100:],
+)
+print(
+    f"{len(english)} rows of English, {len(code)} rows of code, 100 of each held out"
+)
 
 
-def train(model: LlamaForCausalLM, data: list, steps: int, rate: float, callbacks: list = []) -> Trainer:  # noqa: B006
+def train(
+    model: LlamaForCausalLM,
+    data: list,
+    steps: int,
+    rate: float,
+    callbacks: Sequence[ForgetlessCallback] = (),
+) -> Trainer:
     """`transformers.Trainer`, as always."""
     arguments = TrainingArguments(
         tempfile.mkdtemp(),
@@ -55,7 +82,9 @@ def train(model: LlamaForCausalLM, data: list, steps: int, rate: float, callback
         save_strategy="no",
         use_cpu=True,
     )
-    trainer = Trainer(model, arguments, collate, data, callbacks=callbacks)
+    trainer = Trainer(
+        model, arguments, collate, data, callbacks=list(callbacks)
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return trainer
@@ -72,10 +101,17 @@ def bits(model: LlamaForCausalLM, data: list) -> float:
 
 # %%
 torch.manual_seed(0)
-sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
+sizes = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 trained = LlamaForCausalLM(LlamaConfig(vocab_size=128, **sizes))
 train(trained, english, 300, 4e-3)
-print(f"English {bits(trained, english_test):.2f}, code {bits(trained, code_test):.2f} bits per byte")
+print(
+    f"English {bits(trained, english_test):.2f}, code {bits(trained, code_test):.2f} bits per byte"
+)
 
 # %% [markdown]
 # ## It learns code, in three ways
@@ -89,14 +125,24 @@ print(f"English {bits(trained, english_test):.2f}, code {bits(trained, code_test
 STEPS = 80
 old_rows = [{"input_ids": row["input_ids"]} for row in english[:200]]
 probes = [{"input_ids": row["input_ids"]} for row in english_test[:32]]
-SETTINGS = {"plain fine-tuning": None, "with forgetless": "auto", "held at 90 %": HoldShare(0.9, steps=STEPS / 2)}
+SETTINGS = {
+    "plain fine-tuning": None,
+    "with forgetless": "auto",
+    "held at 90 %": HoldShare(0.9, steps=STEPS / 2),
+}
 found, logs = {}, {}
 for name, strength in SETTINGS.items():
-    callbacks = [] if strength is None else [ForgetlessCallback(old_rows, strength, probes=probes)]
+    callbacks = (
+        []
+        if strength is None
+        else [ForgetlessCallback(old_rows, strength, probes=probes)]
+    )
     model = copy.deepcopy(trained)
     logs[name] = train(model, code, STEPS, 1e-3, callbacks).state.log_history
     found[name] = bits(model, english_test), bits(model, code_test)
-    print(f"{name:>17}: English {found[name][0]:.2f}, code {found[name][1]:.2f} bits per byte")
+    print(
+        f"{name:>17}: English {found[name][0]:.2f}, code {found[name][1]:.2f} bits per byte"
+    )
 
 # %% [markdown]
 # ## What the callback logs
@@ -105,20 +151,37 @@ for name, strength in SETTINGS.items():
 # under the same keys.
 
 # %%
-print({key: round(value, 4) for key, value in logs["with forgetless"][0].items()})
-figure, axes = plt.subplots(1, 2, figsize=(7, 2.6), num="Agreement with the old predictions, and loss, during training")
+for key, value in logs["with forgetless"][0].items():
+    print(f"{key:>26}  {value:.3g}")
+
+# %% [draw]
+figure, axes = plt.subplots(
+    1,
+    2,
+    figsize=(7, 2.6),
+    num="Agreement with the old predictions, and loss, during training",
+)
 for name, log in logs.items():
     log = [each for each in log if "loss" in each]
     axes[0].plot(
-        [each["step"] for each in log], [each.get("forgetless/agreement", math.nan) for each in log], label=name
+        [each["step"] for each in log],
+        [each.get("forgetless/agreement", math.nan) for each in log],
+        label=name,
     )
-    axes[1].plot([each["step"] for each in log], [each["loss"] for each in log], label=name)
+    axes[1].plot(
+        [each["step"] for each in log],
+        [each["loss"] for each in log],
+        label=name,
+    )
 axes[0].set(xlabel="step", ylabel="forgetless/agreement")
 axes[1].set(xlabel="step", ylabel="training loss (code)")
 axes[1].legend(frameon=False, fontsize=8)
 
 # %% [check]
-before, plain, held, firm = bits(trained, english_test), *(english for english, _ in found.values())
+before, plain, held, firm = (
+    bits(trained, english_test),
+    *(english for english, _ in found.values()),
+)
 assert before < firm < held < plain
 assert found["plain fine-tuning"][1] < found["held at 90 %"][1]
 assert found["held at 90 %"][1] < bits(trained, code_test)

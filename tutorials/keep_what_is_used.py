@@ -24,12 +24,20 @@ from torch.nn import functional as F
 import forgetless
 
 pixels, labels = mnist_data()
-pixels, labels = torch.tensor(pixels, dtype=torch.float32).view(-1, 28, 28) / 255, torch.tensor(labels)
+pixels, labels = (
+    torch.tensor(pixels, dtype=torch.float32).view(-1, 28, 28) / 255,
+    torch.tensor(labels),
+)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 train, requests, test = order[:3000], order[3000:4000], order[4000:]
 
 
-def learn(model: nn.Module, pictures: torch.Tensor, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+def learn(
+    model: nn.Module,
+    pictures: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+) -> None:
     """Any training loop, on the train digits."""
     for _ in range(epochs):
         for batch in train.split(32):
@@ -39,14 +47,30 @@ def learn(model: nn.Module, pictures: torch.Tensor, optimizer: torch.optim.Optim
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, pictures: torch.Tensor, chosen: torch.Tensor) -> float:
+def accuracy(
+    model: nn.Module, pictures: torch.Tensor, chosen: torch.Tensor
+) -> float:
     """In percent."""
-    return 100 * float((model(pictures[chosen]).argmax(1) == labels[chosen]).float().mean())
+    return 100 * float(
+        (model(pictures[chosen]).argmax(1) == labels[chosen]).float().mean()
+    )
 
 
 torch.manual_seed(0)
-model = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
-learn(model, pixels, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), epochs=8)
+model = nn.Sequential(
+    nn.Flatten(),
+    nn.Linear(784, 128),
+    nn.ReLU(),
+    nn.Linear(128, 64),
+    nn.ReLU(),
+    nn.Linear(64, 10),
+)
+learn(
+    model,
+    pixels,
+    torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+    epochs=8,
+)
 print(f"in production: {accuracy(model, pixels, test):.1f} %")
 
 # %% [markdown]
@@ -59,27 +83,33 @@ print(f"in production: {accuracy(model, pixels, test):.1f} %")
 folder, drawn = Path(tempfile.mkdtemp()), torch.Generator().manual_seed(1)
 days = []
 for day in range(7):
-    usual = torch.tensor([6 - day, 6 - day, 2, day, day]).clamp(min=0.2)  # how often 0, 1, 2, 3 and 4 are asked for
+    usual = torch.tensor([6 - day, 6 - day, 2, day, day]).clamp(
+        min=0.2
+    )  # how often 0, 1, 2, 3 and 4 are asked for
     weights = torch.cat([usual, torch.zeros(5)])[labels[requests]]
     today = requests[torch.multinomial(weights, 150, generator=drawn)]
     days.append(today)
     importance = forgetless.mas(model, pixels[today])
     importance.save(folder / f"day{day + 1}.safetensors")
     counts = torch.bincount(labels[today], minlength=5)[:5].tolist()
-    print(f"day {day + 1}: {importance.count:g} requests, of the digits 0 to 4: {counts}")
+    print(
+        f"day {day + 1}: {importance.count:g} requests, of the digits 0 to 4: {counts}"
+    )
 
 # %% [markdown]
 # ## Merged
 #
-# Without fading, the merged importance is exactly that of all requests measured at once: sums are added, not averages
-# of averages. With `faded(0.7)` a day counts 0.7 times the next one, so that old use fades
+# Without fading, the merged importance is that of all requests measured at once, up to rounding: sums are added. With `faded(0.7)` a day counts 0.7 times the next one, so that old use fades
 # (`forgetless merge-importances day*.safetensors --decay 0.7 --out week.safetensors`).
 
 
 # %%
 def merged(decay: float) -> forgetless.Importance:
     """All days, the oldest first."""
-    whole, *others = (forgetless.Importance.load(path) for path in sorted(folder.glob("day*.safetensors")))
+    whole, *others = (
+        forgetless.Importance.load(path)
+        for path in sorted(folder.glob("day*.safetensors"))
+    )
     for newer in others:
         whole = whole.faded(decay).merge(newer)
     return whole
@@ -87,9 +117,14 @@ def merged(decay: float) -> forgetless.Importance:
 
 at_once = forgetless.mas(model, pixels[torch.cat(days)])
 whole = merged(1).mean()
-farthest = max(float((whole[name] - omega).abs().max() / omega.abs().max()) for name, omega in at_once.mean().items())
+farthest = max(
+    float((whole[name] - omega).abs().max() / omega.abs().max())
+    for name, omega in at_once.mean().items()
+)
 week = merged(0.7)
-print(f"largest difference to measuring at once: {farthest:.1e} of the largest importance")
+print(
+    f"largest difference to measuring at once: {farthest:.1e} of the largest importance"
+)
 print(f"with fading the week counts as {week.count:.0f} requests")
 
 # %% [markdown]
@@ -103,33 +138,58 @@ turned = pixels.rot90(1, (1, 2))
 used, unused = (test[(labels[test] < 5) == wanted] for wanted in (True, False))
 elsewhere = forgetless.mas(model, pixels[requests[labels[requests] >= 5]])
 updated = {"before": model}
-protections = {"no protection": None, "Ω of the traffic": week, "Ω of the unused digits": elsewhere}
+protections = {
+    "no protection": None,
+    "Ω of the traffic": week,
+    "Ω of the unused digits": elsewhere,
+}
 for name, importance in protections.items():
     updated[name] = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(updated[name].parameters(), lr=0.02, momentum=0.9)
+    optimizer = torch.optim.SGD(
+        updated[name].parameters(), lr=0.02, momentum=0.9
+    )
     if importance is not None:
-        forgetless.Anchor(updated[name], importance, strength=1).attach(optimizer)
+        forgetless.Anchor(updated[name], importance, strength=1).attach(
+            optimizer
+        )
     torch.manual_seed(0)
     learn(updated[name], turned, optimizer, epochs=3)
 
 table = {
-    name: [accuracy(each, pixels, used), accuracy(each, pixels, unused), accuracy(each, turned, test)]
+    name: [
+        accuracy(each, pixels, used),
+        accuracy(each, pixels, unused),
+        accuracy(each, turned, test),
+    ]
     for name, each in updated.items()
 }
 print(f"{'accuracy, %':>22}   used   unused   on their side")
 for name, (first, second, third) in table.items():
     print(f"{name:>22}  {first:5.1f}    {second:5.1f}           {third:5.1f}")
 
-# %%
+# %% [draw]
 figure, axis = plt.subplots(
-    figsize=(6, 2.6), num="Accuracy on digits that are used and not used, by what was protected"
+    figsize=(6, 2.6),
+    num="Accuracy on digits that are used and not used, by what was protected",
 )
-for shift, column, color, label in ((-0.2, 0, "#0072b2", "used: 0 to 4"), (0.2, 1, "#56b4e9", "not used: 5 to 9")):
+for shift, column, color, label in (
+    (-0.2, 0, "#0072b2", "used: 0 to 4"),
+    (0.2, 1, "#56b4e9", "not used: 5 to 9"),
+):
     bars = axis.barh(
-        [i + shift for i in range(4)], [row[column] for row in table.values()], 0.38, color=color, label=label
+        [i + shift for i in range(4)],
+        [row[column] for row in table.values()],
+        0.38,
+        color=color,
+        label=label,
     )
     axis.bar_label(bars, fmt="%.1f", padding=3)
-axis.set(yticks=range(4), yticklabels=list(table), xlabel="test accuracy, upright, %", xlim=(0, 115))
+axis.set(
+    yticks=range(4),
+    yticklabels=list(table),
+    xlabel="test accuracy, upright, %",
+    xlim=(0, 115),
+)
 axis.invert_yaxis()
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 

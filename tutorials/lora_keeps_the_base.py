@@ -29,12 +29,21 @@ LENGTH = 96
 
 def rows(text: str) -> torch.Tensor:
     """The text in rows of 96 bytes, in a random order."""
-    data = torch.frombuffer(bytearray(text.encode("ascii", "ignore")), dtype=torch.uint8).long()
+    data = torch.frombuffer(
+        bytearray(text.encode("ascii", "ignore")), dtype=torch.uint8
+    ).long()
     pieces = data[: len(data) // LENGTH * LENGTH].view(-1, LENGTH)
-    return pieces[torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))]
+    return pieces[
+        torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))
+    ]
 
 
-def train(model: torch.nn.Module, data: torch.Tensor, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def train(
+    model: torch.nn.Module,
+    data: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+) -> None:
     """Any training loop, with batches of 16 rows."""
     for step in range(steps):
         batch = data[16 * step % (len(data) - 16) :][:16]
@@ -49,13 +58,28 @@ def bits(model: torch.nn.Module, data: torch.Tensor) -> float:
     return float(model(input_ids=data, labels=data).loss) / math.log(2)
 
 
-english, code = rows("\n".join(topics.topics.values())), rows(inspect.getsource(argparse))
-english_test, english, code_test, code = english[:100], english[100:], code[:100], code[100:]
+english, code = (
+    rows("\n".join(topics.topics.values())),
+    rows(inspect.getsource(argparse)),
+)
+english_test, english, code_test, code = (
+    english[:100],
+    english[100:],
+    code[:100],
+    code[100:],
+)
 torch.manual_seed(0)
-sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
+sizes = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 base = LlamaForCausalLM(LlamaConfig(vocab_size=128, **sizes))
 train(base, english, torch.optim.AdamW(base.parameters(), lr=4e-3), 300)
-print(f"base: English {bits(base, english_test):.2f}, code {bits(base, code_test):.2f} bits per byte")
+print(
+    f"base: English {bits(base, english_test):.2f}, code {bits(base, code_test):.2f} bits per byte"
+)
 
 # %% [markdown]
 # ## Adapters of rank 8, with and without an anchor
@@ -70,7 +94,9 @@ for strength in (0, 3e-5, 3e-4):
     torch.manual_seed(1)
     config = peft.LoraConfig(target_modules="all-linear", r=8)
     model = peft.get_peft_model(copy.deepcopy(base), config)
-    optimizer = torch.optim.AdamW((each for each in model.parameters() if each.requires_grad), lr=4e-3)
+    optimizer = torch.optim.AdamW(
+        (each for each in model.parameters() if each.requires_grad), lr=4e-3
+    )
     anchor = forgetless.DeltaAnchor(model, importance, strength=strength)
     if strength:
         anchor.attach(optimizer)
@@ -78,15 +104,35 @@ for strength in (0, 3e-5, 3e-4):
     found[strength] = bits(model, english_test), bits(model, code_test)
     name = f"λ = {strength:g}" if strength else "plain LoRA"
     moved = float(anchor.drift())
-    print(f"{name:>10}: English {found[strength][0]:.2f}, code {found[strength][1]:.2f}, Σ Ω ΔW² = {moved:.3g}")
+    print(
+        f"{name:>10}: English {found[strength][0]:.2f}, code {found[strength][1]:.2f}, Σ Ω ΔW² = {moved:.3g}"
+    )
 
-# %%
-figure, axis = plt.subplots(figsize=(5.5, 3.2), num="Bits per byte of English against those of code, by strength")
-axis.plot([new for _, new in found.values()], [old for old, _ in found.values()], "o-", color="#0072b2")
+# %% [draw]
+figure, axis = plt.subplots(
+    figsize=(5.5, 3.2),
+    num="Bits per byte of English against those of code, by strength",
+)
+axis.plot(
+    [new for _, new in found.values()],
+    [old for old, _ in found.values()],
+    "o-",
+    color="#0072b2",
+)
 for strength, (old, new) in found.items():
-    axis.annotate(f"{strength:g}" if strength else "plain LoRA", (new, old), (6, 2), textcoords="offset points")
+    axis.annotate(
+        f"{strength:g}" if strength else "plain LoRA",
+        (new, old),
+        (6, 2),
+        textcoords="offset points",
+    )
 axis.plot(bits(base, code_test), bits(base, english_test), "kx")
-axis.annotate("base", (bits(base, code_test), bits(base, english_test)), (6, 2), textcoords="offset points")
+axis.annotate(
+    "base",
+    (bits(base, code_test), bits(base, english_test)),
+    (6, 2),
+    textcoords="offset points",
+)
 axis.margins(x=0.2)
 axis.set(xlabel="code, bits per byte", ylabel="English, bits per byte")
 

@@ -28,13 +28,18 @@ import forgetless
 from forgetless import edit
 
 digits = load_digits()
-centered, labels = torch.tensor(digits.data, dtype=torch.float32).view(-1, 8, 8) / 16, torch.tensor(digits.target)
+centered, labels = (
+    torch.tensor(digits.data, dtype=torch.float32).view(-1, 8, 8) / 16,
+    torch.tensor(digits.target),
+)
 shifted = centered.roll(1, 2)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 train, validation, test = order[:1000], order[1000:1400], order[1400:]
 
 
-def learn(model: nn.Module, pictures: torch.Tensor, rate: float, epochs: int) -> nn.Module:
+def learn(
+    model: nn.Module, pictures: torch.Tensor, rate: float, epochs: int
+) -> nn.Module:
     """Any training loop."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     for _ in range(epochs):
@@ -48,19 +53,31 @@ def learn(model: nn.Module, pictures: torch.Tensor, rate: float, epochs: int) ->
 @torch.no_grad()
 def accuracies(model: nn.Module, chosen: torch.Tensor) -> tuple[float, float]:
     """On centered and on shifted digits, in percent."""
-    right = [(model(pictures[chosen]).argmax(1) == labels[chosen]).float().mean() for pictures in (centered, shifted)]
+    right = [
+        (model(pictures[chosen]).argmax(1) == labels[chosen]).float().mean()
+        for pictures in (centered, shifted)
+    ]
     return 100 * float(right[0]), 100 * float(right[1])
 
 
 torch.manual_seed(0)
-base = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
+base = nn.Sequential(
+    nn.Flatten(),
+    nn.Linear(64, 128),
+    nn.ReLU(),
+    nn.Linear(128, 128),
+    nn.ReLU(),
+    nn.Linear(128, 10),
+)
 learn(base, centered, 2e-3, epochs=15)
 tuned = learn(copy.deepcopy(base), shifted, 2e-3, epochs=5)
 folder = Path(tempfile.mkdtemp())
 for name, model in (("base", base), ("tuned", tuned)):
     (folder / name).mkdir()
     save_file(model.state_dict(), folder / name / "model.safetensors")
-    print(f"{name:>5}: centered {accuracies(model, test)[0]:.1f} %, shifted {accuracies(model, test)[1]:.1f} %")
+    print(
+        f"{name:>5}: centered {accuracies(model, test)[0]:.1f} %, shifted {accuracies(model, test)[1]:.1f} %"
+    )
 
 # %% [markdown]
 # ## Three repairs
@@ -79,18 +96,39 @@ TRIED += [("dg-hard", "scale", 1.0)]
 found = {}
 for method, setting, value in TRIED:
     settings = edit.Settings(**{setting: value})
-    weights, _ = edit.repaired(base.state_dict(), tuned.state_dict(), method, importance=importance, settings=settings)
+    weights, _ = edit.repaired(
+        base.state_dict(),
+        tuned.state_dict(),
+        method,
+        importance=importance,
+        settings=settings,
+    )
     model = copy.deepcopy(base)
     model.load_state_dict(weights)
     found[method, setting, value] = accuracies(model, validation)
     old, new = found[method, setting, value]
-    print(f"{method:>10}, {setting} {value:<4g}: centered {old:.1f} %, shifted {new:.1f} %")
+    print(
+        f"{method:>10}, {setting} {value:<4g}: centered {old:.1f} %, shifted {new:.1f} %"
+    )
 
-# %%
-figure, axis = plt.subplots(figsize=(5.5, 3.4), num="Accuracy on centered against shifted digits for three repairs")
-for method, color in (("wise-ft", "#e69f00"), ("importance", "#0072b2"), ("dg-hard", "#009e73")):
+# %% [draw]
+figure, axis = plt.subplots(
+    figsize=(5.5, 3.4),
+    num="Accuracy on centered against shifted digits for three repairs",
+)
+for method, color in (
+    ("wise-ft", "#e69f00"),
+    ("importance", "#0072b2"),
+    ("dg-hard", "#009e73"),
+):
     line = [scores for (name, _, _), scores in found.items() if name == method]
-    axis.plot([new for _, new in line], [old for old, _ in line], "o-", color=color, label=method)
+    axis.plot(
+        [new for _, new in line],
+        [old for old, _ in line],
+        "o-",
+        color=color,
+        label=method,
+    )
 for name, model in (("base", base), ("tuned", tuned)):
     old, new = accuracies(model, validation)
     axis.plot(new, old, "kx")
@@ -107,10 +145,20 @@ axis.legend(frameon=False, fontsize=8)
 
 # %%
 least = 0.95 * accuracies(tuned, validation)[1]
-method, setting, value = max((key for key, (_, new) in found.items() if new >= least), key=lambda key: found[key][0])
+method, setting, value = max(
+    (key for key, (_, new) in found.items() if new >= least),
+    key=lambda key: found[key][0],
+)
 settings = edit.Settings(**{setting: value})
 given = {"importance": importance} if "importance" in method else {}
-edit.repair(folder / "base", folder / "tuned", folder / "repaired", method, settings=settings, **given)
+edit.repair(
+    folder / "base",
+    folder / "tuned",
+    folder / "repaired",
+    method,
+    settings=settings,
+    **given,
+)
 
 repaired = copy.deepcopy(base)
 repaired.load_state_dict(load_file(folder / "repaired" / "model.safetensors"))
@@ -128,17 +176,26 @@ for name, model in (("base", base), ("tuned", tuned), ("repaired", repaired)):
 
 # %%
 edit.repair(folder / "base", folder / "tuned", folder / "spectral", "dg-hard")
-report = json.loads((folder / "spectral" / "forgetless_repair.json").read_text())
+report = json.loads(
+    (folder / "spectral" / "forgetless_repair.json").read_text()
+)
 print("weight     shape        σ̂         kept       share of ‖Δ‖²")
 for name, facts in report["tensors"].items():
-    shape, kept = "×".join(map(str, facts["shape"])), f"{facts['kept']} of {facts['total']}"
-    print(f"{name:<10} {shape:<12} {facts['sigma']:.5f}   {kept:<10} {facts['energy']:.3f}")
+    shape, kept = (
+        "×".join(map(str, facts["shape"])),
+        f"{facts['kept']} of {facts['total']}",
+    )
+    print(
+        f"{name:<10} {shape:<12} {facts['sigma']:.5f}   {kept:<10} {facts['energy']:.3f}"
+    )
 
 # %% [check]
 assert accuracies(tuned, test)[0] < accuracies(base, test)[0] - 10
 assert accuracies(repaired, test)[0] > accuracies(tuned, test)[0] + 5
 assert accuracies(repaired, test)[1] > 0.9 * accuracies(tuned, test)[1]
-assert found["importance", "strength", 0.3][0] > found["wise-ft", "alpha", 0.7][0]
+assert (
+    found["importance", "strength", 0.3][0] > found["wise-ft", "alpha", 0.7][0]
+)
 
 # %% [markdown]
 # ## What the numbers mean, and where they do not help

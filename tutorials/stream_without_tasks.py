@@ -22,7 +22,10 @@ from torch.nn import functional as F
 import forgetless
 
 pixels, labels = mnist_data()
-pixels, labels = torch.tensor(pixels, dtype=torch.float32) / 255, torch.tensor(labels)
+pixels, labels = (
+    torch.tensor(pixels, dtype=torch.float32) / 255,
+    torch.tensor(labels),
+)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 pairs = [order[labels[order] // 2 == pair] for pair in range(5)]
 test, train = [pair[:200] for pair in pairs], [pair[200:] for pair in pairs]
@@ -31,7 +34,11 @@ test, train = [pair[:200] for pair in pairs], [pair[200:] for pair in pairs]
 @torch.no_grad()
 def accuracy(model: nn.Module, pair: int) -> float:
     """Of the answers odd or even on the test digits of a pair, in percent."""
-    return 100 * float((model(pixels[test[pair]]).argmax(1) == labels[test[pair]] % 2).float().mean())
+    return 100 * float(
+        (model(pixels[test[pair]]).argmax(1) == labels[test[pair]] % 2)
+        .float()
+        .mean()
+    )
 
 
 # %% [markdown]
@@ -43,16 +50,26 @@ def accuracy(model: nn.Module, pair: int) -> float:
 
 
 # %%
-def learned(seed: int, strength: float) -> tuple[list[list[float]], list[int], list[float]]:
+def learned(
+    seed: int, strength: float
+) -> tuple[list[list[float]], list[int], list[float]]:
     """Accuracies on all pairs every 20 steps, the steps of the plateaus, and the losses."""
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2))
+    model = nn.Sequential(
+        nn.Linear(784, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, 2),
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     stream = forgetless.TaskFreeMAS(model, optimizer, strength=strength)
     seen, plateaus, losses = [], [], []
     for pair in train:
         for batch in pair[torch.randperm(len(pair))].split(10):
-            loss = F.cross_entropy(model(pixels[batch]), labels[batch] % 2, reduction="none")
+            loss = F.cross_entropy(
+                model(pixels[batch]), labels[batch] % 2, reduction="none"
+            )
             before = stream.updates
             stream.step(loss, (pixels[batch], labels[batch] % 2))
             losses.append(loss.mean().item())
@@ -63,45 +80,81 @@ def learned(seed: int, strength: float) -> tuple[list[list[float]], list[int], l
     return seen, plateaus, losses
 
 
-runs = {name: [learned(seed, strength) for seed in range(3)] for name, strength in (("plain", 0), ("protected", 10))}
+runs = {
+    name: [learned(seed, strength) for seed in range(3)]
+    for name, strength in (("plain", 0), ("protected", 10))
+}
 print("accuracy at the end, %     0, 1   2, 3   4, 5   6, 7   8, 9   average")
 for name, several in runs.items():
-    last = [statistics.fmean(seen[-1][pair] for seen, _, _ in several) for pair in range(5)]
-    print(f"{name:>20}     {'  '.join(f'{each:5.1f}' for each in last)}     {statistics.fmean(last):5.1f}")
+    last = [
+        statistics.fmean(seen[-1][pair] for seen, _, _ in several)
+        for pair in range(5)
+    ]
+    print(
+        f"{name:>20}     {'  '.join(f'{each:5.1f}' for each in last)}     {statistics.fmean(last):5.1f}"
+    )
 throughout = {
-    name: [statistics.fmean(statistics.fmean(row) for row in seen) for seen, _, _ in several]
+    name: [
+        statistics.fmean(statistics.fmean(row) for row in seen)
+        for seen, _, _ in several
+    ]
     for name, several in runs.items()
 }
-over = ", ".join(f"{name} {statistics.fmean(each):.1f}" for name, each in throughout.items())
+over = ", ".join(
+    f"{name} {statistics.fmean(each):.1f}" for name, each in throughout.items()
+)
 print(f"averaged over the stream: {over}")
 for seed in range(3):
     ends = [statistics.fmean(several[seed][0][-1]) for several in runs.values()]
     print(f"seed {seed}: plain {ends[0]:.1f}, protected {ends[1]:.1f}")
 
-# %%
+# %% [draw]
 figure, axes = plt.subplots(
-    2, 1, figsize=(6.5, 4.4), sharex=True, num="Accuracy on zeros and ones over the stream; loss"
+    2,
+    1,
+    figsize=(6.5, 4.4),
+    sharex=True,
+    num="Accuracy on zeros and ones over the stream; loss",
 )
-for (name, several), color in zip(runs.items(), ("#e69f00", "#0072b2"), strict=True):
+for (name, several), color in zip(
+    runs.items(), ("#e69f00", "#0072b2"), strict=True
+):
     for seen, _, _ in several:
-        axes[0].plot([20 * (n + 1) for n in range(len(seen))], [each[0] for each in seen], color=color, lw=1)
+        axes[0].plot(
+            [20 * (n + 1) for n in range(len(seen))],
+            [each[0] for each in seen],
+            color=color,
+            lw=1,
+        )
     axes[0].plot([], [], color=color, label=name)
 _, plateaus, losses = runs["protected"][0]
 axes[1].plot(losses, color="gray", lw=0.7)
-axes[1].plot(plateaus, [0] * len(plateaus), "^", color="#d55e00", label="a plateau: measured and protected")
+axes[1].plot(
+    plateaus,
+    [0] * len(plateaus),
+    "^",
+    color="#d55e00",
+    label="a plateau: measured and protected",
+)
 border = 0
 for pair in train[:-1]:
     border += -(-len(pair) // 10)
     for axis in axes:
         axis.axvline(border, color="black", lw=0.5, ls=":")
 axes[0].set(ylabel="accuracy on 0 and 1, %")
-axes[1].set(ylabel="loss (seed 0)", xlabel="step of the stream; dotted: the digits change")
+axes[1].set(
+    ylabel="loss (seed 0)",
+    xlabel="step of the stream; dotted: the digits change",
+)
 for axis in axes:
     axis.legend(frameon=False, fontsize=8)
 
 # %% [check]
 assert all(plateaus for _, plateaus, _ in runs["protected"])
-assert statistics.fmean(throughout["protected"]) > statistics.fmean(throughout["plain"]) - 2
+assert (
+    statistics.fmean(throughout["protected"])
+    > statistics.fmean(throughout["plain"]) - 2
+)
 
 # %% [markdown]
 # ## What the numbers mean, and where they do not help

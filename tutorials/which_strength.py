@@ -23,19 +23,31 @@ from torch.nn import functional as F
 import forgetless
 
 digits = load_digits()
-pixels, labels = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
+pixels, labels = (
+    torch.tensor(digits.data, dtype=torch.float32) / 16,
+    torch.tensor(digits.target),
+)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-PARTS = {"train": slice(400, None), "validation": slice(200, 400), "test": slice(0, 200)}
+PARTS = {
+    "train": slice(400, None),
+    "validation": slice(200, 400),
+    "test": slice(0, 200),
+}
 halves = [order[labels[order] // 5 == half] for half in (0, 1)]
 SEEDS, EPOCHS = range(3), 15
 
 
-def learn(model: nn.ModuleDict, half: int, optimizer: torch.optim.Optimizer) -> None:
+def learn(
+    model: nn.ModuleDict, half: int, optimizer: torch.optim.Optimizer
+) -> None:
     """Any training loop."""
     for _ in range(EPOCHS):
         for batch in halves[half][PARTS["train"]].split(32):
             optimizer.zero_grad()
-            F.cross_entropy(model["heads"][half](model["backbone"](pixels[batch])), labels[batch] % 5).backward()
+            F.cross_entropy(
+                model["heads"][half](model["backbone"](pixels[batch])),
+                labels[batch] % 5,
+            ).backward()
             optimizer.step()
 
 
@@ -55,8 +67,15 @@ def old_head(model: nn.ModuleDict, x: torch.Tensor) -> torch.Tensor:
 trained = []
 for seed in SEEDS:
     torch.manual_seed(seed)
-    backbone = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
-    model = nn.ModuleDict({"backbone": backbone, "heads": nn.ModuleList(nn.Linear(64, 5) for _ in halves)})
+    backbone = nn.Sequential(
+        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+    )
+    model = nn.ModuleDict(
+        {
+            "backbone": backbone,
+            "heads": nn.ModuleList(nn.Linear(64, 5) for _ in halves),
+        }
+    )
     learn(model, 0, torch.optim.AdamW(model.parameters(), lr=3e-3))
     trained.append(model)
 
@@ -72,23 +91,34 @@ def learned(model: nn.ModuleDict, strength: object) -> nn.ModuleDict:
     model = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     if strength is not None:
-        importance = forgetless.mas(model, pixels[halves[0][PARTS["train"]]], forward=old_head, exclude="heads")
+        importance = forgetless.mas(
+            model,
+            pixels[halves[0][PARTS["train"]]],
+            forward=old_head,
+            exclude="heads",
+        )
         strength = strength(model) if callable(strength) else strength
         forgetless.Anchor(model, importance, strength).attach(optimizer)
     learn(model, 1, optimizer)
     return model
 
 
-def measured(models: list[nn.ModuleDict], part: str = "validation") -> tuple[float, float]:
+def measured(
+    models: list[nn.ModuleDict], part: str = "validation"
+) -> tuple[float, float]:
     """Accuracy on the old and the new digits, in percent, as means over the seeds."""
-    old, new = (statistics.fmean(accuracy(model, half, part) for model in models) for half in (0, 1))
+    old, new = (
+        statistics.fmean(accuracy(model, half, part) for model in models)
+        for half in (0, 1)
+    )
     return old, new
 
 
 before = statistics.fmean(accuracy(model, 0, "validation") for model in trained)
 print(f"{'before':>14}: old {before:.1f} %")
 models = {
-    strength: [learned(model, strength) for model in trained] for strength in (None, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
+    strength: [learned(model, strength) for model in trained]
+    for strength in (None, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 }
 frontier = {strength: measured(found) for strength, found in models.items()}
 for strength, (old, new) in frontier.items():
@@ -108,24 +138,44 @@ steps = EPOCHS * len(halves[1][PARTS["train"]].split(32))
 CHOSEN = {
     "HoldShare(0.25)": lambda model: forgetless.HoldShare(0.25, steps=steps),
     "HoldShare(0.75)": lambda model: forgetless.HoldShare(0.75, steps=steps),
-    "KeepAgreement(0.98)": lambda model: forgetless.KeepAgreement(0.98, probes, forward=old_head, start=0.01, every=5),
+    "KeepAgreement(0.98)": lambda model: forgetless.KeepAgreement(
+        0.98, probes, forward=old_head, start=0.01, every=5
+    ),
 }
-points = {name: measured([learned(model, dial) for model in trained]) for name, dial in CHOSEN.items()}
+points = {
+    name: measured([learned(model, dial) for model in trained])
+    for name, dial in CHOSEN.items()
+}
 for name, (old, new) in points.items():
     print(f"{name:>19}: old {old:.1f} %, new {new:.1f} %")
 
-# %%
+# %% [draw]
 figure, axis = plt.subplots(
-    figsize=(6, 3.6), num="Old accuracy against new accuracy for several strengths and three dials"
+    figsize=(6, 3.6),
+    num="Old accuracy against new accuracy for several strengths and three dials",
 )
 line = [frontier[strength] for strength in frontier]
-axis.plot([new for _, new in line], [old for old, _ in line], "o-", color="#0072b2", label="a number for λ")
+axis.plot(
+    [new for _, new in line],
+    [old for old, _ in line],
+    "o-",
+    color="#0072b2",
+    label="a number for λ",
+)
 for strength, (old, new) in frontier.items():
-    axis.annotate("none" if strength is None else f"{strength:g}", (new, old), (4, 4), textcoords="offset points")
+    axis.annotate(
+        "none" if strength is None else f"{strength:g}",
+        (new, old),
+        (4, 4),
+        textcoords="offset points",
+    )
 for (name, (old, new)), mark in zip(points.items(), "sD^", strict=True):
     axis.plot(new, old, mark, ms=8, color="#e69f00", label=name)
 axis.axhline(before, color="gray", lw=1, ls=":", label="before")
-axis.set(xlabel="validation accuracy on the new digits, %", ylabel="… on the old digits, %")
+axis.set(
+    xlabel="validation accuracy on the new digits, %",
+    ylabel="… on the old digits, %",
+)
 axis.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
@@ -135,7 +185,11 @@ axis.legend(frameon=False, fontsize=8)
 # within one point, take the one that learns the new digits best.
 
 # %%
-fitting = {strength: new for strength, (old, new) in frontier.items() if old >= before - 1}
+fitting = {
+    strength: new
+    for strength, (old, new) in frontier.items()
+    if old >= before - 1
+}
 best = max(fitting, key=lambda strength: fitting[strength])
 old, new = measured(models[best], "test")
 plain_old, plain_new = measured(models[None], "test")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 
 class Logger:
@@ -18,13 +18,14 @@ class Logger:
     """
 
     def __init__(self, folder: Path, run: str, project: str) -> None:
-        self._writer = SummaryWriter(str(folder / run), flush_secs=10)  # type: ignore[no-untyped-call]
+        tensorboard: Any = importlib.import_module("torch.utils.tensorboard")  # which has no types
+        self._writer = tensorboard.SummaryWriter(str(folder / run), flush_secs=10)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Add a scalar for each figure."""
         for key, value in values.items():
-            self._writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(key, value, step)
 
     def close(self) -> None:
         """Write the rest."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

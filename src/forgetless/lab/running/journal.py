@@ -39,7 +39,7 @@ class Journal:
             log.seek(self.at)
             *lines, rest = log.read().split(b"\n")
             self.at = log.tell() - len(rest)
-        found = []
+        found: list[Mapping[str, Any]] = []
         for line in lines:
             try:
                 entry = json.loads(line)
