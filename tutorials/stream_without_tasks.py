@@ -161,9 +161,10 @@ assert (
 #
 # - The triangles are the moments at which the loss had settled. Nobody has told the network of the dotted lines; some
 #   pairs have one plateau, others several, and a pair whose loss never settles has none.
-# - Protection gains little here: a few points on the average of all pairs, and not with every seed. At the end, what
-#   the network says of zeros and ones is no better than a guess, with and without protection. All pairs share their two
-#   outputs, and nothing old is seen again: weights can be held, the old answers hardly.
+# - While the next pairs come, the protected network forgets zeros and ones more slowly (the upper picture). By the last
+#   pair they are lost all the same, to no better than a guess. On the average of all pairs a few points remain, and not
+#   with every seed. All pairs share their two outputs, and nothing old is seen again: weights can be held for a while,
+#   the old answers hardly.
 # - What helps much more on such streams is to remember a few samples: 30 of them, with and without protection, are in
 #   [streams](../docs/streams.md#beside-other-online-learners), over five seeds and six kinds of streams.
 # - The thresholds of a plateau are on the scale of the loss. A network that never falls below 0.2 needs a larger
