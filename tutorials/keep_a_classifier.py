@@ -114,58 +114,73 @@ print(
 kept = copy.deepcopy(trained)
 optimizer = torch.optim.SGD(kept.parameters(), lr=0.05, momentum=0.9)
 importance = forgetless.mas(kept, pixels[train["old"]], exclude="heads")
-anchor = forgetless.Anchor(kept, importance, strength=1).attach(optimizer)
+anchor = forgetless.Anchor(kept, importance).attach(optimizer)
 learn(kept, "new", optimizer)
 print(
     f"old digits: {accuracy(kept, 'old'):.1f} %, new digits: {accuracy(kept, 'new'):.1f} %"
 )
 print(anchor.status())
 
+# %% [markdown]
+# ## More protection
+#
+# By default a quarter of the weights is held. A number for `strength` is λ, and 1 is the value of the method's paper.
+
+# %%
+firm = copy.deepcopy(trained)
+optimizer = torch.optim.SGD(firm.parameters(), lr=0.05, momentum=0.9)
+anchor = forgetless.Anchor(firm, importance, strength=1).attach(optimizer)
+learn(firm, "new", optimizer)
+print(
+    f"old digits: {accuracy(firm, 'old'):.1f} %, new digits: {accuracy(firm, 'new'):.1f} %"
+)
+print(anchor.status())
+
 # %% [draw]
-names = ("before", "plain fine-tuning", "with forgetless")
+models = {
+    "before": trained,
+    "plain fine-tuning": plain,
+    "by default": kept,
+    "strength=1": firm,
+}
 figure, axis = plt.subplots(
-    figsize=(6, 2.2),
+    figsize=(6, 2.6),
     num="Accuracy on old and new digits before, without and with protection",
 )
 for shift, task, color in ((-0.2, "old", "#0072b2"), (0.2, "new", "#e69f00")):
-    models = (trained, plain, kept)
     values = [
         accuracy(model, task) if model is not trained or task == "old" else 0
-        for model in models
+        for model in models.values()
     ]
-    bars = axis.barh(
-        [i + shift for i in range(3)],
-        values,
-        0.38,
-        color=color,
-        label=f"{task} digits",
-    )
+    places = [i + shift for i in range(len(models))]
+    bars = axis.barh(places, values, 0.38, color=color, label=f"{task} digits")
     axis.bar_label(
         bars, [f"{value:.1f}" if value else "" for value in values], padding=3
     )
-axis.set(
-    yticks=range(3), yticklabels=names, xlabel="test accuracy, %", xlim=(0, 112)
-)
+axis.set(xlabel="test accuracy, %", xlim=(0, 112))
+axis.set_yticks(range(len(models)), list(models))
 axis.invert_yaxis()
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 # %% [check]
-assert accuracy(plain, "old") < accuracy(trained, "old") - 5
-assert accuracy(kept, "old") > accuracy(trained, "old") - 2
-assert accuracy(kept, "new") > accuracy(plain, "new") - 8
+before, lost, held, most = (accuracy(each, "old") for each in models.values())
+assert (lost + before) / 2 < held < most <= before
+assert accuracy(kept, "new") > accuracy(plain, "new") - 2
+assert accuracy(firm, "new") < accuracy(kept, "new")
 
 # %% [markdown]
 # ## What the numbers mean
 #
 # - Fine-tuning loses a large part of the old task although nothing about the old digits has changed: the backbone that
 #   the old head relies on has moved.
-# - With the anchor the old accuracy stays within two points of what it was. The price is a few points on the new
-#   digits: weights that are held cannot learn. `applied` counts the steps in which the anchor acted, and
-#   `frozen_fraction` says which share of the weights it stopped.
+# - With the anchor as it comes, more than half of the loss is gone, and the new digits are learned as well as without it.
+# - With `strength=1` nearly all of the old task stays. The price is a few points on the new digits: weights that are held
+#   cannot learn. `applied` counts the steps in which the anchor acted; `frozen_fraction` is the share of the weights that
+#   it stops within a single step.
 #
 # ## Where it does not help
 #
 # - The task is told here: each half has a head of its own. With one head for all ten digits and no old samples at all,
 #   protecting weights alone does not keep the classes apart ([published numbers](../docs/reproduction.md)).
-# - This is one network with one seed, and λ = 1 is the paper's value, which was not tuned. Another network needs
-#   another strength: [which strength?](which_strength.py)
+# - This is one network with one seed. What a strength does depends on the network and on both tasks:
+#   [which strength?](which_strength.py)
