@@ -166,6 +166,6 @@ assert (
 #   with every seed. All pairs share their two outputs, and nothing old is seen again: weights can be held for a while,
 #   the old answers hardly.
 # - What helps much more on such streams is to remember a few samples: 30 of them, with and without protection, are in
-#   [streams](../docs/streams.md#beside-other-online-learners), over five seeds and six kinds of streams.
+#   [streams](../docs/streams.md#beside-other-online-learners), over five seeds and five kinds of streams.
 # - The thresholds of a plateau are on the scale of the loss. A network that never falls below 0.2 needs a larger
 #   `mean=`; otherwise nothing is ever protected, which `stream.updates` tells.
