@@ -116,8 +116,8 @@ print(
 # %% [markdown]
 # ## It learns code, in three ways
 #
-# Without protection; with the callback's default, which holds a quarter of the weights over the planned steps; and with
-# a stronger setting. The callback measures on 200 rows of English before the first step. `probes` are 32 more rows: the
+# Without protection; with the callback's default, which holds back half of the movement that the planned steps would make;
+# and with a stronger setting. The callback measures on 200 rows of English before the first step. `probes` are 32 more rows: the
 # share of their next bytes that the model still predicts alike is logged as `forgetless/agreement`.
 # None of the rows needs labels.
 
@@ -128,7 +128,7 @@ probes = [{"input_ids": row["input_ids"]} for row in english_test[:32]]
 SETTINGS = {
     "plain fine-tuning": None,
     "with forgetless": "auto",
-    "held at 90 %": HoldShare(0.9, steps=STEPS / 2),
+    "90 % held back": HoldShare(0.9, steps=STEPS / 2),
 }
 found, logs = {}, {}
 for name, strength in SETTINGS.items():
@@ -183,8 +183,8 @@ before, plain, held, firm = (
     *(english for english, _ in found.values()),
 )
 assert before < firm < held < plain
-assert found["plain fine-tuning"][1] < found["held at 90 %"][1]
-assert found["held at 90 %"][1] < bits(trained, code_test)
+assert found["plain fine-tuning"][1] < found["90 % held back"][1]
+assert found["90 % held back"][1] < bits(trained, code_test)
 
 # %% [markdown]
 # ## What the numbers mean, and where it does not help
