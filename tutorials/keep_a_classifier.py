@@ -173,7 +173,7 @@ assert accuracy(kept, "new") > accuracy(plain, "new") - 2
 #
 # - Fine-tuning loses a large part of the old task although nothing about the old digits has changed: the backbone that
 #   the old head relies on has moved.
-# - With the anchor as it comes, more than half of the loss is gone, and the new digits are learned as well as without it.
+# - With the anchor as it comes, more than half of the loss is gone, and the new digits are learned nearly as well.
 # - With `strength=1` nearly all of the old task stays. The price is a few points on the new digits: weights that are held
 #   cannot learn. `applied` counts the steps in which the anchor acted; `frozen_fraction` is the share of the weights that
 #   it stops within a single step.
