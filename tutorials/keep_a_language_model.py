@@ -189,7 +189,7 @@ assert found["90 % held back"][1] < bits(trained, code_test)
 # %% [markdown]
 # ## What the numbers mean, and where it does not help
 #
-# - Fine-tuning on code costs English. The more weights are held, the more of the English stays, and the less code is
+# - Fine-tuning on code costs English. The more is held back, the more of the English stays, and the less code is
 #   learned: this is a trade, and the strength chooses the point ([which strength?](which_strength.py)).
 # - The model learns from scratch how code looks and has few weights to spare, so it cannot have both. Large pretrained
 #   models have more room ([language models](../docs/language-models.md), [repair](../docs/repair.md)).
