@@ -16,7 +16,7 @@ help:
 	@echo "make test-gpu  check everything that runs on a GPU; about 5 minutes, writes results/gpu/CARD.json"
 	@echo "make lint   check style and types only"
 	@echo "make pages  make the pages that come from committed runs anew"
-	@echo "make docs   build the documentation site into build/site"
+	@echo "make docs   run the tutorials and build the documentation site into build/site; a few minutes"
 	@echo "make soak   random networks, altered files, killed runs, a long stream; hours, resumable"
 	@echo "make clean  remove packages and caches, keep runs/"
 

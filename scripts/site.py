@@ -1,22 +1,31 @@
-"""What mkdocs is told beyond mkdocs.yml: pages from files at the root, and links to what is no page."""
+"""What mkdocs is told beyond mkdocs.yml: pages from files at the root, tutorials, and links to what is no page."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+import tutorials  # noqa: E402
+
 FROM_ROOT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie at the repository's root."""
+    """Add the pages that lie at the repository's root, and the tutorials, which are run if they have changed."""
     for page, source in FROM_ROOT.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+    for name, folder in tutorials.built(ROOT / "build" / "tutorials").items():
+        page = (folder / "page.md").read_text(encoding="utf-8")
+        files.append(File.generated(config, f"tutorials/{name}.md", content=page))
+        for picture in sorted(folder.glob("*.svg")):
+            files.append(File.generated(config, f"tutorials/{picture.name}", abs_src_path=str(picture)))
     return files
 
 
@@ -35,6 +44,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"[{text}]({pages[path]}{anchor})"
         if path == "README.md":
             return f"[{text}](index.md)"
+        if path.startswith("tutorials/"):
+            return f"[{text}]({path.removesuffix('.py')}.md)"
         if path.startswith("docs/"):
             return f"[{text}]({path.removeprefix('docs/')}{anchor})" if here.parent == ROOT else match[0]
         return f"{text} (`{path}`)" if text.strip("`") != path else f"`{path}`"

@@ -120,6 +120,7 @@ INSIDE = {
         "transformers": "parts",
         "peft": "parts",
         "torchvision": "",
+        "loggers": "parts",
     },
     "learn": {
         "metrics": "",
@@ -209,6 +210,7 @@ OPEN_LISTS = (
     "edit.repairing",
     "edit.merging",
     "integrations",
+    "integrations.loggers",
     "learn.methods",
     "learn.learners",
     "lab.datasets",
@@ -219,7 +221,7 @@ OPEN_LISTS = (
 )
 NO_ROOM_IS_CALLED = {"utils", "util", "helpers", "helper", "common", "core", "base", "misc", "manager", "handler"}
 COMPILED = {"forgetless.measure.kernels.parts._modulus", "forgetless.protect.optimizers._pull"}
-FRAMEWORKS = {"transformers", "lightning", "avalanche", "accelerate", "peft", "timm"}
+FRAMEWORKS = {"transformers", "lightning", "avalanche", "accelerate", "peft", "timm", "wandb", "trackio", "tensorboard"}
 NOT_LOADED = {"torchvision", "matplotlib", "plotly"} | FRAMEWORKS
 
 

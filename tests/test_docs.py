@@ -10,7 +10,11 @@ import pytest
 import forgetless
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "tutorials").glob("*.py")),
+]
 _LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
 
@@ -22,7 +26,10 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    for link, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":  # a tutorial: its text stands in comments
+        text = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    for link, anchor in _LINK.findall(text):
         if "://" in link:
             continue
         target = page.parent / link if link else page
@@ -40,4 +47,5 @@ def test_every_public_name_is_in_the_reference() -> None:
 def test_every_page_has_its_place_on_the_site() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
-    assert pages | {"changelog.md", "contributing.md", "security.md"} == listed
+    tutorials = {f"tutorials/{script.stem}.md" for script in (ROOT / "tutorials").glob("*.py")}
+    assert pages | tutorials | {"changelog.md", "contributing.md", "security.md"} == listed

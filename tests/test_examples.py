@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+OLD_AND_NEW = r": old ([\d.]+) % → ([\d.]+) %, new ([\d.]+) %"
 
 
 def printed(name: str) -> str:
@@ -80,3 +81,34 @@ def test_detection() -> None:
     assert float(plain) + 20 < float(held)
     assert float(held) > float(before) - 20
     assert float(learned) > 80
+
+
+def test_pictures_in_folders() -> None:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("sklearn")
+    found = printed("pictures_in_folders.py")
+    (before, plain, new), (_, held, learned) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %, 5 … 9 ([\d.]+) %", found)
+    assert float(plain) + 4 < float(held) <= float(before)
+    assert float(learned) > float(new) - 3
+
+
+def test_parquet() -> None:
+    pytest.importorskip("torchvision")
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("sklearn")
+    (_, plain, new), (before, held, learned) = re.findall(OLD_AND_NEW, printed("parquet.py"))
+    assert float(plain) + 8 < float(held) <= float(before)
+    assert float(learned) > float(new) - 5
+
+
+def test_texts_jsonl() -> None:
+    (_, plain, new), (before, held, learned) = re.findall(OLD_AND_NEW, printed("texts_jsonl.py"))
+    assert float(plain) + 4 < float(held) < float(before) + 2
+    assert float(learned) > float(new) - 12
+
+
+def test_every_example_is_run_and_short() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    for example in EXAMPLES.glob("*.py"):
+        assert f'"{example.name}"' in tests
+        assert len(example.read_text(encoding="utf-8").splitlines()) <= 60

@@ -122,6 +122,21 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(forgetless: Command, monkeyp
     assert [run["accuracy"] for run in runs] == [run["accuracy"] for run in expected]
 
 
+def test_a_logger_gets_the_figures_of_a_run_also_when_it_is_named_later(forgetless: Command, refused: Refused) -> None:
+    refused(
+        "there is no logger 'paper'; there are 'csv', 'tensorboard', 'wandb', 'trackio'.",
+        *("run", "small", "--out", "r", "--log", "paper"),
+    )
+    assert forgetless("run", "small", "--out", "live", "--log", "csv").exit_code == 0
+    forgetless("run", "small", "--out", "late")
+    assert forgetless("run", "small", "--out", "late", "--log", "csv").exit_code == 0
+    tables = [Path(run, "logs", "csv", "metrics.csv").read_text().splitlines() for run in ("live", "late")]
+    assert sorted(tables[0]) == sorted(tables[1])
+    assert sum(line.startswith("mas-0,") and "forgetless/loss" in line for line in tables[0]) == 6  # 3 tasks, 2 epochs
+    found = results.read("live")["runs"][-1]
+    assert f"mas-0,6,forgetless/accuracy/task.0,{found['accuracy'][2][0]}" in tables[0]
+
+
 def test_an_unfinished_run_is_not_continued_by_accident(forgetless: Command, refused: Refused) -> None:
     forgetless("run", "small", "--out", "r", "--method", "finetune")
     sentence = "r is unfinished: 1 of 2 runs are done; add --resume to continue it, or choose another --out."

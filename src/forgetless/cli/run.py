@@ -21,7 +21,8 @@ from forgetless.errors import ForgetlessError
 if TYPE_CHECKING:
     from forgetless.lab.experiments.parts.settings import Settings
     from forgetless.lab.running.experiment import Comparison
-    from forgetless.lab.running.jobs import Runner
+    from forgetless.lab.running.jobs import Job, Runner
+    from forgetless.learn.position import Progress
 
 
 class _Experiments(TyperGroup):
@@ -102,12 +103,17 @@ def _run(
             help="λ of the methods that take one, or 'auto', found for each task. [default: the experiment's]"
         ),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(help="Also log its figures to csv, tensorboard, wandb or trackio; repeat it for several."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: AsJson = False,
 ) -> None:
     from forgetless.cli.parts.progress import watched
     from forgetless.lab import experiments
     from forgetless.lab.running.experiment import Comparison, Suite
+    from forgetless.lab.running.logged import logged
     from forgetless.lab.running.run import run_all
 
     settings, runner = experiments.create(name, **options), _runner(processes)
@@ -115,12 +121,19 @@ def _run(
     try:
         experiment = settings.build()
         if isinstance(experiment, Comparison):
-            if strength is not None or orders != 1:
-                raise ForgetlessError(f"{name} has no tasks: leave out --strength and --orders.")
+            if strength is not None or orders != 1 or log:
+                raise ForgetlessError(f"{name} has no tasks: leave out --strength, --orders and --log.")
             _compare(experiment, method or None, range(seed, seed + seeds), out, resume, runner, as_json)
             return
         parts = experiment.experiments if isinstance(experiment, Suite) else {"": experiment}
-        with watched() as watcher:
+        folders = [out / folder for folder in parts] if runner.leads else []
+        with watched() as watcher, logged(folders, log or ()) as loggers:
+
+            def progressed(job: Job, progress: Progress) -> None:
+                watcher.progress(job, progress)
+                for each in loggers:
+                    each.update()
+
             found = run_all(
                 parts,
                 method or None,
@@ -131,7 +144,7 @@ def _run(
                 strength=_strength(strength),
                 runner=runner,
                 on_plan=watcher.plan,
-                on_progress=watcher.progress,
+                on_progress=progressed,
             )
     except KeyboardInterrupt as interrupt:
         if runner.leads:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor, base_importance
+from forgetless.integrations.parts.figures import figures
 from forgetless.integrations.parts.grown import grown
 from forgetless.integrations.parts.renamed import of_part
 from forgetless.measure.estimators.mas import mas
@@ -143,9 +144,7 @@ class Protection:
     def figures(self) -> dict[str, float]:
         """For the trainer's log: `forgetless/drift`, `/strength`, `/frozen_fraction` and, with probes, `/agreement`."""
         assert self.anchor is not None
-        found = {"forgetless/drift": float(self.anchor.drift()), "forgetless/strength": self.anchor.strength}
-        with contextlib.suppress(ForgetlessError):  # no pull, no share of what it stops
-            found["forgetless/frozen_fraction"] = float(self.anchor.frozen_fraction())
+        found = figures(self.anchor)
         if (agreement := self.agreement()) is not None:
             found["forgetless/agreement"] = agreement
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.files.lock import NAME as LOCK
 from forgetless.lab.running.jobs import Job
+from forgetless.lab.running.journal import Journal
 from forgetless.learn import metrics
 
 Stage = Literal["waiting", "running", "done"]
@@ -74,28 +74,15 @@ class Follower:
         self.tasks = len(tasks) if isinstance(tasks, list) else 1
         self.epochs = int(recipe["epochs"]) if isinstance(recipe, dict) and "epochs" in recipe else 1
         self.jobs: dict[tuple[Any, ...], Followed] = {}
-        self._log, self._at, self._learned = folder / "log.jsonl", 0, 0.0
+        self._journal, self._learned = Journal(folder), 0.0
         self._begun: float | None = None
         self._last: float | None = None
         self._order: dict[tuple[Any, ...], list[str]] = {}
 
     def update(self) -> None:
         """Read what was added to the log; a line that is not whole yet is left for the next time."""
-        if not self._log.exists():
-            return
-        with files.opened(self._log) as log:
-            if os.fstat(log.fileno()).st_size < self._at:
-                self._at = 0  # another log
-            log.seek(self._at)
-            *lines, rest = log.read().split(b"\n")
-            self._at = log.tell() - len(rest)
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # a process was killed while it wrote
-            if isinstance(entry, dict):
-                self._note(entry)
+        for entry in self._journal.more():
+            self._note(entry)
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         self._last = _seconds(entry.get("time"))
