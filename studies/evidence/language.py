@@ -58,9 +58,8 @@ class Lab:
         """The base."""
         import transformers
 
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            self.work / "small", dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        load: Any = transformers.AutoModelForCausalLM.from_pretrained
+        return load(self.work / "small", dtype=torch.float32, attn_implementation="eager").eval()
 
     @cached_property
     def base(self) -> Base:

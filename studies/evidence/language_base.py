@@ -33,8 +33,8 @@ def vocabulary(text: str) -> Any:
 
     made = tokenizers.ByteLevelBPETokenizer()
     made.train_from_iterator(text.splitlines(keepends=True), VOCABULARY, special_tokens=["<end>"], show_progress=False)
-    inner = made._tokenizer
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", pad_token="<end>")
+    wrapper: Any = transformers.PreTrainedTokenizerFast
+    return wrapper(tokenizer_object=made._tokenizer, eos_token="<end>", pad_token="<end>")
 
 
 def network(seed: int) -> Any:
@@ -42,7 +42,8 @@ def network(seed: int) -> Any:
     import transformers
 
     torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
+    llama: Any = transformers.LlamaConfig
+    config = llama(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=INNER,
@@ -80,7 +81,7 @@ def made(data: Path, texts: Path, out: Path, seed: int = 0) -> None:
         found, wanted = logits(model, rows.taken(order[place : place + BATCH]))
         loss = F.cross_entropy(found, wanted)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % SAVED == SAVED - 1:

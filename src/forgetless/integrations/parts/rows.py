@@ -132,7 +132,8 @@ def _written(row: Mapping[str, Any]) -> Any:
     if "prompt" in row and isinstance(row["prompt"], str | list):
         # "chosen" is the answer that was preferred (DPO); a prompt alone is what is answered by sampling.
         answer = row.get("completion", row.get("chosen"))
-        return row["prompt"] + answer if type(answer) is type(row["prompt"]) else row["prompt"]
+        prompt: Any = row["prompt"]
+        return prompt + answer if type(answer) is type(prompt) else prompt
     return next((row[field] for field in _FIELDS if field in row), row)
 
 
