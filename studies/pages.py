@@ -29,6 +29,7 @@ from studies import (
     results_page,
     scale,
 )
+from studies.evidence import language_page, vision_page
 
 
 def write(root: Path, docs: Path, readme: Path) -> None:
@@ -59,6 +60,8 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
     repair_page.write(root / "repair", docs / "repair.md")
     repair_vision.write(root / "repair" / "vision.json", docs / "repair.md")
+    language_page.write(root / "evidence", docs / "evidence.md")
+    vision_page.write(root / "evidence" / "vision-pairs.json", docs / "evidence.md")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -281,7 +281,7 @@ class Method:
 
 
 #: Of Ω ÷ its mean, where there is one.
-_GRID = (4e-3, 0.016, 0.064, 0.25)
+_GRID = (1e-3, 4e-3, 0.016, 0.064, 0.25)
 _ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 _OMEGA = "unlabeled old text, once"
 #: In the order in which they run.

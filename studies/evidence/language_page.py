@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from forgetless import files
-from studies import blocks, repair_page
+from studies import blocks
 from studies.evidence.language import ASKED, BATCH, MEASURED, OUT, RATES, STEPS
 from studies.evidence.language_methods import METHODS
-from studies.evidence.language_reading import at, complete, drawn, ends, points, read, table, tunings
+from studies.evidence.language_reading import at, common, drawn, ends, points, read, table, tunings
 from studies.evidence.language_texts import DOMAINS
 from studies.repair_frontier import Tuning
 from studies.repair_texts import DOMAINS as REAL
@@ -22,6 +22,13 @@ from studies.repair_texts import DOMAINS as REAL
 PAGE, FIGURE = Path("docs/evidence.md"), "evidence-language.svg"
 _REPAIRS = {"MAS in training": "MAS, a share held", "importance": "blend by importance"}
 _SKILLS = {"shakespeare": "target loss", "banking": "target accuracy", "clinc": "target accuracy"}
+_SHARES = {
+    "MAS, default": "`HoldShare({:g}, steps=…)`, what callbacks take",
+    "MAS, default, length unknown": "`HoldShare({:g})`, an anchor's default",
+    "MAS, a share held": '`HoldShare({:g}, steps=…, of="weights")`',
+}
+#: Repairs that need nothing of the old; see `studies.repair`.
+_FREE = {"TIES trim": "nothing", "DG-Hard": "nothing"}
 #: What was known before, in the small model's rows and in the real one's.
 SMALL, GENERAL, CHAT = "general", "general agreement", "chat agreement"
 
@@ -39,9 +46,11 @@ by straight lines; the **area** is the mean over all levels from 100 % down to 5
 from one grid of its own, fixed before the reported domains were run, and the best is read off the exam for all
 methods alike. Differences are paired by fine-tuning, with 95 % intervals (Student's t)."""
 _ABOUT_REAL = """SmolLM2-135M-Instruct (4-bit in origin) learns three narrow domains in the way of
-[repair](repair.md#evidence), where the models, the exam and the other repairs are described. What was known: its own
-first choices on general text and in chat; the new skill is the accuracy of greedy answers, or the loss for
-Shakespeare. One seed, so the spread is over three fine-tunings."""
+[repair](repair.md#evidence-on-a-language-model), where the models, the exam and the other repairs are described. What
+was known: its own first choices on general text and in chat; the new skill is the accuracy of greedy answers, or the
+loss for Shakespeare. One seed, so the spread is over three fine-tunings. MAS has two strengths here, a quarter and a
+half of the weights held, so its area ends where the second ends. KL, EWC, L2-SP and LoRA have not been run on this
+model: a training takes minutes to a quarter of an hour on one core."""
 
 
 def write(out: Path = OUT, page: Path = PAGE) -> None:
@@ -49,73 +58,66 @@ def write(out: Path = OUT, page: Path = PAGE) -> None:
     small, real = _small(out), _real(out)
     if not small or not real or not page.exists():
         return
-    methods = complete(small, list(METHODS), {name: each.strengths for name, each in METHODS.items()})
-    blocks.inserted(
-        page, "language", blocks.wrapped("\n".join(_lines(read(out, "language", list(DOMAINS)), small, real, methods)))
-    )
-    panels = {"small model": small, "SmolLM2-135M": real}
-    drawn(panels, {"small model": SMALL, "SmolLM2-135M": CHAT}, page.parent / "figures" / FIGURE)
+    found = read(out, "language", list(DOMAINS))[0]
+    blocks.inserted(page, "language", blocks.wrapped("\n".join([*_about_small(found, small), *_about_real(real)])))
+    blocks.inserted(page, "defaults", "\n".join(_defaults(small)))
+    panels = {"small model": small, "SmolLM2-135M, in chat": real}
+    drawn(panels, {"small model": SMALL, "SmolLM2-135M, in chat": CHAT}, page.parent / "figures" / FIGURE)
 
 
 def _small(out: Path) -> list[Tuning]:
     found = read(out, "language", list(DOMAINS))
-    return [each for one in found for each in tunings(one, "new", (SMALL, "agreement"))]
+    made = [each for one in found for each in tunings(one, "new", (SMALL, "agreement"))]
+    return common(made) if made else made
 
 
 def _real(out: Path) -> list[Tuning]:
     """The rows of `studies.repair` and those of this study, which have one training and one exam."""
     made = list[Tuning]()
     for name in REAL:
-        first = files.read_sealed(repair_page.OUT / f"{name}.json")
+        first = files.read_sealed(out.parent / "repair" / f"{name}.json")
         rows = [{**row, "seed": 0, "method": _REPAIRS.get(row["method"], row["method"])} for row in first["rows"]]
         more = [row for one in read(out, "smollm2", [name]) for row in one["rows"]]
         made += tunings({"domain": name, "rows": [*rows, *more]}, _SKILLS[name], (GENERAL, CHAT))
-    return made
+    return common(made) if made else made
 
 
-def _lines(
-    found: Sequence[Mapping[str, Any]], small: Sequence[Tuning], real: Sequence[Tuning], methods: Sequence[str]
-) -> Iterator[str]:
-    uses = {name: each.uses for name, each in METHODS.items()}
-    protective = [method for method in methods if method not in ("base", "fine-tuned")]
+def _about_small(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[str]:
+    about = {"rate": found["rate"], "lora": found["lora"], "rates": ", ".join(f"{rate:g}" for rate in RATES)}
     yield from ("### A small model, many methods", "")
-    settings = found[0]
-    yield _line(
-        _ABOUT_SMALL.format(
-            steps=STEPS,
-            batch=BATCH,
-            rate=settings["rate"],
-            lora=settings["lora"],
-            rates=", ".join(f"{rate:g}" for rate in RATES),
-            asked=ASKED,
-            measured=MEASURED,
-        )
-    )
+    yield _line(_ABOUT_SMALL.format(steps=STEPS, batch=BATCH, asked=ASKED, measured=MEASURED, **about))
     yield ""
     yield from blocks.console(
         "python -m studies.evidence.language_base --data DATA --texts TEXTS --out runs/evidence/small",
         "python -m studies.evidence.language --data DATA --texts TEXTS --work runs/evidence",
     )
-    yield from (*ends(small, SMALL, "bits per character", 3), "", _line(_READ), "")
-    yield from (*table(_ranked(small, protective, SMALL), small, uses, SMALL), "")
+    yield from (*ends(some, SMALL, "bits per character", 3), "", _line(_READ), "")
+    frontiers = [name for name in _methods(some) if name in METHODS and len(METHODS[name].strengths) > 1]
+    uses = {name: method.uses for name, method in METHODS.items()}
+    yield from (*table(_ranked(some, frontiers, SMALL), some, uses, SMALL, "MAS"), "")
     yield from (f"![what is won back against what is kept of the new skill](figures/{FIGURE})", "")
-    yield from ("What a share that is held gives, without any search:", "")
-    yield from (*points(small, "MAS, a share held", SMALL), "")
+
+
+def _about_real(some: Sequence[Tuning]) -> Iterator[str]:
     yield from ("### A real model", "", _line(_ABOUT_REAL), "")
     yield from blocks.console("python -m studies.evidence.language_real --data DATA --work runs/repair")
-    shared = _shared(real, [*METHODS, "TIES trim", "DG-Hard"])
+    names = [name for name in (*METHODS, *_FREE) if name in _methods(some)]
+    uses = {**{name: method.uses for name, method in METHODS.items()}, **_FREE}
     for what, title in ((CHAT, "in chat"), (GENERAL, "on general text")):
         yield from (f"First choices {title}:", "")
-        yield from (
-            *table(_ranked(real, shared, what), real, {**uses, "TIES trim": "nothing", "DG-Hard": "nothing"}, what),
-            "",
-        )
+        yield from (*table(_ranked(some, names, what), some, uses, what, "MAS, a share held"), "")
 
 
-def _shared(some: Sequence[Tuning], methods: Sequence[str]) -> list[str]:
-    """The methods that all fine-tunings have, with the same settings."""
-    grids = {method: {tuple(row["setting"] for row in each.of(method)) for each in some} for method in methods}
-    return [method for method, found in grids.items() if len(found) == 1 and found != {()}]
+def _defaults(some: Sequence[Tuning]) -> Iterator[str]:
+    """The strengths that nobody searches for, on the small model: shares of the movement and of the weights."""
+    yield "| small model, mean over the domains (least … most) | of the new skill kept, % | won back, % |"
+    yield "|---|---|---|"
+    for method, name in _SHARES.items():
+        yield from points(some, method, name, SMALL)
+
+
+def _methods(some: Sequence[Tuning]) -> list[str]:
+    return list(dict.fromkeys(row["method"] for row in some[0].rows))
 
 
 def _ranked(some: Sequence[Tuning], methods: Sequence[str], what: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from forgetless.lab.results.paired import paired
 from studies.figures import pyplot_module, save
 from studies.repair_frontier import Tuning, at_least, tuning
 
-#: The share of the new skill's gain at which methods are compared, what they are compared with, and the least of the
-#: gain that the area reaches down to.
-LEVEL, BESIDE, LEAST = 0.95, "MAS, a share held", 0.5
+#: The share of the new skill's gain at which methods are compared, and the least of it that the area reaches down to.
+LEVEL, LEAST = 0.95, 0.5
 _LEVELS = 26
 #: A method's color and mark.
 STYLES = {
@@ -47,24 +47,25 @@ def area(each: Tuning, method: str, what: str) -> float:
     return statistics.fmean(at_least(path, level, what) for level in levels)
 
 
-def complete(some: Sequence[Tuning], methods: Sequence[str], settings: Mapping[str, Sequence[float]]) -> list[str]:
-    """The methods that every fine-tuning has with all their settings."""
+def common(some: Sequence[Tuning]) -> list[Tuning]:
+    """The fine-tunings with those rows alone whose method and setting all of them have."""
+    shared = set.intersection(*({(row["method"], row["setting"]) for row in each.rows} for each in some))
     return [
-        method
-        for method in methods
-        if all({row["setting"] for row in each.of(method)} == set(settings[method]) for each in some)
+        replace(each, rows=[row for row in each.rows if (row["method"], row["setting"]) in shared]) for each in some
     ]
 
 
-def table(methods: Sequence[str], some: Sequence[Tuning], uses: Mapping[str, str], what: str) -> Iterator[str]:
-    """A Markdown table: what each method wins back at the same new skill, its area, and how far that is from MAS."""
+def table(
+    methods: Sequence[str], some: Sequence[Tuning], uses: Mapping[str, str], what: str, beside: str
+) -> Iterator[str]:
+    """A Markdown table: what each method wins back at the same new skill, its area, and how far `beside` is from it."""
     yield f"| | uses of the old | won back at {100 * LEVEL:.0f} % of the new skill, % | − MAS | area, % | − MAS |"
     yield "|---|---|---|---|---|---|"
     for method in methods:
         cells = []
         for figure in (at, area):
-            own, other = ({each.name: 100 * figure(each, name, what) for each in some} for name in (method, BESIDE))
-            cells += [f"{statistics.fmean(own.values()):.0f}", "" if method == BESIDE else _apart(own, other)]
+            own, other = ({each.name: 100 * figure(each, name, what) for each in some} for name in (method, beside))
+            cells += [f"{statistics.fmean(own.values()):.0f}", "" if method == beside else _apart(own, other)]
         yield f"| {method} | {uses[method]} | {' | '.join(cells)} |"
 
 
@@ -90,14 +91,13 @@ def ends(some: Sequence[Tuning], what: str, unit: str, digits: int) -> Iterator[
         )
 
 
-def points(some: Sequence[Tuning], method: str, what: str) -> Iterator[str]:
-    """A Markdown table: where each setting of a method lands, mean over the fine-tunings."""
-    yield "| setting | of the new skill kept, % | won back, % |"
-    yield "|---|---|---|"
+def points(some: Sequence[Tuning], method: str, name: str, what: str) -> Iterator[str]:
+    """Rows of a Markdown table: where each setting of a method lands, mean over the fine-tunings, and the least."""
     for setting in sorted({row["setting"] for each in some for row in each.of(method)}):
         found = [each.point(row) for each in some for row in each.of(method) if row["setting"] == setting]
-        kept, won = (statistics.fmean(values) for values in zip(*((p.kept, p.won[what]) for p in found), strict=True))
-        yield f"| {setting:g} | {100 * kept:.0f} | {100 * won:.0f} |"
+        kept, won = zip(*((100 * point.kept, 100 * point.won[what]) for point in found), strict=True)
+        cells = (f"{statistics.fmean(values):.0f} ({min(values):.0f} … {max(values):.0f})" for values in (kept, won))
+        yield f"| {name.format(setting)} | {' | '.join(cells)} |"
 
 
 def drawn(panels: Mapping[str, Sequence[Tuning]], what: Mapping[str, str], path: Path) -> None:

@@ -95,10 +95,11 @@ def test_the_tables_say_what_the_frontiers_are():
     pytest.importorskip("scipy")
     both = [*tunings(FOUND, "new", ("general",)), *tunings({**FOUND, "domain": "code"}, "new", ("general",))]
     methods = ("MAS, a share held", "WiSE-FT")
-    lines = list(table(methods, both, dict.fromkeys(methods, "-"), "general"))
+    lines = list(table(methods, both, dict.fromkeys(methods, "-"), "general", methods[0]))
     assert lines[2].startswith("| MAS, a share held | - | 62 |  | ")
     assert lines[3].startswith("| WiSE-FT | - | 16 | -47 [-47, -47] | ")
-    assert list(points(both, "MAS, a share held", "general"))[2:] == ["| 0.25 | 100 | 50 |", "| 0.5 | 90 | 75 |"]
+    rows = list(points(both, "MAS, a share held", "share {:g}", "general"))
+    assert rows == ["| share 0.25 | 100 (100 … 100) | 50 (50 … 50) |", "| share 0.5 | 90 (90 … 90) | 75 (75 … 75) |"]
 
 
 def test_a_page_without_results_stays(tmp_path: Path):
