@@ -92,7 +92,8 @@ def _about_small(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[s
         "python -m studies.evidence.language --data DATA --texts TEXTS --work runs/evidence",
     )
     yield from (*ends(some, SMALL, "bits per character", 3), "", _line(_READ), "")
-    frontiers = [name for name in _methods(some) if name in METHODS and len(METHODS[name].strengths) > 1]
+    swept = [name for name in METHODS if len(METHODS[name].strengths) > 1 and name not in _SHARES]
+    frontiers = [name for name in _methods(some) if name in swept]
     uses = {name: method.uses for name, method in METHODS.items()}
     yield from (*table(_ranked(some, frontiers, SMALL), some, uses, SMALL, "MAS"), "")
     yield from (f"![what is won back against what is kept of the new skill](figures/{FIGURE})", "")
