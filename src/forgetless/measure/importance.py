@@ -280,7 +280,10 @@ def refuse_another(importance: Importance, parameters: Mapping[str, Tensor]) -> 
 
 def _way_out(found: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> str:
     if not any(name in parameters for name in found):
-        inside = within(found, parameters)
+        shaped = {
+            name for name, total in parameters.items() if any(total.shape == each.shape for each in found.values())
+        }
+        inside = within(found, shaped)
         return f"; it is of the model's part {inside[:-1]!r}: anchor that part" if inside else ""
     other = [name for name in found if name not in parameters or found[name].shape != parameters[name].shape]
     parts = list(dict.fromkeys(name.rpartition(".")[0] or name for name in other))
