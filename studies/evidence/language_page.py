@@ -55,9 +55,10 @@ model: a training takes minutes to a quarter of an hour on one core."""
 
 def write(out: Path = OUT, page: Path = PAGE) -> None:
     """Write the tables into their block of the page, and the figure beside it; nothing where there are no results."""
-    small, real = _small(out), _real(out)
-    if not small or not real or not page.exists():
+    small = _small(out)
+    if not small or not page.exists():
         return
+    real = _real(out)
     found = read(out, "language", list(DOMAINS))[0]
     blocks.inserted(page, "language", blocks.wrapped("\n".join([*_about_small(found, small), *_about_real(real)])))
     blocks.inserted(page, "defaults", "\n".join(_defaults(small)))

@@ -82,7 +82,8 @@ def test_pictures_with_their_facts_when_learned_and_now(tmp_path: Path) -> None:
     assert page.of("figcaption") == [script, "dog"]
     assert page.of("small") == ["task 1", "task 2"]
     # the first picture is of task 1: when learned is after task 1; the second of task 2, which is the last
-    assert page.of("li") == ["man run", script, script, "cat sit mat", "dog", "man run", "dog", "man run"]
+    hostile = f"✓ {script}"  # a fact that the picture was labeled with
+    assert page.of("li") == ["man run", hostile, hostile, "cat sit mat", "✓ dog", "man run", "✓ dog", "man run"]
     assert page.of("span") == ["0.75", "0.50", "0.88", "0.50", "0.62", "0.00", "0.62", "0.00"]
     assert page.with_class() == [None, "right", "right", None, "right", None, "right", None]
 

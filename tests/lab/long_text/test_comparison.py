@@ -143,7 +143,7 @@ def test_pieces_instead_of_bytes(folder: Path) -> None:
     ("words", "said"),
     [
         (("--method", "lstm"), "there is no variant 'lstm'; there are 'transformer-xl'"),
-        (("--strength", "1"), "long-text has no tasks: leave out --strength and --orders."),
+        (("--strength", "1"), "long-text has no tasks: leave out --strength, --orders and --log."),
         (("--orders", "2"), "long-text has no tasks"),
         (("--corpus", "enwik8"), "--text is for your own files; the corpus enwik8 comes with --data."),
         (("--data", "x"), "--data is for a --corpus; give your own files with --text."),

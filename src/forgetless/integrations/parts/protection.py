@@ -106,10 +106,13 @@ class Protection:
     def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, batches: Batches) -> None:
         """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
 
+        "auto" goes on as it began: a trainer that resumes may plan other steps, those that are left for one.
+
         Raises:
             ForgetlessError: the state is damaged or another model's.
         """
-        anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, self._chosen(steps))
+        begun = self._strength == "auto" and any(key.startswith("dial.") for key in state)
+        anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, "auto" if begun else self._chosen(steps))
         anchor.load_state_dict(state)
         if isinstance(self._strength, float):
             anchor.strength = self._strength
