@@ -187,8 +187,8 @@ class Anchor:
             )
         if self._dial is not None:
             raise ForgetlessError(
-                f"{type(self._dial).__name__} chooses the strength in the steps of an optimizer that the anchor is "
-                "attached to: call attach(optimizer) in place of penalty(), or give the strength as a number."
+                f"{self._chooser} chooses the strength in the steps of an optimizer that the anchor is attached to: "
+                "call attach(optimizer) in place of penalty(), or give the strength as a number."
             )
         present = self._present()
         self._in_loss = True
@@ -224,7 +224,8 @@ class Anchor:
 
         Raises:
             ForgetlessError: attached already, used in the loss already, an optimizer that holds none of the anchored
-                parameters, or one that cannot be followed (LBFGS, LOMO, …). Nothing is attached then.
+                parameters, one that cannot be followed (LBFGS, LOMO, …), or one whose form is not known where the
+                strength is chosen by it ("auto", `HoldShare`). Nothing is attached then.
         """
         if how not in ("auto", *_HOW):
             raise ForgetlessError(f"how must be 'auto', 'pull' or 'gradient', not {how!r}.")
@@ -271,8 +272,8 @@ class Anchor:
             found = known(optimizer)
             if isinstance(found, str) and self._dial is not None and self._dial.needs_form:
                 raise ForgetlessError(
-                    f"{type(self._dial).__name__} cannot find a strength for {type(optimizer).__name__}, of whose "
-                    "steps no form is known; give the strength as a number."
+                    f"{self._chooser} cannot find a strength for {type(optimizer).__name__}, of whose steps no form is "
+                    "known; give the strength as a number."
                 )
             rivals = [attachment for attachment in self._attached if attachment.shares(optimizer)]
             for rival in rivals:
@@ -449,7 +450,7 @@ class Anchor:
         anchored = {name: each.sharded_like(named[name]) for name, each in found.parameters.items()}
         for name, each in anchored.items():
             each.common(named[name])
-        dial = HoldShare.of(found.dial) if self._auto else self._dial
+        dial = HoldShare.resumed(found.dial) if self._auto else self._dial
         if dial is not None:
             with at_target({named[name]: each.beside(named[name]) for name, each in anchored.items()}):
                 dial.remember(self._model)
@@ -555,6 +556,11 @@ class Anchor:
         if not averaged:
             watchers.append(WeightsWatch(self._model, attachment))
         return watchers
+
+    @property
+    def _chooser(self) -> str:
+        """What chooses the strength, as the user gave it."""
+        return 'strength="auto"' if self._auto else type(self._dial).__name__
 
     def _turn(self) -> None:
         if self._dial is not None:

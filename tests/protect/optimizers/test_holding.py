@@ -81,6 +81,28 @@ def test_without_movement_none_of_it_can_be_held():
     assert anchor.strength_holding(0.5, 10) is not None
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_became_nan_find_no_strength(bad):
+    layer, _, anchor = stepped("SGD", torch.ones(4, 4), 0)
+    with torch.no_grad():
+        layer.weight[1, 2] = bad
+    assert anchor.strength_holding(0.5, 10, moved=3) is None
+
+
+def test_a_weight_that_stood_still_counts_nothing_however_firmly_it_would_be_held():
+    """s may be infinite where D is next to 0: 0 · ∞ must not become the whole."""
+    layer = nn.Linear(4, 1, bias=False)
+    optimizer = optim.Adam(layer.parameters(), lr=1.0, eps=0.0)
+    anchor = Anchor(layer, Importance({"weight": torch.full((1, 4), 1e30)}, 1.0), 0.0).attach(optimizer)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.tensor([[0.0, 1.0, 1.0, 1.0]])
+    optimizer.step()
+    with torch.no_grad():
+        layer.weight[0, 0] = before[0, 0]  # 0 / 0 in Adam's own step
+    expected = 1 / (10 * 2e30 * 1.0)
+    assert anchor.strength_holding(1.0, 10, moved=1) == pytest.approx(expected, rel=0.06)
+
+
 def test_of_weights_in_16_bits_the_movement_that_rounding_keeps_back_counts():
     layer = nn.Linear(4, 4, bias=False).bfloat16()
     optimizer = optim.SGD(layer.parameters(), lr=1.0)

@@ -100,8 +100,8 @@ def test_a_state_brings_its_own_way_of_choosing_to_the_default(chosen):
 
 def test_a_term_of_the_loss_cannot_choose_its_strength():
     model = network()
-    for strength in ("auto", HoldShare(0.25, steps=8)):
-        with pytest.raises(ForgetlessError, match=r"^HoldShare chooses the strength in the steps of an optimizer"):
+    for strength, name in (("auto", 'strength="auto"'), (HoldShare(0.25, steps=8), "HoldShare")):
+        with pytest.raises(ForgetlessError, match=f"^{name} chooses the strength in the steps of an optimizer"):
             Anchor(model, importance(model), strength).penalty()
 
 
@@ -184,8 +184,9 @@ def test_a_new_task_is_looked_at_anew():
 def test_an_optimizer_without_a_form_is_refused_before_anything_is_attached():
     model = network()
     optimizer = optim.Rprop(model.parameters())
-    with pytest.raises(ForgetlessError, match=r"^HoldShare cannot find a strength for Rprop, of whose steps no form"):
-        Anchor(model, importance(model), HoldShare(steps=10)).attach(optimizer)
+    for strength, name in ((HoldShare(steps=10), "HoldShare"), ("auto", 'strength="auto"')):
+        with pytest.raises(ForgetlessError, match=f"^{name} cannot find a strength for Rprop, of whose steps no form"):
+            Anchor(model, importance(model), strength).attach(optimizer)
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
 

@@ -286,7 +286,7 @@ class DeltaAnchor:
             name: lora.anchored(name, each, self._compact, found.kept.get(name))
             for name, each in found.importance.items()
         }
-        dial = HoldShare.of(found.dial) if self._auto else self._dial
+        dial = HoldShare.resumed(found.dial) if self._auto else self._dial
         self._ordinary.load_state_dict(found.ordinary)
         self._set(weights)
         self._dial = dial

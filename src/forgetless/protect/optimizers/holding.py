@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -34,24 +35,26 @@ def strength_holding(
         strength: λ in those steps.
 
     Returns:
-        λ; None where no weight has an s yet, or none has moved.
+        λ; None where no weight has an s yet, none has moved, or one has become NaN or Inf.
     """
-    counts = None
+    every = None
     for attachment in attachments:
         for parameter, _, move in attachment.moves(1.0, peak=True):
             if move is None:
                 continue
-            parts, whole_of = list[Tensor](), list[Tensor]()
+            parts = []
             for ratio, distance in zip(move.ratios(), move.distances(), strict=True):
+                ratio.clamp_(
+                    max=2.0 ** (_LEAST + _OCTAVES)
+                )  # finite, for a weight that stood still counts 0 times that
                 weight = torch.ones_like(distance) if moved is None else distance * (1 + strength * moved * ratio)
-                parts.append(_histogram(ratio, weight))
-                whole_of.append(weight.sum(dtype=torch.float64))
-            found = _counted(parameter, [torch.cat([each, of[None]]) for each, of in zip(parts, whole_of, strict=True)])
-            counts = found.cpu() if counts is None else counts + found.cpu()
-    if counts is None:
+                parts.append(torch.cat([_histogram(ratio, weight), weight.sum()[None]]))
+            found = _counted(parameter, parts)
+            every = found if every is None else every + found
+    if every is None:
         return None
-    counts, total = counts[:-1], float(counts[-1])
-    if not bool(counts.any()):
+    counts, total = every[:-1], float(every[-1])
+    if not bool(counts.any()) or not math.isfinite(total):
         return None
     held = counts.flip(0).cumsum(0)  # how much is in a bin or in one above it
     reached = (held >= share * total).nonzero()
@@ -60,19 +63,19 @@ def strength_holding(
 
 
 def _histogram(ratio: Tensor, weight: Tensor) -> Tensor:
-    """How much has its s in each bin, `[256 · 16]`, float64; what has an s of 0 in none."""
+    """How much has its s in each bin, `[256 · 16]`; what has an s of 0 in none."""
     some = ratio > 0
     logs = ratio[some].float().log2().clamp(_LEAST, _LEAST + _OCTAVES - 1e-3)
     bins = ((logs - _LEAST) * _FINE).long()
-    return torch.bincount(bins, weight[some].double(), _OCTAVES * _FINE)
+    return torch.bincount(bins, weight[some], _OCTAVES * _FINE).to(weight.dtype)
 
 
 def _counted(parameter: Tensor, parts: list[Tensor]) -> Tensor:
-    """The sum of the histograms and of what they are of, in float64; of a sharded parameter that of all processes."""
-    total = torch.stack(parts).sum(0) if parts else torch.zeros(_OCTAVES * _FINE + 1).double()
+    """The sum of the histograms and of what they are of, in float64 on the CPU; of a sharded parameter that of all."""
     if not is_sharded(parameter):
-        return total
+        return torch.stack(parts).cpu().double().sum(0)  # there, for not every device has float64
+    total = torch.stack(parts).double().sum(0) if parts else torch.zeros(_OCTAVES * _FINE + 1).double()
     from torch.distributed.tensor import DTensor, Partial
 
     mesh = parameter.device_mesh  # type: ignore[attr-defined]
-    return whole(DTensor.from_local(total, mesh, [Partial()] * mesh.ndim, run_check=False))
+    return whole(DTensor.from_local(total, mesh, [Partial()] * mesh.ndim, run_check=False)).cpu()

@@ -117,7 +117,7 @@ class HoldShare(Dial):
             self._tell(self.history[-1])
 
     @classmethod
-    def of(cls, state: Mapping[str, float]) -> HoldShare | None:
+    def resumed(cls, state: Mapping[str, float]) -> HoldShare | None:
         """The dial that `state` is of, where it stood; None if it is of none of this kind.
 
         Raises:
