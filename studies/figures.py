@@ -63,12 +63,15 @@ def frontier(points: Points, path: Path) -> None:
                 axis.plot(each["new"], each["old"], mark, ms=9, c=color, label=each["curve"])
         axis.set(title=pair, xlabel="accuracy on the new task", ylabel="accuracy on the old task")
         axis.grid(alpha=0.3)
-    handles = {
-        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
+    legend(figure, axes[0])
     figure.tight_layout(rect=(0, 0.1, 1, 1))
     save(figure, path)
+
+
+def legend(figure: Any, axes: Sequence[Any]) -> None:
+    """One legend below all panels, with what any of them shows."""
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
 
 
 def prediction(points: Points, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from forgetless import files
 from studies import blocks
-from studies.figures import pyplot_module, save
+from studies.figures import legend, pyplot_module, save
 from studies.repair_frontier import METHODS, Tuning, levels, said, tuning
 from studies.repair_texts import CLINC, DOMAINS
 
@@ -157,9 +157,6 @@ def drawn(tunings: Sequence[Tuning], path: Path) -> None:
             axis.grid(alpha=0.3)
             if skill == "target loss":
                 axis.invert_xaxis()  # better is on the right
-    handles = {
-        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
+    legend(figure, axes[0])
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     save(figure, path)

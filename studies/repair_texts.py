@@ -85,12 +85,12 @@ class Domain:
     steps: int
 
 
-def running(ids: Tensor, count: int | None = None) -> Rows:
+def running(ids: Tensor, count: int | None = None, length: int = LENGTH) -> Rows:
     """Windows of a text, end to end, or `count` of them evenly over it; every token but the first counts."""
-    starts = torch.arange(0, len(ids) - LENGTH, LENGTH)
+    starts = torch.arange(0, len(ids) - length, length)
     if count is not None:
-        starts = torch.linspace(0, len(ids) - LENGTH - 1, count).long()
-    rows = ids[starts[:, None] + torch.arange(LENGTH + 1)]
+        starts = torch.linspace(0, len(ids) - length - 1, count).long()
+    rows = ids[starts[:, None] + torch.arange(length + 1)]
     return Rows(rows, rows)
 
 

@@ -2,7 +2,7 @@
 
     python -m studies.evidence.language_base --data DATA --texts TEXTS --out WORK/small      # the small model, once
     python -m studies.evidence.language --data DATA --texts TEXTS --work WORK --seeds 3       # runs what is missing
-    python -m studies.evidence.page                                                           # writes the page
+    python -m studies.evidence.language_page   # writes the page
 
 Every point is a file in WORK; `results/evidence` has a file a domain with all its seeds, written after every point. A
 stopped run continues after its last point.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ class Bench:
         model.load_state_dict(state, strict=False)  # tied weights have one name
         return model
 
-    @cached_property
+    @property
     def steps(self) -> float:
         """What the planned training is worth in steps at the peak rate, which falls to 0."""
         return self.domain.steps / 2
@@ -156,28 +155,16 @@ def in_loss(bench: Bench, strength: float) -> Any:
     return model
 
 
-def held(bench: Bench, share: float) -> Any:
-    """MAS at the strength that holds a share of the weights over the planned training."""
-    model = bench.base.load()
-    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share, steps=bench.steps, of="weights"))
-    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
-    return model
+def held(of: str, known: bool = True) -> Callable[[Bench, float], Any]:
+    """MAS at the strength that holds a share of the movement or of the weights; the training's length may be known."""
 
+    def run(bench: Bench, share: float) -> Any:
+        model = bench.base.load()
+        dial = HoldShare(share, steps=bench.steps if known else None, of=of)
+        tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=Anchor(model, bench.base.omega("mas"), dial))
+        return model
 
-def by_default(bench: Bench, share: float) -> Any:
-    """MAS at the strength that holds a share of the movement, where the length of the training is known."""
-    model = bench.base.load()
-    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share, steps=bench.steps))
-    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
-    return model
-
-
-def held_anytime(bench: Bench, share: float) -> Any:
-    """The same where it is not: what an anchor does by default."""
-    model = bench.base.load()
-    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(share))
-    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor)
-    return model
+    return run
 
 
 def _old(bench: Bench, rows: Rows) -> Iterator[Rows]:
@@ -218,29 +205,27 @@ def replayed(bench: Bench, strength: float) -> Any:
 
 def wise_ft(bench: Bench, alpha: float) -> Any:
     """A point on the line from the base to the fine-tuned model."""
-    before, tuned = weights(bench.base.load()), bench.tuned()
-    return bench.at(repaired(before, tuned, "wise-ft", settings=Settings(alpha=alpha))[0])
+    return _toward(bench, bench.tuned(), alpha)
+
+
+def held_and_wise(bench: Bench, alpha: float) -> Any:
+    """A point on the line from the base to the model that MAS held a quarter of."""
+    return _toward(bench, bench.weights("held", lambda: held("weights")(bench, 0.25)), alpha)
+
+
+def adapted(bench: Bench, alpha: float) -> Any:
+    """LoRA of rank 8 on all linear layers, merged with its change scaled by α."""
+    return _toward(bench, bench.weights("lora", lambda: _lora(bench)), alpha)
+
+
+def _toward(bench: Bench, state: Mapping[str, Tensor], alpha: float) -> Any:
+    return bench.at(repaired(weights(bench.base.load()), state, "wise-ft", settings=Settings(alpha=alpha))[0])
 
 
 def blended(bench: Bench, strength: float) -> Any:
     """The fine-tuned model, blended toward the base by Ω."""
     before, tuned, settings = weights(bench.base.load()), bench.tuned(), Settings(strength=strength)
     return bench.at(repaired(before, tuned, "importance", importance=bench.base.omega("mas"), settings=settings)[0])
-
-
-def held_and_wise(bench: Bench, alpha: float) -> Any:
-    """A point on the line from the base to the model that MAS held a quarter of."""
-    before, tuned = weights(bench.base.load()), bench.weights("held", lambda: held(bench, 0.25))
-    return bench.at(repaired(before, tuned, "wise-ft", settings=Settings(alpha=alpha))[0])
-
-
-def adapted(bench: Bench, alpha: float) -> Any:
-    """LoRA of rank 8 on all linear layers, merged with its change scaled by α."""
-    return bench.at(_line(weights(bench.base.load()), bench.weights("lora", lambda: _lora(bench)), alpha))
-
-
-def _line(before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    return {name: each.lerp(after[name], alpha) for name, each in before.items()}
 
 
 def _lora(bench: Bench) -> Any:
@@ -288,9 +273,9 @@ _OMEGA = "unlabeled old text, once"
 METHODS: dict[str, Method] = {
     "base": Method(base, (0,), "", "base"),
     "fine-tuned": Method(fine_tuned, (0,), "", "fine-tuned"),
-    "MAS, a share held": Method(held, (0.1, 0.25, 0.5, 0.75), _OMEGA, "mas-held"),
-    "MAS, default": Method(by_default, (0.5,), _OMEGA, "mas-default"),
-    "MAS, default, length unknown": Method(held_anytime, (0.5,), _OMEGA, "mas-anytime"),
+    "MAS, a share held": Method(held("weights"), (0.1, 0.25, 0.5, 0.75), _OMEGA, "mas-held"),
+    "MAS, default": Method(held("movement"), (0.5,), _OMEGA, "mas-default"),
+    "MAS, default, length unknown": Method(held("movement", known=False), (0.5,), _OMEGA, "mas-anytime"),
     "blend by importance": Method(blended, (0.03, 0.1, 0.2, 0.4, 1, 3), _OMEGA, "blend"),
     "WiSE-FT": Method(wise_ft, _ALPHAS, "nothing", "wise-ft"),
     "KL": Method(distilled, (0.3, 1, 3, 10), "unlabeled old text, all along", "kl"),

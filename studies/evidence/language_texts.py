@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from studies.repair_texts import Domain, Rows
+from studies.repair_texts import Domain, Rows, running
 
 #: Tokens of a window; bytes of a domain that are learned from, and of any text that are held out.
 LENGTH, LEARNED, HELD_OUT = 128, 1_000_000, 200_000
@@ -81,13 +81,8 @@ DOMAINS: dict[str, Callable[[Path, Path], str]] = {"shakespeare": shakespeare, "
 
 
 def windows(tokenizer: Any, text: str, count: int | None = None) -> Rows:
-    """Windows of a text, end to end, or `count` of them evenly over it; every token but the first counts."""
-    ids = torch.tensor(tokenizer(text)["input_ids"])
-    starts = torch.arange(0, len(ids) - LENGTH, LENGTH)
-    if count is not None:
-        starts = torch.linspace(0, len(ids) - LENGTH - 1, count).long()
-    rows = ids[starts[:, None] + torch.arange(LENGTH + 1)]
-    return Rows(rows, rows)
+    """Windows of a text, end to end, or `count` of them evenly over it."""
+    return running(torch.tensor(tokenizer(text)["input_ids"]), count, LENGTH)
 
 
 def domain(name: str, tokenizer: Any, data: Path, texts: Path, *, batch: int, steps: int, count: int) -> Domain:

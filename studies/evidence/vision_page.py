@@ -207,8 +207,7 @@ def drawn(found: Mapping[str, Any], path: Path) -> None:
         axis.axvline(100 * LEVEL * _means(own, "fine-tuned")[1], ls=":", lw=1, c="#888888")
         axis.set(title=pair, xlabel="accuracy on the new task, %", ylabel="accuracy on the old task, %")
         axis.grid(alpha=0.3)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=5, fontsize=8, frameon=False)
+    figures.legend(figure, axes[0])
     figure.tight_layout(rect=(0, 0.13, 1, 1))
     figures.save(figure, path)
 
