@@ -29,7 +29,7 @@ class Progress:
         name: the task's name.
         phase: one of `PHASES`, reported when it starts; "train" after every step.
         epoch: the epoch of the last step; 0 outside "train".
-        step: steps done in this task; 0 outside "train".
+        step: steps done in this task.
         steps: all steps of this task; 0 outside "train" and where a stream does not tell.
         loss: the last batch's loss with the penalty; NaN outside "train".
     """

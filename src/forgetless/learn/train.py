@@ -278,7 +278,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _phase(self, phase: str) -> Iterator[None]:
-        self._tell(phase)
+        self._tell(phase, step=self.at.step)
         with self.at.timed(phase):
             yield
 

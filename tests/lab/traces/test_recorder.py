@@ -15,6 +15,7 @@ from forgetless.lab.running.run import run
 from forgetless.lab.traces import Trace, read
 from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
+from forgetless.learn.position import Progress
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.task import Task
 from streams import network, stream
@@ -119,6 +120,20 @@ def test_a_run_that_was_stopped_has_the_same_trace(tmp_path: Path, monkeypatch: 
     assert traced(tmp_path / "stopped", found) == traced(tmp_path / "whole", whole)
 
 
+def test_a_run_that_was_stopped_between_its_last_step_and_the_measurement_has_the_same_trace(tmp_path: Path) -> None:
+    """What is held depends on how many steps the task had, which the process that goes on has not seen."""
+    whole = run(experiment(), ["mas"], [0], tmp_path / "whole")
+
+    def stop(job: object, progress: Progress) -> None:
+        if progress.phase == "measure" and progress.task == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment(), ["mas"], [0], tmp_path / "stopped", on_progress=stop)
+    found = run(experiment(), ["mas"], [0], tmp_path / "stopped", resume=True)
+    assert traced(tmp_path / "stopped", found) == traced(tmp_path / "whole", whole)
+
+
 def test_pictures_are_asked_about_when_learned_and_in_the_end(tmp_path: Path) -> None:
     asked = Experiment("pictures", pictures(), pictured, Recipe(lr=0.2, epochs=6, batch_size=8))
     found = run(asked, ["finetune"], [0], tmp_path)
@@ -155,8 +170,11 @@ def test_a_damaged_trace_is_left_out(tmp_path: Path) -> None:
     assert traced(tmp_path, found) == {}
 
 
-@pytest.mark.parametrize("method", ["../../outside", "a/b", "x" * 5000, "\x00", "\ud800", ""])
+@pytest.mark.parametrize("method", ["../../outside", "../../traces/outside", "a/b", "x" * 5000, "\x00", "\ud800", ""])
 def test_a_name_leads_nowhere_else(method: str, tmp_path: Path) -> None:
     (tmp_path / "run" / "traces").mkdir(parents=True)
-    (tmp_path / "outside-0.jsonl").write_text(json.dumps({"at": 1.0, "drift": 1.0}))
-    assert read(tmp_path / "run", [{"method": method, "seed": 0}]).runs == ()
+    (tmp_path / "traces").mkdir()
+    for folder in (tmp_path, tmp_path / "traces"):
+        (folder / "outside-0.jsonl").write_text(json.dumps({"at": 1.0, "drift": 1.0}))
+    for name in (method, str(tmp_path / "traces" / "outside")):
+        assert read(tmp_path / "run", [{"method": name, "seed": 0}]).runs == ()

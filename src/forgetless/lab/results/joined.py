@@ -53,10 +53,13 @@ def joined(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _into(name: str, command: Any) -> str:
     """A recorded command with a folder of its own: those of several runs go into one another's otherwise."""
-    words = shlex.split(str(command))
+    try:
+        words = shlex.split(str(command))
+    except ValueError:  # no command of a shell, such as one with a quotation mark alone
+        return str(command)
     if "--out" in words[:-1]:
-        folder = Path(name).parent if Path(name).suffix == ".json" else Path(name)
-        words[words.index("--out") + 1] = f"runs/{folder.resolve().name}"
+        path = Path(name).resolve()
+        words[words.index("--out") + 1] = f"runs/{path.parent.name if path.name == 'results.json' else path.stem}"
     return shlex.join(words)
 
 

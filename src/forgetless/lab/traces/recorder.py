@@ -51,7 +51,6 @@ class Recorder:
         self._albums = {album.task: album for album in albums}
         self._path = folder / FOLDER / f"{stem}.jsonl"
         self._layers = Layers(model, anchors)
-        self._steps = 0
         write_albums(folder / FOLDER, albums)
 
     def beside(self, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -71,11 +70,10 @@ class Recorder:
             ForgetlessError: the trace cannot be written.
         """
         if progress.phase == "train":
-            self._steps = progress.step
             if progress.steps and _passes(progress.step, progress.steps):
                 self._move(progress.task - 1 + progress.step / progress.steps)
         elif progress.phase == "measure":
-            self._layers.look_at_protection(self._worth(max(1, self._steps)))
+            self._layers.look_at_protection(self._worth(max(1, progress.step)))
         elif progress.phase == "evaluate":
             self._move(progress.task)
             last = progress.task == progress.tasks

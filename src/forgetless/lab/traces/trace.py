@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.lab.running.jobs import Job
 from forgetless.lab.traces.album import Album, read_albums
 
 FOLDER = "traces"
@@ -137,22 +138,17 @@ def read(folder: Path, runs: list[Mapping[str, Any]]) -> Traces:
         folder: the run directory.
         runs: the runs in its results.
     """
-    found = (_read(folder / FOLDER / f"{stem(run)}.jsonl", run) for run in runs)
+    found = (_read(folder / FOLDER, run) for run in runs)
     return Traces(tuple(each for each in found if each is not None), read_albums(folder / FOLDER))
 
 
-def stem(run: Mapping[str, Any]) -> str:
-    """The name of a run's files, without their ending."""
-    order = run.get("order", 0)
-    return f"{run['method']}-{run['seed']}" + (f"-{order}" if order else "")
-
-
-def _read(path: Path, run: Mapping[str, Any]) -> Trace | None:
+def _read(folder: Path, run: Mapping[str, Any]) -> Trace | None:
+    path = folder / f"{Job('', run['method'], run['seed'], run.get('order', 0)).stem}.jsonl"
     moved: dict[float, Moved] = {}
     ends: dict[int, TaskEnd] = {}
     try:
         # In results of any origin a method's name may hold a "/", or be too long for a file.
-        if path.parent.name != FOLDER or not path.is_file():
+        if path.parent != folder or not path.is_file():
             return None
         lines = files.read_bytes(path).decode("utf-8", "replace").splitlines()
     except (ForgetlessError, OSError):
