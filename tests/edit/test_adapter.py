@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,9 @@ def test_an_adapter_of_another_base(tmp_path: Path) -> None:
 CHANGED = [
     ({"init_lora_weights": "pissa_niter_4"}, "initialized by 'pissa_niter_4', which changes the base"),
     ({"alora_invocation_tokens": [1, 2]}, "acts on part of the text only"),
+    ({"layer_replication": [[0, 1], [0, 1]]}, "replicates layers"),
+    ({"use_qalora": True}, "QA-LoRA"),
+    ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "no layers'"),
     ({"alpha_pattern": {"(": 3}}, "alpha_pattern that is no pattern"),
 ]
 
@@ -120,6 +124,19 @@ def test_what_is_more_than_b_times_a_is_refused(changed: dict[str, object], said
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
     with pytest.raises(ForgetlessError, match=said):
         edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+
+
+def test_another_adapter_of_the_same_size_and_time_is_another(tmp_path: Path) -> None:
+    adapter(llama(tmp_path / "base"), tmp_path / "lora")
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+
+    def mark() -> str:
+        return Adapted(Checkpoint(tmp_path / "base"), tmp_path / "lora").mark()
+
+    first, times = mark(), path.stat()
+    save_file({name: each + 1 for name, each in load_file(path).items()}, path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert mark() != first
 
 
 def test_weights_that_may_be_stored_transposed_are_refused(tmp_path: Path) -> None:

@@ -408,6 +408,26 @@ def test_a_parameter_with_two_names_is_repaired_by_the_one_that_has_an_importanc
         assert torch.equal(found["z.embed"], want["w"])
 
 
+@pytest.mark.parametrize("method", ["wise-ft", "dg-hard"])
+def test_a_parameter_that_was_tied_by_the_tuning_alone_is_repaired_apart(method: str, tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    first, second, new = (torch.rand(40, 32, generator=draw) for _ in range(3))
+    before = {"embed": first, "head": second}
+    got, _ = edit.repaired(before, {"embed": new, "head": new}, method)
+    for name, old in before.items():
+        assert torch.equal(got[name], edit.repaired({"w": old}, {"w": new}, method)[0]["w"])
+    stored = folder(tmp_path / "tuned", {"embed": new, "head": new.clone()})
+    edit.repair(folder(tmp_path / "base", before), stored, tmp_path / "out", method)
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(found[name], got[name]) for name in before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_types_that_cannot_be_computed_with_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ForgetlessError, match=r"'w' of tuned is \w+, which cannot be repaired; convert it to float32"):
+        edit.repaired({"w": torch.ones(4, 4)}, {"w": torch.ones(4, 4).to(dtype)}, "wise-ft")
+
+
 def test_a_result_that_would_not_be_finite_is_refused(tmp_path: Path) -> None:
     big, small = torch.full((40, 32), 3.3e38), torch.full((40, 32), -3.3e38)
     with pytest.raises(ForgetlessError, match="'w' would hold NaN or Inf as float32"):
@@ -449,6 +469,14 @@ def test_what_stands_beside_the_weights_goes_along(tmp_path: Path) -> None:
         *("config.json", "tokenizer.json", "model.safetensors", "forgetless_repair.json"),
     }
     assert (tmp_path / "out" / "config.json").read_text() == (after / "config.json").read_text()
+
+
+def test_results_inside_the_tuned_folder_do_not_go_along(tmp_path: Path) -> None:
+    before, after, _, _ = pair(tmp_path)
+    for number in range(2):
+        edit.repair(before, after, after / f"repaired-{number}", "wise-ft")
+        found = [path.name for path in (after / f"repaired-{number}").rglob("*") if path.is_dir()]
+        assert found == []
 
 
 def test_inputs_that_changed_are_another_request(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ class _Config:
     bias: str = "none"
     init_lora_weights: bool | str = True
     alora_invocation_tokens: list[int] | None = None
+    layer_replication: list[list[int]] | None = None
+    use_qalora: bool = False
+    target_parameters: list[str] | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
 
@@ -195,7 +199,8 @@ class Adapted(Stored):
     def mark(self) -> str:
         """What tells this adapter from others."""
         found = (self.path / _WEIGHTS).stat()
-        return f"{self.path.resolve()} {found.st_size} {found.st_mtime_ns} {self._lora}"
+        starts = hashlib.sha256(b"".join(self._foreign.start(name, 4096) for name in self._foreign.names)).hexdigest()
+        return f"{self.path.resolve()} {found.st_size} {found.st_mtime_ns} {starts[:16]} {self._lora}"
 
 
 def _config(path: Path) -> _Config:
@@ -210,6 +215,9 @@ def _config(path: Path) -> _Config:
             found.init_lora_weights not in (True, False, "gaussian", "eva", "orthogonal")
         ),
         "it acts on part of the text only": found.alora_invocation_tokens is not None,
+        "it replicates layers of the base": bool(found.layer_replication),
+        "it is a QA-LoRA adapter, which pools its inputs": found.use_qalora,
+        "it adapts parameters that are no layers' (target_parameters)": bool(found.target_parameters),
         f"it has trained biases ({quoted(found.bias)})": found.bias != "none",
     }
     for what, so in wrong.items():

@@ -124,7 +124,8 @@ class Checkpoint(Stored):
         return {
             path.relative_to(self._folder).as_posix(): path
             for each in sorted(self._folder.iterdir())
-            if not each.name.startswith(_NOT_BESIDE)
+            if not each.name.startswith(_NOT_BESIDE) and not each.name.endswith(".partial")
+            if not any(each.glob("forgetless_*.json"))  # a result that was written into this folder
             for path in ([each] if each.is_file() else sorted(each.iterdir()) if each.is_dir() else [])
             if path.is_file()  # also behind a link: the Hub's cache has nothing else
             and path.suffix not in _WEIGHTS

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from forgetless import files
-from forgetless.edit.blocks import Parts
+from forgetless.edit.blocks import Parts, slices
 from forgetless.edit.checkpoint import Checkpoint
 from forgetless.errors import ForgetlessError
 from forgetless.measure.importance import Importance
@@ -38,7 +38,8 @@ class Omegas:
         if not common or shapes:
             what = f"{listing(shapes)} have other shapes" if shapes else f"it has {listing(sums)}, which are not there"
             raise ForgetlessError(f"the importance is of another network than the checkpoint: {what}.")
-        total = sum(float(each.double().sum()) for each in sums.values())
+        flats = [each.reshape(-1) for each in sums.values()]
+        total = sum(float(flat[at].double().sum()) for flat in flats for at in slices(len(flat)))
         self._mean = total / importance.count / sum(each.numel() for each in sums.values())
         if not self._mean:
             raise ForgetlessError("the importance is 0 everywhere; measure it on samples that reach the weights.")

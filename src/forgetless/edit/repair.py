@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from forgetless import files
@@ -16,7 +17,7 @@ from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architec
 from forgetless.edit.omegas import Omegas
 from forgetless.edit.repairing import REPAIRS
 from forgetless.edit.rewritten import Told, refuse_overflow, rewrite
-from forgetless.edit.versions import mixed_types, tied
+from forgetless.edit.versions import mixed_types, refuse_type, tied
 from forgetless.edit.weight import Repaired, Settings, Versions
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.measure.importance import Importance
@@ -134,6 +135,9 @@ def repaired(
         raise ForgetlessError(f"base and tuned are of different architectures: {listing(other)} have other shapes.")
     if not base.keys() & tuned.keys():
         raise ForgetlessError("base and tuned have no tensor of the same name.")
+    for title, state in (("base", base), ("tuned", tuned)):
+        for name, each in state.items():
+            refuse_type(name, title, each.dtype, "repaired")
     if broken := [
         name
         for each in (base, tuned)
@@ -149,7 +153,14 @@ def repaired(
     result: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
     measured = () if importance is None else importance.sums.keys()
-    stands = tied([tuned], [name for name in measured if name in base] or base.keys())
+    shared = tied([tuned], [name for name in measured if name in base] or base.keys())
+
+    def stands(name: str) -> str:
+        """What stands for a name: itself where the base holds two tensors, which are repaired apart."""
+        other = shared(name)
+        alike = name not in base or other not in base or torch.equal(base[name], base[other])
+        return other if alike else name
+
     for name, held in tuned.items():
         if stands(name) != name:
             continue

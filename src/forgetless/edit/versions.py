@@ -106,11 +106,26 @@ def refuse_differences(models: Mapping[str, Weights]) -> None:
             )
     for title, found in models.items():
         for name, each in found.layout.items():
-            if each.dtype.is_complex or (each.dtype.is_floating_point and each.dtype not in files.FLOATS):
-                raise ForgetlessError(
-                    f"{quoted(name)} of {title} is {_called(each.dtype)}, which cannot be merged; convert it to "
-                    "float32, bfloat16 or float16 first."
-                )
+            refuse_type(name, title, each.dtype, "merged")
+
+
+def refuse_type(name: str, title: str, dtype: torch.dtype, how: str) -> None:
+    """Refuse a type whose numbers cannot be computed with.
+
+    Args:
+        name: the tensor's.
+        title: whose it is.
+        dtype: its type.
+        how: what cannot be done then.
+
+    Raises:
+        ForgetlessError: it is complex, or floating point of less than 16 bits.
+    """
+    if dtype.is_complex or (dtype.is_floating_point and dtype not in files.FLOATS):
+        raise ForgetlessError(
+            f"{quoted(name)} of {title} is {_called(dtype)}, which cannot be {how}; convert it to float32, bfloat16 or "
+            "float16 first."
+        )
 
 
 def mixed_types(models: Mapping[str, Mapping[str, files.Layout]]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,9 +58,14 @@ class Lock:
     def release(self) -> None:
         """Let go of it; a second time nothing is done."""
         if self._handle is not None:
-            (self.folder / NAME).unlink(missing_ok=True)  # before letting go: whoever opened it sees that it is gone
-            os.close(self._handle)
-            self._handle = None
+            handle, self._handle = self._handle, None
+            try:
+                # Not another's, where the folder was removed and made anew. Before letting go: whoever opened the file
+                # sees that it is gone.
+                if _still_there(self.folder / NAME, handle):
+                    (self.folder / NAME).unlink(missing_ok=True)
+            finally:
+                os.close(handle)
 
 
 def _held(path: Path) -> int:
@@ -67,8 +73,7 @@ def _held(path: Path) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
             if _still_there(path, handle):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{os.getpid()}\n".encode())
@@ -80,7 +85,25 @@ def _held(path: Path) -> int:
             raise ForgetlessError(
                 f"{path.parent} is in use by {who}; wait until it ends, or choose another --out."
             ) from error
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)  # it was removed between opening and locking
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file, where the system and the file system know how; where not, nobody is kept out.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
 
 
 def _still_there(path: Path, handle: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from forgetless.errors import ForgetlessError
-from forgetless.files.lock import NAME, locked
+from forgetless.files.lock import NAME, Lock, locked
 from forgetless.lab import results
 from forgetless.lab.running.directory import RunDirectory
 from forgetless.lab.running.experiment import Experiment
@@ -21,6 +22,11 @@ from forgetless.lab.running.run import run
 from forgetless.learn.position import Progress
 from forgetless.learn.recipe import Recipe
 from streams import network, stream
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 EXPERIMENT = Experiment("small", stream(2), network, Recipe(lr=0.1, epochs=2, batch_size=24))
 HOLD = """
@@ -62,6 +68,30 @@ def test_what_a_killed_process_leaves_behind_keeps_nobody_out(holder: Any, tmp_p
     holder.wait()
     assert (tmp_path / "out" / NAME).exists()
     assert len(run(EXPERIMENT, ["mas"], [0], tmp_path / "out")["runs"]) == 1
+    assert not (tmp_path / "out" / NAME).exists()
+
+
+def test_nobody_lets_go_of_the_lock_of_another(tmp_path: Path) -> None:
+    first = Lock(tmp_path / "out")
+    (tmp_path / "out" / NAME).unlink()  # the folder was removed and made anew
+    with locked(tmp_path / "out"):
+        first.release()
+        assert (tmp_path / "out" / NAME).exists()
+        with pytest.raises(ForgetlessError, match="is in use by another process"):
+            Lock(tmp_path / "out")
+
+
+@pytest.mark.skipif(fcntl is None, reason="a system without them")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_where_the_file_system_has_no_locks_nobody_is_kept_out(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "out"):
+        assert (tmp_path / "out" / NAME).exists()
     assert not (tmp_path / "out" / NAME).exists()
 
 

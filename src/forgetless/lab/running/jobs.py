@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from forgetless.lab.traces.trace import stem
 from forgetless.learn.position import Progress
 
 PAUSE = 0.2  # seconds between two reports of one phase
@@ -33,7 +34,7 @@ class Job:
     @property
     def stem(self) -> str:
         """The name of its files, without their ending."""
-        return f"{self.method}-{self.seed}" + (f"-{self.order}" if self.order else "")
+        return stem(self.method, self.seed, self.order)
 
     @property
     def label(self) -> str:

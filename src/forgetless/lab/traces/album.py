@@ -124,4 +124,4 @@ def read_albums(folder: Path) -> tuple[Album, ...]:
 
 def _fits(pictures: Tensor, count: int) -> bool:
     plain = pictures.dtype == torch.uint8 and pictures.dim() == 4 and len(pictures) == count
-    return plain and pictures.shape[1] in (1, 3) and 0 < min(pictures.shape[2:]) and max(pictures.shape[2:]) <= _SIDE
+    return plain and pictures.shape[1] in (1, 3) and min(pictures.shape[2:]) > 0 and max(pictures.shape[2:]) <= _SIDE

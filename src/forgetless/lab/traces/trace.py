@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.lab.running.jobs import Job
 from forgetless.lab.traces.album import Album, read_albums
 
 FOLDER = "traces"
@@ -142,8 +141,13 @@ def read(folder: Path, runs: list[Mapping[str, Any]]) -> Traces:
     return Traces(tuple(each for each in found if each is not None), read_albums(folder / FOLDER))
 
 
+def stem(method: str, seed: int, order: int = 0) -> str:
+    """The name of a run's files, without their ending."""
+    return f"{method}-{seed}" + (f"-{order}" if order else "")
+
+
 def _read(folder: Path, run: Mapping[str, Any]) -> Trace | None:
-    path = folder / f"{Job('', run['method'], run['seed'], run.get('order', 0)).stem}.jsonl"
+    path = folder / f"{stem(run['method'], run['seed'], run.get('order', 0))}.jsonl"
     moved: dict[float, Moved] = {}
     ends: dict[int, TaskEnd] = {}
     try:

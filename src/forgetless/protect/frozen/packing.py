@@ -7,7 +7,8 @@ parameters, and the optimizer's state, in the packed shape, stands under them. W
 it, with a core or without. What is loaded is packed again.
 
 A step that ends with an exception leaves the packed parameters behind, since nothing is called then. The gradients have
-gone with them, so that `zero_grad` acts on all; at the next backward pass, step or `state_dict` everything is put back.
+gone with them, so that `zero_grad` acts on all; at the next backward pass, step or `state_dict` everything is put back,
+but for what the step had done to the packed weights by then: weights may have been loaded since.
 """
 
 from __future__ import annotations
