@@ -95,6 +95,22 @@ def test_several_strengths_are_columns_and_a_frontier(results: Callable[..., Res
     assert where == [0.1, 1.0, 3.0]
 
 
+def test_every_run_of_several_gets_a_folder_of_its_own(results: Callable[..., Results]) -> None:
+    """The same for files in one folder; and what is no command of a shell stays as it was recorded."""
+    weak, strong = strengths(results, [0.1, 3.0]).values()
+    for each in (weak, strong):
+        each["environment"]["command"] = "forgetless run demo --out runs/demo"
+    for names, outs in (
+        (("kept/weak.json", "kept/strong.json"), ("weak", "strong")),
+        (("runs/v1.0", "runs/v1.1/results.json"), ("v1.0", "v1.1")),
+    ):
+        command = joined(dict(zip(names, (weak, strong), strict=True)))["environment"]["command"]
+        assert command == " && ".join(f"forgetless run demo --out runs/{out}" for out in outs)
+    weak["environment"]["command"] = "forgetless run demo --out it's"
+    found = joined({"a": weak, "b": strong})["environment"]["command"]
+    assert found == "forgetless run demo --out it's && forgetless run demo --out runs/b"
+
+
 def test_what_is_not_one_experiment_is_refused(results: Callable[..., Results]) -> None:
     made = strengths(results, [1.0, 2.0])
     made["runs/2"]["tasks"] = ["other", *made["runs/2"]["tasks"][1:]]

@@ -56,6 +56,49 @@ def test_nothing_is_passed_on_twice_and_a_logger_that_comes_later_gets_all(tmp_p
     assert [step for _, step, _, _ in rows(run.folder)] == [0, 1]
 
 
+def test_an_epoch_that_a_resumed_run_tells_of_again_counts_once(tmp_path: Path) -> None:
+    run = RunLog(tmp_path / "run")
+    run.train("mas", "a", 2)
+    run.train("mas", "a", 2)
+    with logged([run.folder], ["csv"]):
+        pass
+    run.train("mas", "a", 2)
+    run.train("mas", "a", 3)
+    with logged([run.folder], ["csv"]):
+        pass
+    assert [step for _, step, _, _ in rows(run.folder)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"method": "mas", "task": "nowhere", "epoch": 1, "loss": 0.5},
+        {"method": "mas", "task": "a", "epoch": 0, "loss": 0.5},
+        {"method": "mas", "task": "a", "epoch": -1, "loss": 0.5},
+        {"method": "mas", "task": "a", "epoch": 1, "loss": "low"},
+        {"method": "../../../elsewhere", "task": "a", "epoch": 1, "loss": 0.5},
+        {"method": 7, "task": "a", "epoch": 1, "loss": 0.5},
+        {"task": "a", "epoch": 1, "loss": 0.5},
+    ],
+)
+def test_a_line_that_no_run_has_written_is_left_out(strange: dict[str, object], tmp_path: Path) -> None:
+    run = RunLog(tmp_path / "run")
+    run.log("train", **strange)
+    run.train("mas", "a", 2)
+    with logged([run.folder], ["csv"]):
+        pass
+    assert rows(run.folder) == [("mas-0", 1, "forgetless/loss", 0.5)]
+
+
+def test_a_record_of_what_was_passed_on_that_is_none_is_said(tmp_path: Path) -> None:
+    run = RunLog(tmp_path / "run")
+    run.train("mas", "a", 1)
+    (run.folder / "logs").mkdir()
+    (run.folder / "logs" / "csv.json").write_text('{"read": -1}')
+    with pytest.raises(ForgetlessError, match=r"csv\.json is damaged: read"):
+        Logged(run.folder, "csv").update()
+
+
 def test_an_order_of_the_tasks_decides_the_steps_and_the_names(tmp_path: Path) -> None:
     run = RunLog(tmp_path / "run")
     run.log("done", method="ewc", seed=1, order=3, learned=["b", "a"], accuracy=TWO, strength=None)

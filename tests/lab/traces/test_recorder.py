@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from forgetless import files
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
 from forgetless.lab.traces import Trace, read
+from forgetless.lab.traces.album import _KIND as KIND
 from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.position import Progress
@@ -168,6 +170,17 @@ def test_a_damaged_trace_is_left_out(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert traced(tmp_path, found) == {}
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 0, 5), (1, 3, 8, 0), (1, 2, 8, 8), (2, 1, 8, 8), (1, 1, 8, 4096)])
+def test_pictures_that_cannot_be_shown_are_left_out(shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "traces" / "pictures.safetensors"
+    path.parent.mkdir()
+    header = {"albums": [{"task": "a", "labels": ["one"]}]}
+    files.write_tensors(path, {"0": torch.zeros(shape, dtype=torch.uint8)}, KIND, header)
+    assert read(tmp_path, []).albums == ()
+    files.write_tensors(path, {"0": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)}, KIND, header)
+    assert [album.task for album in read(tmp_path, []).albums] == ["a"]
 
 
 @pytest.mark.parametrize("method", ["../../outside", "../../traces/outside", "a/b", "x" * 5000, "\x00", "\ud800", ""])

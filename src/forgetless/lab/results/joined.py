@@ -59,7 +59,8 @@ def _into(name: str, command: Any) -> str:
         return str(command)
     if "--out" in words[:-1]:
         path = Path(name).resolve()
-        words[words.index("--out") + 1] = f"runs/{path.parent.name if path.name == 'results.json' else path.stem}"
+        path = path.parent if path.name == "results.json" else path
+        words[words.index("--out") + 1] = f"runs/{path.stem if path.suffix == '.json' else path.name}"
     return shlex.join(words)
 
 

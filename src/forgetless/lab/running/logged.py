@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
@@ -20,6 +21,35 @@ from forgetless.lab.running.work import order_of
 from forgetless.learn import metrics
 
 Point = tuple[int, dict[str, float]]
+_Count = Annotated[int, files.Between(0, 2**53)]
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """What was passed on: how many bytes of the log, and each run's last epoch with a loss."""
+
+    read: _Count = 0
+    learned: dict[str, _Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What counts of a line of the log, which may come from anywhere."""
+
+    event: str
+    method: str
+    seed: _Count = 0
+    order: _Count = 0
+    task: str = ""
+    epoch: _Count = 0
+    loss: float | None = None
+    accuracy: list[list[float | None]] = field(default_factory=list)
+    strength: float | None = None
+
+    @property
+    def run(self) -> str:
+        """The name of the run's files."""
+        return Job("", self.method, self.seed, self.order).stem
 
 
 class Logged:
@@ -60,14 +90,16 @@ class Logged:
             if not (self._run / "config.json").is_file():
                 return
             self._config = files.read_json(self._run / "config.json")
-            self._journal = Journal(self._run, int(files.read_json(self._read)["read"]) if self._read.exists() else 0)
+            held = files.read_json(self._read) if self._read.exists() else {}
+            passed: _Passed = files.decoded(held, _Passed, self._read)
+            self._journal, self._learned = Journal(self._run, passed.read), dict(passed.learned)
         before = self._journal.at
-        for entry in self._journal.more():
+        for entry in filter(None, map(self._entry, self._journal.more())):
             for step, values in self._points(entry):
-                self._logger(entry).log(step, values)
+                self._logger(entry.run).log(step, values)
         if self._journal.at != before:
             self._folder.mkdir(parents=True, exist_ok=True)
-            files.write_json(self._read, {"read": self._journal.at})
+            files.write_json(self._read, {"read": self._journal.at, "learned": self._learned})
 
     def close(self) -> None:
         """Pass on the rest, and close the logger's files."""
@@ -78,41 +110,52 @@ class Logged:
                 each.close()
             self._open.clear()
 
-    def _logger(self, entry: Mapping[str, Any]) -> loggers.Logger:
-        run = Job("", entry["method"], entry.get("seed", 0), entry.get("order", 0)).stem
+    def _entry(self, line: Mapping[str, Any]) -> _Entry | None:
+        """A line that is about a run; None for any other, and for one that a run cannot have written."""
+        known = {key: value for key, value in line.items() if key in _Entry.__dataclass_fields__}
+        try:
+            entry: _Entry = files.decoded(known, _Entry, self._run / "log.jsonl")
+        except ForgetlessError:
+            return None
+        return entry if Path(entry.run).name == entry.run else None  # a name that would lead elsewhere
+
+    def _logger(self, run: str) -> loggers.Logger:
         if run not in self._open:
             project = str(self._config.get("experiment", "forgetless"))
             self._open[run] = loggers.create(self._name, self._folder, run, project=project)
         return self._open[run]
 
-    def _points(self, entry: Mapping[str, Any]) -> list[Point]:
-        if entry.get("event") not in ("train", "done"):
+    def _points(self, entry: _Entry) -> list[Point]:
+        if entry.event not in ("train", "done"):
             return []
         tasks = [str(task["name"]) for task in self._config.get("tasks", [])]
-        tasks = [tasks[i] for i in order_of(entry.get("order", 0), len(tasks))]
+        tasks = [tasks[i] for i in order_of(entry.order, len(tasks))]
         epochs = int(self._config.get("recipe", {}).get("epochs", 1))
-        if entry["event"] == "done":
+        if entry.event == "done":
             return _found(entry, tasks, epochs)
-        if entry.get("loss") is None:  # not finite
+        if entry.loss is None or entry.task not in tasks or not entry.epoch:  # not finite, or no epoch of this run
             return []
-        learned = tasks.index(entry["task"]) * epochs + entry["epoch"] - 1
-        return [(learned, {"forgetless/loss": float(entry["loss"])})]
+        learned = tasks.index(entry.task) * epochs + entry.epoch - 1
+        if learned <= self._learned.get(entry.run, -1):  # a run that went on inside of the epoch tells of it again
+            return []
+        self._learned[entry.run] = learned
+        return [(learned, {"forgetless/loss": entry.loss})]
 
 
-def _found(run: Mapping[str, Any], tasks: Sequence[str], epochs: int) -> list[Point]:
+def _found(run: _Entry, tasks: Sequence[str], epochs: int) -> list[Point]:
     """The figures of a run that is done, after each of its tasks."""
     points: list[Point] = []
-    for number, row in enumerate(run["accuracy"], 1):
-        learned = [each[:number] for each in run["accuracy"][:number]]
+    for number, row in enumerate(run.accuracy, 1):
+        learned = [each[:number] for each in run.accuracy[:number]]
         scores = zip(tasks, row[:number], strict=False)
-        values = {f"forgetless/accuracy/{task}": float(score) for task, score in scores if score is not None}
+        values = {f"forgetless/accuracy/{task}": score for task, score in scores if score is not None}
         with contextlib.suppress(ForgetlessError):  # R lacks an entry
             values["forgetless/average_accuracy"] = metrics.average_accuracy(learned)
             if number > 1:
                 values["forgetless/forgetting"] = metrics.forgetting(learned)
         points.append((number * epochs, values))
-    if points and run.get("strength") is not None:
-        points[-1][1]["forgetless/strength"] = float(run["strength"])
+    if points and run.strength is not None:
+        points[-1][1]["forgetless/strength"] = run.strength
     return points
 
 
