@@ -129,7 +129,7 @@ class Killed(Exception):
     """Stands for a process that ends without a word."""
 
 
-PLACES = [(1, "train", 2), (2, "train", 3), (2, "measure", 0), (2, "evaluate", 0), (3, "train", STEPS)]
+PLACES = [(1, "train", 2), (2, "train", 3), (2, "measure", STEPS), (2, "evaluate", STEPS), (3, "train", STEPS)]
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_progress_counts_batches() -> None:
     learned("finetune", classes(1), on_progress=told.append)
     assert [(each.phase, each.step, each.steps) for each in told] == [
         *(("train", step, 4) for step in range(1, 5)),
-        ("measure", 0, 0),
-        ("evaluate", 0, 0),
+        ("measure", 4, 0),
+        ("evaluate", 4, 0),
     ]
 
 
