@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what it says of solvers that are not installed
     pytest.importorskip("avalanche")
     from avalanche.benchmarks import benchmark_from_datasets, split_online_stream
+    from avalanche.benchmarks.scenarios.supervised import with_classes_timeline
+    from avalanche.benchmarks.scenarios.task_aware import with_task_labels
     from avalanche.benchmarks.utils import _make_taskaware_tensor_classification_dataset as dataset
-    from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
     from avalanche.models import IncrementalClassifier, MultiHeadClassifier, MultiTaskModule
     from avalanche.training import Naive
     from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin
@@ -31,15 +34,15 @@ from forgetless.measure import reference
 STEPS, BATCH = 6, 8
 
 
-def stream(tasks: int = 3, *, labeled: bool = False, grows: bool = False) -> Any:
+def stream(tasks: int = 3, *, labeled: bool = False, grows: bool = False, dtype: Any = torch.float32) -> Any:
     """Experiences of 24 samples, two classes each: the same two or, where it grows, new ones."""
     draw = torch.Generator().manual_seed(0)
     sets = []
     for task in range(tasks):
-        x = torch.randn(24, 4, generator=draw)
+        x = torch.randn(24, 4, generator=draw, dtype=dtype)
         y = torch.arange(24) % 2 + (2 * task if grows else 0)
         sets.append(dataset(x, y, task_labels=task if labeled else 0))
-    return benchmark_from_datasets(train=sets)
+    return with_task_labels(with_classes_timeline(benchmark_from_datasets(train=sets)))
 
 
 def network() -> nn.Sequential:
@@ -104,25 +107,29 @@ def test_it_is_the_plain_loop_to_the_bit(strength: Any) -> None:
     assert not equal(made.model, unprotected.model)
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)  # which Avalanche's heads write their answers into
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double")
 def test_the_importance_is_exact_by_the_heads_of_the_samples() -> None:
     plugin = ForgetlessPlugin()
     made = strategy(Heads().double(), plugin)
-    tasks = stream(2, labeled=True)
+    tasks = stream(2, labeled=True, dtype=torch.float64)
     total: dict[str, torch.Tensor] = {}
     for number, experience in enumerate(tasks.train_stream):
-        for data in (experience.dataset,):
-            data._flat_data  # noqa: B018  it is the experience's own
-        experience.dataset = dataset(samples(experience)[0].double(), samples(experience)[1], task_labels=number)
         made.train(experience)
         x = samples(experience)[0]
-        model, label = made.model, number
-        alone = reference.mas(model, x, forward=lambda m, batch, label=label: m(batch, label))
+        alone = reference.mas(made.model, x, forward=lambda model, batch, label=number: model(batch, label))
         for name, omega in alone.mean().items():
             total[name] = total.get(name, 0) + omega
     assert plugin.anchor is not None
     assert plugin.anchor.importance.keys() == total.keys()
     for name, omega in plugin.anchor.importance.items():
-        torch.testing.assert_close(omega, total[name].to(omega.dtype), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(omega, total[name].to(omega.dtype), rtol=1e-6, atol=1e-12)
         assert bool((omega > 0).any()), name
 
 
@@ -171,7 +178,7 @@ def test_figures_are_published() -> None:
     assert found["forgetless/drift"][1][-1] > 0
 
 
-@pytest.mark.parametrize("way", ["own file", "Avalanche's checkpoint"])
+@pytest.mark.parametrize("way", ["own file", "pickled"])
 @pytest.mark.parametrize("strength", ["auto", 3.0])
 def test_resumed_training_ends_with_the_same_bits(tmp_path: Path, way: str, strength: Any) -> None:
     tasks = stream().train_stream
@@ -180,16 +187,14 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path: Path, way: str, stre
     for experience in tasks[:2]:
         whole.train(experience, shuffle=False)
         part.train(experience, shuffle=False)
+    plugin.save(tmp_path / "anchor.safetensors")
+    again = pickle.loads(pickle.dumps(plugin)) if way == "pickled" else ForgetlessPlugin(strength=strength)
+    resumed = strategy(network(), again)
+    resumed.model.load_state_dict(part.model.state_dict())
+    resumed.make_optimizer(reset_optimizer_state=True)
+    resumed.optimizer.load_state_dict(part.optimizer.state_dict())
     if way == "own file":
-        plugin.save(tmp_path / "anchor.safetensors")
-        resumed = strategy(network(), plugin := ForgetlessPlugin(strength=strength))
-        resumed.model.load_state_dict(part.model.state_dict())
-        resumed.make_optimizer(reset_optimizer_state=True)
-        resumed.optimizer.load_state_dict(part.optimizer.state_dict())
-        plugin.load(tmp_path / "anchor.safetensors", resumed.model)
-    else:
-        save_checkpoint(part, tmp_path / "all.pkl")
-        resumed, _ = maybe_load_checkpoint(strategy(network(), ForgetlessPlugin()), tmp_path / "all.pkl")
+        again.load(tmp_path / "anchor.safetensors", resumed.model)
     for made in (whole, resumed):
         made.train(tasks[2], shuffle=False)
     assert equal(whole.model, resumed.model)

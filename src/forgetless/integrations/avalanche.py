@@ -26,7 +26,7 @@ from forgetless.protect.strength.dial import Dial
 from forgetless.protect.strength.hold_share import HoldShare
 
 
-class ForgetlessPlugin(SupervisedPlugin):
+class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
     """Protects what a network has learned from the earlier experiences of an Avalanche stream.
 
         strategy = Naive(model=model, optimizer=optimizer, plugins=[ForgetlessPlugin()])
@@ -39,8 +39,8 @@ class ForgetlessPlugin(SupervisedPlugin):
     of their samples; units that a classifier grows are free until they have been learned.
 
     Published for the loggers after every epoch: `forgetless/drift`, `forgetless/strength` and
-    `forgetless/frozen_fraction`. Between experiences `save` and `load` keep θ* and Ω in a file; Avalanche's own
-    `save_checkpoint` has them too.
+    `forgetless/frozen_fraction`. Between experiences `save` and `load` keep θ* and Ω in a file; a pickled
+    plugin has them too.
     """
 
     def __init__(
@@ -131,11 +131,12 @@ class ForgetlessPlugin(SupervisedPlugin):
         Raises:
             ForgetlessError: the file is missing, damaged or another model's, or the weights are others.
         """
-        state, *_, hashes = delta_anchor.read(path) if adapted(model) else anchor_file.read(path)
+        kept = delta_anchor.read(path) if adapted(model) else anchor_file.read(path)
+        state, hashes = kept[0], kept[-1]
         parameters = named(model)
         if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
             raise ForgetlessError(
-                f"{path} was saved at other weights than the model has now; load the model's weights of that time first."
+                f"{path} was saved at other weights than the model has now; load the model's own checkpoint first."
             )
         self._restore(model, state)
 

@@ -104,7 +104,7 @@ class Protection:
             if exclude := self._measuring.get("exclude"):
                 importance = importance.without(exclude)
         else:
-            importance = self._measured(model, batches(self._old), {"progress": progress, **options})
+            importance = self._measured(model, lambda: batches(self._old), {"progress": progress, **options})
         importance = of_part(importance, unwrapped(model))
         if adapted(model):
             anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
@@ -124,7 +124,7 @@ class Protection:
         Raises:
             ForgetlessError: of `forgetless.mas`.
         """
-        importance = self._measured(model, batches, {"progress": False, **options})
+        importance = self._measured(model, lambda: batches, {"progress": False, **options})
         if self.anchor is not None:
             self.anchor.consolidate(importance, gamma)
             return
@@ -186,10 +186,10 @@ class Protection:
             return None
         return pooled(self._asked.read(self._model)).agreement
 
-    def _measured(self, model: nn.Module, batches: Any, options: Mapping[str, Any]) -> Importance:
+    def _measured(self, model: nn.Module, batches: Callable[[], Any], options: Mapping[str, Any]) -> Importance:
         with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
             measured = base_importance if adapted(model) else mas
-            return measured(model, batches, **{**options, **self._measuring})
+            return measured(model, batches(), **{**options, **self._measuring})
 
     def _chosen(self, steps: float) -> float | Dial:
         if not isinstance(self._strength, str):
