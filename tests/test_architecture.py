@@ -116,6 +116,7 @@ INSIDE = {
     },
     "integrations": {
         "parts": "",
+        "avalanche": "parts",
         "lightning": "parts",
         "transformers": "parts",
         "peft": "parts",
@@ -200,6 +201,7 @@ THIRD_PARTIES = {
     "peft": "integrations lab.finetuning",
     "transformers": "integrations.transformers lab.finetuning cli.parts",
     "lightning": "integrations.lightning",
+    "avalanche": "integrations.avalanche",
     "timm": "cli.parts",
 }
 # Folders that hold nothing but files which answer one question with one signature; what they share has its own folder.

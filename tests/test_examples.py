@@ -36,6 +36,14 @@ def test_lightning_callback() -> None:
     assert float(learned) > float(new) - 2
 
 
+def test_avalanche_plugin() -> None:
+    pytest.importorskip("avalanche")
+    found = printed("avalanche_plugin.py")
+    (before, plain, new), (_, held, learned) = re.findall(r": 0 … 4 ([\d.]+) % → ([\d.]+) %, 5 … 9 ([\d.]+) %", found)
+    assert float(plain) + 2 < float(held) <= float(before)
+    assert float(learned) > float(new) - 2
+
+
 def test_accelerate_loop() -> None:
     pytest.importorskip("accelerate")
     pytest.importorskip("sklearn")

@@ -37,19 +37,28 @@ class Protection:
         anchor: θ* and Ω, of a model with adapters those of its base; None before the first training.
     """
 
-    def __init__(self, old: Any, strength: float | str | Dial, probes: Any, measuring: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        old: Any,
+        strength: float | str | Dial,
+        probes: Any,
+        measuring: Mapping[str, Any],
+        *,
+        later: bool = False,
+    ) -> None:
         """Nothing is measured yet.
 
         Args:
-            old: data, an `Importance` or the path of its file.
+            old: data, an `Importance` or the path of its file; with `later` it may be None.
             strength: "auto" (a `HoldShare` for the planned training), a number or a dial.
             probes: samples whose answers are compared; None for none.
             measuring: what `forgetless.mas` takes besides.
+            later: what is to be protected is learned first (`learned`).
 
         Raises:
             ForgetlessError: neither data nor an importance, or another strength.
         """
-        if old is None or (isinstance(old, list | tuple) and not old):
+        if (old is None and not later) or (isinstance(old, list | tuple) and not old):
             raise ForgetlessError(
                 "there is nothing to protect: give old data (unlabeled samples like those whose skill is to be kept), "
                 "an Importance or the path of its file."
@@ -75,6 +84,7 @@ class Protection:
         embeddings: Iterable[nn.Module | None] = (),
         *,
         progress: bool = False,
+        **options: Any,
     ) -> None:
         """Anchor the model at its present weights.
 
@@ -84,6 +94,7 @@ class Protection:
             batches: samples as the user gives them → what `forgetless.mas` takes.
             embeddings: modules with a row per token, which may have grown since a given importance was measured.
             progress: show a progress bar on a terminal.
+            options: of `forgetless.mas`, where the user has not chosen others.
 
         Raises:
             ForgetlessError: of `forgetless.mas` and `Anchor`: an importance of another model, for one.
@@ -93,15 +104,32 @@ class Protection:
             if exclude := self._measuring.get("exclude"):
                 importance = importance.without(exclude)
         else:
-            with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
-                measured = base_importance if adapted(model) else mas
-                importance = measured(model, batches(self._old), **{"progress": progress, **self._measuring})
+            importance = self._measured(model, lambda: batches(self._old), {"progress": progress, **options})
         importance = of_part(importance, unwrapped(model))
         if adapted(model):
             anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
         else:
             anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
         self._take(anchor, model, batches, contextlib.nullcontext())
+
+    def learned(self, model: nn.Module, batches: Any, gamma: float = 1.0, **options: Any) -> None:
+        """Protect what the model has just learned as well: `Ω ← γ Ω + Ω_task`, `θ* ← θ`.
+
+        Args:
+            model: the network.
+            batches: unlabeled samples of it.
+            gamma: γ in [0, 1].
+            options: of `forgetless.mas`, where the user has not chosen others.
+
+        Raises:
+            ForgetlessError: of `forgetless.mas`.
+        """
+        importance = self._measured(model, lambda: batches, {"progress": False, **options})
+        if self.anchor is not None:
+            self.anchor.consolidate(importance, gamma)
+            return
+        made = (DeltaAnchor if adapted(model) else Anchor)(model, importance, self._chosen(math.nan))
+        self._take(made, model, lambda data: data, contextlib.nullcontext())
 
     def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, batches: Batches) -> None:
         """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
@@ -157,6 +185,11 @@ class Protection:
         if self._asked is None or self._model is None:
             return None
         return pooled(self._asked.read(self._model)).agreement
+
+    def _measured(self, model: nn.Module, batches: Callable[[], Any], options: Mapping[str, Any]) -> Importance:
+        with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
+            measured = base_importance if adapted(model) else mas
+            return measured(model, batches(), **{**options, **self._measuring})
 
     def _chosen(self, steps: float) -> float | Dial:
         if not isinstance(self._strength, str):
