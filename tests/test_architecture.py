@@ -92,6 +92,7 @@ INSIDE = {
         "anchor_file": "anchored_parameter coded",
         "accumulation": "",
         "status": "",
+        "distillation": "anchor_file forgetting optimizers",
         "anchor": "anchor_file identity watch accumulation status optimizers strength batchnorm anchored_parameter "
         "coded stored_weights",
     },

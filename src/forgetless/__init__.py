@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forgetless.measure.selection import core_masks as core_masks
     from forgetless.protect.anchor import Anchor as Anchor
     from forgetless.protect.batchnorm import freeze_batchnorm as freeze_batchnorm
+    from forgetless.protect.distillation import Distillation as Distillation
     from forgetless.protect.forgetting.meter import ForgettingLimitReached as ForgettingLimitReached
     from forgetless.protect.forgetting.meter import ForgettingMeter as ForgettingMeter
     from forgetless.protect.frozen.freeze import FrozenCore as FrozenCore
@@ -38,6 +39,7 @@ _HOMES = {
     "KeepAgreement": "forgetless.protect.strength.keep_agreement",
     "Anchor": "forgetless.protect.anchor",
     "DeltaAnchor": "forgetless.integrations.peft",
+    "Distillation": "forgetless.protect.distillation",
     "DriftBudget": "forgetless.protect.strength.drift_budget",
     "ForgetlessError": "forgetless.errors",
     "HoldShare": "forgetless.protect.strength.hold_share",
@@ -64,6 +66,7 @@ _MODULES = {"metrics": "forgetless.learn.metrics", "reference": "forgetless.meas
 __all__ = [
     "Anchor",
     "DeltaAnchor",
+    "Distillation",
     "DriftBudget",
     "ForgetlessError",
     "ForgettingLimitReached",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forgetless import Anchor, HoldShare, Importance
+from forgetless import Anchor, Distillation, HoldShare, Importance
 from forgetless.edit import Settings, repaired
 from forgetless.learn.seeding import derive, permutation
 from forgetless.measure.estimators.fisher import fisher
@@ -178,17 +178,31 @@ def _old(bench: Bench, rows: Rows) -> Iterator[Rows]:
 
 def distilled(bench: Bench, strength: float) -> Any:
     """KL to the base's predictions on the very windows that importance is measured on."""
-    model, teacher, old = bench.base.load(), bench.base.load(), _old(bench, bench.base.measured)
-
-    def added(_: int) -> Tensor:
-        rows = next(old)
-        with torch.no_grad():
-            wanted = logits(teacher, rows)[0].log_softmax(1)
-        found = logits(model, rows)[0].log_softmax(1)
-        return strength * F.kl_div(found, wanted, reduction="batchmean", log_target=True)
-
-    tune(model, bench.domain, bench.seed, rate=bench.rate, added=added)
+    model = bench.base.load()
+    tune(model, bench.domain, bench.seed, rate=bench.rate, added=_old_answers(bench, model, strength))
     return model
+
+
+def held_and_distilled(bench: Bench, strength: float) -> Any:
+    """The same, and half of the movement held by MAS."""
+    model = bench.base.load()
+    anchor = Anchor(model, bench.base.omega("mas"), HoldShare(0.5, steps=bench.steps))
+    added = _old_answers(bench, model, strength)
+    tune(model, bench.domain, bench.seed, rate=bench.rate, anchor=anchor, added=added)
+    return model
+
+
+def _old_answers(bench: Bench, model: Any, strength: float) -> Callable[[int], Tensor]:
+    class Windows:
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            return ({"input_ids": rows.ids[:, :-1]} for rows in _old(bench, bench.base.measured))
+
+    def forward(model: Any, batch: dict[str, Tensor]) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return model(**batch, use_cache=False).logits  # type: ignore[no-any-return]
+
+    kept = Distillation(model, Windows(), strength, forward=forward)
+    return lambda _: kept.loss()
 
 
 def replayed(bench: Bench, strength: float) -> Any:
@@ -279,6 +293,7 @@ METHODS: dict[str, Method] = {
     "blend by importance": Method(blended, (0.03, 0.1, 0.2, 0.4, 1, 3), _OMEGA, "blend"),
     "WiSE-FT": Method(wise_ft, _ALPHAS, "nothing", "wise-ft"),
     "KL": Method(distilled, (0.3, 1, 3, 10), "unlabeled old text, all along", "kl"),
+    "MAS + KL": Method(held_and_distilled, (0.3, 1, 3, 10), "unlabeled old text, all along", "mas-kl"),
     "L2-SP": Method(pulled("ones"), _GRID, "nothing", "l2sp"),
     "EWC": Method(pulled("fisher"), _GRID, _OMEGA, "ewc"),
     "LoRA": Method(adapted, (*_ALPHAS, 1), "nothing", "lora"),

@@ -111,6 +111,16 @@ def fresh_adapters(module: nn.Module) -> list[str]:
     return [canonical(name) for name, each in module.named_modules() if any(_is_fresh(*pair) for pair in _pairs(each))]
 
 
+def all_fresh(module: nn.Module) -> bool:
+    """Whether fresh LoRA adapters are all that learns: then the model without them is the model as it is."""
+    if not hasattr(module, "disable_adapter"):
+        return False
+    pairs = [pair for each in module.modules() for pair in _pairs(each)]
+    halves = {id(half) for pair in pairs for half in pair}
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return bool(pairs) and all(_is_fresh(*pair) for pair in pairs) and all(id(each) in halves for each in learning)
+
+
 def warn_fresh(module: nn.Module) -> None:
     """Say that the adapters which are measured are fresh, so that the importance of one half of them is 0."""
     if fresh := fresh_adapters(module):

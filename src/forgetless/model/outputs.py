@@ -43,6 +43,31 @@ class Output:
             ForgetlessError: there is no such output, it is not a float tensor with a row per sample, or the mask does
                 not fit it.
         """
+        chosen, decoding = self._outputs(model, batch)
+        chosen = masked(chosen, self.mask, model, batch, decoding)
+        return [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in chosen.values()]
+
+    def counted(self, model: nn.Module, batch: Any) -> list[tuple[Tensor, Tensor]]:
+        """The tensors of F as the model gives them, each beside what of it counts.
+
+        That is bool: `[N, K]` for an output `[N, K]`, `[N]` for one `[N]`, else `[N, T, 1, …]`, one for every row along
+        the last axis.
+
+        Raises:
+            ForgetlessError: those of `tensors`.
+        """
+        chosen, decoding = self._outputs(model, batch)
+        ones = {
+            key: torch.ones(
+                each.shape if each.dim() < 3 else each.shape[:2] + (1,) * (each.dim() - 2), device=each.device
+            )
+            for key, each in chosen.items()
+        }
+        counts = masked(ones, self.mask, model, batch, decoding)
+        return [(each, counts[key] > 0 if each.dim() < 3 else counts[key][..., 0] > 0) for key, each in chosen.items()]
+
+    def _outputs(self, model: nn.Module, batch: Any) -> tuple[dict[str | int, Tensor], bool]:
+        """The tensors of F by name, unmasked, and whether they are a decoder's, beside an encoder's."""
         if self.forward is not None:
             result = self.forward(model, batch)
         else:
@@ -58,8 +83,7 @@ class Output:
                     f"the output has shape {tuple(tensor.shape)} for {samples} samples: its first axis must be the "
                     "sample axis (choose another tensor with output=, or give forward=)."
                 )
-        chosen = masked(chosen, self.mask, model, batch, _decodes(model, batch, result))
-        return [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in chosen.values()]
+        return chosen, _decodes(model, batch, result)
 
     def squared_norms(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
         """`‖F(x_n; θ)‖²` of every sample, `[N]`, at least float32."""

@@ -246,6 +246,11 @@ def ranks_of(model: nn.Module) -> Ranks | None:
     return None if outer is None else Ranks(inner, outer.process_group, sharded=False)
 
 
+def alone() -> bool:
+    """Whether this process is the only one of its job."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
 def _gathered_parameters(model: nn.Module, modules: list[Any]) -> dict[str, Tensor]:
     """Every sharded parameter as its module's operations meet it; one module is gathered at a time."""
     shards = dict(model.named_parameters())

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.parameters import fingerprint, unwrapped
+from forgetless.protect.forgetting.divergence import divergence_of, log_probabilities
 
 MOST = 1024  # samples that are kept
 _MOST_NUMBERS = 1 << 26  # of the old answers' log-probabilities: more than 256 MB are not kept, and there is no KL
@@ -124,7 +124,7 @@ class Probes:
                     raise ForgetlessError(f"the model answers {self._whose} with NaN or Inf, so none can be kept.")
                 numbers += sum(output.numel() for output in outputs)
                 kept = numbers <= _MOST_NUMBERS
-                taken.append([(_answers(each), _log_probabilities(each) if kept else None) for each in outputs])
+                taken.append([(_answers(each), log_probabilities(each) if kept else None) for each in outputs])
         self._old = []
         for number in range(len(self._batches)):
             own = [old for old, span in zip(taken, self._spans, strict=True) if span[0] == number]
@@ -161,7 +161,7 @@ class Probes:
             total += float(counted.sum())
             same += float(((now == answer) * counted).sum())
             if log_p is not None:
-                divergence += float((_divergence(log_p, _log_probabilities(output)) * counted).sum())
+                divergence += float((divergence_of(log_p, log_probabilities(output)) * counted).sum())
         share = 1 / max(total, 1.0)
         exact = None
         if self._labels is not None:
@@ -255,20 +255,6 @@ def _joined(parts: tuple[tuple[Tensor, Tensor | None], ...], whole: bool) -> tup
 
 def _answers(output: Tensor) -> Tensor:
     return (output[..., 0] > 0).long() if output.shape[-1] == 1 else output.argmax(-1)
-
-
-def _log_probabilities(output: Tensor) -> Tensor:
-    wide = output.to(torch.promote_types(output.dtype, torch.float32))
-    if wide.shape[-1] == 1:
-        wide = torch.cat([torch.zeros_like(wide), wide], -1)
-    return wide.log_softmax(-1)
-
-
-def _divergence(old: Tensor, now: Tensor) -> Tensor:
-    """`KL(p_old ‖ p_now)` along the last axis; classes that joined had no probability, ones that left have none."""
-    width = min(old.shape[-1], now.shape[-1])
-    gap = F.kl_div(now[..., :width], old[..., :width], reduction="none", log_target=True)
-    return gap.sum(-1).clamp_min(0)
 
 
 def _counted(answers: Tensor, mask: Any) -> Tensor:

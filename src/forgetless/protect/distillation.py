@@ -1,0 +1,320 @@
+"""`Distillation`: what a model answered on old samples is a target while it learns something new."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from forgetless.errors import ForgetlessError, brief
+from forgetless.model import batches
+from forgetless.model.admission import all_fresh
+from forgetless.model.masks import Mask
+from forgetless.model.outputs import Forward, Output, Select
+from forgetless.model.parameters import listing, unwrapped
+from forgetless.model.ranks import alone, ranks_of
+from forgetless.model.sharding import is_sharded
+from forgetless.protect.anchor_file import checked
+from forgetless.protect.forgetting.divergence import divergence_of, log_probabilities
+from forgetless.protect.forgetting.old_samples import OldSamples
+from forgetless.protect.forgetting.probes import asked
+from forgetless.protect.optimizers.before_step import Call, before_step
+from forgetless.protect.optimizers.inner import Inner
+
+_TEACHER = "teacher."  # of a key of the state: the copy's tensors
+_NEVER = torch.finfo(torch.float32).min / 4  # the logit of a class that does not count
+
+
+class Distillation:
+    """Keeps a model's answers on samples of its old use, which need no labels.
+
+        forgetless.Distillation(model, old).attach(optimizer)
+
+    Every step of the optimizer then also goes down
+
+        λ · τ² / M Σ_m KL(softmax(z*_m / τ) ‖ softmax(z_m / τ)),
+
+    over the M answers to the next batch of old samples: one a sample, or one at every position that counts. z are the
+    logits now, z* those when the `Distillation` was made; both are computed in eval mode, so that the answers are those
+    that users get, batch-norm statistics stay, and dropout draws nothing. A last axis of 1 is a yes or no. At λ = 1 an
+    old answer counts as much as a new label does in a mean cross-entropy. Hinton et al. 2015 (arXiv 1503.02531); Li and
+    Hoiem 2016 (arXiv 1606.09282) have it on the new task's samples.
+
+    An `Anchor` needs old samples once; this needs them in every step. The two work together.
+
+    Cost: a forward and a backward pass through the old batch, and a forward pass of the old model, in every step.
+    Memory: a copy of the model; none where it is given as `teacher=`, or where fresh LoRA adapters are all that learns.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        old: Any,
+        strength: float = 1.0,
+        *,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        output: Select = None,
+        forward: Forward | None = None,
+        mask: Mask = "auto",
+        teacher: nn.Module | None = None,
+        seed: int = 0,
+    ) -> None:
+        """The answers to be kept are those that the model gives now.
+
+        Args:
+            model: the network, as it is to be remembered; under DDP the wrapped one.
+            old: unlabeled samples like those whose answers are to be kept. A tensor, tuple (inputs first) or dict is
+                all of them; of these, of a `Dataset`, and of a list with `collate_fn`, every epoch has an order of its
+                own. Any other iterable yields batches, as it is, and begins anew when it ends.
+            strength: λ ≥ 0.
+            temperature: τ > 0; the larger, the more the improbable answers count.
+            batch_size: old samples in a step where `old` has samples; 32 by default.
+            collate_fn: a list of samples → a batch.
+            output: which tensors of the model's output are its logits; see `forgetless.mas`.
+            forward: (model, batch) → output, where `model(inputs)` is not the way; also the place for autocast.
+            mask: which positions count; see `forgetless.mas`.
+            teacher: gives z* in place of a copy of the model.
+            seed: of the order of the samples.
+
+        Raises:
+            ForgetlessError: samples that the model cannot take, that are none or that can be read only once; NaN or Inf
+                in the answers; sharded weights; a setting out of range.
+        """
+        self._strength = checked(strength)
+        if not (isinstance(temperature, int | float) and math.isfinite(temperature) and temperature > 0):
+            raise ForgetlessError(f"temperature must be a finite number above 0, not {temperature!r}.")
+        self._given, self._model = model, unwrapped(model)
+        if split := [name for name, each in self._model.named_parameters() if is_sharded(each)]:
+            raise ForgetlessError(f"{listing(split)} are sharded over processes, which Distillation cannot follow.")
+        self._temperature = float(temperature)
+        self._output = Output(output, forward, mask)
+        self._ranks = ranks_of(model)
+        share = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
+        self._old = OldSamples(old, batch_size or 32, collate_fn, seed, share)
+        self._copied = teacher is None and not all_fresh(self._model)
+        self._teacher = _copy(self._model) if self._copied else teacher
+        self._handles: list[RemovableHandle] = []
+        self._last: Tensor | None = None
+        self._steps = 0
+        self._try()
+
+    @property
+    def strength(self) -> float:
+        """λ. Setting it takes effect with the next step."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = checked(value)
+
+    @property
+    def steps(self) -> int:
+        """The batches of old samples that were used."""
+        return self._steps
+
+    @property
+    def divergence(self) -> float:
+        """The mean KL of the last batch, in nats, before the step that it was used in; NaN before the first."""
+        return math.nan if self._last is None else float(self._last)
+
+    def loss(self) -> Tensor:
+        """λ times the divergence on the next batch of old samples, a differentiable scalar for the loss.
+
+        With gradient accumulation call it once a step. Unlike what `attach` adds it is clipped with the rest of the
+        gradient. Do not use it where the model recomputes activations in the backward pass (checkpointing) and has
+        dropout: it would recompute in train mode.
+
+        Raises:
+            ForgetlessError: attached to an optimizer, so that it would count twice; answers that became NaN or Inf.
+        """
+        if self._handles:
+            raise ForgetlessError("loss() would count twice: an optimizer is attached; call detach() first.")
+        with asked(self._model):
+            return self._strength * self._next()
+
+    def attach(self, optimizer: Any) -> Distillation:
+        """Add the gradient of the loss in every step of `optimizer`, after clipping and once a step.
+
+        Gradient accumulation and loss scaling make no difference to it.
+
+        Args:
+            optimizer: trains parameters of the model; wrappers and several as for `Anchor.attach`.
+
+        Returns:
+            The distillation.
+
+        Raises:
+            ForgetlessError: attached already, none of the model's parameters in the optimizer, LBFGS, or several
+                processes whose model is not given as the wrapped one.
+        """
+        if self._handles:
+            raise ForgetlessError("an optimizer is attached already; call detach() first.")
+        found = Inner(optimizer).optimizers
+        mine = set(self._model.parameters())
+        if not any(each in mine for inner in found for each in _trained(inner)):
+            raise ForgetlessError("the optimizer holds none of the model's parameters, so it cannot keep its answers.")
+        if any(isinstance(inner, torch.optim.LBFGS) for inner in found):
+            raise ForgetlessError("LBFGS evaluates one loss several times in a step, and every batch is another one.")
+        if self._ranks is None and not alone():
+            raise ForgetlessError(
+                "several processes train, and each would go its own way; give Distillation the model as "
+                "DistributedDataParallel wraps it."
+            )
+        self._handles = [inner.register_step_pre_hook(self._before) for inner in found]
+        return self
+
+    def detach(self) -> None:
+        """Let the optimizers go."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a training needs to go on: the copy of the model, and how many batches were used."""
+        state = {"steps": torch.tensor(self._steps)}
+        if self._copied and self._teacher is not None:
+            state |= {_TEACHER + name: each for name, each in self._teacher.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave; of an iterable, the batches that were used are read and dropped.
+
+        Raises:
+            ForgetlessError: the state of another model, or none.
+        """
+        kept = {key.removeprefix(_TEACHER): each for key, each in state.items() if key.startswith(_TEACHER)}
+        steps = state.get("steps")
+        if not isinstance(steps, Tensor) or steps.numel() != 1 or int(steps) < 0:
+            raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
+        if self._copied and self._teacher is not None:
+            present = self._teacher.state_dict()
+            shapes = {name: tuple(each.shape) for name, each in present.items() if isinstance(each, Tensor)}
+            if {name: tuple(each.shape) for name, each in kept.items()} != shapes:
+                raise ForgetlessError("the distillation's state is of another model: its tensors are not this model's.")
+            self._teacher.load_state_dict(kept)
+        elif kept:
+            raise ForgetlessError("the distillation's state holds a copy of a model, and this one has none of its own.")
+        self._steps = int(steps)
+        self._old.seek(self._steps)
+
+    def _try(self) -> None:
+        """Ask for the answers to the first batch, so that what does not fit is said before training."""
+        batch = self._old.first()
+        try:
+            with torch.no_grad(), asked(self._model):
+                found = self._distance(batch)
+        except ForgetlessError as error:
+            raise ForgetlessError(f"the old samples do not fit the model: {error}") from error
+        except Exception as error:  # whatever a model raises
+            raise ForgetlessError(f"the old samples do not fit the model: {brief(error)}.") from error
+        if not bool(torch.isfinite(found)):
+            raise ForgetlessError("the model answers the old samples with NaN or Inf, so no answers can be kept.")
+
+    def _next(self) -> Tensor:
+        """The divergence on the next batch, a scalar."""
+        # The last one is looked at here: by now it is there, where asking at once would wait for the device.
+        if self._last is not None and not bool(torch.isfinite(self._last)):
+            raise ForgetlessError(f"the answers to the old samples became NaN or Inf in step {self._steps}.")
+        found = self._distance(self._old.next())
+        self._steps += 1
+        self._last = found.detach()
+        return found
+
+    def _distance(self, batch: Any) -> Tensor:
+        """`τ² / M Σ_m KL(p*_m ‖ p_m)`, over all outputs."""
+        device = next(self._model.parameters()).device
+        batch = batches.moved(batch, device)
+        with torch.no_grad(), self._before_learning() as teacher:
+            wanted = [self._log(each, counts) for each, counts in self._output.counted(teacher, batch)]
+        found = self._output.counted(self._model, batch)
+        total, number = torch.zeros((), device=device), torch.zeros((), device=device)
+        for (output, counts), old in zip(found, wanted, strict=True):
+            gap = divergence_of(old, self._log(output, counts))
+            rows = torch.ones_like(gap) if output.dim() < 3 else counts.to(gap.dtype).expand_as(gap)
+            if output.dim() == 1:
+                rows = counts.to(gap.dtype)
+            total, number = total + (gap * rows).sum(), number + rows.sum()
+        return total * self._temperature**2 / number.clamp_min(1)
+
+    def _log(self, output: Tensor, counts: Tensor) -> Tensor:
+        if output.is_complex():
+            raise ForgetlessError("the output is complex, and its entries are no logits; choose others with output=.")
+        wide = output[:, None] if output.dim() == 1 else output
+        wide = wide.to(torch.promote_types(wide.dtype, torch.float32)) / self._temperature
+        if output.dim() == 2 and not bool(counts.all()):
+            wide = wide.masked_fill(~counts, _NEVER)
+        return log_probabilities(wide)
+
+    def _before_learning(self) -> AbstractContextManager[nn.Module]:
+        """The model as it was, in eval mode."""
+        if self._teacher is None:
+            return _Bare(self._model)
+        self._teacher.eval()
+        return nullcontext(self._teacher)
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        return before_step(partial(self._add, optimizer), args, kwargs)
+
+    def _add(self, optimizer: Optimizer) -> None:
+        if not self._strength:
+            return
+        parameters = list(_trained(optimizer))
+        with torch.enable_grad(), asked(self._model):
+            found = torch.autograd.grad(self._strength * self._next(), parameters, allow_unused=True)
+        scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it inside its step
+        for parameter, gradient in zip(parameters, found, strict=True):
+            if gradient is None:
+                continue
+            gradient = gradient.to_dense() if gradient.is_sparse else gradient
+            if self._ranks is not None:
+                gradient = self._ranks.total(gradient.contiguous()) / self._ranks.size
+            if scale is not None:
+                gradient = gradient * scale.to(gradient)
+            if any(
+                group.get("maximize") and any(each is parameter for each in group["params"])
+                for group in optimizer.param_groups
+            ):
+                gradient = -gradient
+            if parameter.grad is None:
+                parameter.grad = gradient.to(parameter.dtype)
+            else:
+                dense = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+                parameter.grad = dense.add_(gradient)
+
+
+class _Bare:
+    """The model without its adapters, inside."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._off = model, model.disable_adapter()
+
+    def __enter__(self) -> nn.Module:
+        self._off.__enter__()
+        return self._model  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        self._off.__exit__(*error)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model).requires_grad_(False).eval()
+    except Exception as error:  # hooks with closures, tensors inside of a graph, …
+        raise ForgetlessError(
+            f"the model cannot be copied ({brief(error)}); give the old model as teacher=, loaded a second time."
+        ) from error
+
+
+def _trained(optimizer: Optimizer) -> Iterator[nn.Parameter]:
+    for group in optimizer.param_groups:
+        yield from (each for each in group["params"] if each.requires_grad)

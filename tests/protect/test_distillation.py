@@ -1,0 +1,352 @@
+"""Old answers as a target: the divergence by hand in float64, what counts, what is left alone, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+
+from forgetless import Distillation
+from forgetless.errors import ForgetlessError
+from processes import Processes
+
+OLD, NEW = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (24, 12))
+LABELS = torch.arange(12) % 3
+
+
+def network(seed: int = 0, outputs: int = 3) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = [nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, outputs)]
+    return nn.Sequential(*layers).double()
+
+
+def moved(model: nn.Module, by: float = 0.3) -> None:
+    draw = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(by * torch.randn(each.shape, generator=draw, dtype=each.dtype))
+
+
+def by_hand(teacher: nn.Module, model: nn.Module, rows: Tensor, temperature: float = 1.0) -> Tensor:
+    teacher, model = copy.deepcopy(teacher).eval(), copy.deepcopy(model).eval()
+    old, now = ((each(rows) / temperature).softmax(-1) for each in (teacher, model))
+    return temperature**2 * (old * (old.log() - now.log())).sum(-1).mean()
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: each.detach().clone() for name, each in model.state_dict().items()}
+
+
+def step(model: nn.Module, optimizer: optim.Optimizer, added: Tensor | None = None) -> None:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(NEW), LABELS)
+    (loss if added is None else loss + added).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_it_is_the_divergence_by_hand(temperature: float) -> None:
+    model = network().train()
+    before = copy.deepcopy(model)
+    kept = Distillation(model, OLD, 0.7, temperature=temperature, batch_size=24)
+    moved(model)
+    found = kept.loss()
+    torch.testing.assert_close(found, 0.7 * by_hand(before, model, OLD, temperature), rtol=1e-12, atol=0)
+    assert kept.divergence == pytest.approx(float(found) / 0.7, rel=1e-12)
+
+
+def test_nothing_is_left_behind() -> None:
+    model = network().train()
+    before, random = weights(model), torch.get_rng_state()
+    kept = Distillation(model, OLD)
+    kept.loss().backward()
+    assert all(torch.equal(before[name], each) for name, each in weights(model).items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert model.training
+    assert model[3].training
+
+
+@given(st.integers(0, 50), st.floats(0.1, 5), st.floats(0, 2))
+def test_at_the_old_weights_it_is_at_its_least(seed: int, temperature: float, by: float) -> None:
+    model = network(seed)
+    kept = Distillation(model, OLD, temperature=temperature, batch_size=24)
+    loss = kept.loss()
+    loss.backward()
+    assert abs(float(loss)) < 1e-12
+    assert all(float(each.grad.abs().max()) < 1e-12 for each in model.parameters() if each.grad is not None)
+    moved(model, by)
+    assert float(kept.loss()) >= 0
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_attached_it_adds_the_gradient_once_a_step(accumulated: int) -> None:
+    in_loss, attached = network().eval(), network().eval()
+    term = Distillation(in_loss, OLD, 2.0, batch_size=8)
+    optimizer = optim.SGD(attached.parameters(), 0.1)
+    kept = Distillation(attached, OLD, 2.0, batch_size=8).attach(optimizer)
+    for _ in range(5):
+        step(in_loss, other := optim.SGD(in_loss.parameters(), 0.1), term.loss())
+        assert other is not optimizer
+        optimizer.zero_grad()
+        for _ in range(accumulated):
+            (F.cross_entropy(attached(NEW), LABELS) / accumulated).backward()
+        optimizer.step()
+    assert kept.steps == term.steps == 5
+    for name, each in weights(in_loss).items():
+        torch.testing.assert_close(each, weights(attached)[name], rtol=1e-10, atol=1e-12)
+    kept.detach()
+    step(attached, optimizer)
+    assert kept.steps == 5
+
+
+def test_it_keeps_what_fine_tuning_loses() -> None:
+    found = {}
+    for strength in (0.0, 1.0):
+        model = network().eval()
+        before = copy.deepcopy(model)
+        optimizer = optim.Adam(model.parameters(), 0.05)
+        Distillation(model, OLD, strength, batch_size=12).attach(optimizer)
+        for _ in range(60):
+            step(model, optimizer)
+        found[strength] = float(by_hand(before, model, OLD)), float(F.cross_entropy(model(NEW), LABELS))
+    assert found[1.0][0] < 0.2 * found[0.0][0]
+    assert found[1.0][1] < 1.0  # and something new was learned: ln 3 is chance
+
+
+class Reader(nn.Module):
+    """Tokens `[N, T]` → logits of every position, of one answer, or of where an answer starts."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.kind = kind
+        self.words, self.head = nn.Embedding(7, 5), nn.Linear(5, 1 if kind in ("sign", "start_logits") else 7)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        states = self.words(input_ids).tanh()
+        if self.kind == "sign":
+            return self.head((states * attention_mask[..., None]).sum(1))[:, 0]
+        found = self.head(states)
+        return {"start_logits": found[..., 0]} if self.kind == "start_logits" else {"logits": found}
+
+
+@pytest.mark.parametrize("kind", ["logits", "start_logits", "sign"])
+def test_padding_does_not_count(kind: str) -> None:
+    ids = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 6, 1, 2], [3, 0, 0, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": (torch.arange(5) < torch.tensor([[3], [5], [1]])).long()}
+    model = Reader(kind).double()
+    before = copy.deepcopy(model)
+    kept = Distillation(model, batch, batch_size=3)
+    moved(model)
+    total, answers = 0.0, 0
+    for row, length in zip(ids, (3, 5, 1), strict=True):
+        part = {"input_ids": row[None, :length], "attention_mask": torch.ones(1, length)}
+        old, now = (each(**part) for each in (before, model))
+        if kind == "sign":
+            p, q = old.sigmoid(), now.sigmoid()
+            gap = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+        else:
+            p, q = (next(iter(each.values())).softmax(-1) for each in (old, now))
+            gap = (p * (p / q).log()).sum(-1)
+        total, answers = total + float(gap.sum()), answers + gap.numel()
+    assert float(kept.loss()) == pytest.approx(total / answers, rel=1e-9)
+
+
+def test_positions_are_chosen_by_labels() -> None:
+    ids = torch.tensor([[1, 2, 3, 4]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones(1, 4), "labels": torch.tensor([[-100, -100, 3, 4]])}
+    model = Reader("logits").double()
+    before = copy.deepcopy(model)
+    kept = Distillation(model, batch, mask="labels")
+    moved(model)
+    p, q = (each(ids, torch.ones(1, 4))["logits"][0, 1:3].softmax(-1) for each in (before, model))
+    assert float(kept.loss()) == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-9)
+
+
+@pytest.mark.parametrize("data", ["tensor", "tuple", "dataset", "list", "loader", "rows"])
+def test_a_resumed_training_ends_with_the_same_bits(data: str) -> None:
+    def made() -> tuple[nn.Module, optim.Optimizer, Distillation]:
+        old: Any = {
+            "tensor": OLD,
+            "tuple": (OLD, torch.zeros(24)),
+            "dataset": TensorDataset(OLD),
+            "list": list(OLD.split(5)),
+            "loader": DataLoader(TensorDataset(OLD), batch_size=7),
+            "rows": list(OLD),
+        }[data]
+        model = network()
+        kept = Distillation(model, old, batch_size=7, collate_fn=torch.stack if data == "rows" else None)
+        optimizer = optim.AdamW(model.parameters(), 0.1)
+        return model, optimizer, kept.attach(optimizer)
+
+    def go(model: nn.Module, optimizer: optim.Optimizer, steps: range) -> None:
+        for number in steps:
+            torch.manual_seed(number)
+            step(model, optimizer)
+
+    whole = made()
+    go(*whole[:2], range(9))
+    first = made()
+    go(*first[:2], range(5))
+    state = copy.deepcopy((first[0].state_dict(), first[1].state_dict(), first[2].state_dict()))
+    again = made()
+    again[0].load_state_dict(state[0])  # made at other weights than those that are to be remembered
+    again[1].load_state_dict(state[1])
+    again[2].load_state_dict(state[2])
+    go(*again[:2], range(5, 9))
+    assert all(torch.equal(each, weights(again[0])[name]) for name, each in weights(whole[0]).items())
+    assert again[2].steps == 9
+
+
+def test_every_sample_has_its_turn_in_every_epoch() -> None:
+    seen: list[float] = []
+
+    def forward(model: nn.Module, batch: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            seen.extend(batch[:, 0].tolist())
+        return model(batch)
+
+    kept = Distillation(network(), OLD, batch_size=10, forward=forward)
+    for _ in range(6):
+        kept.loss()
+    first, second = seen[:24], seen[24:]
+    assert sorted(first) == sorted(second) == sorted(OLD[:, 0].tolist())
+    assert first != second
+
+
+def test_adapters_need_no_copy() -> None:
+    pytest.importorskip("peft")
+    from lora_models import words, wrapped
+
+    model, same = wrapped(), wrapped()
+    bare, copied = Distillation(model, words(1)), Distillation(same, words(1), teacher=copy.deepcopy(same).eval())
+    assert not [key for key in bare.state_dict() if key != "steps"]
+    for each in (model, same):
+        draw = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for parameter in each.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype))
+    torch.testing.assert_close(bare.loss(), copied.loss())
+    assert bare.divergence > 1e-3
+    assert [key for key in Distillation(model, words(1)).state_dict() if key != "steps"]  # trained: the base is not it
+
+
+def test_classes_that_join_had_no_probability() -> None:
+    model = network()
+    kept = Distillation(model, OLD, batch_size=24)
+    wide = nn.Linear(8, 5).double()
+    with torch.no_grad():
+        wide.weight[:3], wide.bias[:3] = model[4].weight, model[4].bias
+        wide.weight[3:], wide.bias[3:] = 0, 0
+    before = copy.deepcopy(model).eval()
+    model[4] = wide
+    q, p = copy.deepcopy(model).eval()(OLD).softmax(-1)[:, :3], before(OLD).softmax(-1)
+    torch.testing.assert_close(kept.loss(), (p * (p / q).log()).sum(-1).mean())
+
+
+def bad(value: float) -> nn.Module:
+    model = network()
+    with torch.no_grad():
+        model[4].bias.fill_(value)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Distillation(network(), OLD, -1.0), "strength must be a finite number"),
+        (lambda: Distillation(network(), OLD, temperature=0), "temperature must be a finite number above 0, not 0"),
+        (lambda: Distillation(network(), OLD, batch_size=-2), "batch_size must be 1 or more, not -2"),
+        (lambda: Distillation(network(), (row for row in OLD.split(4))), "can be read only once"),
+        (lambda: Distillation(network(), []), "the old samples are none: the data are empty"),
+        (lambda: Distillation(network(), OLD[:0]), "the old samples are none"),
+        (lambda: Distillation(network(), OLD[:, :2]), "the old samples do not fit the model"),
+        (lambda: Distillation(bad(math.nan), OLD), "answers the old samples with NaN or Inf"),
+        (lambda: Distillation(network(), OLD).attach(optim.SGD([nn.Parameter(OLD)], 0.1)), "holds none of the model's"),
+        (lambda: Distillation(m := network(), OLD).attach(optim.LBFGS(m.parameters())), "LBFGS"),
+        (lambda: Distillation(network(), OLD).load_state_dict({}), "has no 'steps'"),
+        (
+            lambda: Distillation(network(), OLD).load_state_dict(Distillation(network(outputs=2), OLD).state_dict()),
+            "is of another model",
+        ),
+    ],
+)
+def test_what_is_refused(make: Any, said: str) -> None:
+    with pytest.raises(ForgetlessError, match=re.escape(said)):
+        make()
+
+
+def test_it_does_not_count_twice() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    kept = Distillation(model, OLD).attach(optimizer)
+    with pytest.raises(ForgetlessError, match="would count twice"):
+        kept.loss()
+    with pytest.raises(ForgetlessError, match="attached already"):
+        kept.attach(optimizer)
+
+
+def test_answers_that_become_nan_are_told_in_the_next_step() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    Distillation(model, OLD).attach(optimizer)
+    step(model, optimizer)
+    with torch.no_grad():
+        model[4].bias.fill_(math.nan)
+    optimizer.step()
+    with pytest.raises(ForgetlessError, match="became NaN or Inf in step 2"):
+        optimizer.step()
+
+
+def test_maximizing_optimizers_and_parameters_without_a_gradient() -> None:
+    model = network().eval()
+    before = copy.deepcopy(model)
+    moved(model)
+    optimizer = optim.SGD(model.parameters(), 0.05, maximize=True)
+    Distillation(model, OLD, batch_size=24, teacher=before).attach(optimizer)
+    far = float(by_hand(before, model, OLD))
+    for _ in range(5):
+        optimizer.zero_grad()
+        optimizer.step()
+    assert float(by_hand(before, model, OLD)) < far
+
+
+def replica(rank: int) -> dict[str, Tensor]:
+    """What one of two processes does."""
+    together = DistributedDataParallel(network().eval())
+    with pytest.raises(ForgetlessError, match="as DistributedDataParallel wraps it"):
+        Distillation(together.module, OLD).attach(optim.SGD(together.parameters(), 0.1))
+    optimizer = optim.SGD(together.parameters(), 0.1)
+    Distillation(together, OLD, 2.0, batch_size=6).attach(optimizer)
+    for _ in range(4):
+        optimizer.zero_grad()
+        F.cross_entropy(together(NEW[rank::2]), LABELS[rank::2]).backward()
+        optimizer.step()
+    return weights(together.module)
+
+
+def test_replicas_take_turns_at_the_batches() -> None:
+    processes = Processes(timeout=60)
+    try:
+        found = processes.run(replica)
+    finally:
+        processes.close()
+    model = network().eval()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    Distillation(model, OLD, 2.0, batch_size=12).attach(optimizer)  # the two batches of six, in the same order
+    for _ in range(4):
+        step(model, optimizer)
+    for name, each in weights(model).items():
+        torch.testing.assert_close(found[0][name], each, rtol=1e-9, atol=1e-12)
+        assert torch.equal(found[0][name], found[1][name])
