@@ -46,7 +46,11 @@ by straight lines; the **area** is the mean over all levels from 100 % down to 5
 from one grid of its own, and the best is read off the exam for all methods alike. The grids were fixed before Python
 and the licenses were run, but for the least λ of MAS, L2-SP and EWC (0.001), which was added to all three after that.
 The table is over all three domains, the one of development included. Differences are paired by fine-tuning, with 95 %
-intervals (Student's t)."""
+intervals (Student's t) that take the fine-tunings for independent; two of one domain share its texts."""
+_FORMS = ("MAS", "MAS in the loss", "MAS, gradient")
+_ABOUT_FORMS = """**The form of the penalty.** The pull after the step (MAS above), the penalty as a term of the loss and
+its gradient added before the step end at the same weights in a long training; this one is short. Over the same grid,
+on the {number} fine-tunings where all three were run (`--methods "MAS in the loss" "MAS, gradient"`):"""
 _ABOUT_REAL = """SmolLM2-135M-Instruct (4-bit in origin) learns three narrow domains in the way of
 [repair](repair.md#evidence-on-a-language-model), where the models, the exam and the other repairs are described. What
 was known: its own first choices on general text and in chat; the new skill is the accuracy of greedy answers, or the
@@ -60,9 +64,13 @@ def write(out: Path = OUT, page: Path = PAGE) -> None:
     small = _small(out)
     if not small or not page.exists():
         return
-    real = _real(out)
+    real, forms = _real(out), _forms(out)
     found = read(out, "language", list(DOMAINS))[0]
-    blocks.inserted(page, "language", blocks.wrapped("\n".join([*_about_small(found, small), *_about_real(real)])))
+    blocks.inserted(
+        page,
+        "language",
+        blocks.wrapped("\n".join([*_about_small(found, small), *_about_forms(forms), *_about_real(real)])),
+    )
     blocks.inserted(page, "defaults", "\n".join(_defaults(small)))
     panels = {"small model": small, "SmolLM2-135M, in chat": real}
     drawn(panels, {"small model": SMALL, "SmolLM2-135M, in chat": CHAT}, page.parent / "figures" / FIGURE)
@@ -72,6 +80,13 @@ def _small(out: Path) -> list[Tuning]:
     found = read(out, "language", list(DOMAINS))
     made = [each for one in found for each in tunings(one, "new", (SMALL, "agreement"))]
     return common(made) if made else made
+
+
+def _forms(out: Path) -> list[Tuning]:
+    """The fine-tunings with every form of the penalty."""
+    made = [each for one in read(out, "language", list(DOMAINS)) for each in tunings(one, "new", (SMALL, "agreement"))]
+    whole = [each for each in made if all(each.of(form) for form in _FORMS)]
+    return common(whole) if whole else whole
 
 
 def _real(out: Path) -> list[Tuning]:
@@ -100,6 +115,13 @@ def _about_small(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[s
     uses = {name: method.uses for name, method in METHODS.items()}
     yield from (*table(_ranked(some, frontiers, SMALL), some, uses, SMALL, "MAS"), "")
     yield from (f"![what is won back against what is kept of the new skill](figures/{FIGURE})", "")
+
+
+def _about_forms(some: Sequence[Tuning]) -> Iterator[str]:
+    if some:
+        uses = dict(zip(_FORMS, ("after the step", "in the loss", "before the step, after clipping"), strict=True))
+        yield from (_line(_ABOUT_FORMS.format(number=len(some))), "")
+        yield from (*table(_FORMS, some, uses, SMALL, "MAS", "where it acts"), "")
 
 
 def _about_real(some: Sequence[Tuning]) -> Iterator[str]:

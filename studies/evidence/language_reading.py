@@ -56,10 +56,15 @@ def common(some: Sequence[Tuning]) -> list[Tuning]:
 
 
 def table(
-    methods: Sequence[str], some: Sequence[Tuning], uses: Mapping[str, str], what: str, beside: str
+    methods: Sequence[str],
+    some: Sequence[Tuning],
+    uses: Mapping[str, str],
+    what: str,
+    beside: str,
+    told: str = "uses of the old",
 ) -> Iterator[str]:
     """A Markdown table: what each method wins back at the same new skill, its area, and how far `beside` is from it."""
-    yield f"| | uses of the old | won back at {100 * LEVEL:.0f} % of the new skill, % | − MAS | area, % | − MAS |"
+    yield f"| | {told} | won back at {100 * LEVEL:.0f} % of the new skill, % | − MAS | area, % | − MAS |"
     yield "|---|---|---|---|---|---|"
     for method in methods:
         cells = []

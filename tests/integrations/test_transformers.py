@@ -535,3 +535,19 @@ def test_outside_of_a_trainer(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     with pytest.raises(forgetless.ForgetlessError, match=r"works inside of a transformers\.Trainer"):
         ForgetlessCallback(OLD).on_train_begin(made.args, made.state, made.control)
+
+
+def test_old_answers_are_kept_in_a_trainer(tmp_path: Path) -> None:
+    """The road that the docs show: the optimizer is made first, and what is attached to it acts in every step."""
+    batch = dict(TOKENIZER(texts(8, 1), return_tensors="pt", padding=True))
+    found = {}
+    for strength in (0.0, 20.0):
+        run = trainer(tmp_path, gradient_accumulation_steps=2)
+        run.create_optimizer()
+        kept = forgetless.Distillation(run.model, batch, strength, batch_size=8).attach(run.optimizer)
+        run.train()
+        assert kept.steps == (8 if strength else 0)
+        kept.detach()
+        kept.strength = 1.0
+        found[strength] = float(kept.loss())
+    assert found[20.0] < 0.6 * found[0.0]
