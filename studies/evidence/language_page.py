@@ -48,9 +48,9 @@ and the licenses were run, but for the least λ of MAS, L2-SP and EWC (0.001), w
 The table is over all three domains, the one of development included. Differences are paired by fine-tuning, with 95 %
 intervals (Student's t) that take the fine-tunings for independent; two of one domain share its texts."""
 _FORMS = ("MAS", "MAS in the loss", "MAS, gradient")
-_ABOUT_FORMS = """**The form of the penalty.** The pull after the step (MAS above), the penalty as a term of the loss and
-its gradient added before the step end at the same weights in a long training; this one is short. Over the same grid,
-on the {number} fine-tunings where all three were run (`--methods "MAS in the loss" "MAS, gradient"`):"""
+_ABOUT_FORMS = """**The form of the penalty.** The pull after the step (MAS above), the penalty as a term of the
+loss and its gradient added before the step end at the same weights in a long training; this one is short. Over the
+same grid, on the {number} fine-tunings where all three were run (`--methods "MAS in the loss" "MAS, gradient"`):"""
 _ABOUT_REAL = """SmolLM2-135M-Instruct (4-bit in origin) learns three narrow domains in the way of
 [repair](repair.md#evidence-on-a-language-model), where the models, the exam and the other repairs are described. What
 was known: its own first choices on general text and in chat; the new skill is the accuracy of greedy answers, or the
