@@ -69,6 +69,13 @@ def online_report(results: Callable[..., Results], path: Path) -> None:
     page(found, path)
 
 
+def texts_report(results: Callable[..., Results], path: Path) -> None:
+    """Texts before and after that want to be code, that have no place to break, and none at all."""
+    found = results(["reviews", "mails"], ["finetune", "mas"])
+    asked = (f"{HOSTILE} </blockquote>", "w" * 280, "", "It was good. " * 20)
+    page(found, path, traces(["reviews", "mails"], ["finetune", "mas"], classes=("good", HOSTILE), each=4, texts=asked))
+
+
 def frontier_report(results: Callable[..., Results], path: Path) -> None:
     made = {}
     for value in (0.1, 1.0, 10.0):
@@ -93,7 +100,7 @@ def retrieved(results: Callable[..., Results], path: Path) -> None:
     path.write_text(rendered(template, pictures=[source, ""], methods={"mas": shown, HOSTILE: shown}), encoding="utf-8")
 
 
-KINDS = (run_report, old_report, large_report, online_report, frontier_report, repaired, retrieved)
+KINDS = (run_report, old_report, large_report, online_report, texts_report, frontier_report, repaired, retrieved)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
