@@ -16,12 +16,14 @@ def traces(
     classes: Sequence[str] = ("zero", "one"),
     side: int = 28,
     each: int = 2,
+    texts: Sequence[str] = (),
 ) -> Traces:
-    """A trace of every method with seed 0, and some pictures of every task."""
+    """A trace of every method with seed 0, and some pictures of every task, or these texts."""
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(256, (each, 3, side, side), generator=generator, dtype=torch.uint8)
     labels = tuple(classes[number % len(classes)] for number in range(each))
-    albums = tuple(Album(task, labels, pictures) for task in tasks)
+    shown = {"texts": tuple(texts[:each])} if texts else {"pictures": pictures}
+    albums = tuple(Album(task, labels, **shown) for task in tasks)  # type: ignore[arg-type]
     return Traces(tuple(_trace(method, tasks, layers, classes, each) for method in methods), albums)
 
 

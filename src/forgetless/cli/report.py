@@ -35,7 +35,7 @@ def report(
     ```
 
     Several runs of one experiment over the same tasks are shown as one: name those of one method with several strengths
-    to see what a strength trades. Runs of `forgetless run long-text` have no page: their table is Markdown.
+    to see what a strength trades. A run of `forgetless run long-text` is shown alone.
     """
     from rich.console import Console
 
@@ -45,10 +45,9 @@ def report(
     from forgetless.lab.report import page as written
 
     if of_texts.held_in(runs[0]):
-        if len(runs) > 1 or page is not None:
-            raise ForgetlessError(f"{runs[0]} is a run of long-text: it is shown alone, and has no page.")
-        told = of_texts.read(runs[0])
-        typer.echo(json.dumps(told, indent=2) if as_json else of_texts.table(told))
+        if len(runs) > 1:
+            raise ForgetlessError(f"{runs[0]} is a run of long-text, which is shown alone: name one RUN.")
+        _show_texts(runs[0], page, as_json, as_markdown)
         return
     every: dict[str, dict[str, Any]] = {str(run): results.read(run) for run in runs}
     found = results.joined(every) if len(every) > 1 else every[str(runs[0])]
@@ -65,4 +64,18 @@ def report(
         return
     Console().print(shown)
     if target is not None:
+        typer.echo(f"\npage: {target}")
+
+
+def _show_texts(run: Path, page: Path | None, as_json: bool, as_markdown: bool) -> None:
+    """The table of language models, and their page."""
+    from forgetless.lab.long_text.page import page as written
+    from forgetless.lab.long_text.results import read, table
+
+    found = read(run)
+    if not as_markdown:
+        target = page or (run if run.is_dir() else run.parent) / "report.html"
+        written(found, target)
+    typer.echo(json.dumps(found, indent=2) if as_json else table(found))
+    if not as_json and not as_markdown:
         typer.echo(f"\npage: {target}")

@@ -185,7 +185,8 @@ def _compare(
         )
     if runner.leads:
         shown = json.dumps(found, indent=2) if as_json else experiment.table(found)
-        typer.echo(shown if as_json else f"{shown}\n\nresults: {out / 'results.json'}")
+        files = f"results: {out / 'results.json'}\npage:    {out / 'report.html'}"
+        typer.echo(shown if as_json else f"{shown}\n\n{files}")
 
 
 def _runner(processes: int) -> Runner:

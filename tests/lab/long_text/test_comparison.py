@@ -74,7 +74,11 @@ def test_all_variants_from_the_command_to_a_text(folder: Path) -> None:
     assert table(found) in done.stdout
     assert all(entry["of compressors"] == (entry["method"] != "max") * 136 for entry in rest)
 
+    made = (folder / "r" / "report.html").read_text()
+    assert all(f" {name}</th>" in made for name in names)
+    (folder / "r" / "report.html").unlink()
     assert table(found) in forgetless("report", "r").stdout
+    assert (folder / "r" / "report.html").read_text() == made
     followed = json.loads(forgetless("watch", "r", "--json").stdout)["directories"][0]
     assert [each["stage"] for each in followed["runs"]] == ["done"] * 4
 

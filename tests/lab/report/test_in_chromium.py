@@ -13,6 +13,7 @@ import torch
 import chromium
 from chromium import HOSTILE, complaints
 from forgetless.lab.facts import retrieval
+from forgetless.lab.long_text.page import page as long_text_page
 from forgetless.lab.report import page, repair_page
 from forgetless.lab.report.template import rendered
 from forgetless.lab.results import joined
@@ -69,6 +70,13 @@ def online_report(results: Callable[..., Results], path: Path) -> None:
     page(found, path)
 
 
+def texts_report(results: Callable[..., Results], path: Path) -> None:
+    """Texts before and after that want to be code, that have no place to break, and none at all."""
+    found = results(["reviews", "mails"], ["finetune", "mas"])
+    asked = (f"{HOSTILE} </blockquote>", "w" * 280, "", "It was good. " * 20)
+    page(found, path, traces(["reviews", "mails"], ["finetune", "mas"], classes=("good", HOSTILE), each=4, texts=asked))
+
+
 def frontier_report(results: Callable[..., Results], path: Path) -> None:
     made = {}
     for value in (0.1, 1.0, 10.0):
@@ -93,7 +101,39 @@ def retrieved(results: Callable[..., Results], path: Path) -> None:
     path.write_text(rendered(template, pictures=[source, ""], methods={"mas": shown, HOSTILE: shown}), encoding="utf-8")
 
 
-KINDS = (run_report, old_report, large_report, online_report, frontier_report, repaired, retrieved)
+def language_models(results: Callable[..., Results], path: Path) -> None:
+    """Nine networks of two seeds each, one with a name and words that want to be code."""
+    names = [HOSTILE, "transformer-xl", *(f"conv+{n}" for n in range(7))]
+    made = [language_model(name, seed) for name in names for seed in range(2)]
+    environment = {HOSTILE: HOSTILE, "command": f"forgetless run long-text --text '{HOSTILE}' {'y' * 200}"}
+    long_text_page({"experiment": "long-text", "corpus": HOSTILE, "environment": environment, "runs": made}, path)
+
+
+def language_model(name: str, seed: int) -> Results:
+    return {
+        "method": name,
+        "seed": seed,
+        "bits": {"validation": 2.0, "test": 2.1 + seed, "test, longer memory": 2.0},
+        "word perplexity": {"test": 33.3},
+        "curve": [8.0 - 0.1 * number for number in range(40)],
+        "by place": [2.0, 1.9, 1.8, 1.85],
+        "by rarity": {"never seen": {"bits": None, "characters": 0}, HOSTILE: {"bits": 2.0, "characters": 9}},
+        "attention": [[0.1, 0.2, 0.7], [0.0, 0.0, 1.0]],
+        "seconds": {"train": 60.0},
+    }
+
+
+KINDS = (
+    run_report,
+    old_report,
+    large_report,
+    online_report,
+    texts_report,
+    frontier_report,
+    language_models,
+    repaired,
+    retrieved,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from forgetless import files
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
-from forgetless.lab.traces import Trace, read
+from forgetless.lab.traces import Trace, albums, read
 from forgetless.lab.traces.album import _KIND as KIND
 from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
@@ -46,6 +46,38 @@ def pictures(tasks: int = 2, samples: int = 24) -> list[Task]:
         pixels[labels == 1, number * 16 :] += 120
         found.append(classification(f"task {number}", (f"a{number}", f"b{number}"), (pixels, labels), (pixels, labels)))
     return found
+
+
+class Words(nn.Module):
+    """The mean of what stands for every token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 12)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens).mean(1)  # type: ignore[no-any-return]
+
+
+def reading(seed: int) -> MultiHead:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MultiHead(nn.Sequential(Words(), nn.Linear(12, 12), nn.ReLU()), 12)
+
+
+def texts(tasks: int = 2, samples: int = 24) -> list[Task]:
+    """Rows of five tokens, low ones or high ones."""
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for number in range(tasks):
+        labels = torch.arange(samples) % 2
+        tokens = torch.randint(10, (samples, 5), generator=generator) + 10 * labels[:, None]
+        found.append(classification(f"task {number}", ("low", "high"), (tokens, labels), (tokens, labels)))
+    return found
+
+
+def written(tokens: Tensor) -> list[str]:
+    return [f"<b>{row[0]}</b>" + "z" * 500 for row in tokens.tolist()]
 
 
 def experiment(**more: Any) -> Experiment:
@@ -149,6 +181,25 @@ def test_pictures_are_asked_about_when_learned_and_in_the_end(tmp_path: Path) ->
     assert "Answers before and after" in (tmp_path / "report.html").read_text()
 
 
+def test_texts_are_asked_about_when_learned_and_in_the_end(tmp_path: Path) -> None:
+    asked = Experiment("texts", texts(), reading, Recipe(lr=0.2, epochs=6, batch_size=8), written=written)
+    found = run(asked, ["finetune"], [0], tmp_path)
+    held = read(tmp_path, found["runs"])
+    rows = texts()[0].test[0][[3, 9, 15, 21]]
+    assert held.albums[0].texts == tuple(f"<b>{row[0]}</b>{'z' * 279}"[:279] + "…" for row in rows.tolist())
+    assert [len(end.answers) for end in held.runs[0].ends] == [4, 8]
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<blockquote>&lt;b&gt;") == 8
+    assert "zzz…</blockquote>" in page
+
+
+def test_tokens_that_nothing_writes_are_shown_as_numbers() -> None:
+    first, second = albums(texts())
+    tokens = texts()[0].test[0][3].tolist()
+    assert (first.texts[0], first.pictures, first.labels) == (" ".join(map(str, tokens)), None, ("high",) * 4)
+    assert len(second.texts) == 4
+
+
 def test_a_damaged_trace_is_left_out(tmp_path: Path) -> None:
     found = run(experiment(), ["mas"], [0], tmp_path)
     path = tmp_path / "traces" / "mas-0.jsonl"
@@ -174,13 +225,23 @@ def test_a_damaged_trace_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 0, 5), (1, 3, 8, 0), (1, 2, 8, 8), (2, 1, 8, 8), (1, 1, 8, 4096)])
 def test_pictures_that_cannot_be_shown_are_left_out(shape: tuple[int, ...], tmp_path: Path) -> None:
-    path = tmp_path / "traces" / "pictures.safetensors"
+    path = tmp_path / "traces" / "samples.safetensors"
     path.parent.mkdir()
     header = {"albums": [{"task": "a", "labels": ["one"]}]}
     files.write_tensors(path, {"0": torch.zeros(shape, dtype=torch.uint8)}, KIND, header)
     assert read(tmp_path, []).albums == ()
     files.write_tensors(path, {"0": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)}, KIND, header)
     assert [album.task for album in read(tmp_path, []).albums] == ["a"]
+
+
+def test_texts_that_are_not_as_many_as_their_labels_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "traces" / "samples.safetensors"
+    path.parent.mkdir()
+    named = [{"task": name, "labels": ["one"], "texts": held} for name, held in (("a", []), ("b", ["x"]), ("c", [""]))]
+    files.write_tensors(path, {}, KIND, {"albums": named})
+    assert [album.task for album in read(tmp_path, []).albums] == ["b", "c"]
+    files.write_tensors(path, {}, KIND, {"albums": [{"task": "a", "labels": ["one"], "texts": [1]}]})
+    assert read(tmp_path, []).albums == ()
 
 
 @pytest.mark.parametrize("method", ["../../outside", "../../traces/outside", "a/b", "x" * 5000, "\x00", "\ud800", ""])

@@ -17,10 +17,11 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.files.lock import locked
 from forgetless.lab.long_text import evaluation
+from forgetless.lab.long_text.directory import TextDirectory
 from forgetless.lab.long_text.kept import write_network
 from forgetless.lab.long_text.reading import Tokens
 from forgetless.lab.long_text.recipes import Recipe
-from forgetless.lab.long_text.results import TextDirectory, table
+from forgetless.lab.long_text.results import table
 from forgetless.lab.long_text.training import train
 from forgetless.lab.long_text.variants import longer, sized
 from forgetless.lab.long_text.vocabularies import Vocabulary

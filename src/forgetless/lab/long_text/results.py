@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from forgetless import files
-from forgetless.lab.running.directory import RunDirectory
 
 _Number = Annotated[float, files.Between(0, 1e12)]
 
@@ -30,19 +29,6 @@ class _Content:
     runs: list[dict[str, Any]]
     config: dict[str, Any] = field(default_factory=dict)
     data: str = ""
-
-
-class TextDirectory(RunDirectory):
-    """A run directory whose runs are trained language models."""
-
-    def _read(self) -> dict[str, Any]:
-        return read(self.path / "results.json")
-
-    def _store(self, held: dict[str, Any]) -> None:
-        files.write_sealed(self.path / "results.json", held)
-
-    def _show(self) -> None:
-        files.write_text(self.path / "report.md", table(self.results) + "\n")
 
 
 def read(path: Path) -> dict[str, Any]:

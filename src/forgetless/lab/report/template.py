@@ -10,8 +10,14 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
+_SHARED = Path(__file__).parent
+
+
 def rendered(template: Path, **values: Any) -> str:
-    """The page that a Jinja template makes of the values; everything in them is escaped as text."""
+    """The page that a Jinja template makes of the values; everything in them is escaped as text.
+
+    A template may use what is beside it, and what all pages share: `page.css` and the macros of the sections.
+    """
     return _templates(template.parent).get_template(template.name).render(**values)
 
 
@@ -22,7 +28,7 @@ def _templates(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([folder, _SHARED, _SHARED / "sections"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -14,6 +14,7 @@ from forgetless.lab.running.jobs import Job, Runner
 from forgetless.lab.running.online import Online
 from forgetless.lab.running.tuning import Tuning
 from forgetless.lab.running.watched import Look
+from forgetless.lab.traces import Written
 from forgetless.learn import methods
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
@@ -40,6 +41,7 @@ class Experiment:
         look: what is looked at after every task beside R. Single numbers go into the run's `figures`.
         keep: what is kept of a run in `kept/METHOD-SEED.safetensors`, with its header: the network at the end, and the
             tensors that were looked at, `[T, …]`.
+        written: inputs of a task → a text for each sample, where they are texts: for the page of the run.
         page: makes a page of its own in the run directory, from what was kept.
         online: learn the stream in one pass, by an online learner; its methods are `forgetless.learn.learners`, and the
             recipe is not used.
@@ -57,6 +59,7 @@ class Experiment:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     look: Look | None = None
     keep: Callable[[Network, Mapping[str, Tensor]], tuple[Mapping[str, Tensor], Mapping[str, Any]]] | None = None
+    written: Written | None = None
     page: Callable[[Path], None] | None = None
     online: Online | None = None
 

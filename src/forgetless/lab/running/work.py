@@ -116,7 +116,7 @@ def _recorded(
     tell: Tell,
 ) -> Tell:
     """`tell`, with a trace of the run kept beside it."""
-    shown = albums(experiment.tasks)
+    shown = albums(experiment.tasks, experiment.written)
     return Recorder(model, anchors, tasks, shown, folder, job.stem, worth).beside(tell)
 
 

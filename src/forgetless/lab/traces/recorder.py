@@ -25,13 +25,13 @@ class Recorder:
     """Writes the trace of one run, told of its progress before the run goes on.
 
     Eight times in a task it takes the norm of the weights' distance from the start, and at the end of a task it looks
-    at every layer once and asks the network about a few test pictures: far less than a step's work per task.
+    at every layer once and asks the network about a few test samples: far less than a step's work per task.
 
     Args:
         model: the network as it is at the start of the stream; a copy of its shared weights is kept.
         anchors: what gives the anchors that protect it now.
         tasks: the stream, in the order in which it is learned.
-        albums: the test pictures of its tasks.
+        albums: the test samples of its tasks.
         folder: the run directory.
         stem: the name of the run's files.
         worth: how many steps at the peak learning rate a task of so many steps is worth.
@@ -85,7 +85,7 @@ class Recorder:
             append(self._path, Moved(round(at, 4), drift))
 
     def _answers(self, number: int, last: bool) -> list[Answer]:
-        """What the network says of the pictures of the task that has just been learned, or in the end of all."""
+        """What the network says of the samples of the task that has just been learned, or in the end of all."""
         training = self._model.training
         self._model.eval()
         asked = self._tasks[:number] if last else self._tasks[number - 1 : number]

@@ -60,10 +60,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network says of a test picture: the class, and the probability that it gives to it."""
+    """What the network says of a test sample: the class, and the probability that it gives to it."""
 
     task: str
-    picture: Annotated[int, files.Between(0, 10**6)]
+    sample: Annotated[int, files.Between(0, 10**6)]
     answer: str
     sure: Share
 
@@ -75,7 +75,7 @@ class TaskEnd:
     Attributes:
         task: its number, from 1.
         layers: all that tasks share.
-        answers: about the pictures of this task, or after the last one about those of all.
+        answers: about the samples of this task, or after the last one about those of all.
     """
 
     task: Number
@@ -104,7 +104,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Traces:
-    """Those of a run directory: the runs, and the test pictures that they were asked about."""
+    """Those of a run directory: the runs, and the test samples that they were asked about."""
 
     runs: tuple[Trace, ...] = ()
     albums: tuple[Album, ...] = ()

@@ -1,4 +1,4 @@
-"""What the network says of the same test pictures when their task was learned, and now."""
+"""What the network says of the same test samples when their task was learned, and now."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ class Said:
 
 @dataclass(frozen=True)
 class Asked:
-    """A picture with the answers of every method.
+    """A sample with the answers of every method.
 
     Attributes:
-        source: the picture as a data URL.
+        source: a picture as a data URL; "" of a text.
+        text: a text; "" of a picture.
         task: the number of its task, from 1.
         label: its class.
         said: of each method, then and now.
     """
 
     source: str
+    text: str
     task: int
     label: str
     said: tuple[tuple[Said | None, Said | None], ...]
 
 
 def section(shown: Shown) -> dict[str, Any] | None:
-    """The pictures; None where there are none, or without Pillow."""
+    """The samples; None where there are none, and of pictures also without Pillow."""
     traced = [each for each in shown.traced() if any(end.answers for end in each[2].ends)]
     asked = _asked(shown, traced) if traced else []
     return {"asked": asked, "traced": traced} if asked else None
@@ -51,27 +53,28 @@ def section(shown: Shown) -> dict[str, Any] | None:
 def _asked(shown: Shown, traced: Traced) -> list[Asked]:
     names = shown.results["tasks"]
     then = [_when_learned(number, traced) for number in range(len(traced))]
-    now = [{(each.task, each.picture): each for each in trace.ends[-1].answers} for _, _, trace in traced]
+    now = [{(each.task, each.sample): each for each in trace.ends[-1].answers} for _, _, trace in traced]
     found = []
     for album in shown.traces.albums:
         for number, label in enumerate(album.labels):
-            source = _encoded(album.pictures[number])
-            if album.task not in names or not source:
+            source = "" if album.pictures is None else _encoded(album.pictures[number])
+            text = album.texts[number] if album.texts else ""
+            if album.task not in names or not (source or album.texts):
                 continue
             place = (album.task, number)
             said = tuple(
                 (_said(then[m].get(place), label), _said(now[m].get(place), label)) for m in range(len(traced))
             )
-            found.append(Asked(source, names.index(album.task) + 1, label, said))
+            found.append(Asked(source, text, names.index(album.task) + 1, label, said))
     return found
 
 
 def _when_learned(number: int, traced: Traced) -> dict[tuple[str, int], Answer]:
-    """The first answer about every picture, which was given when its task was learned."""
+    """The first answer about every sample, which was given when its task was learned."""
     found: dict[tuple[str, int], Answer] = {}
     for end in traced[number][2].ends:
         for each in end.answers:
-            found.setdefault((each.task, each.picture), each)
+            found.setdefault((each.task, each.sample), each)
     return found
 
 
