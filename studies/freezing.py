@@ -90,7 +90,7 @@ VARIANTS: dict[str, tuple[str, Granularity, Scope, bool]] = {
 PENALTIES: dict[str, tuple[str, tuple[float, ...]]] = {
     "MAS penalty": ("mas", (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),
     "L2-SP penalty": ("l2sp", (1e-4, 1e-3, 1e-2, 1e-1, 1.0)),
-    "EWC penalty": ("fisher", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)),
+    "EWC penalty": ("fisher", (1e-3, 1e-2, 1e-1, 1.0, 10.0)),  # those of MAS × 1,000: its Ω is 1,300 times as large
 }
 ADAPTED, RANKS = "LoRA", (1, 2, 4, 8, 16)
 
