@@ -40,6 +40,9 @@ WIDTH, LENGTH, BATCH, FIRST, SECOND, MEASURED, TESTED = 64, 64, 8, 3000, 200, 30
 RATE = 3e-3
 
 
+Rows = Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Texts:
     """Bytes of a kind of text: to learn from, and to test on."""
@@ -57,7 +60,8 @@ class Setting:
         value: the share that stands still, or the strength; None where there is none.
         stage: settings of a lower one are run first, for all seeds.
         frozen: how the core is chosen, for `freeze`: importance, granularity, scope and whether against the domain's.
-        penalty: what the penalty is: "mas" or "l2sp".
+        penalty: what the penalty is: "mas", "fisher" (EWC) or "l2sp".
+        adapted: whether LoRA of rank `value` is trained, on all linear layers, and nothing else.
         text: "domain", or "general" for the control that learns no domain.
     """
 
@@ -66,6 +70,7 @@ class Setting:
     stage: int = 0
     frozen: tuple[str, Granularity, Scope, bool] | None = None
     penalty: str | None = None
+    adapted: bool = False
     text: str = "domain"
 
 
@@ -85,7 +90,9 @@ VARIANTS: dict[str, tuple[str, Granularity, Scope, bool]] = {
 PENALTIES: dict[str, tuple[str, tuple[float, ...]]] = {
     "MAS penalty": ("mas", (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)),
     "L2-SP penalty": ("l2sp", (1e-4, 1e-3, 1e-2, 1e-1, 1.0)),
+    "EWC penalty": ("fisher", (1e-3, 1e-2, 1e-1, 1.0, 10.0)),  # those of MAS × 1,000: its Ω is 1,300 times as large
 }
+ADAPTED, RANKS = "LoRA", (1, 2, 4, 8, 16)
 
 
 def settings() -> list[Setting]:
@@ -96,6 +103,7 @@ def settings() -> list[Setting]:
         Setting("general text only", text="general"),
         *(Setting(kind, share, 1, frozen=how) for kind, how in CHOICES.items() for share in SHARES),
         *(Setting(k, value, 2, penalty=which) for k, (which, grid) in PENALTIES.items() for value in grid),
+        *(Setting(ADAPTED, rank, 2, adapted=True) for rank in RANKS),
         *(Setting(kind, VARIED, 3, frozen=how) for kind, how in VARIANTS.items()),
     ]
 
@@ -195,10 +203,22 @@ class Base:
         return fisher(self.model, {"input_ids": ids}, progress=False)
 
 
+def adapted(model: nn.Module, rank: int, seed: int) -> nn.Module:
+    """The model with new LoRA adapters, α = 2 · rank, on all linear layers but the last; nothing else is trained."""
+    import peft
+
+    torch.manual_seed(seed + 2000)
+    made: Any = peft.get_peft_model
+    found: nn.Module = made(model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    return found
+
+
 def run(base: Base, read: Mapping[str, Texts], setting: Setting) -> dict[str, Any]:
     """The bits per byte of one setting, and what stood still."""
     model = copy.deepcopy(base.model)
     fraction = 0.0
+    if setting.adapted and setting.value is not None:
+        model = adapted(model, int(setting.value), base.seed)
     if setting.kind != "before":
         optimizer = torch.optim.AdamW(model.parameters(), RATE)
         if setting.frozen is not None and setting.value is not None:
@@ -206,8 +226,8 @@ def run(base: Base, read: Mapping[str, Texts], setting: Setting) -> dict[str, An
             other = base.importance(which, "domain") if against else None
             core = freeze(model, base.importance(which), setting.value, granularity, scope=scope, against=other)
             fraction = core.attach(optimizer).status().fraction
-        if setting.penalty == "mas" and setting.value is not None:
-            Anchor(model, base.importance("mas"), setting.value).attach(optimizer)
+        if setting.penalty in ("mas", "fisher") and setting.value is not None:
+            Anchor(model, base.importance(setting.penalty), setting.value).attach(optimizer)
         if setting.penalty == "l2sp" and setting.value is not None:
             Anchor(model, base.importance("mas"), 0.0, l2sp=setting.value).attach(optimizer)
         learn(model, read[setting.text].learned, optimizer, SECOND, base.seed + 1000)
@@ -215,17 +235,21 @@ def run(base: Base, read: Mapping[str, Texts], setting: Setting) -> dict[str, An
     return {"kind": setting.kind, "value": setting.value, "seed": base.seed, "fraction": fraction, **found}
 
 
-def study(read: Mapping[str, Texts], folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows; those that are in the folder already are read."""
+def study(read: Mapping[str, Texts], folder: Path, known: Rows = ()) -> Iterator[Mapping[str, Any]]:
+    """All rows; those that are known, or in the folder already, are not run again."""
     every = settings()
+    had = {(row["kind"], row["value"], row["seed"]): row for row in known}
     made: dict[int, Base] = {}
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
+    rows: dict[tuple[int, int], Mapping[str, Any]] = {}
     for stage in range(max(each.stage for each in every) + 1):
         for seed in SEEDS:
             place = folder / f"seed-{seed}"
             place.mkdir(parents=True, exist_ok=True)
             for number, setting in enumerate(every):
                 if setting.stage != stage:
+                    continue
+                if (key := (setting.kind, setting.value, seed)) in had:
+                    rows[number, seed] = had[key]
                     continue
                 path = place / f"{number}.json"
                 if not path.exists():
@@ -240,8 +264,6 @@ def study(read: Mapping[str, Texts], folder: Path) -> Iterator[dict[str, Any]]:
 
 
 # -- the page
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 def grouped(rows: Rows) -> dict[tuple[str, float | None], list[Mapping[str, Any]]]:
@@ -273,7 +295,7 @@ def drawn(rows: Rows, path: Path) -> None:
     pyplot = figures.pyplot_module()
     figure, axis = pyplot.subplots(figsize=(7.5, 5))
     groups = grouped(rows)
-    marks = dict(zip([*CHOICES, *PENALTIES], "os^Dv<>", strict=False))
+    marks = dict(zip([*CHOICES, *PENALTIES, ADAPTED], "os^Dv<>hX", strict=False))
     for number, (kind, mark) in enumerate(marks.items()):
         own = [found for (name, _), found in groups.items() if name == kind]
         for_axis = {name: [[row[name] for row in found] for found in own] for name in ("domain", "general")}
@@ -305,7 +327,7 @@ def written(rows: Rows, page: Path) -> None:
     drawn(rows, page.parent / "figures" / "freezing.svg")
     alone = ("before", "full fine-tuning", "general text only")
     blocks.inserted(page, "frozen shares", table(rows, [*alone, *CHOICES], "bits per byte"))
-    blocks.inserted(page, "penalties", table(rows, list(PENALTIES), "bits per byte"))
+    blocks.inserted(page, "penalties", table(rows, [*PENALTIES, ADAPTED], "bits per byte"))
     blocks.inserted(page, "variants", table(rows, list(VARIANTS), "bits per byte"))
 
 
@@ -319,7 +341,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     if options.data is not None:
         warnings.simplefilter("ignore")
-        rows = list(study(texts(options.data), options.runs))
+        known = files.read_sealed(options.out)["rows"] if options.out.exists() else ()
+        rows = list(study(texts(options.data), options.runs, known))
         files.write_sealed(options.out, {"rows": rows})
     if not options.out.exists():
         raise ForgetlessError(f"{options.out} does not exist; run the study with --data.")

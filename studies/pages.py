@@ -54,7 +54,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     found = files.read_sealed(root / "norm-statistics" / "efficientnet-lite0.json")
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
     idea_figure.write(docs / "figures" / "idea.svg")
-    merging.write(docs / "merging.md", files.read_sealed(root / "merging" / "squeezenet.json"))
+    merging.write(root / "merging", docs / "merging.md")
     freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
     blocks.inserted(docs / "online.md", "online", mango.tables(root / "online"))
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))

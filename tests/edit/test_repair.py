@@ -200,7 +200,7 @@ def test_settings_out_of_range(bad: dict[str, Any], said: str) -> None:
 
 def test_bad_input_in_memory() -> None:
     one, other = {"w": torch.ones(4, 4)}, {"w": torch.ones(4, 5)}
-    with pytest.raises(ForgetlessError, match="different architectures: 'w'"):
+    with pytest.raises(ForgetlessError, match="different architectures: the shapes of 'w' differ"):
         edit.repaired(one, other)
     with pytest.raises(ForgetlessError, match="no tensor of the same name"):
         edit.repaired(one, {"v": torch.ones(1)})
@@ -283,6 +283,24 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_tensors_that_only_one_of_them_has_are_named(tmp_path: Path) -> None:
+    """As warnings and in the report: a layer that is gone, and a new head."""
+    before, _, base, tuned = pair(tmp_path)
+    other = {**{name: each for name, each in tuned.items() if name != "l1.w"}, "head.w": torch.ones(2, 3)}
+    after = folder(tmp_path / "other", other)
+    with pytest.warns(UserWarning, match="lacks '") as caught:
+        edit.repair(before, after, tmp_path / "out", "wise-ft")
+    said = [f"{after} lacks 'l1.w' of {before}, and so does the result."]
+    said.append(f"{before} lacks 'head.w' of {after}: nothing is repaired there.")
+    assert [str(each.message) for each in caught] == said
+    assert files.read_json(tmp_path / "out" / "forgetless_repair.json")["notes"] == said
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert got.keys() == other.keys()
+    assert torch.equal(got["head.w"], other["head.w"])
+    with pytest.warns(UserWarning, match="tuned lacks 'l1.w' of base"):
+        edit.repaired(base, other, "wise-ft")
+
+
 @pytest.mark.parametrize("narrow", ["base", "tuned"])
 def test_versions_of_different_types_are_told(narrow: str, tmp_path: Path) -> None:
     """As a warning and in the report; what is done is what the sentence says."""
@@ -354,7 +372,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
 def test_bad_checkpoints(tmp_path: Path) -> None:
     before, after, base, tuned = pair(tmp_path)
     other = folder(tmp_path / "other", {**tuned, "l1.w": torch.ones(2, 2)})
-    with pytest.raises(ForgetlessError, match=r"different architectures: 'l1.w' have other shapes, such as"):
+    with pytest.raises(ForgetlessError, match=r"different architectures: the shapes of 'l1.w' differ, such as"):
         edit.repair(before, other, tmp_path / "out")
     kind = folder(tmp_path / "kind", tuned, model_type="llama")
     with pytest.raises(ForgetlessError, match="'tiny' and 'llama'"):

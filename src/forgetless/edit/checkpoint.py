@@ -194,8 +194,8 @@ def refuse_other_architecture(checkpoint: Stored, other: Stored) -> None:
     if shapes:
         first = shapes[0]
         raise ForgetlessError(
-            f"{checkpoint.path} and {other.path} are of different architectures: {listing(shapes)} have other shapes, "
-            f"such as {checkpoint.layout[first].shape} and {other.layout[first].shape}."
+            f"{checkpoint.path} and {other.path} are of different architectures: the shapes of {listing(shapes)} "
+            f"differ, such as {checkpoint.layout[first].shape} and {other.layout[first].shape}."
         )
 
 

@@ -70,7 +70,8 @@ def repair(
     omegas = Omegas(importance, before.layout)
     omegas.warn_elsewhere(before)
     ranks = after.ranks if isinstance(after, Adapted) else {}
-    if note := _note_on_types({str(base): before.layout, str(tuned): after.layout}):
+    notes = _notes({str(base): before.layout, str(tuned): after.layout})
+    for note in notes:
         warnings.warn(note, stacklevel=2)
 
     def made(name: str) -> tuple[Tensor, Any]:
@@ -91,7 +92,7 @@ def repair(
         resume=resume,
         progress=progress,
         report=REPORT,
-        notes=[note] if note else [],
+        notes=notes,
         first=() if importance is None else importance.sums.keys(),
     )
     if lost := [name for name in ranks if facts.get(name, {}).get("kept") == 0]:
@@ -132,7 +133,7 @@ def repaired(
     if strange := [name for name, each in [*base.items(), *tuned.items()] if not isinstance(each, Tensor)]:
         raise ForgetlessError(f"{listing(strange)} are no tensors; give state dicts of tensors.")
     if other := [name for name in tuned if name in base and base[name].shape != tuned[name].shape]:
-        raise ForgetlessError(f"base and tuned are of different architectures: {listing(other)} have other shapes.")
+        raise ForgetlessError(f"base and tuned are of different architectures: the shapes of {listing(other)} differ.")
     if not base.keys() & tuned.keys():
         raise ForgetlessError("base and tuned have no tensor of the same name.")
     for title, state in (("base", base), ("tuned", tuned)):
@@ -148,7 +149,7 @@ def repaired(
     layout = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in base.items()}
     omegas = Omegas(importance, layout)
     after = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in tuned.items()}
-    if note := _note_on_types({"base": layout, "tuned": after}):
+    for note in _notes({"base": layout, "tuned": after}):
         warnings.warn(note, stacklevel=2)
     result: dict[str, Tensor] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -174,14 +175,20 @@ def repaired(
     return {name: result[stands(name)] for name in tuned}, facts
 
 
-def _note_on_types(models: Mapping[str, Mapping[str, files.Layout]]) -> str | None:
-    if (what := mixed_types(models)) is None:
-        return None
-    tuned = list(models)[-1]
-    return (
-        f"{what}: their difference is computed in the wider type (float32 at least) and holds what rounding to the "
-        f"narrower one has changed; the result has the types of {tuned}."
-    )
+def _notes(models: Mapping[str, Mapping[str, files.Layout]]) -> list[str]:
+    """What there is to say of the base's and the tuned model's tensors: where names or types differ."""
+    (base, before), (tuned, after) = models.items()
+    found = []
+    if left_out := [name for name in before if name not in after]:
+        found.append(f"{tuned} lacks {listing(left_out)} of {base}, and so does the result.")
+    if new := [name for name in after if name not in before]:
+        found.append(f"{base} lacks {listing(new)} of {tuned}: nothing is repaired there.")
+    if what := mixed_types(models):
+        found.append(
+            f"{what}: their difference is computed in the wider type (float32 at least) and holds what rounding to the "
+            f"narrower one has changed; the result has the types of {tuned}."
+        )
+    return found
 
 
 def _done(
