@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.running.environment import environment
 from forgetless.measure.estimators.fisher import fisher
 from forgetless.measure.estimators.mas import mas
+from forgetless.measure.importance import Importance
 from studies.evidence.language import Lab
 from studies.evidence.language_methods import Bench, weights
 from studies.evidence.language_texts import DOMAINS, HELD_OUT, windows
@@ -38,6 +39,7 @@ SEEDS = (0, 1, 2)
 OUT = Path("results/merging/language.json")
 #: Windows of a domain's own text that Ω is measured on, and of each domain that λ is chosen on.
 MEASURED, CHOOSING = 96, 48
+MEASURES: dict[str, Callable[..., Importance]] = {"fisher": fisher, "mas": mas}
 START, MEAN, GENERAL = "base", "both domains", "general"
 
 
@@ -84,11 +86,11 @@ def asked(lab: Lab, seed: int) -> Asked:
 
 def experts(given: Asked, seed: int) -> Experts:
     """The base fine-tuned on each domain, and what matters in each on text of its own, without labels."""
-    omegas = dict[str, list[Any]]()
+    omegas = dict[str, list[Importance]]()
     for bench in given.benches.values():
         model, rows = bench.at(bench.tuned()), bench.domain.train
         some = rows.ids[torch.linspace(0, len(rows) - 1, min(MEASURED, len(rows))).long(), :-1]
-        for name, measure in {"fisher": fisher, "mas": mas}.items():
+        for name, measure in MEASURES.items():
             found = measure(model, {"input_ids": some}, batch_size=8, progress=False)
             omegas.setdefault(name, []).append(found)
     first = next(iter(given.benches.values()))
