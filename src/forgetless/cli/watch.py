@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forgetless.lab.running.followed import Followed, Follower
 
 _EVERY = 1.0  # seconds
+_NUMBERS = ("loss", "average", "forgetting", "drift", "λ")
 
 
 def watch(
@@ -29,7 +30,9 @@ def watch(
     forgetless watch runs/demo --once
     ```
 
-    Nothing in RUN is written or locked; Ctrl-C ends the watching and not the run. It ends by itself when the run does.
+    Shown are the average accuracy and the forgetting of the tasks so far, in percent, the distance of the weights from
+    the start (drift) and the strength of the protection (λ). Nothing in RUN is written or locked; Ctrl-C ends the
+    watching and not the run. It ends by itself when the run does.
     """
     from rich.console import Console, Group
     from rich.live import Live
@@ -69,12 +72,11 @@ def _table(follower: Follower, alive: bool) -> Any:
     more = f", about {timedelta(seconds=round(left))} left" if alive and left is not None else ""
     title = Text(f"{follower.experiment}: {follower.share:.0%}, {state}{more}", style="bold")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("run", "done", "", "loss", "average", "forgetting"):
-        table.add_column(column, justify="right" if column in ("loss", "average", "forgetting") else "left")
+    for column in ("run", "done", "", *_NUMBERS):
+        table.add_column(column, justify="right" if column in _NUMBERS else "left")
     for run in follower.jobs.values():
         bar = ProgressBar(total=1.0, completed=run.share, width=20)
-        loss = "" if run.loss is None or run.stage == "done" else f"{run.loss:.3g}"
-        table.add_row(Text(run.job.label), bar, Text(_doing(run, follower)), loss, *_figures(run))
+        table.add_row(Text(run.job.label), bar, Text(_doing(run, follower)), *_figures(run))
     return table
 
 
@@ -85,6 +87,8 @@ def _doing(run: Followed, follower: Follower) -> str:
     return f"task {run.task} of {follower.tasks}, {run.name}{epoch}"
 
 
-def _figures(run: Followed) -> tuple[str, str]:
-    average, forgetting = ("" if value is None else f"{100 * value:.1f}" for value in (run.average, run.forgetting))
-    return average, forgetting
+def _figures(run: Followed) -> list[str]:
+    loss = None if run.stage == "done" else run.loss
+    shown = ((loss, 1, ".3g"), (run.average, 100, ".1f"), (run.forgetting, 100, ".1f"))
+    shown += ((run.drift, 1, ".3g"), (run.strength, 1, ".3g"))
+    return ["" if value is None else f"{scale * value:{form}}" for value, scale, form in shown]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -32,6 +32,7 @@ class Progress:
         step: steps done in this task.
         steps: all steps of this task; 0 outside "train" and where a stream does not tell.
         loss: the last batch's loss with the penalty; NaN outside "train".
+        accuracy: R so far; empty where it is not told.
     """
 
     task: int
@@ -42,6 +43,7 @@ class Progress:
     step: int
     steps: int
     loss: float
+    accuracy: Matrix = field(default_factory=list)
 
 
 @dataclass

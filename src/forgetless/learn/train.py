@@ -284,4 +284,5 @@ class _Run:
 
     def _tell(self, phase: str, epoch: int = 0, step: int = 0, steps: int = 0, loss: float = math.nan) -> None:
         task = self.task.name
-        self.report(Progress(self.at.index + 1, len(self.tasks), task, phase, epoch, step, steps, loss))
+        where = (self.at.index + 1, len(self.tasks), task, phase, epoch, step, steps, loss)
+        self.report(Progress(*where, accuracy=self.at.accuracy))

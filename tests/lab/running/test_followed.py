@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from forgetless.errors import ForgetlessError
+from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.followed import Follower, directories, in_use
+from forgetless.lab.running.run import run as run_small
+from forgetless.lab.traces.trace import Moved, append
+from forgetless.learn.position import Progress
+from forgetless.learn.recipe import Recipe
 from run_log import RunLog
+from streams import network, stream
 
 
 def test_it_grows(tmp_path: Path) -> None:
@@ -37,6 +43,51 @@ def test_it_grows(tmp_path: Path) -> None:
     assert mas.forgetting == pytest.approx(0.2)
     assert watched.share == pytest.approx(0.5)
     assert watched.facts()["runs"][0]["job"] == "mas, seed 0"
+
+
+def test_accuracy_drift_and_strength_so_far(tmp_path: Path) -> None:
+    run = RunLog(tmp_path / "run")
+    watched = Follower(run.folder)
+    run.log("start", runs=[["mas", 0, 0]])
+    run.train("mas", "a", 1)
+    watched.update()
+    mas = watched.jobs["mas", 0, 0]
+    assert (mas.average, mas.drift, mas.strength) == (None, None, None)
+    trace = run.folder / "traces" / "mas-0.jsonl"
+    append(trace, Moved(0.5, 0.25))
+    watched.update()
+    assert (mas.drift, mas.strength) == (0.25, None)
+    run.train("mas", "b", 1, average=0.9)
+    append(trace, Moved(1.5, 0.5, strength=2.0))
+    watched.update()
+    assert (mas.average, mas.forgetting, mas.drift, mas.strength) == (0.9, None, 0.5, 2.0)
+    run.train("mas", "b", 2, average=float("nan"), forgetting="much")
+    run.log("done", method="mas", seed=0, order=0, accuracy=[[0.9, None], [0.7, 0.8]], strength=3.0)
+    append(trace, Moved(2, 0.75, strength=2.5))
+    watched.update()
+    assert (mas.average, mas.drift, mas.strength) == (0.75, 0.75, 3.0)
+    assert watched.facts()["runs"][0]["drift"] == 0.75
+
+
+def test_a_real_run_tells_them_while_it_goes(tmp_path: Path) -> None:
+    seen: list[tuple[int, float | None, float | None, float | None]] = []
+
+    def look(job: object, progress: Progress) -> None:
+        if progress.phase == "train" and progress.step == progress.steps:
+            watched = Follower(tmp_path / "run")
+            watched.update()
+            (mas,) = watched.jobs.values()
+            assert mas.drift is not None
+            assert mas.drift > 0
+            seen.append((mas.task, mas.average, mas.forgetting, mas.strength))
+
+    small = Experiment("small", stream(3), network, Recipe(lr=0.1, epochs=2, batch_size=8))
+    (found,) = run_small(small, ["mas"], [0], tmp_path / "run", on_progress=look)["runs"]
+    r = found["accuracy"]
+    assert [(task, forgetting) for task, _, forgetting, _ in seen[:2]] == [(1, None), (2, None)]
+    assert [average for _, average, _, _ in seen] == [None, r[0][0], pytest.approx((r[1][0] + r[1][1]) / 2)]
+    assert seen[2][2] == pytest.approx(r[0][0] - r[1][0])
+    assert [each[3] for each in seen[1:]] == [found["strength"]] * 2
 
 
 def test_a_line_that_is_not_whole_is_read_when_it_is(tmp_path: Path) -> None:

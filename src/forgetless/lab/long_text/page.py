@@ -69,7 +69,7 @@ def page(results: Mapping[str, Any], path: Path) -> None:
     }
     variants = [_variant(name, runs, groups[name]) for name, runs in grouped(results).items()]
     values = {
-        "results": results,
+        "results": {"data": "", **results},
         "variants": variants,
         "best": min(variants, key=lambda each: each.test, default=None) if len(variants) > 1 else None,
         "tested": _names(each.bits for each in variants),

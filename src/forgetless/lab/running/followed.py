@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.files.lock import NAME as LOCK
 from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.journal import Journal
+from forgetless.lab.traces import latest
 from forgetless.learn import metrics
 
 Stage = Literal["waiting", "running", "done"]
@@ -31,8 +33,10 @@ class Followed:
         phase: what is done with it.
         epoch: of its training.
         loss: at the last end of an epoch.
-        average: after the last task, of a run that is done.
-        forgetting: the same; None of a single task.
+        average: over the tasks that were learned by then.
+        forgetting: of them; None of a single one.
+        strength: λ of the protection; None where nothing is protected yet.
+        drift: `‖θ − θ₀‖ / ‖θ₀‖`, how far the weights are from the start.
         share: how much is done.
     """
 
@@ -45,6 +49,8 @@ class Followed:
     loss: float | None = None
     average: float | None = None
     forgetting: float | None = None
+    strength: float | None = None
+    drift: float | None = None
     share: float = 0.0
 
 
@@ -75,6 +81,7 @@ class Follower:
         self.epochs = int(recipe["epochs"]) if isinstance(recipe, dict) and "epochs" in recipe else 1
         self.jobs: dict[tuple[Any, ...], Followed] = {}
         self._journal, self._learned = Journal(folder), 0.0
+        self._folder, self._settled = folder, set[Job]()
         self._begun: float | None = None
         self._last: float | None = None
         self._order: dict[tuple[Any, ...], list[str]] = {}
@@ -83,6 +90,18 @@ class Follower:
         """Read what was added to the log; a line that is not whole yet is left for the next time."""
         for entry in self._journal.more():
             self._note(entry)
+        for run in self.jobs.values():
+            if run.stage != "waiting" and run.job not in self._settled:
+                self._look(run)
+
+    def _look(self, run: Followed) -> None:
+        """Read the run's trace: where its weights are, and how strongly they are held."""
+        seen = latest(self._folder, run.job.method, run.job.seed, run.job.order)
+        if seen is not None:
+            run.drift = seen.drift
+            run.strength = seen.strength if run.strength is None or run.stage == "running" else run.strength
+        if run.stage == "done":
+            self._settled.add(run.job)
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         self._last = _seconds(entry.get("time"))
@@ -96,6 +115,7 @@ class Follower:
             if event == "done":
                 run.stage, run.share, run.task = "done", 1.0, self.tasks
                 run.average, run.forgetting = _figures(entry.get("accuracy"))
+                run.strength = _number(entry.get("strength"))
             else:
                 self._moved(run, str(event), entry)
 
@@ -110,6 +130,7 @@ class Follower:
         run.stage, run.name, run.phase = "running", name, phase
         run.task = known.index(name) + 1 if name in known else max(1, run.task)
         run.epoch, run.loss = int(entry.get("epoch") or 0), entry.get("loss")
+        run.average, run.forgetting = _number(entry.get("average")), _number(entry.get("forgetting"))
         within = {"search": 0.0, "warm_start": 0.0, "train": run.epoch / max(1, self.epochs)}.get(phase, 1.0)
         run.share = max(run.share, min(1.0, (run.task - 1 + within) / self.tasks))
 
@@ -164,6 +185,10 @@ def _figures(accuracy: Any) -> tuple[float | None, float | None]:
         return average, metrics.forgetting(accuracy) if len(accuracy) > 1 else None
     except (ForgetlessError, TypeError):
         return None, None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _seconds(text: Any) -> float | None:

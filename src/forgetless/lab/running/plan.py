@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -17,7 +18,7 @@ from forgetless.lab.running.environment import environment
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.work import AUTO
-from forgetless.learn import methods
+from forgetless.learn import methods, metrics
 from forgetless.learn.position import Progress
 from forgetless.learn.task import Task
 from forgetless.model.parameters import listing
@@ -97,7 +98,19 @@ class Plan:
             self._logged[job] = here
             loss = None if math.isnan(progress.loss) else round(progress.loss, 6)
             facts = {"task": progress.name, "epoch": progress.epoch, "loss": loss}
+            facts |= _so_far(progress)
             self.directory.log(progress.phase, method=job.method, seed=job.seed, order=job.order, **facts)
+
+
+def _so_far(progress: Progress) -> dict[str, float]:
+    """The average over the tasks before the present one, and the forgetting of them."""
+    learned = [row[: progress.task - 1] for row in progress.accuracy[: progress.task - 1]]
+    found: dict[str, float] = {}
+    with contextlib.suppress(ForgetlessError):  # none is learned, or R lacks an entry
+        found["average"] = metrics.average_accuracy(learned)
+        if len(learned) > 1:
+            found["forgetting"] = metrics.forgetting(learned)
+    return found
 
 
 def _written(number: float) -> str:

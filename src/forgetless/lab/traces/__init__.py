@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from forgetless.lab.traces.album import Album, Written, albums
 from forgetless.lab.traces.recorder import Recorder
-from forgetless.lab.traces.trace import Answer, Layer, Moved, TaskEnd, Trace, Traces, read
+from forgetless.lab.traces.trace import Answer, Layer, Moved, TaskEnd, Trace, Traces, latest, read
 
-__all__ = ["Album", "Answer", "Layer", "Moved", "Recorder", "TaskEnd", "Trace", "Traces", "Written", "albums", "read"]
+__all__ = [
+    "Album",
+    "Answer",
+    "Layer",
+    "Moved",
+    "Recorder",
+    "TaskEnd",
+    "Trace",
+    "Traces",
+    "Written",
+    "albums",
+    "latest",
+    "read",
+]

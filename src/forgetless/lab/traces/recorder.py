@@ -50,7 +50,7 @@ class Recorder:
         self._model, self._tasks, self._worth = model, tasks, worth
         self._albums = {album.task: album for album in albums}
         self._path = folder / FOLDER / f"{stem}.jsonl"
-        self._layers = Layers(model, anchors)
+        self._layers, self._anchors = Layers(model, anchors), anchors
         write_albums(folder / FOLDER, albums)
 
     def beside(self, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -82,7 +82,8 @@ class Recorder:
     def _move(self, at: float) -> None:
         drift = self._layers.drift()
         if math.isfinite(drift):
-            append(self._path, Moved(round(at, 4), drift))
+            strength = next((anchor.strength for anchor in self._anchors()), None)
+            append(self._path, Moved(round(at, 4), drift, strength))
 
     def _answers(self, number: int, last: bool) -> list[Answer]:
         """What the network says of the samples of the task that has just been learned, or in the end of all."""

@@ -30,10 +30,12 @@ class Moved:
     Attributes:
         at: how many tasks are learned, the present one in part.
         drift: `‖θ − θ₀‖ / ‖θ₀‖` over all layers that were there at the start.
+        strength: λ of the protection then; None where nothing is anchored.
     """
 
     at: Amount
     drift: Amount
+    strength: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,12 @@ def read(folder: Path, runs: list[Mapping[str, Any]]) -> Traces:
     """
     found = (_read(folder / FOLDER, run) for run in runs)
     return Traces(tuple(each for each in found if each is not None), read_albums(folder / FOLDER))
+
+
+def latest(folder: Path, method: str, seed: int, order: int = 0) -> Moved | None:
+    """Where the weights of a run were seen last; None where that is not known."""
+    found = _read(folder / FOLDER, {"method": method, "seed": seed, "order": order})
+    return found.moved[-1] if found is not None and found.moved else None
 
 
 def stem(method: str, seed: int, order: int = 0) -> str:
