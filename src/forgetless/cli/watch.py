@@ -89,6 +89,11 @@ def _doing(run: Followed, follower: Follower) -> str:
 
 def _figures(run: Followed) -> list[str]:
     loss = None if run.stage == "done" else run.loss
-    shown = ((loss, 1, ".3g"), (run.average, 100, ".1f"), (run.forgetting, 100, ".1f"))
-    shown += ((run.drift, 1, ".3g"), (run.strength, 1, ".3g"))
+    shown = (
+        (loss, 1, ".3g"),
+        (run.average, 100, ".1f"),
+        (run.forgetting, 100, ".1f"),
+        (run.drift, 1, ".3g"),
+        (run.strength, 1, ".3g"),
+    )
     return ["" if value is None else f"{scale * value:{form}}" for value, scale, form in shown]
