@@ -41,7 +41,7 @@ from studies.merging_rows import ROWS, Experts, beside_the_mean, between, chosen
 TASKS = ("letters", "actions", "scenes", "digits", "textures", "birds", "groceries", "flowers")
 SEEDS = (0, 1, 2)
 #: How many of them are merged, the first ones.
-COUNTS = (8,)
+COUNTS = (4, 8)
 OUT = Path("results/merging")
 SIZE, LIMIT, TESTED, MEASURED, BATCH = 64, 600, 300, 200, 64
 RECIPE = Recipe(2e-3, 12, 32, clip=5.0, schedule="cosine")
