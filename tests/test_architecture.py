@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -463,6 +464,15 @@ def test_the_command_line_answers_before_torch_is_loaded() -> None:
     loaded = loaded_by("import forgetless.cli")
     assert {module.split(".")[0] for module in loaded}.isdisjoint({"torch", "numpy", "jinja2"})
     assert "forgetless.lab.experiments" not in loaded
+
+
+def test_a_wheel_has_every_file_that_the_package_reads() -> None:
+    """Whatever lies in the package and is neither Python nor the source of an extension module."""
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    packed = {path for pattern in given["forgetless"] for path in SOURCE.glob(pattern)}
+    built = {".py", ".pyc", ".c", ".h", ".so", ".pyd"}
+    read = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in built}
+    assert read == packed
 
 
 def test_every_public_name_is_documented() -> None:
