@@ -226,6 +226,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ForgetlessPlugin().load(tmp_path / "anchor", network())
 
 
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forgetless.integrations.avalanche.alone", lambda: False)
+    refused(strategy(network(), ForgetlessPlugin()), "measures in one process")
+
+
 def test_an_optimizer_that_is_swapped_is_refused() -> None:
     class Swapped(Naive):
         def training_epoch(self, **given: Any) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+import forgetless
 from forgetless import Distillation
 from forgetless.errors import ForgetlessError
 from processes import Processes
@@ -65,11 +66,13 @@ def test_it_is_the_divergence_by_hand(temperature: float) -> None:
     assert kept.divergence == pytest.approx(float(found) / 0.7, rel=1e-12)
 
 
-def test_nothing_is_left_behind() -> None:
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_nothing_is_left_behind(shuffled: bool) -> None:
     model = network().train()
     before, random = weights(model), torch.get_rng_state()
-    kept = Distillation(model, OLD)
+    kept = Distillation(model, DataLoader(TensorDataset(OLD), 5, shuffle=True) if shuffled else OLD)
     kept.loss().backward()
+    kept.load_state_dict(kept.state_dict())
     assert all(torch.equal(before[name], each) for name, each in weights(model).items())
     assert torch.equal(random, torch.get_rng_state())
     assert model.training
@@ -107,6 +110,131 @@ def test_attached_it_adds_the_gradient_once_a_step(accumulated: int) -> None:
     kept.detach()
     step(attached, optimizer)
     assert kept.steps == 5
+
+
+def test_a_step_with_a_closure_is_the_same() -> None:
+    found = []
+    for closed in (False, True):
+        model = network().eval()
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        Distillation(model, OLD, batch_size=8).attach(optimizer)
+
+        def closure(model: nn.Module = model, optimizer: optim.Optimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(NEW), LABELS)
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            if closed:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+        found.append(weights(model))
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_loss_scaling_makes_no_difference(fused: bool) -> None:
+    found = []
+    for scaled in (False, True):
+        model = network().eval()
+        optimizer = optim.SGD(model.parameters(), 0.1, fused=fused)
+        Distillation(model, OLD, 3.0, batch_size=8).attach(optimizer)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+        for _ in range(3):
+            optimizer.zero_grad()
+            scaler.scale(F.cross_entropy(model(NEW), LABELS)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        found.append(weights(model))
+    for name, each in found[0].items():
+        torch.testing.assert_close(each, found[1][name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.SparseAdam])
+def test_sparse_gradients(make: Any) -> None:
+    words, found = torch.tensor([[1, 2], [3, 1]]), []
+    for sparse in (False, True) if make is optim.SGD else (True,):
+        torch.manual_seed(0)
+        model = nn.EmbeddingBag(5, 3, sparse=sparse, mode="sum").double()
+        optimizer = make(model.parameters(), 0.1)
+        kept = Distillation(model, words + 1).attach(optimizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(words), torch.tensor([0, 1])).backward()
+            optimizer.step()
+        assert kept.steps == 3
+        found.append(weights(model)["weight"])
+    torch.testing.assert_close(found[0], found[-1], rtol=1e-12, atol=0)
+
+
+def test_a_frozen_core_keeps_its_bits_beside_it() -> None:
+    model = network().eval()
+    before = weights(model)
+    masks = {"0.weight": torch.arange(32).view(8, 4) % 2 == 0}
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    Distillation(model, OLD, 2.0, batch_size=8).attach(optimizer)
+    core = forgetless.FrozenCore(model, masks)
+    core.attach(optimizer)
+    expected = network().eval()
+    by_hand = optim.SGD(expected.parameters(), 0.1)
+    Distillation(expected, OLD, 2.0, batch_size=8).attach(by_hand)
+    for _ in range(3):
+        step(model, optimizer)
+        step(expected, by_hand)
+        with torch.no_grad():
+            expected[0].weight[masks["0.weight"]] = before["0.weight"][masks["0.weight"]]
+    for name, each in weights(expected).items():
+        torch.testing.assert_close(weights(model)[name], each, rtol=1e-10, atol=1e-12)
+    assert torch.equal(model[0].weight[masks["0.weight"]], before["0.weight"][masks["0.weight"]])
+    with pytest.raises(ForgetlessError, match="a frozen core is attached"):
+        Distillation(model, OLD).attach(optimizer)
+
+
+def test_a_copy_that_computes_with_the_model_itself_is_refused() -> None:
+    model = network()
+    through = model.forward
+    model.forward = lambda x: through(x)  # as wrappers do; a copy of the model keeps this very function
+    with pytest.raises(ForgetlessError, match="the copy of the model computes with weights of the model itself"):
+        Distillation(model, OLD)
+
+
+def test_classes_of_pictures_that_are_put_last() -> None:
+    torch.manual_seed(0)
+    model, pictures = nn.Conv2d(1, 3, 1).double(), torch.randn(2, 1, 4, 5, dtype=torch.float64)
+    before = copy.deepcopy(model)
+    kept = Distillation(model, pictures, output=lambda out: out.flatten(2).transpose(1, 2))
+    moved(model)
+    p, q = (each(pictures).softmax(1) for each in (before, model))
+    torch.testing.assert_close(kept.loss(), (p * (p / q).log()).sum(1).mean())
+
+
+def test_rows_of_datasets() -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"input": OLD.float().tolist()}).with_format("torch")
+    model = network().float()
+    kept = Distillation(model, rows, batch_size=10, forward=lambda net, batch: net(batch["input"]))
+    other = Distillation(model, OLD.float(), batch_size=10)
+    moved(model)
+    for _ in range(4):
+        torch.testing.assert_close(kept.loss(), other.loss())
+
+
+def test_pictures_in_a_list_keep_their_channels() -> None:
+    """Three pictures of three channels: the first axis of a picture is not that of the samples."""
+    pictures = [torch.randn(3, 2, 2, dtype=torch.float64) for _ in range(3)]
+    seen: list[Tensor] = []
+
+    def forward(model: nn.Module, batch: Any) -> Tensor:
+        seen.extend(batch[0])
+        return model(torch.stack(batch[0]).flatten(1)[:, :4])
+
+    kept = Distillation(network(), (pictures, [None] * 3), forward=forward)
+    for _ in range(3):
+        kept.loss()
+    assert all(any(torch.equal(each, picture) for picture in pictures) for each in seen)
 
 
 def test_it_keeps_what_fine_tuning_loses() -> None:
@@ -217,6 +345,7 @@ def test_every_sample_has_its_turn_in_every_epoch() -> None:
         return model(batch)
 
     kept = Distillation(network(), OLD, batch_size=10, forward=forward)
+    seen.clear()
     for _ in range(6):
         kept.loss()
     first, second = seen[:24], seen[24:]
@@ -239,7 +368,10 @@ def test_adapters_need_no_copy() -> None:
                     parameter.add_(torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype))
     torch.testing.assert_close(bare.loss(), copied.loss())
     assert bare.divergence > 1e-3
-    assert [key for key in Distillation(model, words(1)).state_dict() if key != "steps"]  # trained: the base is not it
+    late = Distillation(model, words(1))  # the adapters are trained: the base is not the model
+    assert [key for key in late.state_dict() if key != "steps"]
+    with pytest.raises(ForgetlessError, match="make the Distillation before trained adapters are loaded"):
+        late.load_state_dict(bare.state_dict())
 
 
 def test_classes_that_join_had_no_probability() -> None:
@@ -255,6 +387,15 @@ def test_classes_that_join_had_no_probability() -> None:
     torch.testing.assert_close(kept.loss(), (p * (p / q).log()).sum(-1).mean())
 
 
+class Encoder(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.double()
+
+    def forward(self, x: Tensor) -> Any:
+        return {"last_hidden_state": super().forward(x)}
+
+
 def bad(value: float) -> nn.Module:
     model = network()
     with torch.no_grad():
@@ -267,7 +408,12 @@ def bad(value: float) -> nn.Module:
     [
         (lambda: Distillation(network(), OLD, -1.0), "strength must be a finite number"),
         (lambda: Distillation(network(), OLD, temperature=0), "temperature must be a finite number above 0, not 0"),
-        (lambda: Distillation(network(), OLD, batch_size=-2), "batch_size must be 1 or more, not -2"),
+        (lambda: Distillation(network(), OLD, batch_size=-2), "batch_size must be an integer of 1 or more, not -2"),
+        (lambda: Distillation(network(), OLD, batch_size=0), "batch_size must be an integer of 1 or more, not 0"),
+        (lambda: Distillation(network(), OLD, seed=-1), "seed must be an integer of 0 or more, not -1"),
+        (lambda: Distillation(m := network(), OLD, teacher=m), "the teacher computes with weights of the model itself"),
+        (lambda: Distillation(nn.Conv2d(1, 2, 1).double(), OLD[:, None, None]), "logits must be real, [N, K] or"),
+        (lambda: Distillation(Encoder(), OLD), "last_hidden_state, which holds no logits"),
         (lambda: Distillation(network(), (row for row in OLD.split(4))), "can be read only once"),
         (lambda: Distillation(network(), []), "the old samples are none: the data are empty"),
         (lambda: Distillation(network(), OLD[:0]), "the old samples are none"),

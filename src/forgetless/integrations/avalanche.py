@@ -20,6 +20,7 @@ from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Protection, adapted
 from forgetless.model.parameters import fingerprint, named
+from forgetless.model.ranks import alone
 from forgetless.protect import anchor_file
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.dial import Dial
@@ -75,8 +76,8 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         """Measure the old data before the first experience; attach.
 
         Raises:
-            ForgetlessError: a stream without tasks, another model than before, old data or an importance that do not
-                fit, or an optimizer that cannot be followed.
+            ForgetlessError: several processes, a stream without tasks, another model than before, old data or an
+                importance that do not fit, or an optimizer that cannot be followed.
         """
         _refuse(strategy)
         if self._loaded is not None:
@@ -154,6 +155,11 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
 
 
 def _refuse(strategy: Any) -> None:
+    if not alone():  # Avalanche only warns of it
+        raise ForgetlessError(
+            "ForgetlessPlugin measures in one process, and several train here; train in one, or write the loop "
+            "(docs/distributed.md)."
+        )
     if isinstance(strategy.experience, OnlineCLExperience):
         raise ForgetlessError(
             "ForgetlessPlugin measures at the end of a task, and an online stream is cut into pieces of a few samples; "

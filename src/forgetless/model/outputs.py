@@ -47,24 +47,21 @@ class Output:
         chosen = masked(chosen, self.mask, model, batch, decoding)
         return [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in chosen.values()]
 
-    def counted(self, model: nn.Module, batch: Any) -> list[tuple[Tensor, Tensor]]:
-        """The tensors of F as the model gives them, each beside what of it counts.
+    def counted(self, model: nn.Module, batch: Any) -> dict[str | int, tuple[Tensor, Tensor]]:
+        """The tensors of F by name as the model gives them, each beside what of it counts, bool.
 
-        That is bool: `[N, K]` for an output `[N, K]`, `[N]` for one `[N]`, else `[N, T, 1, …]`, one for every row along
-        the last axis.
+        That is `[N, T]` for an output with positions `[N, T, …]`, else the output's own shape.
 
         Raises:
             ForgetlessError: those of `tensors`.
         """
         chosen, decoding = self._outputs(model, batch)
-        ones = {
-            key: torch.ones(
-                each.shape if each.dim() < 3 else each.shape[:2] + (1,) * (each.dim() - 2), device=each.device
-            )
-            for key, each in chosen.items()
-        }
+        alike = {key: each if each.dim() < 3 else each.flatten(2)[..., :1] for key, each in chosen.items()}
+        ones = {key: torch.ones_like(each, requires_grad=False) for key, each in alike.items()}
         counts = masked(ones, self.mask, model, batch, decoding)
-        return [(each, counts[key] > 0 if each.dim() < 3 else counts[key][..., 0] > 0) for key, each in chosen.items()]
+        return {
+            key: (each, (counts[key][..., 0] if each.dim() > 2 else counts[key]) > 0) for key, each in chosen.items()
+        }
 
     def _outputs(self, model: nn.Module, batch: Any) -> tuple[dict[str | int, Tensor], bool]:
         """The tensors of F by name, unmasked, and whether they are a decoder's, beside an encoder's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from forgetless.protect.forgetting.divergence import divergence_of, log_probabil
 from forgetless.protect.forgetting.old_samples import OldSamples
 from forgetless.protect.forgetting.probes import asked
 from forgetless.protect.optimizers.before_step import Call, before_step
+from forgetless.protect.optimizers.forms import refuse_unhookable
 from forgetless.protect.optimizers.inner import Inner
 
 _TEACHER = "teacher."  # of a key of the state: the copy's tensors
@@ -44,9 +45,10 @@ class Distillation:
 
     over the M answers to the next batch of old samples: one a sample, or one at every position that counts. z are the
     logits now, z* those when the `Distillation` was made; both are computed in eval mode, so that the answers are those
-    that users get, batch-norm statistics stay, and dropout draws nothing. A last axis of 1 is a yes or no. At λ = 1 an
-    old answer counts as much as a new label does in a mean cross-entropy. Hinton et al. 2015 (arXiv 1503.02531); Li and
-    Hoiem 2016 (arXiv 1606.09282) have it on the new task's samples.
+    that users get, batch-norm statistics stay, and dropout draws nothing. The classes are the last axis of an output
+    `[N, K]` or `[N, T, K]`; a last axis of 1, or none, is a yes or no. At λ = 1 an old answer counts as much as a new
+    label does in a mean cross-entropy. Hinton et al. 2015 (arXiv 1503.02531); Li and Hoiem 2016 (arXiv 1606.09282) have
+    it on the new task's samples.
 
     An `Anchor` needs old samples once; this needs them in every step. The two work together.
 
@@ -75,32 +77,34 @@ class Distillation:
             model: the network, as it is to be remembered; under DDP the wrapped one.
             old: unlabeled samples like those whose answers are to be kept. A tensor, tuple (inputs first) or dict is
                 all of them; of these, of a `Dataset`, and of a list with `collate_fn`, every epoch has an order of its
-                own. Any other iterable yields batches, as it is, and begins anew when it ends.
+                own. Any other iterable yields batches, as it is, and begins anew when it ends; of one that shuffles by
+                torch's generator the order depends on where that stands.
             strength: λ ≥ 0.
             temperature: τ > 0; the larger, the more the improbable answers count.
             batch_size: old samples in a step where `old` has samples; 32 by default.
             collate_fn: a list of samples → a batch.
-            output: which tensors of the model's output are its logits; see `forgetless.mas`.
+            output: which tensors of the model's output are its logits; by default "logits", else the only tensor.
             forward: (model, batch) → output, where `model(inputs)` is not the way; also the place for autocast.
             mask: which positions count; see `forgetless.mas`.
             teacher: gives z* in place of a copy of the model.
             seed: of the order of the samples.
 
         Raises:
-            ForgetlessError: samples that the model cannot take, that are none or that can be read only once; NaN or Inf
-                in the answers; sharded weights; a setting out of range.
+            ForgetlessError: samples that the model cannot take, that are none or that can be read only once; an output
+                that holds no logits; NaN or Inf in the answers; a teacher, or a copy, that shares the model's weights;
+                sharded weights; a setting out of range.
         """
         self._strength = checked(strength)
         if not (isinstance(temperature, int | float) and math.isfinite(temperature) and temperature > 0):
             raise ForgetlessError(f"temperature must be a finite number above 0, not {temperature!r}.")
-        self._given, self._model = model, unwrapped(model)
+        self._model = unwrapped(model)
         if split := [name for name, each in self._model.named_parameters() if is_sharded(each)]:
             raise ForgetlessError(f"{listing(split)} are sharded over processes, which Distillation cannot follow.")
         self._temperature = float(temperature)
-        self._output = Output(output, forward, mask)
+        self._output, self._named = Output(output, forward, mask), output is not None or forward is not None
         self._ranks = ranks_of(model)
         share = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
-        self._old = OldSamples(old, batch_size or 32, collate_fn, seed, share)
+        self._old = OldSamples(old, 32 if batch_size is None else batch_size, collate_fn, seed, share)
         self._copied = teacher is None and not all_fresh(self._model)
         self._teacher = _copy(self._model) if self._copied else teacher
         self._handles: list[RemovableHandle] = []
@@ -145,7 +149,8 @@ class Distillation:
     def attach(self, optimizer: Any) -> Distillation:
         """Add the gradient of the loss in every step of `optimizer`, after clipping and once a step.
 
-        Gradient accumulation and loss scaling make no difference to it.
+        Gradient accumulation and loss scaling make no difference to it. Several optimizers take a batch each. `steps`
+        counts them, and stands still where the optimizer is not the one that trains.
 
         Args:
             optimizer: trains parameters of the model; wrappers and several as for `Anchor.attach`.
@@ -154,8 +159,9 @@ class Distillation:
             The distillation.
 
         Raises:
-            ForgetlessError: attached already, none of the model's parameters in the optimizer, LBFGS, or several
-                processes whose model is not given as the wrapped one.
+            ForgetlessError: attached already, none of the model's parameters in the optimizer, one that cannot be
+                followed (LBFGS, LOMO, …) or that a frozen core is attached to, or several processes whose model is not
+                given as the wrapped one.
         """
         if self._handles:
             raise ForgetlessError("an optimizer is attached already; call detach() first.")
@@ -163,8 +169,8 @@ class Distillation:
         mine = set(self._model.parameters())
         if not any(each in mine for inner in found for each in _trained(inner)):
             raise ForgetlessError("the optimizer holds none of the model's parameters, so it cannot keep its answers.")
-        if any(isinstance(inner, torch.optim.LBFGS) for inner in found):
-            raise ForgetlessError("LBFGS evaluates one loss several times in a step, and every batch is another one.")
+        for inner in found:
+            refuse_unhookable(inner, "distillation.loss()")
         if self._ranks is None and not alone():
             raise ForgetlessError(
                 "several processes train, and each would go its own way; give Distillation the model as "
@@ -199,6 +205,11 @@ class Distillation:
         if self._copied and self._teacher is not None:
             present = self._teacher.state_dict()
             shapes = {name: tuple(each.shape) for name, each in present.items() if isinstance(each, Tensor)}
+            if not kept:
+                raise ForgetlessError(
+                    "the distillation's state has no copy of the model, for it was made with fresh adapters; make the "
+                    "Distillation before trained adapters are loaded, or give the old model as teacher=."
+                )
             if {name: tuple(each.shape) for name, each in kept.items()} != shapes:
                 raise ForgetlessError("the distillation's state is of another model: its tensors are not this model's.")
             self._teacher.load_state_dict(kept)
@@ -211,14 +222,31 @@ class Distillation:
         """Ask for the answers to the first batch, so that what does not fit is said before training."""
         batch = self._old.first()
         try:
+            with torch.enable_grad(), asked(self._model):
+                shared = self._teacher is not None and self._depends(batch)
             with torch.no_grad(), asked(self._model):
                 found = self._distance(batch)
         except ForgetlessError as error:
             raise ForgetlessError(f"the old samples do not fit the model: {error}") from error
         except Exception as error:  # whatever a model raises
             raise ForgetlessError(f"the old samples do not fit the model: {brief(error)}.") from error
+        if shared:
+            raise ForgetlessError(
+                f"the {'copy of the model' if self._copied else 'teacher'} computes with weights of the model itself, "
+                "so that its answers would change with them; give the old model as teacher=, loaded a second time."
+            )
         if not bool(torch.isfinite(found)):
             raise ForgetlessError("the model answers the old samples with NaN or Inf, so no answers can be kept.")
+
+    def _depends(self, batch: Any) -> bool:
+        """Whether the teacher's answers depend on the model's weights: a wrapped `forward` may be the model's own."""
+        assert self._teacher is not None
+        mine = [each for each in self._model.parameters() if each.requires_grad]
+        outputs = [each for each, _ in self._answers(self._teacher.eval(), self._moved(batch)) if each.requires_grad]
+        if not mine or not outputs:
+            return False
+        found = torch.autograd.grad([each.sum() for each in outputs], mine, allow_unused=True)
+        return any(each is not None for each in found)
 
     def _next(self) -> Tensor:
         """The divergence on the next batch, a scalar."""
@@ -232,35 +260,50 @@ class Distillation:
 
     def _distance(self, batch: Any) -> Tensor:
         """`τ² / M Σ_m KL(p*_m ‖ p_m)`, over all outputs."""
-        device = next(self._model.parameters()).device
-        batch = batches.moved(batch, device)
+        batch = self._moved(batch)
         with torch.no_grad(), self._before_learning() as teacher:
-            wanted = [self._log(each, counts) for each, counts in self._output.counted(teacher, batch)]
-        found = self._output.counted(self._model, batch)
-        total, number = torch.zeros((), device=device), torch.zeros((), device=device)
-        for (output, counts), old in zip(found, wanted, strict=True):
+            wanted = [self._log(*each) for each in self._answers(teacher, batch)]
+        total, number = torch.zeros(()), torch.zeros(())
+        for (output, counts), old in zip(self._answers(self._model, batch), wanted, strict=True):
             gap = divergence_of(old, self._log(output, counts))
-            rows = torch.ones_like(gap) if output.dim() < 3 else counts.to(gap.dtype).expand_as(gap)
-            if output.dim() == 1:
-                rows = counts.to(gap.dtype)
-            total, number = total + (gap * rows).sum(), number + rows.sum()
+            rows = torch.ones_like(gap) if output.dim() == 2 else counts.to(gap.dtype)  # of [N, K] all rows count
+            total, number = total.to(gap) + (gap * rows).sum(), number.to(gap) + rows.sum()
         return total * self._temperature**2 / number.clamp_min(1)
 
+    def _moved(self, batch: Any) -> Any:
+        device = next(self._model.parameters()).device
+        if self._copied and self._teacher is not None:
+            self._teacher.to(device)  # the model may have been moved since
+        return batches.moved(batch, device)
+
+    def _answers(self, model: nn.Module, batch: Any) -> list[tuple[Tensor, Tensor]]:
+        """The logits, each beside what of it counts.
+
+        Raises:
+            ForgetlessError: an output that holds none.
+        """
+        found = self._output.counted(model, batch)
+        if "last_hidden_state" in found and not self._named:
+            raise ForgetlessError("the model gives last_hidden_state, which holds no logits; name them with output=.")
+        for output, _ in found.values():
+            if output.is_complex() or output.dim() > 3:
+                raise ForgetlessError(
+                    f"logits must be real, [N, K] or [N, T, K], and the output is {output.dtype} of shape "
+                    f"{tuple(output.shape)}; choose or arrange it with output= (of pictures of classes [N, K, H, W]: "
+                    "output=lambda out: out.flatten(2).transpose(1, 2))."
+                )
+        return [*found.values()]
+
     def _log(self, output: Tensor, counts: Tensor) -> Tensor:
-        if output.is_complex():
-            raise ForgetlessError("the output is complex, and its entries are no logits; choose others with output=.")
         wide = output[:, None] if output.dim() == 1 else output
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32)) / self._temperature
-        if output.dim() == 2 and not bool(counts.all()):
-            wide = wide.masked_fill(~counts, _NEVER)
-        return log_probabilities(wide)
+        return log_probabilities(wide.masked_fill(~counts, _NEVER) if output.dim() == 2 else wide)
 
-    def _before_learning(self) -> AbstractContextManager[nn.Module]:
+    def _before_learning(self) -> AbstractContextManager[Any]:
         """The model as it was, in eval mode."""
         if self._teacher is None:
-            return _Bare(self._model)
-        self._teacher.eval()
-        return nullcontext(self._teacher)
+            return _without_adapters(self._model)
+        return nullcontext(self._teacher.eval())
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         return before_step(partial(self._add, optimizer), args, kwargs)
@@ -272,38 +315,35 @@ class Distillation:
         with torch.enable_grad(), asked(self._model):
             found = torch.autograd.grad(self._strength * self._next(), parameters, allow_unused=True)
         scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it inside its step
+        climbing = {each for group in optimizer.param_groups if group.get("maximize") for each in group["params"]}
         for parameter, gradient in zip(parameters, found, strict=True):
             if gradient is None:
                 continue
-            gradient = gradient.to_dense() if gradient.is_sparse else gradient
             if self._ranks is not None:
-                gradient = self._ranks.total(gradient.contiguous()) / self._ranks.size
+                dense = gradient.to_dense() if gradient.is_sparse else gradient.contiguous()
+                gradient = self._ranks.total(dense) / self._ranks.size
             if scale is not None:
                 gradient = gradient * scale.to(gradient)
-            if any(
-                group.get("maximize") and any(each is parameter for each in group["params"])
-                for group in optimizer.param_groups
-            ):
+            if parameter in climbing:
                 gradient = -gradient
-            if parameter.grad is None:
-                parameter.grad = gradient.to(parameter.dtype)
-            else:
-                dense = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
-                parameter.grad = dense.add_(gradient)
+            _accumulate(parameter, gradient.to(parameter.dtype))
 
 
-class _Bare:
-    """The model without its adapters, inside."""
+@contextmanager
+def _without_adapters(model: Any) -> Iterator[nn.Module]:
+    with model.disable_adapter():
+        yield model
 
-    def __init__(self, model: Any) -> None:
-        self._model, self._off = model, model.disable_adapter()
 
-    def __enter__(self) -> nn.Module:
-        self._off.__enter__()
-        return self._model  # type: ignore[no-any-return]
-
-    def __exit__(self, *error: Any) -> None:
-        self._off.__exit__(*error)
+def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+    """Add to a parameter's gradient; it stays sparse where both are."""
+    before = parameter.grad
+    if before is None:
+        parameter.grad = gradient
+    elif before.is_sparse:
+        parameter.grad = before + gradient if gradient.is_sparse else gradient + before
+    else:
+        before.add_(gradient)
 
 
 def _copy(model: nn.Module) -> nn.Module:

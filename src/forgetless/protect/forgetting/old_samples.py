@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from forgetless.errors import ForgetlessError
@@ -39,28 +38,33 @@ class OldSamples:
             share: this process's number, and how many there are.
 
         Raises:
-            ForgetlessError: data that can be read only once, or that are none.
+            ForgetlessError: data that can be read only once, a size that is none, or a seed that is none.
         """
-        if size < 1:
-            raise ForgetlessError(f"batch_size must be 1 or more, not {size!r}.")
+        for name, number, least in (("batch_size", size, 1), ("seed", seed, 0)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ForgetlessError(f"{name} must be an integer of {least} or more, not {number!r}.")
         if isinstance(data, Iterator):
             raise ForgetlessError(_AGAIN)
-        self._data, self._size, self._collate, self._seed, self._share = data, size, collate, seed, share
-        self._whole = not isinstance(data, DataLoader) and collate is None and _is_one_batch(data)
-        self._numbered = self._whole or _is_numbered(data, collate)
+        single = batches.listed(data)  # whose samples have no rows
+        self._data: Any = data if single is None else single
+        self._size, self._collate, self._seed = size, collate, seed
+        self._whole = collate is None and _is_one_batch(self._data)
+        self._numbered = self._whole or _is_numbered(self._data, collate)
+        self._number, self._processes = share if self._numbered else (0, 1)
         self._epoch = 0
         self._left: Iterator[Any] | None = None
 
     def first(self) -> Any:
-        """The first batch, which `next` gives as well.
+        """The first batch of epoch 0; `next` goes on from where it is.
 
         Raises:
             ForgetlessError: there are no samples.
         """
-        found = next(self._read(0), None)
+        with torch.random.fork_rng([]):  # a loader draws its seed
+            found = next(self._read(0), None)
         if found is None:
             raise ForgetlessError("the old samples are none: the data are empty.")
-        return found
+        return self._made(found)
 
     def next(self) -> Any:
         """The next batch of this process.
@@ -68,52 +72,46 @@ class OldSamples:
         Raises:
             ForgetlessError: the data cannot begin anew.
         """
-        number, processes = self._share if self._numbered else (0, 1)
-        taken = [self._following() for _ in range(processes)]
-        return taken[number]()
+        taken = [self._following() for _ in range(self._processes)]
+        return self._made(taken[self._number])
 
     def seek(self, steps: int) -> None:
         """Go to where `steps` calls of `next` lead to."""
         self._epoch, self._left = 0, None
-        for _ in range(steps * (self._share[1] if self._numbered else 1)):
+        for _ in range(steps * self._processes):
             self._following()
 
     def _following(self) -> Any:
-        """The next batch, not made yet where it is made of numbered samples."""
-        for _ in range(2):
-            if self._left is None:
-                self._left = self._places(self._epoch) if self._numbered else (lambda b=b: b for b in self._read(0))
-            found = next(self._left, None)
-            if found is not None:
-                return found
-            self._epoch, self._left = self._epoch + 1, None
+        """The next batch; of numbered samples its numbers."""
+        with torch.random.fork_rng([]):
+            for _ in range(2):
+                if self._left is None:
+                    self._left = self._read(self._epoch)
+                if (found := next(self._left, None)) is not None:
+                    return found
+                self._epoch, self._left = self._epoch + 1, None
         raise ForgetlessError(_AGAIN)
 
-    def _places(self, epoch: int) -> Iterator[Any]:
-        count = batches.size(self._data) if self._whole else len(self._data)
-        draw = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-        for chosen in torch.split(torch.randperm(count, generator=draw), self._size) if count else ():
-            yield lambda chosen=chosen: self._made(chosen)
-
     def _read(self, epoch: int) -> Iterator[Any]:
-        if self._numbered:
-            return (make() for make in self._places(epoch))
-        return iter(batches.of(self._data, self._size, self._collate))
+        """An epoch's batches; of numbered samples their numbers."""
+        if not self._numbered:
+            return iter(batches.of(self._data, self._size, self._collate))
+        count = batches.size(self._data) if self._whole else len(self._data)
+        draw = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
+        return iter(torch.split(torch.randperm(count, generator=draw), self._size) if count else ())
 
-    def _made(self, chosen: Tensor) -> Any:
+    def _made(self, found: Any) -> Any:
+        """The batch itself."""
+        if not self._numbered:
+            return found
         if self._whole:
             samples = batches.size(self._data)
             return batches.mapped(
-                self._data, lambda each: _taken(each, chosen) if batches.rowed(each, samples) else each
+                self._data, lambda each: each[found.to(each.device)] if batches.rowed(each, samples) else each
             )
-        some = (
-            self._data.select(chosen.tolist()) if hasattr(self._data, "select") else Subset(self._data, chosen.tolist())
-        )
-        return next(iter(batches.of(some, len(chosen), self._collate)))
-
-
-def _taken(tensor: Tensor, chosen: Tensor) -> Tensor:
-    return tensor[chosen.to(tensor.device)]
+        numbers = found.tolist()
+        some = self._data.select(numbers) if hasattr(self._data, "select") else Subset(self._data, numbers)
+        return next(iter(batches.of(some, len(numbers), self._collate)))
 
 
 def _is_one_batch(data: Any) -> bool:

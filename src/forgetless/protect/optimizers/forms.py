@@ -58,7 +58,7 @@ def known(optimizer: Optimizer) -> Known | str:
     Raises:
         ForgetlessError: an optimizer that neither a pull nor an addition to the gradients can protect from.
     """
-    _refuse(optimizer)
+    refuse_unhookable(optimizer)
     name = type(optimizer).__name__
     if getattr(optimizer, "master_weights", None):
         return (
@@ -80,11 +80,20 @@ def known(optimizer: Optimizer) -> Known | str:
     )
 
 
-def _refuse(optimizer: Optimizer) -> None:
+def refuse_unhookable(optimizer: Optimizer, term: str = "anchor.penalty()") -> None:
+    """Refuse an optimizer whose gradients, or weights, nothing can be added to around its step.
+
+    Args:
+        optimizer: without wrappers.
+        term: what can be added to the loss instead.
+
+    Raises:
+        ForgetlessError: as said, by name.
+    """
     if step_of(type(optimizer)) is step_of(torch.optim.LBFGS):
         raise ForgetlessError(
             "LBFGS compares losses inside its step, so the penalty must be in them: "
-            "add anchor.penalty() to the loss in its closure instead."
+            f"add {term} to the loss in its closure instead."
         )
     name = type(optimizer).__name__
     if any(getattr(hook, "packs", False) for hook in optimizer._optimizer_step_pre_hooks.values()):
@@ -95,15 +104,15 @@ def _refuse(optimizer: Optimizer) -> None:
     if is_called(optimizer, "Lomo", "LOMO", "AdaLomo", "AdaLOMO") or hasattr(optimizer, "fused_backward"):
         raise ForgetlessError(
             f"{name} moves the weights during the backward pass and not in a step, so nothing can be hooked to it: "
-            "add anchor.penalty() to the loss instead."
+            f"add {term} to the loss instead."
         )
     if hasattr(optimizer, "first_step") and hasattr(optimizer, "second_step"):
         raise ForgetlessError(
             f"{name} moves the weights in first_step() and second_step() and shows no base_optimizer to attach to: "
-            "add anchor.penalty() to the loss instead."
+            f"add {term} to the loss instead."
         )
     if is_called(optimizer, "CPUOffloadOptimizer"):
         raise ForgetlessError(
             f"{name} trains copies of the weights on the CPU and overwrites the weights with them: "
-            "add anchor.penalty() to the loss instead."
+            f"add {term} to the loss instead."
         )
