@@ -5,7 +5,7 @@
     python -m studies.evidence.language_page   # writes the page
 
 Every point is a file in WORK; `results/evidence` has a file a domain with all its seeds, written after every point. A
-stopped run continues after its last point.
+stopped run continues after its last point, and one in a new clone after the committed results.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def run(lab: Lab, domains: Sequence[str], seeds: Sequence[int], methods: Sequenc
             bench: Bench | None = None
             for method in methods:
                 for strength in METHODS[method].strengths:
-                    path = lab.work / "points" / f"{name}-{seed}-{METHODS[method].slug}-{strength:g}.json"
+                    path = _point(lab.work, name, seed, method, strength)
                     if path.exists():
                         continue
                     bench = bench or lab.bench(name, seed)
@@ -128,6 +128,20 @@ def run(lab: Lab, domains: Sequence[str], seeds: Sequence[int], methods: Sequenc
                     files.write_json(path, {"method": method, "setting": strength, "seed": seed, **figures})
                     print(name, seed, method, strength, figures, flush=True)
                     collect(lab.work, name, out)
+
+
+def restored(out: Path, work: Path) -> None:
+    """Put the points of the committed results into a folder that does not have them."""
+    for name in DOMAINS:
+        path = out / f"language-{name}.json"
+        for row in files.read_sealed(path)["rows"] if path.exists() else ():
+            point = _point(work, name, row["seed"], row["method"], row["setting"])
+            if not point.exists():
+                files.write_json(point, row)
+
+
+def _point(work: Path, name: str, seed: int, method: str, strength: float) -> Path:
+    return work / "points" / f"{name}-{seed}-{METHODS[method].slug}-{strength:g}.json"
 
 
 def collect(work: Path, name: str, out: Path) -> None:
@@ -155,6 +169,7 @@ def main(words: Sequence[str] | None = None) -> None:
     lab = Lab(options.data, options.texts, options.work)
     if options.rates:
         return rates(lab)
+    restored(options.out, options.work)
     run(lab, options.domains, options.seeds, options.methods, options.out)
 
 

@@ -5,7 +5,8 @@
 
 SqueezeNet, pretrained on ImageNet, learns an old task from 300 pictures and then a new one, in the regime that
 `studies.evidence.vision_regime` has chosen on other pairs. Points are files; a run that was stopped continues after
-them. A pass is one seed of all pairs and methods, and only whole passes are reported.
+them, and one in a new clone after the committed results. A pass is one seed of all pairs and methods, and only whole
+passes are reported.
 """
 
 from __future__ import annotations
@@ -95,6 +96,17 @@ def _path(out: Path, pair: tuple[str, str], seed: int, key: tuple[str, float]) -
     return _folder(out, pair, seed) / _file(*key)
 
 
+def restored(results: Path, out: Path) -> None:
+    """Put the points of the committed results into a run directory that does not have them."""
+    if not results.exists():
+        return
+    for cell in files.read_sealed(results)["cells"]:
+        for row in cell["rows"]:
+            path = out / f"{cell['pair'].replace(' → ', '-')}-{cell['seed']}" / _file(row["method"], row["setting"])
+            if not path.exists():
+                files.write_json(path, {key: value for key, value in row.items() if key not in {"method", "setting"}})
+
+
 def _cell(out: Path, pair: tuple[str, str], seed: int, keys: Sequence[tuple[str, float]]) -> dict[str, Any]:
     rows = [{"method": key[0], "setting": key[1], **files.read_json(_path(out, pair, seed, key))} for key in keys]
     return {"pair": _name(pair), "seed": seed, "rows": rows}
@@ -114,6 +126,7 @@ def main(words: Sequence[str] | None = None) -> None:
     seeds = range(options.seeds)
     if options.data is not None:
         torch.set_num_threads(1)
+        restored(options.out, options.runs)
         run(options.data, options.runs, seeds, options.settings, lambda line: print(line, flush=True))
     if options.data is not None or options.collect:
         files.write_sealed(options.out, collect(options.runs, seeds, options.settings))
