@@ -69,6 +69,7 @@ def train(
     seed: int,
     checkpoint: str | Path | None = None,
     every: float = 30.0,
+    attach: Callable[[Optimizer], object] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Train a network on a text, in place.
@@ -80,14 +81,19 @@ def train(
         seed: decides where the first row begins, and dropout.
         checkpoint: a file to continue from if it exists, and to keep up to date; on Ctrl-C too.
         every: seconds between checkpoints.
+        attach: called with the optimizer before the first step, as `Anchor.attach`; then without a checkpoint.
         on_progress: called after every step.
 
     Raises:
-        ForgetlessError: the text is too short, the loss stops being finite, "bptt" with a single row, or the checkpoint
-            is damaged or of another run.
+        ForgetlessError: the text is too short, the loss stops being finite, "bptt" with a single row, the checkpoint is
+            damaged or of another run, or a checkpoint together with `attach`.
     """
+    if attach is not None and checkpoint is not None:
+        raise ForgetlessError("a checkpoint does not hold what acts on the optimizer; give `attach` or `checkpoint`.")
     run = _Run(model, text, recipe, seed, None if checkpoint is None else Path(checkpoint))
     run.restore()
+    if attach is not None:
+        attach(run.optimizer)
     with torch.random.fork_rng([]), interrupts.held() as interrupt:
         saved = time.monotonic()
         while run.at.step < recipe.steps:
