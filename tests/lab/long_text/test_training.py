@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import forgetless
 from forgetless.errors import ForgetlessError
 from forgetless.lab.long_text.reading import Tokens, window
 from forgetless.lab.long_text.recipes import Recipe
@@ -95,6 +96,19 @@ def test_compressors_are_clipped_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     trained(model, recipe=dataclasses.replace(RECIPE, steps=1))
     of_compressors = len(model.compressor_parameters())
     assert clipped == [len(list(model.parameters())) - of_compressors, of_compressors]
+
+
+def test_what_is_attached_acts_on_the_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    held, free = network(dropout=0.0), network(dropout=0.0)
+    start = {name: each.detach().clone() for name, each in held.named_parameters()}
+    importance = forgetless.Importance({name: torch.ones_like(each) for name, each in start.items()}, 1)
+    trained(held, attach=forgetless.Anchor(held, importance, 1e9).attach)
+    trained(free)
+    assert all(torch.allclose(each, start[name], atol=1e-5) for name, each in held.named_parameters())
+    assert not torch.allclose(free.bias, start["bias"], atol=1e-5)
+    with pytest.raises(ForgetlessError, match="give `attach` or `checkpoint`"):
+        trained(network(), tmp_path / "c", attach=print)
 
 
 def test_rows_read_on_where_their_last_window_ended() -> None:
