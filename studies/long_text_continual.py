@@ -70,7 +70,7 @@ def importance(model: CompressiveTransformer, text: Tokens, recipe: Recipe, coun
     def forward(network: Any, tokens: Tensor) -> Tensor:
         with torch.no_grad():
             memory = network.empty(len(tokens))
-            for part in tokens[:, :before].split(recipe.window, 1):
+            for part in torch.split(tokens[:, :before], recipe.window, 1):
                 memory = network(part, memory)[1]
         logits: Tensor = network(tokens[:, before:], memory)[0]
         return logits

@@ -56,6 +56,42 @@ def masked(
     return found
 
 
+def positions(mask: Mask, model: nn.Module, batch: Any) -> Tensor | None:
+    """Which positions of the samples count, `[N, T]`, bool, for what is measured inside of a network; None: all do.
+
+    Args:
+        mask: as for `masked`.
+        model: the network.
+        batch: what goes through.
+
+    Raises:
+        ForgetlessError: no labels, a mask that is not `[N, T]`, or padding in an encoder-decoder, whose layers do not
+            tell whose positions they have.
+    """
+    given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    found: Any = None
+    if callable(mask):
+        found = mask(batch)
+        if not isinstance(found, Tensor) or found.dim() != 2:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ForgetlessError(f"what mask= returned must be [N, T], a number for every position, not {shape}.")
+        found = found > 0
+    elif mask is not None and isinstance(given, Mapping):
+        parts = [given.get(name) for name in ("attention_mask", "decoder_attention_mask")]
+        padded = any(isinstance(each, Tensor) and not bool(attended(each).all()) for each in parts)
+        if is_encoder_decoder(model, given) and (padded or mask == "labels"):
+            raise ForgetlessError(
+                "which positions of an encoder-decoder count cannot be told inside of it; measure its samples without "
+                "padding, one at a time (batch_size=1), or with mask=None, by which all positions count."
+            )
+        if isinstance(parts[0], Tensor) and parts[0].dim() == 2:
+            found = attended(parts[0])
+    if mask == "labels":
+        labeled = _labeled(model, batch, False)
+        found = labeled if found is None else found & labeled
+    return None if found is None or bool(found.all()) else found
+
+
 def padded_decoder(model: nn.Module, batch: Any) -> str | None:
     """The sentence about inputs of a decoder that end in padding, where nothing says that they do; None elsewhere."""
     given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
@@ -69,6 +105,12 @@ def padded_decoder(model: nn.Module, batch: Any) -> str | None:
         "decoder_input_ids end in padding and there is no decoder_attention_mask, so the padded positions count too; "
         "give the mask, or the labels (-100 where there is padding), or mask=None if they are to count."
     )
+
+
+def is_encoder_decoder(model: nn.Module, given: Mapping[Any, Any]) -> bool:
+    """Whether a network with these inputs is an encoder and a decoder."""
+    told = any(str(key).startswith("decoder_") for key in given)
+    return told or getattr(getattr(model, "config", None), "is_encoder_decoder", False) is True
 
 
 def attended(mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
-from forgetless.model.masks import Mask, masked, padded_decoder, refuse_unknown
+from forgetless.model.masks import Mask, is_encoder_decoder, masked, padded_decoder, refuse_unknown
 from forgetless.model.shapes import Float
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -126,11 +126,8 @@ def _decoded(model: nn.Module, given: Mapping[str, Any], batch: Any) -> Mapping[
 def _decodes(model: nn.Module, batch: Any, result: Any) -> bool:
     """Whether the positions of the output are a decoder's, beside those of an encoder."""
     given = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    config = getattr(model, "config", None)
-    return (
-        (isinstance(given, Mapping) and any(str(key).startswith("decoder_") for key in given))
-        or getattr(config, "is_encoder_decoder", False) is True
-        or "encoder_last_hidden_state" in _fields(result)
+    return is_encoder_decoder(model, given if isinstance(given, Mapping) else {}) or (
+        "encoder_last_hidden_state" in _fields(result)
     )
 
 

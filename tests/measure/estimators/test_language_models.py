@@ -289,6 +289,80 @@ def test_a_callable_chooses_and_none_takes_all() -> None:
     assert off(whole, loop(model, documents, logits)) > 0.01
 
 
+def locally(model: nn.Module, data: Any, **options: Any) -> forgetless.Importance:
+    return forgetless.local_mas(model, data, progress=False, **options)
+
+
+@pytest.mark.parametrize("build", [gpt2, bert_for_tags], ids=lambda build: build.__name__)
+def test_local_mas_leaves_padding_out_of_every_layer(build: Callable[..., Any]) -> None:
+    model, documents = made(build), texts()
+    alone = locally(model, [{"input_ids": each[None]} for each in documents])
+    assert off(locally(model, together(documents)), alone.sums) < 1e-10
+    assert off(locally(model, together(documents), mask=None), alone.sums) > 0.01
+
+
+def test_local_mas_takes_the_positions_that_were_asked_for() -> None:
+    model, documents = made(gpt2), texts()
+
+    def first(given: Any) -> Tensor:
+        return torch.arange(given["input_ids"].shape[1]).expand_as(given["input_ids"]) < 1
+
+    def asked(given: Any) -> Tensor:  # label t + 1 is there: from the last of the prompt on
+        length = given["input_ids"].shape[1]
+        place = torch.arange(length)[None]
+        return (place >= length // 2 - 1) & (place < length - 1)
+
+    heads = [{"input_ids": each[None, :1]} for each in documents]
+    assert off(locally(model, together(documents), mask=first), locally(model, heads).sums) < 1e-10
+    alone = [{"input_ids": each[None]} for each in documents]
+    expected = locally(model, alone, mask=asked)
+    assert off(locally(model, together(documents), mask="labels"), expected.sums) < 1e-10
+
+
+class TimeFirst(nn.Module):
+    """Tokens `[N, T]`, computed as `[T, N, …]`, as rows, and without positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden = torch.relu(self.mix(self.embed(input_ids.T)))
+        rows = self.mix(hidden.transpose(0, 1).reshape(-1, 4)).view(*input_ids.shape, 4)
+        rows = torch.where(mask[..., None] > 0, rows, 0)
+        return self.head(rows.sum(1) / mask.sum(1, keepdim=True))  # type: ignore[no-any-return]
+
+
+def test_local_mas_knows_positions_in_other_places() -> None:
+    torch.manual_seed(0)
+    model, documents = TimeFirst().double().eval(), [torch.randint(9, (length,)) for length in (5, 2, 3, 1)]
+    alone = locally(model, [{"input_ids": each[None]} for each in documents])
+    batch = together(documents)
+    assert off(locally(model, batch), alone.sums) < 1e-10
+    assert off(locally(model, batch, mask=None), alone.sums) > 0.01
+
+
+class Routed(TimeFirst):
+    """Every second row takes another way."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return super().forward(input_ids, attention_mask) + self.mix(self.embed(input_ids).flatten(0, 1)[::2]).mean()
+
+
+def test_local_mas_refuses_padding_that_it_cannot_place() -> None:
+    torch.manual_seed(0)
+    documents = [torch.randint(9, (length,)) for length in (5, 3)]
+    with pytest.raises(forgetless.ForgetlessError, match=r"has the shape \(3, 4\), which does not show .* mask=None"):
+        locally(Routed().double().eval(), together(documents))
+    with pytest.raises(forgetless.ForgetlessError, match="encoder-decoder count cannot be told inside of it"):
+        locally(made(t5), {**together(documents), "decoder_input_ids": padded(documents)})
+    with pytest.raises(forgetless.ForgetlessError, match=r"must be \[N, T\], a number for every position, not \(2,\)"):
+        locally(made(gpt2), together(documents), mask=lambda given: given["input_ids"][:, 0])
+    with pytest.raises(forgetless.ForgetlessError, match="the batch has no labels"):
+        locally(made(gpt2), {"input_ids": padded(documents)}, mask="labels")
+
+
 def test_fisher_takes_masks_too() -> None:
     model, batch = made(gpt2), together(texts([4, 2, 3]))
     for labels in ("sampled", "expected"):

@@ -22,6 +22,7 @@ from forgetless.measure.importance import Importance
 from forgetless.measure.kernels import mark_of_samples, of_samples
 from forgetless.model import batches
 from forgetless.model.collation import Collate
+from forgetless.model.masks import Mask, positions, refuse_unknown
 from forgetless.model.network import Network
 from forgetless.model.outputs import Forward, Output, Select
 
@@ -33,6 +34,7 @@ def local_mas(
     into: Importance | None = None,
     output: Select = None,
     forward: Forward | None = None,
+    mask: Mask = "auto",
     exclude: str | Iterable[str] = (),
     collate_fn: Collate | None = None,
     batch_size: int | None = None,
@@ -61,6 +63,7 @@ def local_mas(
         into: an earlier measurement of the same network to pool with; it is left unchanged.
         output: as for `forgetless.mas`; it only serves to check that samples do not influence each other.
         forward: (model, batch) → output, where `model(inputs)` is not the way.
+        mask: which positions of every F_l count, where it has the positions of the samples; see `forgetless.mas`.
         exclude: parameters to leave out: names, module names ("head") or patterns ("*.bias").
         collate_fn: a list of samples → a batch; see `forgetless.mas`.
         batch_size: samples at a time, for memory; it never changes the numbers.
@@ -72,15 +75,18 @@ def local_mas(
         Sums and count over the samples, float32 or wider; `.mean()` is Ω.
 
     Raises:
-        ForgetlessError: all that `forgetless.mas` refuses, and a model sharded by `fully_shard`.
+        ForgetlessError: all that `forgetless.mas` refuses; a model sharded by `fully_shard`; padding in an
+            encoder-decoder, or where a layer's result does not show which of its rows are whose positions.
     """
     network = Network.of(model, exclude)
-    made = estimator(network, output=output, forward=forward)
+    made = estimator(network, output=output, forward=forward, mask=mask)
     data = batches.of(data, batch_size, collate_fn)
     return measure(network, data, made, into=into, batch_size=batch_size, until=until, prove=prove, progress=progress)
 
 
-def estimator(network: Network, *, output: Select = None, forward: Forward | None = None) -> Estimator:
+def estimator(
+    network: Network, *, output: Select = None, forward: Forward | None = None, mask: Mask = "auto"
+) -> Estimator:
     """What `local_mas` sums over samples.
 
     Raises:
@@ -91,10 +97,11 @@ def estimator(network: Network, *, output: Select = None, forward: Forward | Non
             "local MAS cannot follow a model that fully_shard has sharded: no gradient passes between its layers, by "
             "which FSDP knows when to gather their weights; measure with forgetless.mas, which can, or on one process."
         )
-    function = Output(output, forward)
+    refuse_unknown(mask)
+    function = Output(output, forward, None)  # the output itself has no gradient here
 
     def scalars(model: nn.Module, batch: Any) -> Tensor:
-        with Layers(batch) as layers:
+        with Layers(batch, positions(mask, model, batch)) as layers:
             norms = function.squared_norms(model, batch)
         total = layers.total()
         # The value of the network's own output, and the gradient of what the layers add up to.
@@ -108,10 +115,12 @@ class Layers(TorchFunctionMode):
 
     Args:
         batch: what goes through; a layer is where parameters meet what is computed from it.
+        counts: which positions of the samples count, `[N, T]`, bool; None: all do.
     """
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, counts: Tensor | None = None) -> None:
         super().__init__()
+        self._counts = counts
         self._open: dict[int, _Layer] = {}  # by result: layers that a batch norm or ReLU may still join
         self._done: dict[int, Tensor] = {}  # results that the rest of the network sees as constants
         self._ends: list[Tensor] = []  # F_l of every layer, not to be written to, or what stands for its squared norm
@@ -171,6 +180,9 @@ class Layers(TorchFunctionMode):
         for tensor in found:
             mark_of_samples(tensor)
         of_parameters = [tensor for tensor in found if tensor.requires_grad]
+        if self._counts is not None:
+            for tensor in of_parameters:
+                _leave_out(tensor, self._counts)
         for tensor in of_parameters[1:]:
             self._done[id(tensor)] = tensor
         if of_parameters:
@@ -211,6 +223,39 @@ class _Layer:
         if func is torch.batch_norm:
             return not self.normed and not args[5]  # in eval mode
         return func in _RELUS or func in _DROPOUTS or func in _RESHAPING
+
+
+def _leave_out(result: Tensor, counts: Tensor) -> None:
+    """Let no gradient through a layer's result at positions that do not count: what follows it in F_l mixes none.
+
+    Args:
+        result: `[N, T, …]`, `[T, N, …]`, `[N · T, …]`, or without positions, `[N, …]` or `[N, 1, …]`.
+        counts: `[N, T]`, bool.
+
+    Raises:
+        ForgetlessError: another shape.
+    """
+    samples, length = counts.shape
+    if result.dim() > 2 and result.shape[:2] == counts.shape:
+        fitting = counts
+    elif result.dim() > 2 and result.shape[:2] == counts.T.shape:
+        fitting = counts.T
+    elif result.dim() and length > 1 and result.shape[0] == samples * length:
+        fitting = counts.flatten()
+    elif result.dim() and result.shape[0] == samples and (result.dim() < 3 or result.shape[1] == 1):
+        return
+    else:
+        raise ForgetlessError(
+            f"a layer's result has the shape {tuple(result.shape)}, which does not show where the positions are that "
+            f"do not count, of {samples} samples with {length}; measure samples without padding, one at a time "
+            "(batch_size=1), or with mask=None, by which all positions count."
+        )
+    shape = (*fitting.shape, *[1] * (result.dim() - fitting.dim()))
+
+    def counted(gradient: Tensor) -> Tensor:
+        return torch.where(fitting.view(shape), gradient, 0)
+
+    result.register_hook(counted)  # type: ignore[no-untyped-call]
 
 
 class _SquaredNorm(torch.autograd.Function):
