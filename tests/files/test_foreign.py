@@ -70,11 +70,32 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         files.Foreign(tmp_path / "pickled")
     with pytest.raises(ForgetlessError, match="cannot be read: it does not exist"):
         files.Foreign(tmp_path / "gone")
+    (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ForgetlessError, match="Git LFS has not fetched; run `git lfs pull` in its folder"):
+        files.Foreign(tmp_path / "pointer")
     found = files.Foreign(several(tmp_path))
     with pytest.raises(ForgetlessError, match=r"one\.safetensors has no tensor 'lost', which its index says"):
         found.mapped(["lost"])
     with pytest.raises(ForgetlessError, match=r"'c' in .* is no tensor of real numbers"):
         found.mapped(["c"])
+
+
+def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
+    index = several(tmp_path)
+    (tmp_path / "blobs" / "two").unlink()
+    said = r"snapshot lacks 'two\.safetensors': 1 of the 2 files that model\.safetensors\.index\.json lists; download"
+    with pytest.raises(ForgetlessError, match=said):
+        files.Foreign(index.parent)
+    index.unlink()
+    (index.parent / "two.safetensors").unlink()
+    with pytest.raises(ForgetlessError, match=r"if 'one\.safetensors' is all of the model, name that file\."):
+        files.Foreign(index.parent)
+    (index.parent / "one.safetensors").rename(index.parent / "model-00001-of-00002.safetensors")
+    said = (
+        r"it holds 'model-00001-of-00002\.safetensors', and model\.safetensors\.index\.json says .*: download that too"
+    )
+    with pytest.raises(ForgetlessError, match=said):
+        files.Foreign(index.parent)
 
 
 @pytest.mark.parametrize("file", ["../one.safetensors", "/etc/passwd", "..", "", "a/b"])

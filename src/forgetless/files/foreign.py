@@ -19,8 +19,10 @@ from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.files.places import opened
 from forgetless.files.strict import parse_json, read_json
 from forgetless.files.tensors import FLOATS, Mapped, dtype_called
+from forgetless.model.parameters import listing
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"  # as Hugging Face's libraries call them
+_POINTER = b"version https://git-lfs"  # what a clone without Git LFS has in a file's place
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Foreign:
         if path.is_dir():
             found = next((path / name for name in (ONE, INDEX) if (path / name).exists()), None)
             if found is None:
-                raise ForgetlessError(f"{path} has neither {ONE} nor {INDEX}; name the model's weights.")
+                raise ForgetlessError(_nothing_found(path))
             path = found
         self.names = _listed(path) if path.suffix == ".json" else dict.fromkeys(_names(path), path)
         self._places = cache(_places)
@@ -124,7 +126,10 @@ class Foreign:
         stored, shape, start = place
         dtype = dtype_called(stored)
         if dtype is None:
-            raise ForgetlessError(f"{quoted(name)} in {path} has the type {quoted(stored)}, which is not known here.")
+            raise ForgetlessError(
+                f"{quoted(name)} in {path} has the type {quoted(stored)}, which is not known here; convert the model "
+                "to float32, bfloat16 or float16 first."
+            )
         return Layout(dtype, shape), start
 
     def mapped(self, names: list[str]) -> tuple[dict[str, Tensor], list[Mapped]]:
@@ -154,7 +159,14 @@ def _open(path: Path) -> safetensors.safe_open:
     try:
         return safetensors.safe_open(str(path), framework="pt")
     except Exception as error:
-        raise ForgetlessError(f"{path} is damaged or no safetensors file: {brief(error)}.") from error
+        with opened(path) as file:
+            pointer = file.read(len(_POINTER)) == _POINTER
+        what = (
+            "stands for a file that Git LFS has not fetched; run `git lfs pull` in its folder"
+            if pointer
+            else f"is damaged or no safetensors file: {brief(error)}; download or save it again"
+        )
+        raise ForgetlessError(f"{path} {what}.") from error
 
 
 def _names(path: Path) -> list[str]:
@@ -183,4 +195,20 @@ def _listed(path: Path) -> dict[str, Path]:
     for file in listed.values():
         if file in ("", "..") or file != os.path.basename(file) or not file.isprintable():
             raise ForgetlessError(f"{path} lists {quoted(file)}, which is not the name of a file beside it.")
+    files = dict.fromkeys(listed.values())
+    if missing := [file for file in files if not os.path.exists(path.parent / file)]:
+        raise ForgetlessError(
+            f"{path.parent} lacks {listing(missing)}: {len(missing)} of the {len(files)} files that {path.name} lists; "
+            "download them into that folder, or the whole model again."
+        )
     return {name: path.parent / file for name, file in listed.items()}
+
+
+def _nothing_found(folder: Path) -> str:
+    """What to say of a folder that has neither one file nor an index."""
+    said = f"{folder} has neither {ONE} nor {INDEX}; "
+    if not (others := sorted(each.name for each in folder.glob("*.safetensors"))):
+        return f"{said}name the model's weights."
+    if len(others) == 1 and "-of-" not in others[0]:
+        return f"{said}if {quoted(others[0])} is all of the model, name that file."
+    return f"{said}it holds {listing(others)}, and {INDEX} says which tensor is where: download that too."
