@@ -87,6 +87,8 @@ def test_what_is_no_plain_adapter_is_refused(tmp_path: Path) -> None:
         edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
     with pytest.raises(ForgetlessError, match=r"lora is an adapter; name the folder of its base model first"):
         edit.repair(tmp_path / "lora", tmp_path / "base", tmp_path / "out")
+    with pytest.raises(ForgetlessError, match=r"is the file of an adapter; name its folder, and its base model"):
+        edit.repair(tmp_path / "base", tmp_path / "lora" / "adapter_model.safetensors", tmp_path / "out")
     changed = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
     for key, value, said in (
         ("peft_type", "IA3", "its type is 'IA3'"),

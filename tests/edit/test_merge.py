@@ -336,6 +336,10 @@ def test_refused_on_disk(folders: Path, tmp_path: Path) -> None:
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     refused("HERE/other is of another architecture ('gpt2') than ROOT/A ('llama').", folders / "A", other)
+    heads = config["num_attention_heads"]
+    (other / "config.json").write_text(json.dumps({**config, "num_attention_heads": 2 * heads}))
+    what = f"'num_attention_heads' is {2 * heads} and {heads}"
+    refused(f"HERE/other is of another architecture than ROOT/A: {what}.", folders / "A", other)
     for file in other.glob("*.safetensors"):
         kept = {name: each for name, each in load_file(file).items() if "mlp" not in name}
         save_file(kept, file)

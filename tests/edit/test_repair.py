@@ -202,7 +202,7 @@ def test_bad_input_in_memory() -> None:
     one, other = {"w": torch.ones(4, 4)}, {"w": torch.ones(4, 5)}
     with pytest.raises(ForgetlessError, match="different architectures: the shapes of 'w' differ"):
         edit.repaired(one, other)
-    with pytest.raises(ForgetlessError, match="no tensor of the same name"):
+    with pytest.raises(ForgetlessError, match="no tensor of the same name: one has 'w', the other 'v'"):
         edit.repaired(one, {"v": torch.ones(1)})
     with pytest.raises(ForgetlessError, match="'w' hold NaN"):
         edit.repaired(one, {"w": torch.full((4, 4), torch.nan)})
@@ -388,13 +388,32 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     for path in (pickled, pickled / "pytorch_model.bin"):
         with pytest.raises(ForgetlessError, match="is a pickle, which can run code"):
             edit.repair(before, path, tmp_path / "out")
+    for name in ("consolidated.00.pth", "pytorch_model-00001-of-00002.bin"):
+        (pickled / "pytorch_model.bin").rename(pickled / name)
+        (pickled / "optimizer.pt").write_bytes(b"x")
+        with pytest.raises(ForgetlessError, match=rf"{name} is a pickle, which can run code"):
+            edit.repair(before, pickled, tmp_path / "out")
+        (pickled / name).rename(pickled / "pytorch_model.bin")
+    heads = folder(tmp_path / "heads", tuned, text={"num_attention_heads": 4, "head_dim": None})
+    more = folder(tmp_path / "more", tuned, text={"num_attention_heads": 8, "head_dim": 8})
+    with pytest.raises(ForgetlessError, match=r"of different architectures: 'num_attention_heads' is 4 and 8\."):
+        edit.repair(heads, more, tmp_path / "out")
+    with pytest.raises(ForgetlessError, match=r"base and .*base are the same model; name the one before fine-tuning"):
+        edit.repair(before, before, tmp_path / "out")
+    for dtype, said in (
+        (torch.complex64, "'l3.w' of .* is complex64, which cannot be repaired"),
+        (torch.int64, "'l3.w' is"),
+    ):
+        typed = folder(tmp_path / str(dtype), {**tuned, "l3.w": tuned["l3.w"].to(dtype)})
+        with pytest.raises(ForgetlessError, match=said):
+            edit.repair(before, typed, tmp_path / "out")
     (before / "model.safetensors").unlink()
     save_file(
         {name: each for name, each in base.items() if name != "l3.w"}, before / "model-00001-of-00002.safetensors"
     )
     names = dict.fromkeys(base, "model-00001-of-00002.safetensors") | {"l3.w": "model-00002-of-00002.safetensors"}
     (before / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    with pytest.raises(ForgetlessError, match=r"00002-of-00002.safetensors cannot be read: it does not exist"):
+    with pytest.raises(ForgetlessError, match=r"lacks 'model-00002-of-00002.safetensors': 1 of the 2"):
         edit.repair(before, after, tmp_path / "out")
     names.pop("l2.w")
     (before / "model-00002-of-00002.safetensors").write_bytes((after / "model.safetensors").read_bytes())

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,18 @@ from forgetless.edit.blocks import Parts
 from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model.parameters import listing
 
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin", "model.pt", "model.pth")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_OF_A_TRAINING = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
+#: Keys of a configuration that change what the same weights compute.
+_SHAPING = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_heads",
+    "n_head",
+    "head_dim",
+    "hidden_act",
+    "activation_function",
+)
 _CONFIG = "config.json"
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.safetensors")
 #: What a copy does not need, by suffix and by the beginning of a name: other weights, a training's state, our reports.
@@ -87,6 +98,8 @@ class Checkpoint(Stored):
         self.path = Path(path)
         if (self.path / "adapter_config.json").exists() and not (self.path / _CONFIG).exists():
             raise ForgetlessError(f"{self.path} is an adapter; name the folder of its base model first.")
+        if self.path.name.startswith("adapter_model."):
+            raise ForgetlessError(f"{self.path} is the file of an adapter; name its folder, and its base model.")
         folder = self.path if self.path.is_dir() else self.path.parent
         _refuse_pickles(self.path)
         if _SHARD.fullmatch(self.path.name) and self.path.is_file():
@@ -165,9 +178,10 @@ def finite(tensor: Tensor) -> bool:
 
 
 def _refuse_pickles(path: Path) -> None:
-    pickled = path if path.suffix in (".bin", ".pt", ".pth", ".ckpt") else None
-    if path.is_dir() and not any((path / name).exists() for name in (files.ONE, files.INDEX)):
-        pickled = next((path / name for name in _PICKLES if (path / name).exists()), None)
+    pickled = path if path.suffix in _PICKLED and not path.is_dir() else None
+    if path.is_dir() and not any(path.glob("*.safetensors")) and not (path / files.INDEX).exists():
+        pickles = [each for each in path.iterdir() if each.suffix in _PICKLED]
+        pickled = min((each for each in pickles if not each.name.startswith(_OF_A_TRAINING)), default=None)
     if pickled is not None:
         raise ForgetlessError(
             f"{pickled} is a pickle, which can run code when it is read; load the model where you trust it and save it "
@@ -175,28 +189,60 @@ def _refuse_pickles(path: Path) -> None:
         )
 
 
+def differing(config: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Where two configurations make different networks of the same shapes: "'n_head' is 2 and 4"; None where not."""
+    for key in config.keys() & other.keys():
+        if isinstance(config[key], dict) and isinstance(other[key], dict):  # one for text, one for pictures
+            if (inner := differing(config[key], other[key])) is not None:
+                return inner
+        elif key in _SHAPING and None not in (config[key], other[key]) and config[key] != other[key]:
+            return f"{quoted(key)} is {quoted(config[key])} and {quoted(other[key])}"
+    return None
+
+
 def refuse_other_architecture(checkpoint: Stored, other: Stored) -> None:
-    """Two checkpoints of one network have one kind of model, and the same shapes where they have the same names.
+    """Two checkpoints of one network have one kind of model, and tensors of the same shapes under the same names.
 
     Raises:
         ForgetlessError: what differs, by name.
     """
     kinds = [each.config.get("model_type") for each in (checkpoint, other)]
-    if all(kinds) and kinds[0] != kinds[1]:
-        raise ForgetlessError(
-            f"{checkpoint.path} and {other.path} are of different architectures: "
-            f"{quoted(kinds[0])} and {quoted(kinds[1])}."
-        )
-    common = [name for name in checkpoint.layout if name in other.layout]
+    what = f"{quoted(kinds[0])} and {quoted(kinds[1])}" if all(kinds) and kinds[0] != kinds[1] else None
+    if what := what or differing(checkpoint.config, other.config):
+        raise ForgetlessError(f"{checkpoint.path} and {other.path} are of different architectures: {what}.")
+    refuse_other_tensors(str(checkpoint.path), checkpoint.layout, str(other.path), other.layout)
+
+
+def refuse_other_tensors(
+    first: str, layout: Mapping[str, files.Layout], second: str, other: Mapping[str, files.Layout]
+) -> None:
+    """Refuse two models that have no name in common, or tensors of other shapes or kinds of numbers under one.
+
+    Args:
+        first: what to call the one.
+        layout: its tensors.
+        second: what to call the other.
+        other: its tensors.
+
+    Raises:
+        ForgetlessError: what differs, by name.
+    """
+    common = [name for name in layout if name in other]
     if not common:
-        raise ForgetlessError(f"{checkpoint.path} and {other.path} have no tensor of the same name.")
-    shapes = [name for name in common if checkpoint.layout[name].shape != other.layout[name].shape]
-    if shapes:
-        first = shapes[0]
         raise ForgetlessError(
-            f"{checkpoint.path} and {other.path} are of different architectures: the shapes of {listing(shapes)} "
-            f"differ, such as {checkpoint.layout[first].shape} and {other.layout[first].shape}."
+            f"{first} and {second} have no tensor of the same name: one has {listing(layout, 3)}, the other "
+            f"{listing(other, 3)}."
         )
+    if shapes := [name for name in common if layout[name].shape != other[name].shape]:
+        raise ForgetlessError(
+            f"{first} and {second} are of different architectures: the shapes of {listing(shapes)} differ, such as "
+            f"{layout[shapes[0]].shape} and {other[shapes[0]].shape}."
+        )
+    for name in common:
+        types = [each[name].dtype for each in (layout, other)]
+        if types[0].is_floating_point != types[1].is_floating_point:
+            called = " and ".join(str(each).removeprefix("torch.") for each in types)
+            raise ForgetlessError(f"{first} and {second} are of different architectures: {quoted(name)} is {called}.")
 
 
 def tied(like: Stored, *others: Stored, first: Collection[str] = ()) -> dict[str, str]:

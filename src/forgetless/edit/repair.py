@@ -13,7 +13,7 @@ from torch import Tensor
 
 from forgetless import files
 from forgetless.edit.adapter import Adapted, is_adapter
-from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architecture
+from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architecture, refuse_other_tensors
 from forgetless.edit.omegas import Omegas
 from forgetless.edit.repairing import REPAIRS
 from forgetless.edit.rewritten import Told, refuse_overflow, rewrite
@@ -66,6 +66,13 @@ def repair(
     edited = _method(method, importance)
     before = Checkpoint(base)
     after = Adapted(before, tuned) if is_adapter(tuned) else Checkpoint(tuned)
+    if isinstance(after, Checkpoint) and after.files() == before.files():
+        raise ForgetlessError(
+            f"{base} and {tuned} are the same model; name the one before fine-tuning, then the other."
+        )
+    for each in (before, after):
+        for name, held in each.layout.items():
+            refuse_type(name, str(each.path), held.dtype, "repaired")
     refuse_other_architecture(before, after)
     omegas = Omegas(importance, before.layout)
     omegas.warn_elsewhere(before)
@@ -132,13 +139,13 @@ def repaired(
     edited = _method(method, importance)
     if strange := [name for name, each in [*base.items(), *tuned.items()] if not isinstance(each, Tensor)]:
         raise ForgetlessError(f"{listing(strange)} are no tensors; give state dicts of tensors.")
-    if other := [name for name in tuned if name in base and base[name].shape != tuned[name].shape]:
-        raise ForgetlessError(f"base and tuned are of different architectures: the shapes of {listing(other)} differ.")
-    if not base.keys() & tuned.keys():
-        raise ForgetlessError("base and tuned have no tensor of the same name.")
     for title, state in (("base", base), ("tuned", tuned)):
         for name, each in state.items():
             refuse_type(name, title, each.dtype, "repaired")
+    layout, after = (
+        {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in state.items()} for state in (base, tuned)
+    )
+    refuse_other_tensors("base", layout, "tuned", after)
     if broken := [
         name
         for each in (base, tuned)
@@ -146,9 +153,7 @@ def repaired(
         if value.is_floating_point() and not finite(value)
     ]:
         raise ForgetlessError(f"{listing(broken)} hold NaN or Inf; edit a model that is finite.")
-    layout = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in base.items()}
     omegas = Omegas(importance, layout)
-    after = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in tuned.items()}
     for note in _notes({"base": layout, "tuned": after}):
         warnings.warn(note, stacklevel=2)
     result: dict[str, Tensor] = {}

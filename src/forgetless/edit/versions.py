@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forgetless import files
 from forgetless.edit.blocks import Parts
-from forgetless.edit.checkpoint import finite
+from forgetless.edit.checkpoint import differing, finite
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.model.parameters import listing
 
@@ -88,6 +88,8 @@ def refuse_differences(models: Mapping[str, Weights]) -> None:
         kinds = [quoted(each.config.get("model_type")) for each in (found, expected)]
         if found.config and expected.config and kinds[0] != kinds[1]:
             raise ForgetlessError(f"{title} is of another architecture ({kinds[0]}) than {first} ({kinds[1]}).")
+        if (what := differing(found.config, expected.config)) is not None:
+            raise ForgetlessError(f"{title} is of another architecture than {first}: {what}.")
         missing = [name for name in expected.layout if name not in found.layout]
         extra = [name for name in found.layout if name not in expected.layout]
         shapes = [
