@@ -95,17 +95,57 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     writing = begun(tmp_path / "out")
     writing.put("a", TENSORS["a"])
 
-    def full(file: object) -> None:
+    def full(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    said = "out cannot be written: the disk is full; .*; what is finished is kept for --resume"
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_settled", full)
-        with pytest.raises(ForgetlessError, match="out cannot be written: the disk is full"):
+        patched.setattr(module, "_line", full)
+        with pytest.raises(ForgetlessError, match=said):
             writing.put("b", TENSORS["b"])
     writing.close()
     again = begun(tmp_path / "out", resume=True)
     assert "a" in again.noted
     assert "b" not in again.noted
+    for name in again.missing():
+        again.put(name, TENSORS[name])
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, "fsync", full)  # some systems say it no earlier
+        with pytest.raises(ForgetlessError, match=said):
+            again.finish({})
+    again.close()
+    assert not (tmp_path / "out").exists()
+    begun(tmp_path / "out", resume=True).finish({})
+    assert read(tmp_path / "out").keys() == TENSORS.keys()
+
+
+def test_it_waits_for_the_disk_once_for_many_small_tensors_and_before_the_folder_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        waited.append((os.fstat(handle).st_ino, (tmp_path / "out").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(module.os, "fsync", noted)
+    many = {f"t{number}": torch.full((2,), float(number)) for number in range(300)}
+    writing = files.Streamed(tmp_path / "out", layout(many), {}, False, shard=800)  # 8 bytes each: three files
+    for name, each in many.items():
+        writing.put(name, each)
+    assert not waited
+    writing.finish({})
+    shards = {path.stat().st_ino for path in (tmp_path / "out").glob("*.safetensors")}
+    assert len(shards) == 3
+    assert shards <= {inode for inode, appeared in waited if not appeared}
+    assert len(waited) < 10
+    monkeypatch.setattr(module, "_MOST_WAITING", 800)
+    waited.clear()
+    writing = files.Streamed(tmp_path / "more", layout(many), {}, False)
+    for name, each in many.items():
+        writing.put(name, each)
+    assert len(waited) == 3 * 2  # the file and the journal, every 800 bytes
 
 
 def test_it_is_not_written_over_or_mixed(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A folder of safetensors files written tensor by tensor, whole or not at all, and continued when stopped.
 
-What is written lies in `OUT.partial` until all of it is there, and is then renamed to `OUT`. Every tensor is on the
-disk before a line in the journal says so, with its SHA-256; who continues believes a line where the bytes have that
-sum. A lock in the folder lets one process at a time write there.
+What is written lies in `OUT.partial` until all of it is there, and is then renamed to `OUT`. A line in the journal has
+the SHA-256 of every tensor that is written; who continues believes a line where the bytes have that sum, so that it
+does not matter which of the two a power cut leaves. All of it is on the disk before the folder is renamed, and every
+64 MB until then: waiting for the disk after each tensor would take most of the time where they are small. A lock in the
+folder lets one process at a time write there.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,8 @@ from forgetless.files.tensors import stored_name
 
 _JOURNAL = "journal.jsonl"
 _PIECE = 1 << 20  # bytes of a file that are read at once
+_MOST_WAITING = 64 << 20  # bytes that are written and may not be on the disk yet
+_KEPT = "what is finished is kept for --resume"
 _SHARD = (
     5 << 30
 )  # bytes of tensors in a file at most, as in Hugging Face's libraries: a larger one has a file of its own
@@ -65,6 +69,7 @@ class Streamed:
         self._files = _distributed(layout, shard)
         self._places = _placed(self._files)
         self.noted: dict[str, Any] = {}
+        self._waiting: dict[str, int] = {}  # file → bytes that may not be on the disk yet
         with told(out):
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise ForgetlessError(f"{out} exists already and is not empty; choose another --out.")
@@ -96,9 +101,10 @@ class Streamed:
             self._continue(asked)
             return
         try:
-            _append(self._folder / _JOURNAL, asked)
             with told(self._folder):
+                (self._folder / _JOURNAL).write_bytes(_line(asked))
                 self._shape(self._folder)
+            self._waiting = dict.fromkeys(self._files, 0)
         except BaseException:
             for name in (*self._files, _JOURNAL):
                 with contextlib.suppress(OSError):
@@ -160,12 +166,23 @@ class Streamed:
             )
         content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
         file, start = self._places[name]
-        with told(self._out), (self._folder / file).open("rb+") as opened_file:
+        with told(self._out, advice=_KEPT), (self._folder / file).open("rb+") as opened_file:
             opened_file.seek(start)
             opened_file.write(content)
-            _settled(opened_file)
-        _append(self._folder / _JOURNAL, {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "note": note})
+        entry = {"name": name, "sha256": hashlib.sha256(content).hexdigest(), "note": note}
+        with told(self._out, advice=_KEPT), (self._folder / _JOURNAL).open("ab") as journal:
+            journal.write(_line(entry))
         self.noted[name] = note
+        self._waiting[file] = self._waiting.get(file, 0) + layout.size
+        if sum(self._waiting.values()) >= _MOST_WAITING:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait until all that was written is on the disk."""
+        for name in (*self._waiting, _JOURNAL):
+            with told(self._out, advice=_KEPT), (self._folder / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        self._waiting = {}
 
     def get(self, name: str) -> Tensor:
         """A tensor that was put.
@@ -185,6 +202,7 @@ class Streamed:
             ForgetlessError: a tensor is missing, or the system does not let it be written; nothing is lost.
         """
         assert not self.missing()
+        self._settle()
         with told(self._out):
             for name, content in others.items():
                 target = self._folder / name
@@ -263,12 +281,5 @@ def _placed(files: Mapping[str, Mapping[str, Layout]]) -> dict[str, tuple[str, i
     return places
 
 
-def _append(journal: Path, entry: Mapping[str, Any]) -> None:
-    with told(journal), journal.open("ab") as file:
-        file.write(json.dumps(entry).encode() + b"\n")
-        _settled(file)
-
-
-def _settled(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
