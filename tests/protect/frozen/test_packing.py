@@ -457,6 +457,77 @@ def test_optimizers_that_look_at_more_than_an_element(what):
     core.attach(optim.SGD(model.parameters(), lr=0.1))  # nothing was attached
 
 
+def test_every_optimizer_of_torch_is_compared_above_or_refused_by_name():
+    compared = {getattr(make, "func", make) for make in MAKES.values()}
+    kinds = [each for each in vars(optim).values() if isinstance(each, type) and issubclass(each, optim.Optimizer)]
+    others = {each for each in kinds if each is not optim.Optimizer} - compared
+    assert len(compared) + len(others) >= 14
+    for kind in others:
+        model = network()
+        core = FrozenCore(model, {"mix.weight": torch.eye(4, dtype=torch.bool)})
+        with pytest.raises(
+            ForgetlessError, match=rf"^{kind.__name__} .*, so it cannot step on single elements or rows"
+        ):
+            core.attach(kind([model.mix.weight]))
+
+
+class SAM(optim.Optimizer):
+    """Sharpness-aware minimization as it is commonly written: up along the gradient, then a step from where it was."""
+
+    def __init__(self, parameters: Any, base: Make, rho: float = 0.05) -> None:
+        super().__init__(parameters, {"rho": rho})
+        self.base_optimizer = base(self.param_groups)
+        self.param_groups = self.base_optimizer.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Any) -> None:  # type: ignore[override]
+        parameters = [each for group in self.param_groups for each in group["params"] if each.grad is not None]
+        norm = torch.stack([each.grad.norm() for each in parameters]).norm()
+        before = [each.clone() for each in parameters]
+        for each in parameters:
+            each.add_(each.grad * self.param_groups[0]["rho"] / norm)
+        with torch.enable_grad():
+            closure()
+        for each, was in zip(parameters, before, strict=True):
+            each.copy_(was)
+        self.base_optimizer.step()
+
+
+def test_sharpness_aware_minimization_goes_up_and_down_the_free_elements_alone():
+    model, by_hand = network(3), network(3)
+    masks = {name: mask for name, mask in random_masks(model, 3).items() if mask.any()}
+    before, core = weights(model), FrozenCore(model, masks)
+    optimizer = SAM(model.parameters(), partial(optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.1))
+    core.attach(optimizer)
+    free = [~masks.get(name, torch.zeros(each.shape, dtype=torch.bool)) for name, each in by_hand.named_parameters()]
+    momentum = [torch.zeros_like(each) for each in by_hand.parameters()]
+    for step in range(3):
+
+        def closure(step: int = step) -> None:
+            optimizer.zero_grad()
+            loss(model, step).backward()
+
+        closure()
+        optimizer.step(closure)
+        held = list(by_hand.parameters())
+        up = [each * kept for each, kept in zip(torch.autograd.grad(loss(by_hand, step), held), free, strict=True)]
+        norm = torch.stack([each.norm() for each in up]).norm()
+        with torch.no_grad():
+            was = [each.clone() for each in held]
+            for each, way in zip(held, up, strict=True):
+                each.add_(0.05 * way / norm)
+        down = torch.autograd.grad(loss(by_hand, step), held)
+        with torch.no_grad():
+            for each, old, way, kept, moment in zip(held, was, down, free, momentum, strict=True):
+                moment.mul_(0.9).add_((way + 0.1 * old) * kept)
+                each.copy_(old - 0.1 * moment)
+    assert same(weights(model), before, masks)
+    for name, expected in by_hand.named_parameters():
+        torch.testing.assert_close(weights(model)[name], expected.detach(), rtol=1e-10, atol=1e-12)
+    sizes = [each["momentum_buffer"].numel() for each in optimizer.base_optimizer.state.values() if each]
+    assert sum(sizes) == sum(int(kept.sum()) for kept in free)
+
+
 @pytest.mark.parametrize("make", [optim.Adafactor, partial(optim.AdamW, weight_decay=0.1)])
 def test_whole_tensors_are_left_alone_by_every_optimizer(make):
     model = network()
