@@ -91,9 +91,8 @@ def test_bad_requests(refused: Refused) -> None:
         *("repair", "base", "tuned", "--out", "out", "--method", "magic"),
     )
     refused(
-        "nowhere has neither model.safetensors nor model.safetensors.index.json; name the model's weights."
-        if Path("nowhere").is_dir()
-        else "nowhere cannot be read: it does not exist.",
+        "there is no nowhere; name a folder or a .safetensors file on this machine. What is on the Hub must be "
+        "downloaded first.",
         *("repair", "base", "nowhere", "--out", "out"),
     )
     refused("base exists already and is not empty; choose another --out.", "repair", "base", "tuned", "--out", "base")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -98,6 +99,11 @@ class Checkpoint(Stored):
         self.path = Path(path)
         if (self.path / "adapter_config.json").exists() and not (self.path / _CONFIG).exists():
             raise ForgetlessError(f"{self.path} is an adapter; name the folder of its base model first.")
+        if not os.path.lexists(self.path):
+            raise ForgetlessError(
+                f"there is no {self.path}; name a folder or a .safetensors file on this machine. What is on the Hub "
+                "must be downloaded first."
+            )
         if self.path.name.startswith("adapter_model."):
             raise ForgetlessError(f"{self.path} is the file of an adapter; name its folder, and its base model.")
         folder = self.path if self.path.is_dir() else self.path.parent
