@@ -101,6 +101,27 @@ def test_what_is_no_plain_adapter_is_refused(tmp_path: Path) -> None:
             edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
 
 
+def test_an_adapter_and_a_configuration_that_are_not_of_one_training(tmp_path: Path) -> None:
+    adapter(llama(tmp_path / "base"), tmp_path / "lora")
+    written = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    for content, said in (
+        (
+            {**written, "r": 3},
+            r"has the rank 4 in '.*', and 3 by its adapter_config\.json; take both from one training",
+        ),
+        ({**written, "rank_pattern": {"q_proj": 2}}, r"has the rank 4 in '.*q_proj\.weight', and 2 by its"),
+        ({**written, "rank_pattern": {"(": 2}}, "has a rank_pattern or alpha_pattern that is no pattern"),
+        ([], "is no configuration of an adapter"),
+    ):
+        (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(content))
+        with pytest.raises(ForgetlessError, match=said):
+            edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(written))
+    save_file({}, tmp_path / "lora" / "adapter_model.safetensors")
+    with pytest.raises(ForgetlessError, match="holds no tensors; save it again"):
+        edit.repair(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+
+
 def test_an_adapter_of_another_base(tmp_path: Path) -> None:
     adapter(llama(tmp_path / "base"), tmp_path / "lora")
     other = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=10))

@@ -146,6 +146,11 @@ BROKEN = {
         lambda: edit.merged([{**state(1), "a.bias": torch.ones(4, dtype=torch.complex64)}, state(2)])
     ),
     "'a.bias' of models[1] is a int, not a tensor.": lambda: edit.merged([state(1), {**state(2), "a.bias": 3}]),
+    "models[1] is a Linear, not a state dict; give model.state_dict().": lambda: edit.merged(
+        [state(1), nn.Linear(2, 2)]
+    ),
+    "models is one state dict; give a list of several.": lambda: edit.merged(state(1)),  # type: ignore[arg-type]
+    "models is one path, 'A'; give a list of several.": lambda: edit.merge("A", "out"),
     "models[0] holds no tensors.": lambda: edit.merged([{}, {}]),
     "the method 'ties' needs the base model that the others were trained from.": lambda: edit.merged(
         [state(1), state(2)], method="ties"
@@ -192,6 +197,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("sentence", BROKEN)
 def test_refused(sentence: str) -> None:
     with pytest.raises(ForgetlessError) as caught:

@@ -198,6 +198,7 @@ def test_settings_out_of_range(bad: dict[str, Any], said: str) -> None:
         edit.Settings(**bad)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_in_memory() -> None:
     one, other = {"w": torch.ones(4, 4)}, {"w": torch.ones(4, 5)}
     with pytest.raises(ForgetlessError, match="different architectures: the shapes of 'w' differ"):
@@ -206,6 +207,16 @@ def test_bad_input_in_memory() -> None:
         edit.repaired(one, {"v": torch.ones(1)})
     with pytest.raises(ForgetlessError, match="'w' hold NaN"):
         edit.repaired(one, {"w": torch.full((4, 4), torch.nan)})
+    with pytest.raises(ForgetlessError, match=r"base is a Linear, not a state dict; give model\.state_dict\(\)"):
+        edit.repaired(torch.nn.Linear(2, 2), one)  # type: ignore[arg-type]
+    with pytest.raises(ForgetlessError, match="'w' of tuned is on the meta device"):
+        edit.repaired(one, {"w": torch.ones(4, 4, device="meta")})
+    with pytest.raises(ForgetlessError, match="'w' of base is sparse; convert it"):
+        edit.repaired({"w": torch.eye(4).to_sparse()}, one)
+    with pytest.raises(
+        ForgetlessError, match=r"importance is a str, not an Importance; read a file with Importance\.load"
+    ):
+        edit.repaired(one, one, "importance", importance="omega.safetensors")  # type: ignore[arg-type]
     with pytest.raises(ForgetlessError, match="no repair called 'best'"):
         edit.repaired(one, one, "best")
     with pytest.raises(ForgetlessError, match="needs the importance of the base"):

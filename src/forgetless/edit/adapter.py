@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,7 +81,16 @@ class Adapted(Stored):
             raise ForgetlessError(f"{self.path} has a pickled adapter; save it again with safe_serialization=True.")
         self._foreign = files.Foreign(self.path / _WEIGHTS)
         self._factors, self._whole = self._read()
-        self.ranks = {name: self._foreign.layout()[a].shape[0] for name, (a, _, _) in self._factors.items()}
+        stored = self._foreign.layout()
+        if not stored:
+            raise ForgetlessError(f"the adapter in {self.path} holds no tensors; save it again.")
+        self.ranks = {name: (*stored[a].shape, 0)[0] for name, (a, _, _) in self._factors.items()}
+        for name, (_, _, module) in self._factors.items():
+            if self.ranks[name] != (told := self._of(module, self._lora.rank_pattern, self._lora.r)):
+                raise ForgetlessError(
+                    f"the adapter in {self.path} has the rank {self.ranks[name]} in {quoted(name)}, and {told} by its "
+                    f"{_CONFIG}; take both from one training."
+                )
 
     def _read(self) -> tuple[dict[str, tuple[str, str, str]], dict[str, str]]:
         """Weight → the names of A and B and the module's name; weight → the name of its whole replacement."""
@@ -175,14 +185,17 @@ class Adapted(Stored):
     def _unfit(self, name: str) -> ForgetlessError:
         return ForgetlessError(f"the adapter's A and B of {quoted(name)} do not fit it, or hold NaN or Inf.")
 
-    def _scale(self, module: str, rank: int) -> float:
+    def _of(self, module: str, patterns: Mapping[str, float], default: float) -> float:
+        """What a module has: the value of the first pattern that fits its name, else the default."""
         try:
-            alpha = next(
-                (value for key, value in self._lora.alpha_pattern.items() if re.fullmatch(rf"(.*\.)?({key})", module)),
-                self._lora.lora_alpha,
-            )
+            return next((each for key, each in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", module)), default)
         except re.error as error:
-            raise ForgetlessError(f"{self.path} has an alpha_pattern that is no pattern: {brief(error)}.") from error
+            raise ForgetlessError(
+                f"{self.path} has a rank_pattern or alpha_pattern that is no pattern: {brief(error)}."
+            ) from error
+
+    def _scale(self, module: str, rank: int) -> float:
+        alpha = self._of(module, self._lora.alpha_pattern, self._lora.lora_alpha)
         return alpha / (math.sqrt(rank) if self._lora.use_rslora else rank)
 
     def start(self, name: str) -> bytes:
@@ -205,6 +218,8 @@ class Adapted(Stored):
 
 def _config(path: Path) -> _Config:
     content: Any = files.read_json(path)
+    if not isinstance(content, dict):
+        raise ForgetlessError(f"{path} is no configuration of an adapter: it is no object of names and values.")
     known = _Config.__dataclass_fields__
     held = {key: value for key, value in content.items() if key in known and value is not None}
     found: _Config = files.decoded(held, _Config, path)

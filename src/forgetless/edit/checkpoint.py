@@ -180,7 +180,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 def finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or Inf."""
-    return not tensor.numel() or all(math.isfinite(float(each)) for each in torch.aminmax(tensor))
+    return not tensor.numel() or all(math.isfinite(float(each)) for each in torch.aminmax(tensor.detach()))
 
 
 def _refuse_pickles(path: Path) -> None:

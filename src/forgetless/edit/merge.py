@@ -16,7 +16,7 @@ from forgetless.edit.combination import Combination, Told
 from forgetless.edit.rewritten import Told as Progress
 from forgetless.edit.rewritten import rewrite
 from forgetless.edit.versions import StateDict, tied
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.measure.importance import Importance
 
 REPORT = "forgetless_merge.json"
@@ -58,6 +58,8 @@ def merged(
         ForgetlessError: models of different architectures, NaN or Inf, integers that differ, a method without what it
             needs, settings out of range.
     """
+    if isinstance(models, Mapping):
+        raise ForgetlessError("models is one state dict; give a list of several.")
     combination = Combination(
         {f"models[{k}]": StateDict(each, f"models[{k}]") for k, each in enumerate(models)},
         base=None if base is None else ("base", StateDict(base, "base")),
@@ -115,6 +117,8 @@ def merge(
         ForgetlessError: as `merged` does; a model named twice, a checkpoint that is missing, pickled or damaged, or
             an `out` that exists or cannot be written.
     """
+    if isinstance(models, (str, Path)):
+        raise ForgetlessError(f"models is one path, {quoted(str(models))}; give a list of several.")
     _refuse_twice([*models, *([] if base is None else [base])])
     start = None if base is None else Checkpoint(base)
     read = {str(path): _read(path, start) for path in models}

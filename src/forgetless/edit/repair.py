@@ -17,7 +17,7 @@ from forgetless.edit.checkpoint import Checkpoint, finite, refuse_other_architec
 from forgetless.edit.omegas import Omegas
 from forgetless.edit.repairing import REPAIRS
 from forgetless.edit.rewritten import Told, refuse_overflow, rewrite
-from forgetless.edit.versions import mixed_types, refuse_type, tied
+from forgetless.edit.versions import mixed_types, refuse_no_state, refuse_type, tied
 from forgetless.edit.weight import Repaired, Settings, Versions
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.measure.importance import Importance
@@ -137,9 +137,8 @@ def repaired(
     """
     settings = settings or Settings()
     edited = _method(method, importance)
-    if strange := [name for name, each in [*base.items(), *tuned.items()] if not isinstance(each, Tensor)]:
-        raise ForgetlessError(f"{listing(strange)} are no tensors; give state dicts of tensors.")
     for title, state in (("base", base), ("tuned", tuned)):
+        refuse_no_state(state, title)
         for name, each in state.items():
             refuse_type(name, title, each.dtype, "repaired")
     layout, after = (
@@ -210,6 +209,10 @@ def _method(name: str, importance: Importance | None) -> Callable[[Versions, Set
         raise ForgetlessError(f"there is no repair called {quoted(name)}; it may be {', '.join(REPAIRS)}.")
     if name.startswith("importance") and importance is None:
         raise ForgetlessError(f"{name} needs the importance of the base; measure it with `forgetless measure`.")
+    if not isinstance(importance, Importance | None):
+        raise ForgetlessError(
+            f"importance is a {type(importance).__name__}, not an Importance; read a file with Importance.load."
+        )
     return REPAIRS[name]
 
 

@@ -42,13 +42,11 @@ class StateDict:
         title: what to call it in a sentence.
 
     Raises:
-        ForgetlessError: something in it is no tensor.
+        ForgetlessError: it is no state dict.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], title: str) -> None:
-        for name, tensor in tensors.items():
-            if not isinstance(tensor, Tensor):
-                raise ForgetlessError(f"{quoted(name)} of {title} is a {type(tensor).__name__}, not a tensor.")
+        refuse_no_state(tensors, title)
         self.layout = {name: files.Layout(each.dtype, tuple(each.shape)) for name, each in tensors.items()}
         self.config: dict[str, Any] = {}
         self._tensors, self._title = tensors, title
@@ -70,6 +68,26 @@ class StateDict:
         """The tensor of that name, which is looked at as a whole for NaN and Inf."""
         flat = self.tensor(name).reshape(-1)
         return lambda at: flat[at]
+
+
+def refuse_no_state(tensors: object, title: str) -> None:
+    """Refuse what is no state dict, or holds what is no tensor with numbers in their places.
+
+    Args:
+        tensors: what was given.
+        title: what to call it in a sentence.
+
+    Raises:
+        ForgetlessError: as said.
+    """
+    if not isinstance(tensors, Mapping):
+        raise ForgetlessError(f"{title} is a {type(tensors).__name__}, not a state dict; give model.state_dict().")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ForgetlessError(f"{quoted(name)} of {title} is a {type(tensor).__name__}, not a tensor.")
+        if tensor.is_meta or tensor.layout != torch.strided:
+            what = "on the meta device, without numbers" if tensor.is_meta else "sparse; convert it with to_dense()"
+            raise ForgetlessError(f"{quoted(name)} of {title} is {what}.")
 
 
 def refuse_differences(models: Mapping[str, Weights]) -> None:
