@@ -19,6 +19,7 @@ import forgetless
 from forgetless import edit, files
 from forgetless.edit.noise import threshold_by_median
 from forgetless.errors import ForgetlessError
+from peak import Peak
 
 
 def spiked(long: int, short: int, spikes: int, seed: int = 0, noise: float = 1e-3) -> tuple[Tensor, Tensor]:
@@ -211,6 +212,10 @@ def test_bad_input_in_memory() -> None:
         edit.repaired(torch.nn.Linear(2, 2), one)  # type: ignore[arg-type]
     with pytest.raises(ForgetlessError, match="'w' of tuned is on the meta device"):
         edit.repaired(one, {"w": torch.ones(4, 4, device="meta")})
+    sharded = torch.ones(4, 4)
+    sharded.full_tensor = sharded.clone  # type: ignore[attr-defined]
+    with pytest.raises(ForgetlessError, match="'w' of tuned is sharded; gather"):
+        edit.repaired(one, {"w": sharded})
     with pytest.raises(ForgetlessError, match="'w' of base is sparse; convert it"):
         edit.repaired({"w": torch.eye(4).to_sparse()}, one)
     with pytest.raises(
@@ -269,6 +274,24 @@ def test_a_folder_is_repaired_as_its_state_dict_is(tmp_path: Path) -> None:
     report = files.read_json(tmp_path / "out" / "forgetless_repair.json")
     assert report["method"] == "dg-hard"
     assert report["tensors"] == facts
+
+
+@pytest.mark.parametrize("method", ["wise-ft", "dg-hard", "ties"])
+def test_memory_holds_a_few_tensors_however_many_there_are(method: str, tmp_path: Path) -> None:
+    """What a process takes in all is measured by benchmarks/repair.py."""
+    size, many = 4 * 512 * 512, 24
+    for name in ("base", "A", "B"):
+        draw = torch.Generator().manual_seed(ord(name[0]))
+        folder(tmp_path / name, {f"w{k}": torch.rand(512, 512, generator=draw) for k in range(many)})
+    with Peak() as peak:
+        if method in edit.REPAIRS:
+            edit.repair(tmp_path / "base", tmp_path / "A", tmp_path / "out", method)
+        else:
+            models = [tmp_path / "A", tmp_path / "B"]
+            edit.merge(models, tmp_path / "out", base=tmp_path / "base", method=method)
+    blocks = 5 * size  # a tensor of this size is one block
+    gram = 3 * 2 * size if method == "dg-hard" else 0
+    assert size < peak.most <= 3 * size + blocks + gram < many * size
 
 
 def test_what_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from forgetless.edit.blocks import Parts
 from forgetless.edit.checkpoint import differing, finite
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.model.parameters import listing
+from forgetless.model.sharding import is_sharded
 
 
 @runtime_checkable
@@ -71,7 +72,7 @@ class StateDict:
 
 
 def refuse_no_state(tensors: object, title: str) -> None:
-    """Refuse what is no state dict, or holds what is no tensor with numbers in their places.
+    """Refuse what is no state dict, or holds what is no whole tensor with numbers in their places.
 
     Args:
         tensors: what was given.
@@ -85,6 +86,8 @@ def refuse_no_state(tensors: object, title: str) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise ForgetlessError(f"{quoted(name)} of {title} is a {type(tensor).__name__}, not a tensor.")
+        if is_sharded(tensor):
+            raise ForgetlessError(f"{quoted(name)} of {title} is sharded; gather the model's state dict first.")
         if tensor.is_meta or tensor.layout != torch.strided:
             what = "on the meta device, without numbers" if tensor.is_meta else "sparse; convert it with to_dense()"
             raise ForgetlessError(f"{quoted(name)} of {title} is {what}.")
