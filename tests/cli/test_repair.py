@@ -95,4 +95,13 @@ def test_bad_requests(refused: Refused) -> None:
         "downloaded first.",
         *("repair", "base", "nowhere", "--out", "out"),
     )
+    for method, option in (("dg-hard", "alpha"), ("wise-ft", "strength"), ("importance", "scale")):
+        refused(
+            f"{method} does not use --{option}; leave that out, or choose another --method.",
+            *("repair", "base", "tuned", "--out", "out", "--method", method, f"--{option}", 0.7),
+        )
+    refused(
+        "dg-hard does not use --importance; leave that out, or choose another --method.",
+        *("repair", "base", "tuned", "--out", "out", "--importance", "omega.safetensors"),
+    )
     refused("base exists already and is not empty; choose another --out.", "repair", "base", "tuned", "--out", "base")

@@ -188,6 +188,8 @@ def test_places_that_cannot_be_a_folder_are_told_at_the_start(tmp_path: Path, mo
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ForgetlessError, match="link is a link; name the folder itself"):
         begun(tmp_path / "link")
+    with pytest.raises(ForgetlessError, match="its name is too long; choose a shorter one"):
+        begun(tmp_path / ("x" * 300))
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "mine").write_text("x")
     monkeypatch.chdir(tmp_path / "here")

@@ -14,6 +14,7 @@ from forgetless.cli.parts.tensors import written as tensors_written
 from forgetless.errors import ForgetlessError
 
 _SHOWN = 12  # weights in the table
+_USED = {"dg-hard": "scale", "importance-dg-hard": "scale", "wise-ft": "alpha", "importance": "strength"}
 
 
 def repair(
@@ -52,6 +53,14 @@ def repair(
     from forgetless.edit.repair import REPORT
     from forgetless.measure.importance import Importance
 
+    numbers = {"scale": scale, "alpha": alpha, "strength": strength}
+    if (used := _USED.get(method)) is not None:
+        given = [f"--{name}" for name, each in numbers.items() if name != used and each != getattr(edit.Settings, name)]
+        given += ["--importance"] if importance is not None and not method.startswith("importance") else []
+        if given:
+            raise ForgetlessError(
+                f"{method} does not use {', '.join(given)}; leave that out, or choose another --method."
+            )
     settings = edit.Settings(scale=scale, alpha=alpha, strength=strength, device=device)
     omega = None if importance is None else Importance.load(importance, mmap=True)
     if page is not None and page.exists():
@@ -65,10 +74,8 @@ def repair(
     if page is not None:
         from forgetless.lab.report import repair_page
 
-        numbers = {"scale": scale, "alpha": alpha, "strength": strength}
-        used = {"dg-hard": "scale", "importance-dg-hard": "scale", "wise-ft": "alpha", "importance": "strength"}[method]
         command = ["forgetless", "repair", str(base), str(tuned), "--out", str(out), "--method", method]
-        command += [f"--{used}", f"{numbers[used]:g}"]
+        command += [f"--{_USED[method]}", f"{numbers[_USED[method]]:g}"]
         command += ["--importance", str(importance)] if importance is not None else []
         repair_page(facts, written, method, shlex.join(command), page, notes)
     if as_json:

@@ -62,8 +62,9 @@ class Streamed:
         self, out: Path, layout: Mapping[str, Layout], asked: Mapping[str, str], resume: bool, shard: int = _SHARD
     ) -> None:
         out = out if out.name else Path(os.path.abspath(out))  # of "."
-        if out.is_symlink():
-            raise ForgetlessError(f"{out} is a link; name the folder itself.")
+        with told(out):
+            if out.is_symlink():
+                raise ForgetlessError(f"{out} is a link; name the folder itself.")
         self._out, self._layout = out, dict(layout)
         self._folder = out.with_name(out.name + ".partial")
         self._files = _distributed(layout, shard)
