@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -81,16 +82,23 @@ def test_the_latest_measurement_takes_the_place_of_the_earlier(suite: Suite) -> 
 
 
 def test_run_and_shown(suite: Suite, tmp_path: Path) -> None:
-    found = run_all(suite.experiments, None, [0, 1], tmp_path / "run", strength=0.5)
+    assert {name: one.methods for name, one in suite.experiments.items()} == {
+        "everything": ("finetune", "joint", "si", "mas"),
+        "subset": ("mas",),
+        "rest": ("mas",),
+    }
+    everything = dataclasses.replace(suite.experiments["everything"], methods=("finetune", "mas"))
+    experiments = {"everything": everything, "subset": suite.experiments["subset"]}
+    found = run_all(experiments, None, [0], tmp_path / "run", strength=0.5)
     runs = found["everything"]["runs"]
-    assert {run["method"] for run in runs} == {"finetune", "joint", "si", "mas"}
-    assert {run["method"] for run in found["subset"]["runs"]} == {"mas"}
+    assert [run["method"] for run in runs] == ["finetune", "mas"]
+    assert [run["method"] for run in found["subset"]["runs"]] == ["mas"]
     for run in runs:
         assert set(run["figures"]) == {"subset", "rest"}
         assert len(run["figures"]["subset"]) == 3
     text = suite.table(found)
     assert "MAS, Ω on the subset" in text
-    assert "| 0.5 | 2 |" in text
+    assert "| 0.5 | 1 |" in text
     json.dumps(found)
 
 
