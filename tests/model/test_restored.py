@@ -17,7 +17,7 @@ from exactness import errors, unchanged, worst
 from forgetless import Importance
 from forgetless.measure import reference
 from forgetless.measure.engine.tape import Tape
-from forgetless.model.restored import untouched
+from forgetless.model.restored import unhooked, untouched
 
 
 def made() -> nn.Module:
@@ -59,7 +59,7 @@ def test_also_after_an_exception() -> None:
         fail()
 
 
-def test_the_witness_sees_what_is_not_undone() -> None:
+def test_these_tests_see_what_is_not_undone() -> None:
     model = made()
     with pytest.raises(AssertionError), unchanged(model):
         model(TOKENS)
@@ -306,3 +306,14 @@ def test_threads_wait_for_each_other() -> None:
     assert len(results) == 4
     assert most == [1]
     assert all(torch.equal(each.sums["0.weight"], results[0].sums["0.weight"]) for each in results)
+
+
+def test_what_waits_for_gradients_is_not_called() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    called: list[Tensor] = []
+    parameter.register_post_accumulate_grad_hook(called.append)
+    with unhooked([parameter]):
+        parameter.sum().backward()
+    assert not called
+    parameter.sum().backward()
+    assert len(called) == 1

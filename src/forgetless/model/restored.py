@@ -25,16 +25,16 @@ _OPEN: weakref.WeakKeyDictionary[nn.Module, _Found] = weakref.WeakKeyDictionary(
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; outside, the model bit for bit as it was found.
+    """Eval mode and no gradients inside; outside, the model is bit for bit what it was.
 
     Put back: every module's mode and attributes, every buffer (the tensor and its values), every parameter's values,
     `requires_grad`, `.grad` and hooks, and the state of the random generators. Modes are set as flags, never by
     `train()` or `eval()`, which some layers override to merge weights. Values are copied where a module could write
     them in eval mode (buffers, and embeddings with `max_norm`), and of what a first pass was seen to write (`watched`).
     Inside, the hooks of the parameters do not run, inference mode is off, attention takes no other path than in
-    training, and what is compiled runs as the original does. Other threads wait until the model is as it was found.
+    training, and what is compiled runs as the original does. Other threads wait until the model is restored.
     """
-    with _locked(model), torch.inference_mode(False), _plain_attention(), _hooks_off(model.parameters()):
+    with _locked(model), torch.inference_mode(False), _plain_attention(), unhooked(model.parameters()):
         found = _Found(model)
         outer = _OPEN.get(model)
         devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
@@ -51,8 +51,24 @@ def untouched(model: nn.Module) -> Iterator[None]:
             found.put_back()
 
 
+@contextlib.contextmanager
+def unhooked(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Inside, the parameters' own hooks, such as an optimizer's, are not called: the batch has no gradient for them."""
+    attributes = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    found = [getattr(parameter, attribute, None) for parameter in parameters for attribute in attributes]
+    waiting = [(hooks, dict(hooks)) for hooks in found if hooks]
+    try:
+        for hooks, _ in waiting:
+            hooks.clear()
+        yield
+    finally:
+        for hooks, before in waiting:
+            hooks.clear()
+            hooks.update(before)
+
+
 def one_pass(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Around every forward pass inside `untouched`: it starts with the model's attributes as they were found.
+    """Around every forward pass inside `untouched`: it starts with the attributes that the model had before.
 
     So the state that a recurrent network keeps from one batch to the next does not reach the next sample.
     """
@@ -74,7 +90,7 @@ def evaluating(model: nn.Module) -> None:
 
 
 class _Found:
-    """A model as it was found."""
+    """What a model was, to be put back."""
 
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
@@ -237,22 +253,6 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         backend.set_fastpath_enabled(True)
-
-
-@contextlib.contextmanager
-def _hooks_off(parameters: Iterable[Tensor]) -> Iterator[None]:
-    """Inside, the parameters' own hooks are not called: there is no gradient of a batch to give them."""
-    attributes = ("_backward_hooks", "_post_accumulate_grad_hooks")
-    found = [getattr(parameter, attribute, None) for parameter in parameters for attribute in attributes]
-    waiting = [(hooks, dict(hooks)) for hooks in found if hooks]
-    try:
-        for hooks, _ in waiting:
-            hooks.clear()
-        yield
-    finally:
-        for hooks, before in waiting:
-            hooks.clear()
-            hooks.update(before)
 
 
 def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from forgetless.measure.engine.tape import Tape
 from forgetless.measure.engine.target import Target
 from forgetless.measure.kernels.parts.terms import modulus_
 from forgetless.model import batches
-from forgetless.model.restored import only
+from forgetless.model.restored import only, unhooked
 
 
 def batched_sums(
@@ -114,20 +114,6 @@ def accumulate(into: dict[str, Tensor], sums: Mapping[str, Tensor]) -> None:
 def wide(tensor: Tensor) -> torch.dtype:
     """The dtype that sums of such a tensor have."""
     return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
-
-
-@contextlib.contextmanager
-def unhooked(parameters: list[Tensor]) -> Iterator[None]:
-    """Inside, nothing that waits for the gradients of the parameters is called, such as an optimizer in a hook."""
-    found = [getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in parameters]
-    waiting = [(hooks, dict(hooks)) for hooks in found if hooks]
-    try:
-        for hooks, _ in waiting:
-            hooks.clear()
-        yield
-    finally:
-        for hooks, before in waiting:
-            hooks.update(before)
 
 
 @contextlib.contextmanager
