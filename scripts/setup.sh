@@ -1,5 +1,5 @@
 #!/bin/sh
-# Set up .venv in this clone with the packages of one extra: scripts/setup.sh demo|dev
+# Set up .venv in this clone with the packages of one extra: scripts/setup.sh demo|dev|docs
 #
 # Touches nothing outside the clone. Does nothing when everything is in place. When something is missing, says what
 # in one sentence and exits with 1. NEEDS_MB: how much disk to insist on, if the guess below is wrong for you.
@@ -15,7 +15,10 @@ missing() {
 }
 
 # What the packages depend on: a change of any of it, or a clone that was moved, means installing again.
-state() { { pwd; cat pyproject.toml setup.py src/forgetless/measure/kernels/parts/*.c src/forgetless/protect/optimizers/*.c 2>/dev/null || true; } | cksum; }
+state() {
+    { pwd; cat pyproject.toml src/forgetless/measure/kernels/parts/*.c src/forgetless/measure/kernels/parts/*.h \
+        src/forgetless/protect/optimizers/*.c 2>/dev/null || true; } | cksum
+}
 
 # The first Python that is new enough and can make a virtual environment.
 find_python() {

@@ -195,5 +195,5 @@ def test_writes_nothing_outside_the_clone(clone: Clone) -> None:
 
 def test_the_readiness_of_a_clone_covers_everything_that_is_built() -> None:
     script = (ROOT / "scripts" / "setup.sh").read_text()
-    sources = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.c")}
-    assert all(f"{folder}/*.c" in script for folder in sources)
+    sources = {path for path in (ROOT / "src").rglob("*") if path.suffix in {".c", ".h"}}
+    assert all(f"{path.parent.relative_to(ROOT).as_posix()}/*{path.suffix}" in script for path in sources)
