@@ -11,8 +11,8 @@ from forgetless.lab.published.mas_2018 import TITLES
 from forgetless.lab.results import MethodSummary, Summary
 from studies.figures import pyplot_module, save
 
-#: Method → color; the others are grey.
-_COLOURS = {
+#: Method → color; the others are gray.
+_COLORS = {
     "mas": "#0072b2",
     "local-mas": "#56b4e9",
     "finetune": "#000000",
@@ -71,7 +71,7 @@ def sensitivity(curves: Mapping[str, Mapping[float, MethodSummary]], path: Path)
                 (λ, 100 * each.mean, 100 * (each.sd or 0)) for λ, each in zip(curve, estimates, strict=True) if each
             ]
             xs, ys, errors = zip(*known, strict=True)
-            axis.errorbar(xs, ys, errors, fmt=style, ms=4, lw=1.2, c=_COLOURS[method], label=label)
+            axis.errorbar(xs, ys, errors, fmt=style, ms=4, lw=1.2, c=_COLORS[method], label=label)
         axis.set(xscale="log", xlabel="λ", title=TITLES[method])
         axis.grid(alpha=0.3)
     for axis in axes[:, 0]:
@@ -90,9 +90,7 @@ def memory(measured: Mapping[str, Any], path: Path) -> None:
         together.setdefault(tuple(sizes), []).append(name)
     for sizes, names in sorted(together.items(), key=lambda each: -each[0][-1]):
         titles = " / ".join(short(name) for name in names)
-        axis.plot(
-            [size / 1e6 for size in sizes], "o-", ms=3, lw=1.2, c=_COLOURS.get(names[-1], "#999999"), label=titles
-        )
+        axis.plot([size / 1e6 for size in sizes], "o-", ms=3, lw=1.2, c=_COLORS.get(names[-1], "#999999"), label=titles)
     axis.set(ylabel="kept besides the network, MB", xticks=range(len(measured["tasks"])))
     axis.set_xticklabels(measured["tasks"])
     axis.axhline(measured["network"] / 1e6, ls=":", lw=1, c="#444444", label="the network itself")
@@ -108,4 +106,4 @@ def short(name: str) -> str:
 
 
 def _color(method: MethodSummary) -> str:
-    return _COLOURS.get(method.method, "#999999")
+    return _COLORS.get(method.method, "#999999")

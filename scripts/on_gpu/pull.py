@@ -29,7 +29,7 @@ class Quadratic(nn.Module):
         generator = torch.Generator().manual_seed(0)
         draw = partial(torch.randn, 256, generator=generator)
         self.theta = nn.Parameter(draw().to(device, dtype))
-        self.centre, self.curvature = draw().to(device), (0.5 + draw().sigmoid()).to(device)
+        self.center, self.curvature = draw().to(device), (0.5 + draw().sigmoid()).to(device)
         self.omega = torch.logspace(-3, 4, 256).to(device)
         self.omega[::16] = 0
         self.start = self.theta.detach().float().clone()
@@ -41,12 +41,12 @@ class Quadratic(nn.Module):
     def optimum(self, strength: float = 1.0) -> Tensor:
         """Where the gradients of loss and penalty balance."""
         pull = 2 * strength * self.omega
-        return (self.curvature * self.centre + pull * self.start) / (self.curvature + pull)
+        return (self.curvature * self.center + pull * self.start) / (self.curvature + pull)
 
     @torch.no_grad()
     def differentiate(self) -> None:
         """Put the gradient of the loss into the parameter, in place once it has one."""
-        gradient = (self.curvature * (self.theta.float() - self.centre)).to(self.theta.dtype)
+        gradient = (self.curvature * (self.theta.float() - self.center)).to(self.theta.dtype)
         if self.theta.grad is None:
             self.theta.grad = gradient
         else:
@@ -199,7 +199,7 @@ def scaled(setting: Setting, name: str, form: str) -> Figures:
         skipped = step in ((5, 6) if name == "SGD" else (0, 5, 6))
         before = problem.theta.detach().clone()
         problem.theta.grad = None
-        loss = (problem.curvature * (problem.theta - problem.centre).square()).sum() / 2
+        loss = (problem.curvature * (problem.theta - problem.center).square()).sum() / 2
         scaler.scale(loss).backward()
         if skipped:
             problem.theta.grad[3] = torch.inf

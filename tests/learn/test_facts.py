@@ -185,10 +185,10 @@ def test_outputs_that_are_not_finite() -> None:
 
 def stream() -> list[Task]:
     """Two tasks of three facts each."""
-    centres, found = drawn(FACTS, INPUTS, seed=3).float(), []
+    centers, found = drawn(FACTS, INPUTS, seed=3).float(), []
     for number in range(2):
         labels = torch.arange(3 * number, 3 * number + 3).repeat(EACH)
-        parts = (centres[labels] + 0.2 * drawn(len(labels), INPUTS, seed=seed).float() for seed in (4, 5))
+        parts = (centers[labels] + 0.2 * drawn(len(labels), INPUTS, seed=seed).float() for seed in (4, 5))
         train, test = ((pictures, labels) for pictures in parts)
         found.append(Task(f"facts {number}", train, test, objective()))
     return found

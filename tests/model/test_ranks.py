@@ -33,8 +33,8 @@ CASES = [
     ("convolutional", "fsdp", "uneven"),
     ("language", "ddp", "singles"),
     ("language", "fsdp", "uneven"),
-    ("centres", "ddp", "uneven"),
-    ("centres", "fsdp", "empty"),
+    ("centers", "ddp", "uneven"),
+    ("centers", "fsdp", "empty"),
 ]
 
 
@@ -53,7 +53,7 @@ def test_mas_equals_one_process(two: Processes, network: str, how: str, share: s
     [
         ("vector", "residual", "uneven"),
         ("sampled", "language", "even"),
-        ("expected", "centres", "one batch"),
+        ("expected", "centers", "one batch"),
     ],
 )
 def test_every_estimator_equals_one_process(two: Processes, estimator: str, network: str, share: str, how: str) -> None:
@@ -65,7 +65,7 @@ def test_every_estimator_equals_one_process(two: Processes, estimator: str, netw
 
 
 @pytest.mark.parametrize(("network", "share"), [("convolutional", "uneven"), ("language", "empty")])
-def test_hebbian_with_replicas_equals_one_process(two: Processes, network: str, share: str) -> None:
+def test_local_mas_with_replicas_equals_one_process(two: Processes, network: str, share: str) -> None:
     for found in two.run(together.compare, network, "ddp", share, "local-mas"):
         error = found.pop("error")
         assert found

@@ -109,9 +109,9 @@ def test_a_newly_tied_head_is_told_to_have_lost_its_own():
 def test_a_renamed_layer_is_told_to_be_free():
     model = Net()
     anchor = Anchor(model, importance(model), 1.0)
-    model.trunk = model.body
+    model.renamed = model.body
     del model.body
-    with pytest.warns(UserWarning, match=r"'trunk\.bias', 'trunk\.weight' are what anchored parameters of other"):
+    with pytest.warns(UserWarning, match=r"'renamed\.bias', 'renamed\.weight' are what anchored parameters of other"):
         attach(model, anchor)
 
 

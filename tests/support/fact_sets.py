@@ -28,7 +28,7 @@ FACTS: tuple[Fact, ...] = (
 
 
 def encoded(number: int, size: tuple[int, int] = (32, 32)) -> bytes:
-    """A PNG file with a colour of its own for every number below 4096."""
+    """A PNG file with a color of its own for every number below 4096."""
     buffer = io.BytesIO()
     color = tuple(16 * (number // step % 16) + 8 for step in (1, 16, 256))
     Image.new("RGB", size, color).save(buffer, "PNG")

@@ -23,11 +23,11 @@ def classes(tasks: int = 3, each: int = 2, samples: int = 30) -> list[Task]:
     generator = torch.Generator().manual_seed(1)
     found = []
     for number in range(tasks):
-        centres = 2 * torch.randn(each, INPUTS, generator=generator)
+        centers = 2 * torch.randn(each, INPUTS, generator=generator)
         labels = torch.arange(samples) % each
 
-        def part(centres: Tensor = centres, labels: Tensor = labels) -> tuple[Tensor, Tensor]:
-            return centres[labels] + torch.randn(samples, INPUTS, generator=generator), labels
+        def part(centers: Tensor = centers, labels: Tensor = labels) -> tuple[Tensor, Tensor]:
+            return centers[labels] + torch.randn(samples, INPUTS, generator=generator), labels
 
         names = tuple(f"{number}{letter}" for letter in "abcdef"[:each])
         found.append(classification(f"task.{number}", names, part(), part()))

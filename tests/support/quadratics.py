@@ -20,7 +20,7 @@ class Quadratic(nn.Module):
         generator = torch.Generator().manual_seed(0)
         root = torch.randn(SIZE, SIZE, generator=generator, dtype=torch.float64)
         self.curvature = root @ root.T / SIZE + 0.5 * torch.eye(SIZE, dtype=torch.float64)
-        self.centre = torch.randn(SIZE, generator=generator, dtype=torch.float64)
+        self.center = torch.randn(SIZE, generator=generator, dtype=torch.float64)
         self.start = torch.randn(SIZE, generator=generator, dtype=torch.float64)
         self.omega = 0.2 + torch.rand(SIZE, generator=generator, dtype=torch.float64)
         if free:
@@ -28,7 +28,7 @@ class Quadratic(nn.Module):
         self.rows = nn.Parameter(self.start.expand(len(STRENGTHS), SIZE).clone())
 
     def gradient(self) -> Tensor:
-        return (self.rows.detach() - self.centre) @ self.curvature
+        return (self.rows.detach() - self.center) @ self.curvature
 
     def optimum(self, decay: float) -> Tensor:
         """Of ½ (θ−c)ᵀ H (θ−c) + ½ decay θ² + λ Σ Ω (θ−θ*)², solved directly."""
@@ -36,7 +36,7 @@ class Quadratic(nn.Module):
         for strength in STRENGTHS:
             pull = 2 * strength * self.omega
             matrix = self.curvature + torch.diag(pull + decay)
-            solved.append(torch.linalg.solve(matrix, self.curvature @ self.centre + pull * self.start))
+            solved.append(torch.linalg.solve(matrix, self.curvature @ self.center + pull * self.start))
         return torch.stack(solved)
 
     def settle(self, optimizer: optim.Optimizer, steps: int, decades: float, noise: float = 0.0) -> None:

@@ -24,11 +24,11 @@ INPUTS, FEATURES, CLOUDS, CLASSES = 8, 12, 12, ("a", "b", "c")
 def stream(tasks: int = 2, samples: int = 48, noise: float = 0.4) -> list[Task]:
     """Twelve Gaussian clouds that every task sorts anew into three classes, so that tasks contend for the backbone."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(CLOUDS, INPUTS, generator=generator)
+    centers = torch.randn(CLOUDS, INPUTS, generator=generator)
     cloud = torch.arange(samples) % CLOUDS
 
     def part(classes: Tensor) -> tuple[Tensor, Tensor]:
-        return centres[cloud] + noise * torch.randn(samples, INPUTS, generator=generator), classes[cloud]
+        return centers[cloud] + noise * torch.randn(samples, INPUTS, generator=generator), classes[cloud]
 
     found = []
     for number in range(tasks):

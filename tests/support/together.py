@@ -114,18 +114,18 @@ class Language(nn.Module):
         return self.head(x)
 
 
-class Centres(nn.Module):
-    """Distances to centres, by an operation that no rule serves, between layers that have one."""
+class Centers(nn.Module):
+    """Distances to centers, by an operation that no rule serves, between layers that have one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(3, 4)
         self.blocks = nn.ModuleList([Block(4)])
-        self.centres = nn.Parameter(torch.randn(5, 4))
+        self.centers = nn.Parameter(torch.randn(5, 4))
         self.last = nn.Linear(5, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.cdist(self.blocks[0](self.first(x)), self.centres))
+        return self.last(torch.cdist(self.blocks[0](self.first(x)), self.centers))
 
 
 def vectors(samples: int) -> Tensor:
@@ -145,7 +145,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
     "checkpointed": (partial(Residual, True), vectors),
     "convolutional": (Convolutional, pictures),
     "language": (Language, texts),
-    "centres": (Centres, vectors),
+    "centers": (Centers, vectors),
 }
 ESTIMATORS: dict[str, Callable[..., Importance]] = {
     "mas": forgetless.mas,
@@ -315,7 +315,7 @@ class Routed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.left, self.right, self.rare = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
-        self.centres = nn.Parameter(torch.randn(4, 3))
+        self.centers = nn.Parameter(torch.randn(4, 3))
         self.blocks = nn.ModuleList([nn.Linear(3, 3)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -324,9 +324,9 @@ class Routed(nn.Module):
             return self.left(self.right(x).tanh())
         x = self.right(self.left(x).tanh())
         if x.shape[1] == 5:
-            x = self.rare(x) + self.centres.mean()
+            x = self.rare(x) + self.centers.mean()
         if x.shape[1] == 6:
-            x = torch.cdist(x, self.centres)
+            x = torch.cdist(x, self.centers)
         return x
 
 

@@ -18,7 +18,7 @@ _SMALLEST = 1e-8  # of a change
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is repaired; every method reads what it knows.
+    """How much is repaired; every method reads the settings that it uses.
 
     Attributes:
         scale: of Donoho and Gavish's threshold; 1 is theirs.

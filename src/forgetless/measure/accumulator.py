@@ -56,7 +56,7 @@ class Accumulator:
     """A measurement under way.
 
     What is learned about the network on the first batch (which parameters may be measured in batches, how many samples
-    fit the memory) is kept for the later ones. Between batches the model is as it was found, unless the accumulator is
+    fit the memory) is kept for the later ones. Between batches the model is what it was, unless the accumulator is
     used as a context manager: then it is put into the state in which it is measured (eval mode, no gradients) once, and
     put back in the end.
 

@@ -30,7 +30,7 @@ class Measurement(Accumulator):
     anew. Modes and weights that have changed since the last batch are noticed: the network is measured in eval mode,
     and weights that have moved are said once, since the importance then pools samples of different networks.
 
-    After every `add` the model is as it was found. As a context manager the model stays in the state in which it is
+    After every `add` the model is what it was. As a context manager the model stays in the state in which it is
     measured (eval mode, gradients of its own put aside) until the end of the block, which saves putting it back after
     every batch:
 

@@ -42,7 +42,7 @@ def normalized(
 
     Args:
         importance: as `forgetless.mas` measured it.
-        model: the network it was measured on; left as found.
+        model: the network it was measured on; left unchanged.
         data: samples of the same kind; see `forgetless.mas`.
         output: which tensors of the model's output are F, as in the measurement.
         forward: (model, batch) → output, as in the measurement.
@@ -84,7 +84,7 @@ def mean_squared_norm(
     """The mean of `‖F(x)‖²` over the first samples: what a budget of `ΣΩ|θ − θ*|` is to be held against.
 
     Args:
-        model: any module; left as found.
+        model: any module; left unchanged.
         data: see `forgetless.mas`.
         output: which tensors of the model's output are F.
         forward: (model, batch) → output, where `model(inputs)` is not the way.

@@ -14,7 +14,7 @@ _MOST = 10_000  # entries of a container that is still looked into
 
 
 class Attributes:
-    """The attributes of modules, as they were found.
+    """The attributes of modules, to be put back.
 
     Lists, dicts and sets are looked into, one level deep.
 

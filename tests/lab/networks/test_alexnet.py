@@ -131,8 +131,8 @@ def test_a_device_that_is_not_there(device: str) -> None:
 def test_small_pictures_are_enlarged_and_others_left() -> None:
     pictures = torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8)
     assert torch.equal(Enlarge()(pictures), pictures.float())
-    grey = torch.full((2, 3, 32, 32), 77, dtype=torch.uint8)
-    assert torch.allclose(Enlarge()(grey), torch.full((2, 3, SIZE, SIZE), 77.0))
+    gray = torch.full((2, 3, 32, 32), 77, dtype=torch.uint8)
+    assert torch.allclose(Enlarge()(gray), torch.full((2, 3, SIZE, SIZE), 77.0))
 
 
 def test_mixed_precision_is_for_training_alone() -> None:

@@ -1,4 +1,4 @@
-"""What cannot be measured gets one sentence that says what, where and what to do; and the model is left as found."""
+"""What cannot be measured gets one sentence that says what, where and what to do; and the model is left unchanged."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_clipping_ends_at_the_optimum_for_a_larger_strength(limit):
     def optimum(strength: float) -> Tensor:
         pull = 2 * strength * problem.omega
         matrix = problem.curvature + torch.diag(pull)
-        return torch.linalg.solve(matrix, problem.curvature @ problem.centre + pull * problem.start)
+        return torch.linalg.solve(matrix, problem.curvature @ problem.center + pull * problem.start)
 
     torch.testing.assert_close(theta.detach(), optimum(float(strength) / share), rtol=0, atol=1e-5)
     off = (theta.detach() - optimum(float(strength))).norm() / (problem.start - optimum(float(strength))).norm()

@@ -15,7 +15,7 @@ from forgetless.measure.importance import Importance
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.optimizers.inner import Inner
 
-CENTRE, CURVATURE, OMEGA, STRENGTH = (
+CENTER, CURVATURE, OMEGA, STRENGTH = (
     torch.tensor([1.0, -2.0, 3.0]),
     torch.tensor([0.5, 1.0, 2.0]),
     torch.tensor([1.0, 0.1, 3.0]),
@@ -37,14 +37,14 @@ def network() -> nn.Module:
 
 
 def gradient(model: nn.Module) -> Tensor:
-    return CURVATURE * (model.w.detach() - CENTRE)
+    return CURVATURE * (model.w.detach() - CENTER)
 
 
 def anchored(model: nn.Module, optimizer: object, **options) -> Anchor:
     return Anchor(model, Importance({"w": OMEGA}, 1.0), STRENGTH).attach(optimizer, **options)
 
 
-OPTIMUM = CURVATURE * CENTRE / (CURVATURE + 2 * STRENGTH * OMEGA)
+OPTIMUM = CURVATURE * CENTER / (CURVATURE + 2 * STRENGTH * OMEGA)
 
 
 class SAM(optim.Optimizer):

@@ -210,7 +210,7 @@ def test_rates_may_be_tensors(way):
 
 
 @ways
-def test_a_centred_variance_below_zero_counts_as_zero(way):
+def test_a_centerd_variance_below_zero_counts_as_zero(way):
     move = made((4,), divisor="centered")
     move.response.mean.fill_(100.0)
     move.response = move.response._replace(epsilon=0.5)

@@ -292,7 +292,7 @@ def without_rate(optimizer: optim.Optimizer) -> optim.Optimizer:
 def test_lbfgs_with_the_penalty_in_its_closure_finds_the_optimum():
     model = nn.Module()
     model.w = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    omega, centre = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([1.0, -2.0, 3.0]).double()
+    omega, center = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([1.0, -2.0, 3.0]).double()
     anchor = Anchor(model, Importance({"w": omega}, 1.0), strength=4.0)
     optimizer = optim.LBFGS(
         model.parameters(), line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=1e-14
@@ -300,13 +300,13 @@ def test_lbfgs_with_the_penalty_in_its_closure_finds_the_optimum():
 
     def closure():
         optimizer.zero_grad()
-        loss = (model.w - centre).square().sum() / 2 + anchor.penalty()
+        loss = (model.w - center).square().sum() / 2 + anchor.penalty()
         loss.backward()
         return loss
 
     for _ in range(3):
         optimizer.step(closure)
-    torch.testing.assert_close(model.w.detach(), centre / (1 + 8 * omega), rtol=1e-7, atol=0)
+    torch.testing.assert_close(model.w.detach(), center / (1 + 8 * omega), rtol=1e-7, atol=0)
 
 
 # --------------------------------------------------------------------------------------------- finite everywhere
@@ -636,14 +636,14 @@ def test_several_tasks_in_one_anchor_end_where_all_their_penalties_together_do(l
         places.append(place)
         omegas.append(omega)
     merged = anchors[0].merge(*anchors[1:])
-    centre = torch.tensor([1.0, -2.0, 3.0, 0.0]).double()
+    center = torch.tensor([1.0, -2.0, 3.0, 0.0]).double()
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     merged.attach(optimizer, how="pull")
     for _ in range(1000):
-        model.w.grad = model.w.detach() - centre
+        model.w.grad = model.w.detach() - center
         optimizer.step()
     firm = [2 * strength * omega + l2sp for strength, omega in zip(strengths, omegas, strict=True)]
-    optimum = (centre + sum(f * p for f, p in zip(firm, places, strict=True))) / (1 + sum(firm))
+    optimum = (center + sum(f * p for f, p in zip(firm, places, strict=True))) / (1 + sum(firm))
     torch.testing.assert_close(model.w.detach(), optimum, rtol=1e-10, atol=0)
 
 
@@ -765,7 +765,7 @@ def test_temporaries_are_no_larger_than_the_largest_layer(make, how, monkeypatch
 def test_decay_is_weight_decay_towards_the_anchor(form, strength):
     """The optimum of `½ (θ−c)² + λ Ω (θ−θ*)² + w/2 (θ−θ*)²`; what does not matter is held as well."""
     model = nn.Module()
-    start, centre = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([0.0, -1.0, 5.0]).double()
+    start, center = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([0.0, -1.0, 5.0]).double()
     model.w = nn.Parameter(start.clone())
     model.free = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     omega = torch.tensor([0.0, 1.0, 0.2]).double()
@@ -775,11 +775,11 @@ def test_decay_is_weight_decay_towards_the_anchor(form, strength):
         anchor.attach(optimizer, how=form)
     for _ in range(400):
         optimizer.zero_grad()
-        loss = (model.w - centre).square().sum() / 2 + (model.free - 7).square().sum() / 2
+        loss = (model.w - center).square().sum() / 2 + (model.free - 7).square().sum() / 2
         (loss + anchor.penalty() if form == "loss" else loss).backward()
         optimizer.step()
     firm = 2 * strength * omega + 0.5
-    torch.testing.assert_close(model.w.detach(), (centre + firm * start) / (1 + firm), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(model.w.detach(), (center + firm * start) / (1 + firm), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(model.free.detach(), torch.full((2,), 7.0).double())
 
 

@@ -47,7 +47,7 @@ def base_importance(model: nn.Module, data: Any, *, into: Importance | None = No
     The model is measured as it computes now, adapters included. With fresh ones Ω is, to the bit, what `forgetless.mas`
     gives before `get_peft_model`; with trained ones it is that of W + ΔW, as `DeltaAnchor.consolidate` wants it.
     Measured are the weights under adapters, the copies of `modules_to_save` and whatever else of the base is trainable,
-    under the names that they had before the model was wrapped. `requires_grad` is left as it was found.
+    under the names that they had before the model was wrapped. `requires_grad` is left unchanged.
 
     Args:
         model: a model with LoRA adapters.

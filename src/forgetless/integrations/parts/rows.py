@@ -1,4 +1,4 @@
-"""Samples as people have them (texts, chats, rows of a data set), in batches that a trainer's data collator makes."""
+"""Samples as people have them (texts, chats, rows of a dataset), in batches that a trainer's data collator makes."""
 
 from __future__ import annotations
 

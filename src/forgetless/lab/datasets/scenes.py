@@ -1,4 +1,4 @@
-"""15 scenes (Lazebnik, Schmid, Ponce 2006), grey, 96 pixels, where the paper has MIT Indoor-67."""
+"""15 scenes (Lazebnik, Schmid, Ponce 2006), gray, 96 pixels, where the paper has MIT Indoor-67."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from forgetless.lab.datasets.reading.selection import selection
 
 ENTRY = selection(
     "scenes",
-    "scenes (15 scenes, grey, 96 pixels)",
+    "scenes (15 scenes, gray, 96 pixels)",
     classes=15,
     train=900,
     test=450,

@@ -57,7 +57,7 @@ def fisher(
     One logit z is a Bernoulli variable: p(1 | x) = σ(z), p(0 | x) = 1 − σ(z).
 
     Where F(x) has logits at every position t, as a language model has, `log p(y|x) = Σ_t log p(y_t|x)` and a sample is
-    the whole sequence. Eval mode; the model is left as found. EWC's `λ/2 Σ F (θ − θ*)²` is an anchor of strength λ/2.
+    the whole sequence. Eval mode; the model is left unchanged. EWC's `λ/2 Σ F (θ − θ*)²` is an anchor of strength λ/2.
 
     Args:
         model: a trained classifier.

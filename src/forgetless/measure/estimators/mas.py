@@ -44,7 +44,7 @@ def mas(
         Ω = 1/N Σ_n |∂‖F(x_n; θ)‖² / ∂θ|                 form="norm"
         Ω = 1/N Σ_n √(Σ_o (∂F_o(x_n; θ) / ∂θ)²)          form="vector"
 
-    Exact: equal to one backward pass per sample, whatever the batch size. Eval mode; the model is left as found.
+    Exact: equal to one backward pass per sample, whatever the batch size. Eval mode; the model is left unchanged.
 
     Args:
         model: a trained network.

@@ -50,7 +50,7 @@ def output_curvature(
         Ω = 1/N Σ_n Σ_o (∂F_o(x_n; θ) / ∂θ)²                                  form="exact"
 
     It is the diagonal Fisher information of the model `y ~ N(F(x), 1)`, as EWC needs it where outputs are no logits.
-    The expectation of the first over ε is the second. Eval mode; the model is left as found.
+    The expectation of the first over ε is the second. Eval mode; the model is left unchanged.
 
     Args:
         model: a trained network.

@@ -79,7 +79,7 @@ def verify(
     """Measure a batch by `forgetless.mas` and by a reference implementation, and compare.
 
     Args:
-        model: any module; left as found.
+        model: any module; left unchanged.
         batch: at least two samples.
         reference: `forgetless.reference.mas`, or another that takes the same.
         output: as for `forgetless.mas`.

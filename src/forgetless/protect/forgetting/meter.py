@@ -79,7 +79,7 @@ class ForgettingMeter:
         """Take the model's current answers as those to be kept.
 
         Args:
-            model: the network, as it is to be remembered; asked in eval mode and left as found.
+            model: the network, as it is to be remembered; asked in eval mode and left unchanged.
             probes: samples of the old use: a tensor, tuple (inputs first) or dict is one batch; a `Dataset` is batched;
                 any other iterable yields batches. The first 1,024 are kept. Labels are not needed; with one integer
                 label a sample, accuracy is read too. Not samples it was trained on, whose answers change last.

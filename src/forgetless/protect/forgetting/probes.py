@@ -64,7 +64,7 @@ class Probes:
         """Keep the samples and ask the model for its answers, the old ones from now on.
 
         Args:
-            model: the network, as it is to be remembered. It is left as found.
+            model: the network, as it is to be remembered. It is left unchanged.
             samples: a tensor, tuple (inputs first) or dict is one batch; a `Dataset` is batched; any other iterable
                 yields batches. At most 1,024 samples are kept, the first ones.
             output: which tensors are the answers; see `forgetless.mas`.
@@ -134,7 +134,7 @@ class Probes:
     def read(self, model: nn.Module, numbers: Sequence[int] | None = None) -> list[Reading]:
         """The current answers against the old ones, one reading for each of the pieces `numbers` (all by default).
 
-        The network answers in eval mode and is left as found.
+        The network answers in eval mode and is left unchanged.
 
         Raises:
             ForgetlessError: the model's outputs have other axes than they had.

@@ -19,7 +19,7 @@ try:
 except ImportError:  # installed without a compiler
     _pull = None
 
-_ONE, _PLAIN, _ROOT, _CENTRED = range(4)  # what D is; the same in pull.c
+_ONE, _PLAIN, _ROOT, _CENTERED = range(4)  # what D is; the same in pull.c
 _FLOATS, _HALVES, _CODES = range(3)  # how θ* and Ω are kept; the same there
 
 
@@ -79,7 +79,7 @@ def pull(moves: Iterable[Move]) -> list[Move]:
                 move.importance.levels.data_ptr() if isinstance(move.importance, Coded) else 0,
                 0 if second is None else second.data_ptr(),
                 0 if mean is None else mean.data_ptr(),
-                _ONE if second is None else divisor if mean is None else _CENTRED,
+                _ONE if second is None else divisor if mean is None else _CENTERED,
                 move.weights.numel(),
                 float(move.by_importance),
                 float(move.alike),

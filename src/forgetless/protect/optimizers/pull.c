@@ -21,7 +21,7 @@
 #endif
 
 enum { CHUNK = 1 << 14, FEW = 1 << 15, BLOCK = 1 << 10 };
-enum { ONE, PLAIN, ROOT, CENTRED }; /* what D is: 1, v, √(scale v) + ε, √(scale v − m²) + ε */
+enum { ONE, PLAIN, ROOT, CENTERED }; /* what D is: 1, v, √(scale v) + ε, √(scale v − m²) + ε */
 enum { FLOATS, HALVES, CODES };     /* how θ* and Ω are kept: floats, their upper halves (bfloat16), bytes for `levels` */
 
 #define LARGEST 1e30f /* of rate Ω + base: it holds a weight to the last bit, and sums with D stay finite */
@@ -160,9 +160,9 @@ TARGET static ALWAYS_INLINE void NAME(some)(const Tensor *t, size from, size cou
     for (size i = 0; i < count; i++) {
         float d = 1;
         if (divisor == PLAIN) d = second[i];
-        if (divisor == ROOT || divisor == CENTRED) {
+        if (divisor == ROOT || divisor == CENTERED) {
             float square = second[i] * scale;
-            if (divisor == CENTRED) square -= mean[i] * mean[i];
+            if (divisor == CENTERED) square -= mean[i] * mean[i];
             square = square > 0 ? square : 0;
             d = sqrtf(square) + epsilon;
         }
@@ -185,7 +185,7 @@ TARGET static void NAME(pull)(const Tensor *t, size from, size to) {
         case ONE: NAME(some)(t, from, count, target, omega, ONE); break;
         case PLAIN: NAME(some)(t, from, count, target, omega, PLAIN); break;
         case ROOT: NAME(some)(t, from, count, target, omega, ROOT); break;
-        case CENTRED: NAME(some)(t, from, count, target, omega, CENTRED); break;
+        case CENTERED: NAME(some)(t, from, count, target, omega, CENTERED); break;
         }
     }
 }

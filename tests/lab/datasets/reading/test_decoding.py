@@ -104,14 +104,14 @@ RAMP = np.linspace(0, 1, 64)[None].repeat(64, 0)
         (((1 - RAMP) * 65535).round().astype("uint16"), "tiff", {"tiffinfo": {262: 0}}),
     ],
 )
-def test_grey_of_8_and_16_bits(values: Any, kind: str, options: dict[str, Any]) -> None:
+def test_gray_of_8_and_16_bits(values: Any, kind: str, options: dict[str, Any]) -> None:
     found = decoded(encoded(Image.fromarray(values), kind, **options), 64)
     assert (found.double() / 255 - torch.tensor(RAMP)).abs().max() <= 0.5 / 255 + 1e-9
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
 
-def test_grey_of_12_bits() -> None:
+def test_gray_of_12_bits() -> None:
     """Pillow reads such TIFFs without scaling; the file says how many bits it has."""
     packed = bytearray()
     for low, high in zip(*[iter(np.linspace(0, 4095, 64).round().astype(int).tolist() * 64)] * 2, strict=True):
@@ -166,8 +166,8 @@ def test_half_transparent_and_colors_that_are_named_transparent() -> None:
     assert decoded(encoded(half), 4)[:, 0, 0].tolist() == pytest.approx([255, 127, 127], abs=1)
     named = encoded(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3))
     assert decoded(named, 4).unique().tolist() == [255]
-    grey = encoded(Image.fromarray(np.full((4, 4), 513, np.uint16)), transparency=513)
-    assert decoded(grey, 4, background=(9, 9, 9)).unique().tolist() == [9]
+    gray = encoded(Image.fromarray(np.full((4, 4), 513, np.uint16)), transparency=513)
+    assert decoded(gray, 4, background=(9, 9, 9)).unique().tolist() == [9]
 
 
 def test_opaque_pictures_are_what_they_were() -> None:

@@ -127,9 +127,9 @@ def test_semantic_groups_are_clusters(streamed: Callable[..., Stream]) -> None:
     found = streamed(split="semantic", held_out=0)
     keys = fact_keys(found.objective.vectors, found.objective.present)
     groups = [torch.unique(task.train[1]) for task in found.tasks]
-    centres = torch.stack([keys[group].mean(0) for group in groups])
+    centers = torch.stack([keys[group].mean(0) for group in groups])
     for number, group in enumerate(groups):
-        assert torch.cdist(keys[group], centres).argmin(1).tolist() == [number] * len(group)
+        assert torch.cdist(keys[group], centers).argmin(1).tolist() == [number] * len(group)
 
 
 def objective_of(*names: str) -> Facts:
@@ -238,7 +238,7 @@ def test_a_path_in_6ds_that_leaves_its_folder(tmp_path: Path) -> None:
 
 
 class Colors(nn.Module):
-    """Pictures to their mean colours and the products of these; six features that tell the pictures apart."""
+    """Pictures to their mean colors and the products of these; six features that tell the pictures apart."""
 
     def __init__(self) -> None:
         super().__init__()

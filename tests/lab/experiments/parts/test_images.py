@@ -22,18 +22,18 @@ pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 SHARED = Path(__file__).parents[5] / "shared" / "data" / "vision"
-COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
 
 def picture(color: str, width: int = 20, height: int = 10, kind: str = "png", mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (width, height), COLOURS[color]).convert(mode).save(buffer, kind)
+    Image.new("RGB", (width, height), COLORS[color]).convert(mode).save(buffer, kind)
     return buffer.getvalue()
 
 
 def tree(folder: Path, train: int = 3, test: int = 2) -> Path:
     for split, count in (("train", train), ("test", test)):
-        for color in COLOURS:
+        for color in COLORS:
             (folder / split / color).mkdir(parents=True)
             for number in range(count):
                 (folder / split / color / f"{number}.PNG").write_bytes(picture(color))
@@ -46,7 +46,7 @@ def table(
     labels: Sequence[Any],
     /,
     *,
-    names: Sequence[str] | None = tuple(COLOURS),
+    names: Sequence[str] | None = tuple(COLORS),
     **cell: Any,
 ) -> None:
     """A Parquet file as `datasets` writes it."""
@@ -67,7 +67,7 @@ def table(
 
 def tables(folder: Path, **options: Any) -> Path:
     for split in ("train", "test"):
-        table(folder / f"{split}.parquet", list(COLOURS), [0, 1, 2], **options)
+        table(folder / f"{split}.parquet", list(COLORS), [0, 1, 2], **options)
     return folder
 
 
@@ -91,14 +91,14 @@ def test_a_tree_is_read(tmp_path: Path) -> None:
     (inputs, labels), (tests, _) = task.train, task.test
     assert (inputs.dtype, inputs.shape, tests.shape) == (torch.uint8, (9, 3, 8, 8), (6, 3, 8, 8))
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert colors(inputs) == [COLOURS[classes_of(task)[label]] for label in labels]
+    assert colors(inputs) == [COLORS[classes_of(task)[label]] for label in labels]
 
 
 def test_parquet_is_read(tmp_path: Path) -> None:
     task = load(tables(tmp_path / "paints"), size=8)
     assert (task.name, classes_of(task)) == ("paints", ("blue", "green", "red"))
     assert task.train[1].tolist() == [0, 1, 2]
-    assert colors(task.test[0]) == list(COLOURS.values())
+    assert colors(task.test[0]) == list(COLORS.values())
 
 
 def test_parquet_with_other_columns_paths_and_without_names(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_parquet_with_other_columns_paths_and_without_names(tmp_path: Path) -> N
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "p.png").write_bytes(picture("green"))
     tables(tmp_path / "beside", bytes=None, path="p.png")
-    assert colors(load(tmp_path / "beside", size=8).train[0]) == [COLOURS["green"]] * 3
+    assert colors(load(tmp_path / "beside", size=8).train[0]) == [COLORS["green"]] * 3
     for split in ("train", "test"):
         path = tables(tmp_path / "other") / f"{split}.parquet"
         read = parquet.read_table(path)
@@ -154,7 +154,7 @@ def test_a_limit_keeps_every_class_of_train_and_all_of_test(tmp_path: Path) -> N
     folder = tree(tmp_path / "paints", train=6)
     task = load(folder, size=8, limit=6)
     assert task.train[1].tolist() == [0, 0, 1, 1, 2, 2]
-    assert colors(task.train[0]) == [COLOURS[classes_of(task)[label]] for label in task.train[1]]
+    assert colors(task.train[0]) == [COLORS[classes_of(task)[label]] for label in task.train[1]]
     assert len(task.test[1]) == 6
     assert len(load(folder, size=8, limit=99).train[1]) == 18
 

@@ -32,15 +32,15 @@ def test_it_ends_where_its_form_says(strength):
     """`O ‖g‖ / √k + 2 λ Ω (θ − θ*) = 0` for the loss ½ ‖θ − c‖², up to how rough O is."""
     model = nn.Module()
     model.w = nn.Parameter(torch.zeros(4, 4))
-    centre = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    center = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     optimizer = optim.Muon(model.parameters(), lr=0.05, weight_decay=0.0)
     with pytest.warns(UserWarning, match="does not end at the optimum"):
         Anchor(model, Importance({"w": torch.ones(4, 4)}, 1.0), strength).attach(optimizer, how="pull")
     for step in range(600):
         optimizer.param_groups[0]["lr"] = 0.05 * 0.99**step
-        model.w.grad = model.w.detach() - centre
+        model.w.grad = model.w.detach() - center
         optimizer.step()
-    gradient = model.w.detach() - centre
+    gradient = model.w.detach() - center
     u, _, v = torch.linalg.svd(gradient)
     left = u @ v * gradient.norm() / 2 + 2 * strength * model.w.detach()
     assert left.norm() < 0.35 * gradient.norm()

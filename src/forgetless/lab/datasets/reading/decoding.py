@@ -36,7 +36,7 @@ def decode(
 ) -> tuple[Tensor, Tensor]:
     """Turn every picture upright, make it RGB, scale its shorter side to `size` pixels, cut the square in its middle.
 
-    Grey of 16 bits is scaled to 8, a palette and CMYK become RGB, and what is transparent shows `background`. Pixels of
+    Gray of 16 bits is scaled to 8, a palette and CMYK become RGB, and what is transparent shows `background`. Pixels of
     floats or 32-bit integers, whose range no file tells, are refused by name.
 
     Args:
@@ -154,7 +154,7 @@ def _rgb(image: Any, opened: Any, background: Color) -> Any:
     from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and opened.format in ("PNG", "PPM")):
-        return _grey(image, opened, background)
+        return _gray(image, opened, background)
     if image.mode in ("I", "F"):
         kind = "floats" if image.mode == "F" else "32-bit integers"
         raise ValueError(f"its pixels are {kind}, whose range is not known; convert it to 8 or 16 bits")
@@ -164,8 +164,8 @@ def _rgb(image: Any, opened: Any, background: Color) -> Any:
     return image.convert("RGB")
 
 
-def _grey(image: Any, opened: Any, background: Color) -> Any:
-    """Grey of 16 bits in RGB; a value v of b bits becomes 255 · v / (2^b − 1), rounded."""
+def _gray(image: Any, opened: Any, background: Color) -> Any:
+    """Gray of 16 bits in RGB; a value v of b bits becomes 255 · v / (2^b − 1), rounded."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.int64)
