@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -297,6 +299,27 @@ def complaints_about_siblings() -> list[str]:
     ]
 
 
+# Where an open list's members are registered, if not in its own `__init__`.
+REGISTERS = {"protect.optimizers.families": "protect.optimizers.forms"}
+
+
+def registered(folder: str) -> set[str]:
+    """The names that the register of an open list holds."""
+    if folder == "integrations":  # a member has the name of the package that it serves
+        return set(THIRD_PARTIES)
+    if folder == "lab.networks":  # experiments import what they start from
+        used = {each for module in MODULES if room(module) == "lab.experiments" for each in house(module)}
+        return {each.rpartition(".")[2] for each in used if member_of(each) == folder}
+    register = MODULES[f"forgetless.{REGISTERS.get(folder, folder)}"]
+    return set(re.findall(r"\w+", register.read_text(encoding="utf-8")))
+
+
+def strangers() -> list[str]:
+    """Files of open lists that are no members."""
+    members = [(module, folder) for module in MODULES if (folder := member_of(module))]
+    return [module for module, folder in members if module.rpartition(".")[2] not in registered(folder)]
+
+
 def complaints_about_third_parties() -> list[str]:
     own = {"forgetless", "torch", "__future__", *sys.stdlib_module_names}
 
@@ -334,6 +357,17 @@ def test_arrows() -> None:
 
 def test_members_of_an_open_list_do_not_know_each_other() -> None:
     assert complaints_about_siblings() == []
+
+
+def test_an_open_list_holds_nothing_but_members() -> None:
+    assert strangers() == []
+
+
+@pytest.mark.parametrize("folder", OPEN_LISTS)
+def test_a_file_that_is_no_member_is_seen(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted.py").touch()
+    monkeypatch.setitem(MODULES, f"forgetless.{folder}.planted", tmp_path / "planted.py")
+    assert strangers() == [f"forgetless.{folder}.planted"]
 
 
 def test_third_parties_stay_at_the_edge() -> None:
@@ -480,3 +514,46 @@ def test_every_public_name_is_documented() -> None:
     for name in forgetless.__all__:
         assert getattr(forgetless, name).__doc__, name
         assert f"forgetless.{name}" in told, f"README.md does not mention forgetless.{name}"
+
+
+TREES = [ROOT / "docs" / "architecture.md", ROOT / "README.md"]
+
+
+def folders(page: Path) -> Iterator[tuple[str, bool, list[Path]]]:
+    """The folders that a page's tree names: name, whether it is marked as an open list, and where it is."""
+    tree = re.search(r"^```\nsrc/forgetless/\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert tree is not None
+    inside = SOURCE
+    for line in tree[1].splitlines():
+        for number, found in enumerate(re.finditer(r"(\w+)/(?=[ ,:;])(?: +(\*))?", line)):
+            if number == 0 and found.start() in (0, 2):  # at the top of the repository or of the package
+                inside = (SOURCE if found.start() else ROOT) / found[1]
+            where = [inside, ROOT / found[1], *inside.rglob(found[1])]
+            yield found[1], found[2] is not None, [each for each in where if each.is_dir() and each.name == found[1]]
+
+
+@pytest.mark.parametrize("page", TREES, ids=lambda page: page.name)
+def test_the_folders_of_a_tree_are_there(page: Path) -> None:
+    found = list(folders(page))
+    assert len(found) > 15
+    assert [name for name, _, where in found if not where] == []
+
+
+def test_the_tree_of_the_architecture_is_whole() -> None:
+    """Every folder that a floor has is named, and the marked ones are the open lists that a test holds to be some."""
+    named = {name for name, _, _ in folders(TREES[0])}
+    held = [*SOURCE.glob("*/"), *SOURCE.glob("*/*/")]
+    there = {path.name for path in held if path.is_dir() and (path / "__init__.py").exists()} - {"parts"}
+    assert there - named == set()
+    marked = {name for name, marked, _ in folders(TREES[0]) if marked}
+    assert marked == {each.rpartition(".")[2] for each in OPEN_LISTS}
+
+
+@pytest.mark.parametrize("page", [TREES[0], ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
+def test_paths_that_pages_for_contributors_name_are_there(page: Path) -> None:
+    homes = [
+        ROOT / each for each in ("", "src", "src/forgetless", "src/forgetless/measure", "docs", "tests/lab/report")
+    ]
+    for name in re.findall(r"`([\w./-]+)`", page.read_text(encoding="utf-8")):
+        if "/" in name.rstrip("/") or name.endswith((".py", ".md", ".toml", ".yml")):
+            assert any((home / name).exists() for home in homes), name
