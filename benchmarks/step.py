@@ -43,7 +43,6 @@ from forgetless.protect.optimizers import native
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "step.json"
 PAGE = ROOT / "docs" / "performance.md"
-HEADING = "## The penalized step"
 
 # network, batch size, rounds
 CASES = {
