@@ -10,6 +10,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import config, install_import_hook
 
+from processes import Processes
+
 install_import_hook("forgetless", "typechecker.checked")
 
 torch.set_num_threads(1)
@@ -25,3 +27,11 @@ def unchecked() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def two() -> Iterator[Processes]:
+    """Two processes that run functions together; started once, for a start takes longer than most that they run."""
+    processes = Processes(timeout=60)
+    yield processes
+    processes.close()

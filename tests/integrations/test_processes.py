@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,6 @@ import torch
 import forgetless
 import trained_together
 from processes import Processes
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Processes]:
-    processes = Processes(timeout=60)
-    yield processes
-    processes.close()
 
 
 def agree(first: dict[str, Any], second: dict[str, Any]) -> None:

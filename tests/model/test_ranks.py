@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ import together
 from processes import Processes
 
 EXACT = 1e-6  # of the layer's largest
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Processes]:
-    processes = Processes()
-    yield processes
-    processes.close()
 
 
 CASES = [

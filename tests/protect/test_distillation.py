@@ -482,12 +482,8 @@ def replica(rank: int) -> dict[str, Tensor]:
     return weights(together.module)
 
 
-def test_replicas_take_turns_at_the_batches() -> None:
-    processes = Processes(timeout=60)
-    try:
-        found = processes.run(replica)
-    finally:
-        processes.close()
+def test_replicas_take_turns_at_the_batches(two: Processes) -> None:
+    found = two.run(replica)
     model = network().eval()
     optimizer = optim.SGD(model.parameters(), 0.1)
     Distillation(model, OLD, 2.0, batch_size=12).attach(optimizer)  # the two batches of six, in the same order

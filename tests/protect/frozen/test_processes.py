@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from forgetless.protect.frozen.freeze import FrozenCore
 from frozen import loss, network, random_masks, same, trained, weights
-from processes import Processes
 
 
 def replicas(rank: int, wrapped_first: bool, views: bool) -> dict[str, Any]:
@@ -46,13 +45,6 @@ def replicas(rank: int, wrapped_first: bool, views: bool) -> dict[str, Any]:
         "weights": weights(model),
         "mark": core._mark,
     }
-
-
-@pytest.fixture(scope="module")
-def two():
-    processes = Processes(timeout=60)
-    yield processes
-    processes.close()
 
 
 @pytest.mark.parametrize("wrapped_first", [False, True])
