@@ -46,7 +46,7 @@ def test_pictures_are_padded_and_standardized() -> None:
 
 def test_it_runs_and_prints_the_table(suite: Suite, tmp_path: Path) -> None:
     small = {
-        name: dataclasses.replace(each, recipe=dataclasses.replace(each.recipe, epochs=2))
+        name: dataclasses.replace(each, recipe=dataclasses.replace(each.recipe, epochs=1))
         for name, each in suite.experiments.items()
     }
     found = run_all(small, ["finetune", "mas-per-batch"], [0], tmp_path / "out")
