@@ -14,7 +14,7 @@ import argparse
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,20 @@ class Scene:
     before: float
 
 
-def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Recipe = RECIPE) -> Scene:
-    """Learn the old task and measure every Ω; what `cache` holds of that already is read."""
+def prepare(
+    data: Path,
+    old: str,
+    new: str,
+    seed: int,
+    cache: Path,
+    recipe: Recipe = RECIPE,
+    network: str = "squeezenet",
+    kinds: Collection[str] | None = None,
+) -> Scene:
+    """Learn the old task and measure Ω, of all `OMEGAS` or of those named; what `cache` holds of that is read."""
     loaded = (images.load(data / name, size=SIZE, limit=LIMIT) for name in (old, new))
     first, second = (images.with_tests(task, TESTED) for task in loaded)
-    model = pretrained("squeezenet")
+    model = pretrained(network)
     path = cache / "old.safetensors"
     if path.exists():
         tensors, header = files.read_tensors(path, "scene")
@@ -112,7 +121,7 @@ def prepare(data: Path, old: str, new: str, seed: int, cache: Path, recipe: Reci
         before = _rate(learn(model, [first], GivenAnchor(Anchor(model, None, 1.0)), recipe, seed=seed).accuracy[0][0])
         files.write_tensors(path, model.state_dict(), "scene", {"before": before})
     omegas = {}
-    for name, measure in OMEGAS.items():
+    for name, measure in ((name, OMEGAS[name]) for name in kinds or OMEGAS):
         folder = cache / f"omega-{name}"
         if not folder.exists():
             measure(model, first).save(folder)

@@ -59,7 +59,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     blocks.inserted(docs / "online.md", "online", mango.tables(root / "online"))
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
     repair_page.write(root / "repair", docs / "repair.md")
-    repair_vision.write(root / "repair" / "vision.json", docs / "repair.md")
+    repair_vision.write(root / "repair", docs / "repair.md")
     language_page.write(root / "evidence", docs / "evidence.md")
     vision_page.write(root / "evidence" / "vision-pairs.json", docs / "evidence.md")
 

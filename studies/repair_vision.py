@@ -1,10 +1,11 @@
 """The same repairs for a vision network: it learned one task after another and gets the old one back.
 
     python -m studies.repair_vision --data DATA   # runs what is missing, and writes docs/repair.md
+    python -m studies.repair_vision --data DATA --network efficientnet-lite0 --seeds 1
     python -m studies.repair_vision               # writes the page only
 
-The pairs of tasks and the recipe are those of `studies.frontier`. SqueezeNet, pretrained on ImageNet, learns an old
-task; fine-tuning on a new one makes it forget that; repairs edit the backbone between the two. Heads stay as they are.
+The pairs of tasks and the recipe are those of `studies.frontier`. A network pretrained on ImageNet learns an old task;
+fine-tuning on a new one makes it forget that; repairs edit the backbone between the two. Heads stay as they are.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from studies.repair import SETTINGS
 from studies.repair_frontier import METHODS, Tuning, levels, said, tuning
 from studies.repair_methods import REPAIRS, SHARES
 
-SEEDS = (0, 1, 2)
-OUT, PAGE = Path("results/repair/vision.json"), Path("docs/repair.md")
+#: Network → the file of its results, beside one another.
+NETWORKS = {"squeezenet": "vision.json", "efficientnet-lite0": "vision-efficientnet-lite0.json"}
+OUT, PAGE = Path("results/repair"), Path("docs/repair.md")
 
 
 def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) -> list[dict[str, Any]]:
@@ -70,10 +72,16 @@ def study(scene: frontier.Scene, seed: int, recipe: Recipe = frontier.RECIPE) ->
 
 
 def write(out: Path, page: Path) -> None:
-    """Write the tables into their block of the page; nothing where there are no results."""
-    if out.exists():
-        found = [tuning(each["pair"], each["rows"], "new", ("old",), 0.0) for each in files.read_sealed(out)["tunings"]]
-        blocks.inserted(page, "vision", blocks.wrapped("\n".join(_lines([each for each in found if each is not None]))))
+    """Write the tables of a folder of results into their block of the page; nothing where there are none."""
+    lines = list[str]()
+    for network, name in NETWORKS.items():
+        if (out / name).exists():
+            runs = files.read_sealed(out / name)["tunings"]
+            found = [tuning(each["pair"], each["rows"], "new", ("old",), 0.0) for each in runs]
+            read = [each for each in found if each is not None]
+            lines += _lines(read) if network == "squeezenet" else _beside(network, read)
+    if lines:
+        blocks.inserted(page, "vision", blocks.wrapped("\n".join(lines)))
 
 
 _ABOUT = """SqueezeNet, pretrained on ImageNet, learns an old task from 300 pictures and then a new one, as in the study
@@ -88,16 +96,26 @@ the old task before. In brackets the smallest and largest difference from WiSE-F
 def _lines(tunings: Sequence[Tuning]) -> Iterator[str]:
     yield from (_ABOUT.format(count=len(tunings)).replace("\n", " "), "")
     yield from blocks.console("python -m studies.repair_vision --data DATA")
-    yield f"| accuracy, old / new, %; means of {len(tunings)} fine-tunings | " + " | ".join(PAIRS) + " |"
-    yield "|---|" + "---|" * len(PAIRS)
-    keys = [("base", 0.0), ("fine-tuned", 0.0)]
-    keys += [(method, setting) for method in METHODS for setting in SETTINGS[method]]
-    for method, setting in keys:
-        title = {"base": "frozen backbone"}.get(method, method)
-        title += f", {METHODS[method][2]} {setting:g}" if method in METHODS else ""
+    yield from _ends(tunings)
+    for method, setting in ((name, each) for name in METHODS for each in SETTINGS[name]):
+        title = f"{method}, {METHODS[method][2]} {setting:g}"
         yield f"| {title} | {' | '.join(_cell(tunings, pair, method, setting) for pair in PAIRS)} |"
     yield from ("", _READ.replace("\n", " "))
     yield from ("", *levels(tunings, "old", "the old task"), "", said(tunings, "old", "the old task"))
+
+
+def _beside(network: str, tunings: Sequence[Tuning]) -> Iterator[str]:
+    yield from ("", f"The same with {network}, {len(tunings)} fine-tunings; the recipe was not changed for it.", "")
+    yield from blocks.console(f"python -m studies.repair_vision --data DATA --network {network} --seeds 1")
+    yield from _ends(tunings)
+    yield from ("", *levels(tunings, "old", "the old task"), "", said(tunings, "old", "the old task"))
+
+
+def _ends(tunings: Sequence[Tuning]) -> Iterator[str]:
+    yield f"| accuracy, old / new, %; means of {len(tunings)} fine-tunings | " + " | ".join(PAIRS) + " |"
+    yield "|---|" + "---|" * len(PAIRS)
+    for method, title in (("base", "frozen backbone"), ("fine-tuned", "fine-tuned")):
+        yield f"| {title} | {' | '.join(_cell(tunings, pair, method, 0) for pair in PAIRS)} |"
 
 
 def _cell(tunings: Sequence[Tuning], pair: str, method: str, setting: float) -> str:
@@ -116,18 +134,22 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command; what `--out` holds already is kept."""
     parser = argparse.ArgumentParser(prog="python -m studies.repair_vision", description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with the image datasets by name; none to run nothing")
-    parser.add_argument("--out", type=Path, default=OUT, help="the file of results")
+    parser.add_argument("--network", choices=NETWORKS, default="squeezenet", help="which one learns")
+    parser.add_argument("--seeds", type=int, default=3, help="how many of each pair of tasks")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of results")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page that takes the tables")
     options = parser.parse_args(words)
-    found = files.read_sealed(options.out) if options.out.exists() else {"tunings": []}
-    for seed in SEEDS if options.data is not None else ():
+    path = options.out / NETWORKS[options.network]
+    found = files.read_sealed(path) if path.exists() else {"tunings": []}
+    for seed in range(options.seeds) if options.data is not None else ():
         for old, new in frontier.PAIRS:
             about = {"pair": f"{old} → {new}", "seed": seed}
             if all({**each, **about} != each for each in found["tunings"]):
                 with tempfile.TemporaryDirectory() as cache:
-                    scene = frontier.prepare(options.data, old, new, derive(seed, old), Path(cache))
+                    started = (options.data, old, new, derive(seed, old), Path(cache))
+                    scene = frontier.prepare(*started, network=options.network, kinds=["exact"])
                 found["tunings"].append({**about, "rows": study(scene, derive(seed, new))})
-                files.write_sealed(options.out, found)
+                files.write_sealed(path, found)
                 print(f"{old} → {new}, seed {seed}: {found['tunings'][-1]['rows'][:2]}", flush=True)
     write(options.out, options.page)
 
