@@ -16,10 +16,12 @@ PACKAGE = Path(str(importlib.util.find_spec("forgetless").origin)).parent
 #: Read while the library runs.
 DATA = (
     "py.typed",
+    "lab/report/base.html",
     "lab/report/page.html",
     "lab/report/page.css",
     "lab/report/repair.html",
     "lab/facts/retrieval.html",
+    "lab/long_text/page.html",
     "lab/report/sections/averages.html",
     "lab/report/sections/macros.html",
 )
