@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,3 +45,9 @@ def same_files(left: str, right: str) -> None:
     assert {k: v for k, v in found(left)["after"]["mas"].items() if k != "seconds"} == {
         k: v for k, v in found(right)["after"]["mas"].items() if k != "seconds"
     }
+
+
+def logged(place: str) -> list[tuple[str, int, str, float]]:
+    """What `--log csv` has written: run, step, key and value of every figure."""
+    with Path(place, "logs", "csv", "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return [(r["run"], int(r["step"]), r["key"], float(r["value"])) for r in csv.DictReader(file)]

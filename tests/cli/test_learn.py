@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import Command
-from cli.learned import found, same_files, watch
+from cli.learned import found, logged, same_files, watch
 from forgetless import Importance
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.lab.finetuning.samples import texts as read_texts
@@ -95,6 +95,53 @@ def test_stopped_and_continued_to_the_bit(
     same_files("whole", "o")
     again = forgetless(*classifier, "--out", "o", "--resume", "--json")  # all is done: told again
     assert json.loads(again.stdout) == found("o")
+
+
+def test_a_logger_gets_every_figure_once(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*classifier, "--compare", "--log", "csv", "--log", "csv")
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    made, summary = logged("whole"), found("whole")
+    runs = {
+        method: {(step, key): value for run, step, key, value in made if run == method}
+        for method in ("mas", "finetune")
+    }
+    assert sum(map(len, runs.values())) == len(made)
+    for method, after in summary["after"].items():
+        assert [step for step, key in runs[method] if key == "forgetless/loss"] == [*range(1, 17)]
+        for step, figures in ((0, summary["before"]), (16, after)):
+            for name, key in (
+                ("old_agreement", "agreement"),
+                ("old_accuracy", "accuracy/old"),
+                ("new_accuracy", "accuracy/new"),
+            ):
+                assert runs[method].get((step, f"forgetless/{key}")) == figures.get(name)
+    assert runs["mas"][16, "forgetless/strength"] == summary["after"]["mas"]["strength"]
+    assert runs["mas"][16, "forgetless/drift"] > 0
+    assert not {"forgetless/strength", "forgetless/drift"} & {key for _, key in runs["finetune"]}
+    # Killed before its checkpoint, it takes steps again; they are not passed on again.
+    monkeypatch.setattr("forgetless.learn.checkpoint.write", lambda *_: None)
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=7)
+        assert forgetless(*words, "--out", "o").exit_code == 130
+    assert {step for _, step, _, _ in logged("o")} == {*range(1, 8)}
+    with monkeypatch.context() as patched:
+        assert watch(patched) == []
+        assert forgetless(*words, "--out", "o", "--resume").exit_code == 0
+    assert logged("o") == made
+    assert forgetless(*words, "--out", "o", "--resume").exit_code == 0  # all is done
+    assert logged("o") == made
+
+
+def test_a_logger_that_is_named_later_gets_what_was_found(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    assert forgetless(*classifier, "--epochs", 1, "--out", "o").exit_code == 0
+    assert not Path("o/logs").exists()
+    assert forgetless(*classifier, "--epochs", 1, "--out", "o", "--resume", "--log", "csv").exit_code == 0
+    assert {(step, key) for _, step, key, _ in logged("o")} == {
+        *((step, f"forgetless/{key}") for step in (0, 4) for key in ("agreement", "accuracy/old")),
+        *((4, f"forgetless/{key}") for key in ("accuracy/new", "strength")),
+    }
 
 
 def test_an_importance_in_place_of_old_data(forgetless: Command, classifier: tuple[object, ...]) -> None:
@@ -215,6 +262,9 @@ def test_what_cannot_be_done(refused: Refused) -> None:
     refused("--strength must be auto or a number of 0 or more, not much.", *protected, "--strength", "much")
     refused("--strength must be auto or a number of 0 or more, not nan.", *protected, "--strength", "nan")
     refused("--lr must be positive and finite, not -1.0.", *protected, "--lr", "-1")
+    refused(
+        "there is no logger 'paper'; there are 'csv', 'tensorboard', 'wandb', 'trackio'.", *protected, "--log", "paper"
+    )
     refused("--compare fine-tunes beside another --method; finetune is that already.", *words, "--compare",
             "--method", "finetune")  # fmt: skip
     refused(

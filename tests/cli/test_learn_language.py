@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from cli.conftest import Command
-from cli.learned import found, same_files, watch
+from cli.learned import found, logged, same_files, watch
 from tiny_folders import half_texts, language_folder
 
 pytest.importorskip("transformers")
@@ -59,7 +60,7 @@ def test_adapters(forgetless: Command, language: tuple[object, ...], monkeypatch
     from transformers import AutoModelForCausalLM
 
     pytest.importorskip("peft")
-    words = (*language, "--lora", "--epochs", 2)
+    words = (*language, "--lora", "--epochs", 2, "--log", "csv")
     done = forgetless(*words, "--out", "whole")
     assert done.exit_code == 0, done.stderr
     summary = found("whole")
@@ -75,4 +76,13 @@ def test_adapters(forgetless: Command, language: tuple[object, ...], monkeypatch
         done = forgetless(*words, "--out", "o", "--resume")
     assert done.exit_code == 0, done.stderr
     assert (steps[0], steps[-1]) == (6, 8)
+    made = logged("whole")
+    assert logged("o") == made
+    assert [step for _, step, key, _ in made if key == "forgetless/drift"] == [*range(1, 9)]
+    figures = {(step, key): value for _, step, key, value in made}
+    for part in ("old", "new"):
+        for step, judged in ((0, summary["before"]), (8, summary["after"]["mas"])):
+            assert figures[step, f"forgetless/perplexity/{part}"] == judged[f"{part}_perplexity"]
+    shutil.rmtree("whole/logs")
+    shutil.rmtree("o/logs")
     same_files("whole", "o")

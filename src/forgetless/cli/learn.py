@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from forgetless.cli.parts.models import Model, Weights, load_model
-from forgetless.cli.parts.output import AsJson, print_json
+from forgetless.cli.parts.output import AsJson, Log, print_json
 from forgetless.cli.parts.samples import MaxLength, Size, TextField
 from forgetless.errors import ForgetlessError
 
@@ -70,6 +70,7 @@ def learn(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the time and the memory that it would take; write nothing.")
     ] = False,
+    log: Log = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -109,6 +110,7 @@ def learn(
         label_field=label_field,
         max_length=max_length,
         skip_bad=skip_bad,
+        log=log or (),
     )
     try:
         with learning.told() as tell:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from forgetless.cli.parts import settings as own
-from forgetless.cli.parts.output import AsJson, print_json
+from forgetless.cli.parts.output import AsJson, Log, print_json
 from forgetless.errors import ForgetlessError
 
 if TYPE_CHECKING:
@@ -103,10 +103,7 @@ def _run(
             help="λ of the methods that take one, or 'auto', found for each task. [default: the experiment's]"
         ),
     ] = None,
-    log: Annotated[
-        list[str] | None,
-        typer.Option(help="Also log its figures to csv, tensorboard, wandb or trackio; repeat it for several."),
-    ] = None,
+    log: Log = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
     as_json: AsJson = False,
 ) -> None:

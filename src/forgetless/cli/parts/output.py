@@ -10,6 +10,12 @@ import typer
 #: The option that every command has.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+#: The option of what can log its figures.
+Log = Annotated[
+    list[str] | None,
+    typer.Option(help="Also log its figures to csv, tensorboard, wandb or trackio; repeat it for several."),
+]
+
 #: What a script may rely on; at the foot of `forgetless --help`.
 EXIT_CODES = (
     "Exit codes: 0 done; 1 what was checked does not hold (verify, doctor); 2 what was asked cannot be done, and one "

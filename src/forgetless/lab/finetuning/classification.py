@@ -127,6 +127,8 @@ class ClassifierTraining(Training):
             method = Protected(_renamed(importance, model), self.plan.strength, max(1, self.steps // 2))
 
         def report(at: Progress) -> None:
+            if at.phase == "train":
+                self.reached(at.step, at.loss, method.made if isinstance(method, Protected) else None)
             tell("fitting the new head" if at.phase == "warm_start" else "learning", at.step, self.steps)
 
         checkpoint = folder / "checkpoint.safetensors"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +49,26 @@ class LanguageTraining(Training):
 
         A GPU that has bfloat16 computes in it.
         """
-        from transformers import PrinterCallback, Trainer
+        from transformers import PrinterCallback
 
         from forgetless.integrations.transformers import ForgetlessCallback
 
         keeper = None if importance is None else ForgetlessCallback(importance, self.plan.strength)
-        callbacks: list[Any] = [_progress(tell), *filter(None, [keeper])]
         if self.plan.lora:
             self.network = adapters.wrapped(self.network, self.plan.seed)
-        trainer = Trainer(
+        trainer = _trainer()(
             model=self.network,
             args=self._arguments(folder),
             train_dataset=_Numbers(self.new.numbers),
             data_collator=self._collate,
-            callbacks=callbacks,
+            callbacks=[*filter(None, [keeper])],
         )
+
+        def report(step: int, steps: int) -> None:
+            self.reached(step, trainer.latest, None if keeper is None else keeper.anchor)
+            tell("learning", step, steps)
+
+        trainer.add_callback(_progress(report))
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
         self.strength = None if keeper is None or keeper.anchor is None else keeper.anchor.strength
@@ -145,12 +150,27 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
-def _progress(tell: Tell) -> Any:
+def _trainer() -> Any:
+    from transformers import Trainer
+
+    class Keeping(Trainer):
+        """A trainer that keeps the loss of the latest step, which it tells no callback."""
+
+        latest: Tensor
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+            self.latest = super().training_step(*args, **kwargs)
+            return self.latest
+
+    return Keeping
+
+
+def _progress(report: Callable[[int, int], None]) -> Any:
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            tell("learning", state.global_step, state.max_steps)
+            report(state.global_step, state.max_steps)
 
     return Progress()
 

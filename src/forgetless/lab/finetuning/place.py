@@ -4,6 +4,7 @@ asked.json                what was asked; a folder that another command has begu
 importance.safetensors    Ω of the old data
 model files               in the model's own format, once it is learned
 learned.json              what was found, written last
+logs/                     what was passed on to loggers
 work/                     checkpoints; removed in the end
 """
 

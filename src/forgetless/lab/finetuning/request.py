@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Request:
         compare: whether to fine-tune without protection as well.
         resume: whether to go on where it was stopped.
         old_samples: the most samples to measure on.
+        log: the loggers to pass figures on to.
     """
 
     new: Path
@@ -47,6 +49,7 @@ class Request:
     label_field: str
     max_length: int
     skip_bad: bool
+    log: Sequence[str] = ()
 
     def check(self) -> None:
         """Refuse what cannot be done, before anything is loaded.

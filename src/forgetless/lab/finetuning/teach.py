@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import math
 import time
@@ -16,6 +18,7 @@ from forgetless.lab.finetuning.classification import ClassifierTraining
 from forgetless.lab.finetuning.estimate import estimate
 from forgetless.lab.finetuning.language import LanguageTraining
 from forgetless.lab.finetuning.loaded import Kind, Loaded
+from forgetless.lab.finetuning.logged import Log
 from forgetless.lab.finetuning.place import Place
 from forgetless.lab.finetuning.protected import uniform
 from forgetless.lab.finetuning.request import Request
@@ -44,8 +47,16 @@ def teach(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[str,
         ForgetlessError: something is missing or does not fit; what was found until then stays in OUT.
     """
     request.check()
+    with contextlib.closing(Log(request.out, request.log)) as log:
+        summary = _taught(load, request, tell, log)
+        log.found(summary)
+    return summary
+
+
+def _taught(load: Callable[[], Loaded], request: Request, tell: Tell, log: Log) -> dict[str, Any]:
+    """What was found, now or before."""
     place = Place(request.out, request.resume)
-    job = _Job(load, request, tell)
+    job = _Job(load, request, tell, log)
     training = job.training(request.method)
     given = job.given(training)
     asked = {**job.asked(training), "new": training.new.listing, "like_old": training.old and training.old.listing}
@@ -80,7 +91,7 @@ def dry_run(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[st
     """
     request.check()
     Place(request.out, request.resume)
-    job = _Job(load, request, tell)
+    job = _Job(load, request, tell, Log(request.out, request.log))
     training = job.training(request.method)
     job.given(training)
     return {"plan": asdict(training.plan), **estimate(training, compare=request.compare)}
@@ -89,8 +100,8 @@ def dry_run(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[st
 class _Job:
     """What was asked, and how its parts are made."""
 
-    def __init__(self, load: Callable[[], Loaded], request: Request, tell: Tell) -> None:
-        self.load, self.request, self.tell = load, request, tell
+    def __init__(self, load: Callable[[], Loaded], request: Request, tell: Tell, log: Log) -> None:
+        self.load, self.request, self.tell, self.log = load, request, tell, log
 
     def training(self, method: str) -> Training:
         """A freshly loaded model with its data."""
@@ -175,6 +186,7 @@ class _Job:
         """Learn by the training's method; gives the figures after it."""
         method, begun = training.plan.method, time.monotonic()
         importance = given or self._importance(training, place)
+        training.reached = functools.partial(self.log.step, method, training.steps)
         training.train(importance, place.folder(method), self.tell)
         found = {
             **self.judged(training),

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import forgetless
 from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.lab.finetuning.samples import Batches, Samples
 from forgetless.measure.importance import Importance
 from forgetless.model import batches
 from forgetless.model.parameters import listing, named
+from forgetless.protect.anchor import Anchor
 
 #: Told where a phase is: its name, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
+#: Told after a step: its number, its loss, and the anchor that protects, if one does.
+Reached = Callable[[int, float | Tensor, Anchor | DeltaAnchor | None], None]
 #: What was found by name, such as "old_accuracy"; None where there is nothing to find yet.
 Figures = dict[str, float | None]
 
@@ -53,6 +57,7 @@ class Training(abc.ABC):
     Attributes:
         notes: sentences about what was decided on the way.
         strength: the λ of the last steps; None before training, and without protection.
+        reached: told after every step of the training.
     """
 
     def __init__(self, loaded: Loaded, plan: Plan, new: Samples, old: Samples | None) -> None:
@@ -63,6 +68,7 @@ class Training(abc.ABC):
             loaded.normalize.to(self.device)
         self.notes: list[str] = []
         self.strength: float | None = None
+        self.reached: Reached = lambda step, loss, anchor: None
 
     @property
     def steps(self) -> int:
