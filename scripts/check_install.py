@@ -16,7 +16,7 @@ PACKAGE = Path(str(importlib.util.find_spec("forgetless").origin)).parent
 #: Read while the library runs.
 DATA = (
     "py.typed",
-    "lab/report/base.html",
+    "lab/report/layout.html",
     "lab/report/page.html",
     "lab/report/page.css",
     "lab/report/repair.html",

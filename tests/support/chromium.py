@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 #: The browser that is installed, if one is.
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WIDTHS = (390, 1280)
+WIDTHS = (360, 1280)
+SCHEMES = ("light", "dark")
+#: The most that a page may move while it loads: https://web.dev/articles/cls calls up to 0.1 good.
+MOST_SHIFT = 0.05
 #: What a hostile name tries; it must stay text.
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'><b onmouseover=window.hacked=1>\"'>"
 
@@ -16,6 +21,29 @@ _MARKS = """() => [...document.querySelectorAll("svg:not([aria-hidden])")].flatM
   const marks = [...svg.querySelectorAll(".line, .point, .band, rect, circle")];
   const seen = marks.map(mark => mark.getBoundingClientRect()).some(box => box.width > 0 || box.height > 0);
   return seen ? [] : [svg.getAttribute("aria-label") || "a figure without a name"];
+})"""
+
+# A page has loaded when its fonts and pictures are there and it was painted; two more frames show what still moves.
+_SETTLED = """async () => {
+  await document.fonts.ready;
+  await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
+  const frame = () => new Promise(requestAnimationFrame);
+  while (!performance.getEntriesByType("paint").length) await frame();
+  for (let number = 0; number < 3; number++) await frame();
+}"""
+
+_SHIFT = """() => {
+  const observer = new PerformanceObserver(() => null);
+  observer.observe({type: "layout-shift", buffered: true});
+  return observer.takeRecords().reduce((sum, entry) => sum + entry.value, 0);
+}"""
+
+# Cells that stay in place while a table is scrolled must leave room for those that move.
+_COVERED = """() => [...document.querySelectorAll(".scroll")].flatMap(box => {
+  const stays = [...box.querySelectorAll("th, td")].filter(cell => getComputedStyle(cell).position === "sticky");
+  const widest = Math.max(0, ...stays.map(cell => cell.getBoundingClientRect().width));
+  const covered = box.scrollWidth > box.clientWidth && widest > 0.6 * box.clientWidth;
+  return covered ? [box.getAttribute("aria-label")] : [];
 })"""
 
 # Backgrounds are laid over one another on a canvas, from the root to the text: whatever a color's notation is.
@@ -62,26 +90,46 @@ _CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]"
 
 def complaints(browser: Any, path: Path) -> list[str]:
     """What is wrong with the page in the file; an empty list for a good one."""
-    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 800})
-    page, found = context.new_page(), list[str]()
-    page.on("console", lambda message: found.append(f"the console says: {message.text}"))
-    page.on("pageerror", lambda error: found.append(f"a script failed: {error}"))
-    page.on("dialog", lambda dialog: (found.append("it opens a dialog"), dialog.dismiss()))
-    page.on("request", lambda request: _asked(request.url, path, found))
-    page.goto(path.as_uri())
-    found += _hostile(page)
+    found = list[str]()
     for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 800})
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        found += [f"it is {wide} pixels wide on a screen of {width}"] if wide > width else []
-        found += [f"an empty figure at {width}: {name}" for name in page.evaluate(_MARKS)]
-    found += _keyboard(page)
-    found += [f"{count} pictures without a description" for count in [page.locator("img:not([alt])").count()] if count]
-    for media, scheme in (("screen", "light"), ("screen", "dark"), ("print", "dark")):
-        page.emulate_media(media=media, color_scheme=scheme)
-        found += [f"contrast, {media}, {scheme}: {each}" for each in page.evaluate(_CONTRAST)]
-    context.close()
-    return found
+        for scheme in SCHEMES:
+            with _opened(browser, path, width, scheme, found) as page:
+                found += _laid_out(page, width)
+                found += [f"contrast, screen, {scheme}: {each}" for each in page.evaluate(_CONTRAST)]
+    with _opened(browser, path, WIDTHS[0], SCHEMES[0], found) as page:
+        found += _hostile(page)
+        found += _keyboard(page)
+        count = page.locator("img:not([alt])").count()
+        found += [f"{count} pictures without a description"] if count else []
+        page.emulate_media(media="print", color_scheme="dark")
+        found += [f"contrast, print, dark: {each}" for each in page.evaluate(_CONTRAST)]
+    return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def _opened(browser: Any, path: Path, width: int, scheme: str, found: list[str]) -> Iterator[Any]:
+    """The page, loaded and painted, in a window of its own; adds what it does besides."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    try:
+        page = context.new_page()
+        page.on("console", lambda message: found.append(f"the console says: {message.text}"))
+        page.on("pageerror", lambda error: found.append(f"a script failed: {error}"))
+        page.on("dialog", lambda dialog: (found.append("it opens a dialog"), dialog.dismiss()))
+        page.on("request", lambda request: _asked(request.url, path, found))
+        page.goto(path.as_uri())
+        page.evaluate(_SETTLED)
+        yield page
+    finally:
+        context.close()
+
+
+def _laid_out(page: Any, width: int) -> list[str]:
+    wide = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
+    found = [f"it is {wide} pixels wide on a screen of {width}"] if wide > width else []
+    shift = page.evaluate(_SHIFT)
+    found += [f"it moves by {shift:.3f} while it loads, at {width}"] if shift > MOST_SHIFT else []
+    found += [f"the first column covers the others at {width}: {name}" for name in page.evaluate(_COVERED)]
+    return found + [f"an empty figure at {width}: {name}" for name in page.evaluate(_MARKS)]
 
 
 def _asked(url: str, path: Path, found: list[str]) -> None:
@@ -107,6 +155,7 @@ def _keyboard(page: Any) -> list[str]:
         if len(seen) == count:
             break
         page.keyboard.press("Tab")
+        page.evaluate("() => new Promise(requestAnimationFrame)")  # the focus has moved before the next frame
         if (number := page.evaluate(reached, _CONTROLS)) >= 0:
             seen.add(number)
             dull += not page.evaluate(shown)

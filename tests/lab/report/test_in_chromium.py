@@ -15,6 +15,7 @@ from chromium import HOSTILE, complaints
 from forgetless.lab.facts import retrieval
 from forgetless.lab.long_text.page import page as long_text_page
 from forgetless.lab.report import page, repair_page
+from forgetless.lab.report.picture import data_url
 from forgetless.lab.report.template import rendered
 from forgetless.lab.results import joined
 from pages import traces
@@ -94,7 +95,7 @@ def repaired(results: Callable[..., Results], path: Path) -> None:
 
 
 def retrieved(results: Callable[..., Results], path: Path) -> None:
-    source = retrieval._encoded(torch.zeros(3, 2, 2, dtype=torch.uint8))
+    source = data_url(torch.zeros(3, 2, 2, dtype=torch.uint8))
     facts = [("person, rides, horse", 0.91, True), (HOSTILE, 0.5, False), ("w" * 60, 0.1, False)]
     shown = [retrieval.Shown("person, rides, horse", 1, facts, facts[::-1]), retrieval.Shown(HOSTILE, 2, facts, facts)]
     template = Path(retrieval.__file__).with_name("retrieval.html")
@@ -142,6 +143,35 @@ def test_a_page(browser: Any, results: Callable[..., Results], tmp_path: Path, k
     assert complaints(browser, tmp_path / "page.html") == []
 
 
+def typical(results: Callable[..., Results], folder: Path) -> Iterator[Path]:
+    """Every page of runs as people make them: pictures are noise, which takes the most room."""
+    tasks, methods = [f"task {n}" for n in range(8)], ["finetune", "lwf", "ewc", "si", "mas", "joint"]
+    layers = [f"backbone.layer{n}.conv" for n in range(20)]
+    found = results(tasks, methods, 5)
+    for run in found["runs"]:
+        run["accuracy"] = [[None if e is None else max(0.0, e) for e in row] for row in run["accuracy"]]
+    yield folder / "report.html"
+    page(found, folder / "report.html", traces(tasks, methods, layers, side=64))
+    pictures = torch.randint(256, (16, 3, 224, 224), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    facts = [("person, rides, horse", 0.9, True)] * 5
+    shown = [retrieval.Shown("person, rides, horse", 1, facts, facts)] * 16
+    template = Path(retrieval.__file__).with_name("retrieval.html")
+    values = {"pictures": list(map(data_url, pictures)), "methods": dict.fromkeys(methods, shown)}
+    (folder / "retrieval.html").write_text(rendered(template, **values), encoding="utf-8")
+    yield folder / "retrieval.html"
+    language_models(results, folder / "texts.html")
+    yield folder / "texts.html"
+    each = {"shape": [4096, 4096], "sigma": 1e-3, "rounding": 1e-4, "threshold": 0.1, "kept": 3, "total": 4096}
+    names = [f"model.layers.{n}.self_attn.{part}_proj.weight" for n in range(80) for part in "qkvo"]
+    repair_page({name: {**each, "energy": 0.7} for name in names}, 400, "dg-hard", "…", folder / "repair.html")
+    yield folder / "repair.html"
+
+
+def test_pages_are_small(results: Callable[..., Results], tmp_path: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in list(typical(results, tmp_path))}
+    assert {name: size for name, size in sizes.items() if size > 1_000_000} == {}
+
+
 GOOD = "<!doctype html><html lang=en><title>t</title><body style='color:#111;background:#fff'>{}</body>"
 FAULTS = {
     "<script>1</script>": "it holds a script",
@@ -151,8 +181,12 @@ FAULTS = {
     "<script>alert(1);</script>": "it opens a dialog",
     "<script>nothing()</script>": "a script failed",
     "<img alt=x src='picture.png'>": "it asks for ",
-    "<div style='width:500px'>x</div>": "pixels wide on a screen of 390",
-    "<svg aria-label=empty><path class=line d='M1 1'/></svg>": "an empty figure at 390: empty",
+    "<div style='width:500px'>x</div>": "pixels wide on a screen of 360",
+    "<div class=scroll aria-label=wide style='overflow:auto'><table style='width:900px'><tr>"
+    "<th style='position:sticky;left:0;min-width:300px'>a<td>b</table></div>": "covers the others at 360: wide",
+    "<script>requestAnimationFrame(() => requestAnimationFrame(() => "
+    "document.body.style.paddingTop = '400px'))</script>": "while it loads, at 1280",
+    "<svg aria-label=empty><path class=line d='M1 1'/></svg>": "an empty figure at 360: empty",
     "<img src='data:,'>": "1 pictures without a description",
     "<p style='color:#999'>pale</p>": 'contrast, screen, light: 2.85 for "pale"',
     "<p style='background:color-mix(in srgb, #111 60%, white)'>dark</p>": 'for "dark"',

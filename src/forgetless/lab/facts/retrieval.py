@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor
 from forgetless import files
 from forgetless.lab.datasets.reading.fact import shown
 from forgetless.lab.facts.kept import Header, read
+from forgetless.lab.report.picture import data_url
 from forgetless.lab.report.template import rendered
 
 
@@ -49,7 +48,7 @@ def retrieval(folder: Path) -> None:
         if header.run.method in methods or header.run.order or "top_facts" not in tensors:
             continue
         methods[header.run.method] = list(_shown(tensors, header))
-        pictures = pictures or [_encoded(each) for each in tensors["thumbnails"]]
+        pictures = pictures or [data_url(each) for each in tensors["thumbnails"]]
     html = rendered(Path(__file__).with_name("retrieval.html"), pictures=pictures, methods=methods)
     files.write_text(folder / "retrieval.html", html)
 
@@ -66,14 +65,3 @@ def _shown(tensors: Mapping[str, Tensor], header: Header) -> Iterator[Shown]:
             for t in (task, len(found) - 1)
         )
         yield Shown(names[label], task + 1, then, now)
-
-
-def _encoded(pixels: Tensor) -> str:
-    """A picture `[3, H, W]` as a data URL, "" without Pillow."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return ""
-    content = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(content, "PNG")
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()

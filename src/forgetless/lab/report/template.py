@@ -16,7 +16,7 @@ _SHARED = Path(__file__).parent
 def rendered(template: Path, **values: Any) -> str:
     """The page that a Jinja template makes of the values; everything in them is escaped as text.
 
-    A template may use what is beside it, and what all pages share: `base.html`, which a page extends, with `page.css`,
+    A template may use what is beside it, and what all pages share: `layout.html`, which a page extends, `page.css`
     and the macros of the sections.
     """
     return _templates(template.parent).get_template(template.name).render(**values)

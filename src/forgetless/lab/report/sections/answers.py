@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from forgetless.lab.report.picture import data_url
 from forgetless.lab.report.shown import Shown, Traced
 from forgetless.lab.traces import Answer
-
-_SMALL = 2048  # bytes of a picture
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def _asked(shown: Shown, traced: Traced) -> list[Asked]:
     found = []
     for album in shown.traces.albums:
         for number, label in enumerate(album.labels):
-            source = "" if album.pictures is None else _encoded(album.pictures[number])
+            source = "" if album.pictures is None else data_url(album.pictures[number])
             text = album.texts[number] if album.texts else ""
             if album.task not in names or not (source or album.texts):
                 continue
@@ -80,19 +75,3 @@ def _when_learned(number: int, traced: Traced) -> dict[tuple[str, int], Answer]:
 
 def _said(given: Answer | None, label: str) -> Said | None:
     return None if given is None else Said(given.answer, given.sure, given.answer == label)
-
-
-def _encoded(pixels: Tensor) -> str:
-    """A picture `[C, H, W]` as a data URL, without loss where that is small; "" without Pillow."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return ""
-    rows = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
-    image, written = Image.fromarray(rows.contiguous().numpy()), {}
-    for kind in ("png", "jpeg"):
-        content = io.BytesIO()
-        image.save(content, kind, optimize=True)
-        written[kind] = content.getvalue()
-    kind = "png" if len(written["png"]) <= _SMALL else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(written[kind]).decode()}"
