@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import tutorials  # noqa: E402
 
 FROM_ROOT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
+_COMMANDS = re.compile(r"(?<=\n\n)(?: {4}(?:[A-Z_]+=\S+ )*(?:forgetless|make|pip|\S*python) .*\n)(?: {4}.*\n)*")
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -30,7 +32,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Lead links to other pages of the site there, and show those to the repository's files as their paths."""
+    """Lead links to other pages of the site there, and show those to the repository's files as their paths.
+
+    Indented commands are highlighted as such.
+    """
     here = ROOT / FROM_ROOT.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     pages = {source: name for name, source in FROM_ROOT.items()}
 
@@ -50,4 +55,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"[{text}]({path.removeprefix('docs/')}{anchor})" if here.parent == ROOT else match[0]
         return f"{text} (`{path}`)" if text.strip("`") != path else f"`{path}`"
 
+    markdown = _COMMANDS.sub(lambda block: f"```bash\n{textwrap.dedent(block[0])}```\n", markdown)
     return _LINK.sub(led, markdown)
