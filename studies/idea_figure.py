@@ -65,7 +65,7 @@ def draw(axis: Any) -> None:
     axis.plot(*START.tolist(), "k*", ms=13)
     axis.annotate("θ*, the trained network", START.tolist(), xytext=(8, -14), textcoords="offset points", size=9)
     axis.annotate("here the new task is learned", (1.92, 0.44), size=9, color="#8a5f00", rotation=-45)
-    axis.annotate("old task: darker is better", (-0.12, 2.82), size=9, color="#12395b")
+    axis.annotate("old task: better further inside", (-0.12, 2.82), size=9, color="#12395b")
     axis.set(
         xlabel="a weight that matters to the old task",
         ylabel="a weight that hardly matters",

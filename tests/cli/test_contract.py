@@ -77,6 +77,7 @@ def test_help_begins_with_examples(path: Path, forgetless: Command) -> None:
 def test_examples_are_commands_that_there_are(path: Path) -> None:
     found = examples(COMMANDS[path])
     assert found
+    assert [line for line in found if len(line) > 76] == []  # on a terminal of 80 columns they are not broken
     for line in found:
         first, *words = shlex.split(line.partition(" > ")[0])
         assert first == "forgetless"

@@ -90,7 +90,7 @@ def _root(
     ```
     forgetless doctor
     forgetless run demo --out runs/demo
-    forgetless learn torchvision:resnet18 --new new-classes/ --like-old old-pictures/ --out taught
+    forgetless learn hf:MODEL --new new.csv --like-old old.csv --out taught
     forgetless measure --help
     ```
     """

@@ -111,7 +111,7 @@ def _packages(extra: str | None) -> Iterator[_Part]:
 
 
 def _extra(name: str) -> _Part:
-    parts = list(_packages(name))
+    parts = list({part.name: part for part in _packages(name)}.values())  # extras that it includes may share one
     lacking = [part for part in parts if part.missing]
     found = ", ".join(f"{part.name} {part.found}" for part in parts if not part.missing)
     missing = ", ".join(f"{part.name} ({part.missing})" for part in lacking)
@@ -166,12 +166,11 @@ def _show(parts: dict[str, list[_Part]]) -> None:
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, show_header=False)
-    for column in ("part", "found", "missing"):
-        shown.add_column(column, overflow="fold")
+    shown.add_column("part", overflow="fold", max_width=28)
+    shown.add_column("found", overflow="fold")
     for group, found in parts.items():
-        shown.add_row(Text(group, style="bold"), "", "")
+        shown.add_row(Text(group, style="bold"), "")
         for part in found:
-            shown.add_row(Text(f"  {part.name}"), Text(part.found), Text(part.missing, style="yellow"))
-            if part.advice:
-                shown.add_row("", "", Text(part.advice, style="dim"))
+            said = [Text(part.found), Text(part.missing, style="yellow"), Text(part.advice, style="dim")]
+            shown.add_row(Text(f"  {part.name}"), Text("\n").join(filter(None, said)))
     Console().print(shown)

@@ -77,8 +77,8 @@ def learn(
     """Teach a model something new without losing what it does.
 
     ```
-    forgetless learn hf:HuggingFaceTB/SmolLM2-135M --new mine.txt --like-old general.txt --out taught
-    forgetless learn torchvision:resnet18 --new new-classes/ --like-old old-pictures/ --out taught --compare
+    forgetless learn hf:MODEL --new mine.txt --like-old old.txt --out taught
+    forgetless learn timm:NET --new new/ --like-old old/ --out taught --compare
     ```
 
     Measures on the old data how much every parameter matters, protects what matters while the new data are learned, and

@@ -68,8 +68,8 @@ def measure(
     """Measure how much every parameter of a network matters to what it computes.
 
     ```
-    forgetless measure torchvision:resnet18 --data pictures/ --out omega.safetensors
-    forgetless measure my_models:network --weights net.safetensors --data data.npy --out omega.safetensors --resume
+    forgetless measure timm:NET --data pictures/ --out omega.safetensors
+    forgetless measure my_models:network --data data.npy --out omega --resume
     ```
 
     Pictures reach the network as they are decoded, uint8 RGB [N, 3, SIZE, SIZE], and it normalizes them itself; a

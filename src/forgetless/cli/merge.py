@@ -106,7 +106,7 @@ def merge(
 
     ```
     forgetless merge model-a/ model-b/ --out merged
-    forgetless merge code/ chat/ --base base/ --method ties --density 0.2 --out merged
+    forgetless merge code/ chat/ --base base/ --method ties --out merged
     ```
 
     Computes in float32, one tensor in memory at a time. OUT has the layout, configuration and tokenizer of the base, or

@@ -24,8 +24,8 @@ def merge_importances(
     """Merge importances that were measured on different samples of the same network into one.
 
     ```
-    forgetless merge-importances january.safetensors february.safetensors --out both.safetensors
-    forgetless merge-importances old.safetensors new.safetensors --out omega.safetensors --decay 0.9
+    forgetless merge-importances january february --out both
+    forgetless merge-importances old new --out omega --decay 0.9
     ```
 
     With K files, file k counts DECAY^(K−k) times: Ω = Σ_k DECAY^(K−k) sums_k / Σ_k DECAY^(K−k) count_k.

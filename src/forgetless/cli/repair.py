@@ -43,7 +43,7 @@ def repair(
 
     ```
     forgetless repair SmolLM2-135M my-finetuned --out my-repaired
-    forgetless repair base/ tuned/ --out repaired --method wise-ft --alpha 0.7 --page repair.html
+    forgetless repair base/ tuned/ --out repaired --method wise-ft --alpha 0.7
     ```
 
     The result loads as TUNED does, and has its configuration and tokenizer. Nothing but safetensors is read. OUT

@@ -54,7 +54,7 @@ def verify(
 
     ```
     forgetless verify torchvision:resnet18
-    forgetless verify my_models:network --weights net.safetensors --data data.npy --samples 8
+    forgetless verify my_models:network --data data.npy --samples 8
     ```
 
     Ends with exit code 1 if an error is above the tolerance. In float32 a sample with an activation within rounding of

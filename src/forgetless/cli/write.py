@@ -26,7 +26,7 @@ def write(
 
     ```
     forgetless write runs/long-text --prompt "Once upon a time"
-    forgetless write runs/long-text --prompt "The" --tokens 2000 --temperature 0
+    forgetless write runs/long-text --prompt "The" --temperature 0
     ```
 
     The memory goes on from token to token: a text of any length takes no more memory than a short one.

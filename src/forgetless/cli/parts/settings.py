@@ -35,7 +35,7 @@ def options(kind: type[Settings]) -> Iterator[inspect.Parameter]:
 def described(kind: type[Settings]) -> str:
     """The help of the command: what the class says of itself, with examples after the first sentence."""
     first, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
-    command = " ".join(["forgetless run", kind.NAME, *_needed(kind), "--out", f"runs/{kind.NAME}"])
+    command = " ".join(["forgetless run", kind.NAME, *_needed(kind), "--out", "OUT"])
     return f"{first}\n\n```\n{command}\n{command} --seeds 3 --resume\n```\n\n{rest}"
 
 
