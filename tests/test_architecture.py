@@ -521,7 +521,7 @@ TREES = [ROOT / "docs" / "architecture.md", ROOT / "README.md"]
 
 def folders(page: Path) -> Iterator[tuple[str, bool, list[Path]]]:
     """The folders that a page's tree names: name, whether it is marked as an open list, and where it is."""
-    tree = re.search(r"^```\nsrc/forgetless/\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    tree = re.search(r"^```\w*\nsrc/forgetless/\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert tree is not None
     inside = SOURCE
     for line in tree[1].splitlines():
