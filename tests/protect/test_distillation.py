@@ -359,7 +359,7 @@ def test_adapters_need_no_copy() -> None:
 
     model, same = wrapped(), wrapped()
     bare, copied = Distillation(model, words(1)), Distillation(same, words(1), teacher=copy.deepcopy(same).eval())
-    assert not [key for key in bare.state_dict() if key != "steps"]
+    assert bare.state_dict().keys() == {"steps", "base"}
     for each in (model, same):
         draw = torch.Generator().manual_seed(4)
         with torch.no_grad():
@@ -369,9 +369,61 @@ def test_adapters_need_no_copy() -> None:
     torch.testing.assert_close(bare.loss(), copied.loss())
     assert bare.divergence > 1e-3
     late = Distillation(model, words(1))  # the adapters are trained: the base is not the model
-    assert [key for key in late.state_dict() if key != "steps"]
-    with pytest.raises(ForgetlessError, match="make the Distillation before trained adapters are loaded"):
+    assert "base" not in late.state_dict()
+    with pytest.raises(ForgetlessError, match='make the Distillation with teacher="base"'):
         late.load_state_dict(bare.state_dict())
+    resumed = Distillation(model, words(1), teacher="base")
+    resumed.load_state_dict(bare.state_dict())
+    assert torch.equal(resumed.loss(), bare.loss())
+    assert resumed.steps == bare.steps == 2
+    with pytest.raises(ForgetlessError, match="holds a copy of a model, and this one has none of its own"):
+        resumed.load_state_dict(late.state_dict())
+    with resumed.before_learning() as base:
+        before = base(words(2))
+    torch.testing.assert_close(before, wrapped()(words(2)))
+    assert not torch.equal(before, model(words(2)))
+
+
+def test_a_base_that_training_changes_is_copied() -> None:
+    peft = pytest.importorskip("peft")
+    layers: Any = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
+    model = peft.get_peft_model(layers, peft.LoraConfig(target_modules=["0"], r=2)).double()
+    assert "base" not in Distillation(model, OLD).state_dict()  # its statistics move
+    with pytest.raises(ForgetlessError, match="teacher='base' cannot be: "):
+        Distillation(model, OLD, teacher="base")
+
+
+def test_adapters_inside_of_another_module_need_no_copy() -> None:
+    pytest.importorskip("peft")
+    from lora_models import words, wrapped
+
+    model = nn.Sequential(wrapped())
+    kept = Distillation(model, words(1))
+    assert kept.state_dict().keys() == {"steps", "base"}
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(float(each.requires_grad))
+    with kept.before_learning() as base:
+        torch.testing.assert_close(base(words(2)), wrapped()(words(2)))
+
+
+def test_what_a_sample_draws_leaves_the_random_numbers_and_is_drawn_again() -> None:
+    class Augmented(TensorDataset):
+        def __getitem__(self, number: int) -> Any:
+            return OLD[number] + torch.rand(4, dtype=torch.float64)
+
+    model, before = network(), torch.get_rng_state()
+    seen: list[Tensor] = []
+    kept = Distillation(model, Augmented(OLD), batch_size=24, forward=lambda net, x: (seen.append(x), net(x))[1])
+    seen.clear()
+    kept.loss()
+    kept.loss()
+    kept.load_state_dict({**kept.state_dict(), "steps": torch.tensor(1)})
+    kept.loss()
+    first, second, again = seen[1::2]
+    assert not torch.equal(first.sort(0).values, second.sort(0).values)
+    assert torch.equal(second, again)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_classes_that_join_had_no_probability() -> None:

@@ -113,12 +113,23 @@ def fresh_adapters(module: nn.Module) -> list[str]:
 
 def all_fresh(module: nn.Module) -> bool:
     """Whether fresh LoRA adapters are all that learns: then the model without them is the model as it is."""
-    if not hasattr(module, "disable_adapter"):
-        return False
-    pairs = [pair for each in module.modules() for pair in _pairs(each)]
-    halves = {id(half) for pair in pairs for half in pair}
+    return adapters_alone(module) and all(_is_fresh(*pair) for each in module.modules() for pair in _pairs(each))
+
+
+def adapters_alone(module: nn.Module) -> bool:
+    """Whether LoRA adapters that PEFT can switch off are all that training changes, so that the base stays as it is."""
+    switched = {id(layer) for each in switches(module) for layer in each.modules()}
+    pairs = {id(each): _pairs(each) for each in module.modules()}
+    halves = {id(half) for found in pairs.values() for pair in found for half in pair}
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return bool(pairs) and all(_is_fresh(*pair) for pair in pairs) and all(id(each) in halves for each in learning)
+    inside = all(layer in switched for layer, found in pairs.items() if found)
+    statistics = any(getattr(each, "running_mean", None) is not None for each in module.modules())  # move in training
+    return bool(halves) and inside and not statistics and all(id(each) in halves for each in learning)
+
+
+def switches(module: nn.Module) -> list[Any]:
+    """The models of PEFT at or below a module, which can switch their adapters off."""
+    return [each for each in module.modules() if hasattr(each, "peft_config") and hasattr(each, "disable_adapter")]
 
 
 def warn_fresh(module: nn.Module) -> None:

@@ -65,11 +65,7 @@ class Output:
 
     def _outputs(self, model: nn.Module, batch: Any) -> tuple[dict[str | int, Tensor], bool]:
         """The tensors of F by name, unmasked, and whether they are a decoder's, beside an encoder's."""
-        if self.forward is not None:
-            result = self.forward(model, batch)
-        else:
-            given = batches.inputs(batch)
-            result = model(**_decoded(model, given, batch)) if isinstance(given, Mapping) else model(given)
+        result = self.result(model, batch)
         chosen = self._chosen(result)
         samples = batches.size(batch)
         for tensor in chosen.values():
@@ -81,6 +77,13 @@ class Output:
                     "sample axis (choose another tensor with output=, or give forward=)."
                 )
         return chosen, _decodes(model, batch, result)
+
+    def result(self, model: nn.Module, batch: Any) -> Any:
+        """What the model returns for a batch, before tensors of it are chosen."""
+        if self.forward is not None:
+            return self.forward(model, batch)
+        given = batches.inputs(batch)
+        return model(**_decoded(model, given, batch)) if isinstance(given, Mapping) else model(given)
 
     def squared_norms(self, model: nn.Module, batch: Any) -> Float[Tensor, " n"]:
         """`‖F(x_n; θ)‖²` of every sample, `[N]`, at least float32."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from forgetless.errors import ForgetlessError, brief
 from forgetless.model import batches
-from forgetless.model.admission import all_fresh
+from forgetless.model.admission import adapters_alone, all_fresh, switches
 from forgetless.model.masks import Mask
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.parameters import listing, unwrapped
@@ -68,7 +68,7 @@ class Distillation:
         output: Select = None,
         forward: Forward | None = None,
         mask: Mask = "auto",
-        teacher: nn.Module | None = None,
+        teacher: nn.Module | Literal["base"] | None = None,
         seed: int = 0,
     ) -> None:
         """The answers to be kept are those that the model gives now.
@@ -86,13 +86,14 @@ class Distillation:
             output: which tensors of the model's output are its logits; by default "logits", else the only tensor.
             forward: (model, batch) → output, where `model(inputs)` is not the way; also the place for autocast.
             mask: which positions count; see `forgetless.mas`.
-            teacher: gives z* in place of a copy of the model.
+            teacher: gives z* in place of a copy of the model; "base": the model with its LoRA adapters off, which is
+                the default where they are fresh, and has to be said where they have been trained since.
             seed: of the order of the samples.
 
         Raises:
             ForgetlessError: samples that the model cannot take, that are none or that can be read only once; an output
                 that holds no logits; NaN or Inf in the answers; a teacher, or a copy, that shares the model's weights;
-                sharded weights; a setting out of range.
+                a base that learns; sharded weights; a setting out of range.
         """
         self._strength = checked(strength)
         if not (isinstance(temperature, int | float) and math.isfinite(temperature) and temperature > 0):
@@ -101,12 +102,19 @@ class Distillation:
         if split := [name for name, each in self._model.named_parameters() if is_sharded(each)]:
             raise ForgetlessError(f"{listing(split)} are sharded over processes, which Distillation cannot follow.")
         self._temperature = float(temperature)
-        self._output, self._named = Output(output, forward, mask), output is not None or forward is not None
+        self._output, self._named = Output(output, forward, mask), output is not None
         self._ranks = ranks_of(model)
         share = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
         self._old = OldSamples(old, 32 if batch_size is None else batch_size, collate_fn, seed, share)
-        self._copied = teacher is None and not all_fresh(self._model)
-        self._teacher = _copy(self._model) if self._copied else teacher
+        if teacher is None and all_fresh(self._model):
+            teacher = "base"
+        elif isinstance(teacher, str) and not (teacher == "base" and adapters_alone(self._model)):
+            raise ForgetlessError(
+                f'teacher={teacher!r} cannot be: "base" is for a model of PEFT of which nothing but LoRA adapters '
+                "changes in training; leave it out, or give the old model, loaded a second time."
+            )
+        self._copied = teacher is None
+        self._teacher = None if isinstance(teacher, str) else _copy(self._model) if teacher is None else teacher
         self._handles: list[RemovableHandle] = []
         self._last: Tensor | None = None
         self._steps = 0
@@ -130,6 +138,17 @@ class Distillation:
     def divergence(self) -> float:
         """The mean KL of the last batch, in nats, before the step that it was used in; NaN before the first."""
         return math.nan if self._last is None else float(self._last)
+
+    @contextmanager
+    def before_learning(self) -> Iterator[nn.Module]:
+        """Inside, the model as it was, in eval mode; of one whose base is the teacher, the model, its adapters off."""
+        if self._teacher is not None:
+            yield self._teacher.eval()
+            return
+        with ExitStack() as off:
+            for each in switches(self._model):
+                off.enter_context(each.disable_adapter())
+            yield self._model
 
     def loss(self) -> Tensor:
         """λ times the divergence on the next batch of old samples, a differentiable scalar for the loss.
@@ -186,9 +205,11 @@ class Distillation:
         self._handles = []
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a training needs to go on: the copy of the model, and how many batches were used."""
+        """What a training needs to go on: the copy of the model, or "base", and how many batches were used."""
         state = {"steps": torch.tensor(self._steps)}
-        if self._copied and self._teacher is not None:
+        if self._teacher is None:
+            state["base"] = torch.tensor(True)
+        elif self._copied:
             state |= {_TEACHER + name: each for name, each in self._teacher.state_dict().items()}
         return state
 
@@ -196,21 +217,25 @@ class Distillation:
         """Go on from what `state_dict` gave; of an iterable, the batches that were used are read and dropped.
 
         Raises:
-            ForgetlessError: the state of another model, or none.
+            ForgetlessError: the state of another model or of another teacher, or none.
         """
         kept = {key.removeprefix(_TEACHER): each for key, each in state.items() if key.startswith(_TEACHER)}
         steps = state.get("steps")
         if not isinstance(steps, Tensor) or steps.numel() != 1 or int(steps) < 0:
             raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
+        if "base" in state and self._teacher is not None:
+            raise ForgetlessError(
+                "the distillation's state is that of a model with LoRA adapters whose old answers are those of its base; "
+                'make the Distillation with teacher="base".'
+            )
         if self._copied and self._teacher is not None:
             present = self._teacher.state_dict()
-            shapes = {name: tuple(each.shape) for name, each in present.items() if isinstance(each, Tensor)}
             if not kept:
                 raise ForgetlessError(
-                    "the distillation's state has no copy of the model, for it was made with fresh adapters; make the "
-                    "Distillation before trained adapters are loaded, or give the old model as teacher=."
+                    "the distillation's state has no copy of the model, for it was made with a teacher; make the "
+                    "Distillation with the same teacher=."
                 )
-            if {name: tuple(each.shape) for name, each in kept.items()} != shapes:
+            if _shapes(kept) != _shapes(present):
                 raise ForgetlessError("the distillation's state is of another model: its tensors are not this model's.")
             self._teacher.load_state_dict(kept)
         elif kept:
@@ -261,7 +286,7 @@ class Distillation:
     def _distance(self, batch: Any) -> Tensor:
         """`τ² / M Σ_m KL(p*_m ‖ p_m)`, over all outputs."""
         batch = self._moved(batch)
-        with torch.no_grad(), self._before_learning() as teacher:
+        with torch.no_grad(), self.before_learning() as teacher:
             wanted = [self._log(*each) for each in self._answers(teacher, batch)]
         total, number = torch.zeros(()), torch.zeros(())
         for (output, counts), old in zip(self._answers(self._model, batch), wanted, strict=True):
@@ -299,12 +324,6 @@ class Distillation:
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32)) / self._temperature
         return log_probabilities(wide.masked_fill(~counts, _NEVER) if output.dim() == 2 else wide)
 
-    def _before_learning(self) -> AbstractContextManager[Any]:
-        """The model as it was, in eval mode."""
-        if self._teacher is None:
-            return _without_adapters(self._model)
-        return nullcontext(self._teacher.eval())
-
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         return before_step(partial(self._add, optimizer), args, kwargs)
 
@@ -329,12 +348,6 @@ class Distillation:
             _accumulate(parameter, gradient.to(parameter.dtype))
 
 
-@contextmanager
-def _without_adapters(model: Any) -> Iterator[nn.Module]:
-    with model.disable_adapter():
-        yield model
-
-
 def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
     """Add to a parameter's gradient; it stays sparse where both are."""
     before = parameter.grad
@@ -344,6 +357,10 @@ def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
         parameter.grad = before + gradient if gradient.is_sparse else gradient + before
     else:
         before.add_(gradient)
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(each.shape) for name, each in state.items() if isinstance(each, Tensor)}
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -51,7 +51,7 @@ class OldSamples:
         self._whole = collate is None and _is_one_batch(self._data)
         self._numbered = self._whole or _is_numbered(self._data, collate)
         self._number, self._processes = share if self._numbered else (0, 1)
-        self._epoch = 0
+        self._epoch, self._used = 0, 0
         self._left: Iterator[Any] | None = None
 
     def first(self) -> Any:
@@ -73,11 +73,12 @@ class OldSamples:
             ForgetlessError: the data cannot begin anew.
         """
         taken = [self._following() for _ in range(self._processes)]
+        self._used += 1
         return self._made(taken[self._number])
 
     def seek(self, steps: int) -> None:
         """Go to where `steps` calls of `next` lead to."""
-        self._epoch, self._left = 0, None
+        self._epoch, self._left, self._used = 0, None, steps
         for _ in range(steps * self._processes):
             self._following()
 
@@ -101,7 +102,13 @@ class OldSamples:
         return iter(torch.split(torch.randperm(count, generator=draw), self._size) if count else ())
 
     def _made(self, found: Any) -> Any:
-        """The batch itself."""
+        """The batch itself; what making it draws (an augmentation) depends on the seed and the batch alone."""
+        with torch.random.fork_rng([]):
+            batch = self._used * self._processes + self._number
+            torch.default_generator.manual_seed((self._seed * 1_000_003 + batch) % 2**63)
+            return self._batch(found)
+
+    def _batch(self, found: Any) -> Any:
         if not self._numbered:
             return found
         if self._whole:
