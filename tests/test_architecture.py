@@ -95,7 +95,8 @@ INSIDE = {
         "anchor_file": "anchored_parameter coded",
         "accumulation": "",
         "status": "",
-        "distillation": "anchor_file forgetting optimizers",
+        "old_model": "forgetting",
+        "distillation": "anchor_file forgetting old_model optimizers",
         "anchor": "anchor_file identity watch accumulation status optimizers strength batchnorm anchored_parameter "
         "coded stored_weights",
     },

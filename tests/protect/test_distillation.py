@@ -193,12 +193,36 @@ def test_a_frozen_core_keeps_its_bits_beside_it() -> None:
         Distillation(model, OLD).attach(optimizer)
 
 
-def test_a_copy_that_computes_with_the_model_itself_is_refused() -> None:
-    model = network()
-    through = model.forward
-    model.forward = lambda x: through(x)  # as wrappers do; a copy of the model keeps this very function
-    with pytest.raises(ForgetlessError, match="the copy of the model computes with weights of the model itself"):
-        Distillation(model, OLD)
+class Uncopied(nn.Sequential):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot be copied")
+
+
+@pytest.mark.parametrize("how", ["a forward that was replaced", "no copy"])
+def test_a_model_that_cannot_be_copied_answers_with_its_old_weights(how: str) -> None:
+    model = network() if how != "no copy" else Uncopied(*network())
+    if how != "no copy":
+        through = model.forward
+        model.forward = lambda x: through(x)  # as wrappers do; a copy of the model keeps this very function
+    kept, expected = Distillation(model, OLD, batch_size=7), Distillation(network(), OLD, batch_size=7)
+    other = expected._model
+    for _ in range(3):
+        for each in (model, other):
+            moved(each)
+            each(OLD)  # moves the statistics of batch norm
+        found = kept.loss()
+        torch.testing.assert_close(found, expected.loss(), rtol=0, atol=0)
+        for each, loss in ((model, found), (other, None)):
+            assert all(isinstance(part, nn.Parameter) for part in each.parameters())
+            assert loss is None or torch.autograd.grad(loss, [*each.parameters()], allow_unused=True)[0].any()
+    state = expected.state_dict()
+    assert all(torch.equal(each, kept.state_dict()[name]) for name, each in state.items())
+    again = Distillation(model, OLD, batch_size=7)
+    again.load_state_dict(state)
+    assert float(kept.loss().detach()) == float(again.loss().detach()) > 0.01
+    model[4] = nn.Linear(8, 5).double()
+    with pytest.raises(ForgetlessError, match="other weights than when its answers were taken"):
+        kept.loss()
 
 
 def test_classes_of_pictures_that_are_put_last() -> None:

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from forgetless.errors import ForgetlessError
-from forgetless.integrations.parts import delta_anchor
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
+from forgetless.integrations.parts.held_weights import HeldWeights
 from forgetless.integrations.parts.planned import peak_steps
-from forgetless.integrations.parts.protection import Protection, adapted
+from forgetless.integrations.parts.protection import Reader
 from forgetless.model.parameters import fingerprint, named
 from forgetless.model.ranks import alone
-from forgetless.protect import anchor_file
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.dial import Dial
 from forgetless.protect.strength.hold_share import HoldShare
@@ -64,7 +63,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
             raise ForgetlessError(f"gamma must be between 0 and 1, not {gamma!r}.")
         self._planned = HoldShare() if strength == "auto" else None
         self._old, self._gamma, self._settings = old, gamma, (self._planned or strength, None, measuring)
-        self._protection = Protection(old, *self._settings, later=True)
+        self._protection = HeldWeights(old, *self._settings, later=True)
         self._loaded: dict[str, Tensor] | None = None
 
     @property
@@ -83,8 +82,8 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         if self._loaded is not None:
             self._restore(strategy.model, self._loaded)
         elif self.anchor is None and self._old is not None:
-            convert = _converted(strategy)
-            self._protection.make(strategy.model, 0, convert, **_forward(strategy.model))
+            reader = Reader(_converted(strategy))
+            self._protection.make(strategy.model, 0, reader, **_forward(strategy.model))
         elif self.anchor is not None and not self._protection.is_of(strategy.model):
             raise ForgetlessError(
                 "the strategy trains another model than the one whose weights are protected; give it a "
@@ -132,8 +131,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         Raises:
             ForgetlessError: the file is missing, damaged or another model's, or the weights are others.
         """
-        kept = delta_anchor.read(path) if adapted(model) else anchor_file.read(path)
-        state, hashes = kept[0], kept[-1]
+        state, hashes = self._protection.read(path, model)
         parameters = named(model)
         if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
             raise ForgetlessError(
@@ -142,7 +140,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         self._restore(model, state)
 
     def _restore(self, model: nn.Module, state: dict[str, Tensor]) -> None:
-        self._protection.restore(model, state, 0, lambda data: data)
+        self._protection.restore(model, state, 0, Reader())
         self._loaded = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,7 +149,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._protection = Protection(self._old, *self._settings, later=True)
+        self._protection = HeldWeights(self._old, *self._settings, later=True)
 
 
 def _refuse(strategy: Any) -> None:

@@ -8,14 +8,19 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
+from forgetless.integrations.parts.held_weights import HeldWeights
+from forgetless.integrations.parts.kept_answers import KeptAnswers
+from forgetless.integrations.parts.methods import protection, refuse_other_state
 from forgetless.integrations.parts.planned import peak_steps
-from forgetless.integrations.parts.protection import Protection
+from forgetless.integrations.parts.protection import Reader
 from forgetless.model import batches
+from forgetless.model.outputs import Forward, Output
 from forgetless.protect.anchor import Anchor
+from forgetless.protect.distillation import Distillation
 from forgetless.protect.strength.dial import Dial
 
 _SHARDING = ("DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
@@ -31,8 +36,14 @@ class ForgetlessCallback(Callback):
     trainer's precision, and an `Anchor` is attached to the optimizers. Checkpoints hold θ* and Ω, from which training
     goes on when it is resumed. A second `fit()` of the same module protects the same θ*.
 
-    Logged: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction`, and with probes
-    `forgetless/agreement`, the share of their answers that are still the same; that one after every validation too, for
+    With `method="distillation"` nothing is measured: the module's answers to the old data before the first step are a
+    target in every step (`forgetless.Distillation`). It keeps more, and needs the old data all along. Checkpoints then
+    hold a copy of the old module; where fresh LoRA adapters are all that learns, the old module is the base, and there
+    is no copy.
+
+    Logged: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction` (of distillation
+    `forgetless/divergence` and `forgetless/strength`), and with probes `forgetless/agreement`, the share of their
+    answers that are still the same; that one after every validation too, for
     `ModelCheckpoint(monitor="forgetless/agreement", mode="max")`.
     """
 
@@ -41,40 +52,51 @@ class ForgetlessCallback(Callback):
         old: Any,
         strength: float | str | Dial = "auto",
         *,
+        method: str = "mas",
         probes: Any = None,
         collate_fn: Callable[[list[Any]], Any] | None = None,
-        **measuring: Any,
+        **options: Any,
     ) -> None:
         """Nothing is measured before `fit()`.
 
         Args:
             old: unlabeled samples like those whose skill is to be kept, as `forgetless.mas` takes them (a
-                `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file.
-            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial.
+                `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file. For "distillation"
+                data that can be read again and again.
+            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial; of
+                "distillation" "auto" is λ = 1, and there is no dial.
+            method: "mas", or "distillation".
             probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.
             collate_fn: a list of samples → a batch, where `old` and `probes` are samples.
-            measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …
+            options: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …; or
+                `forgetless.Distillation`: `temperature`, `batch_size`, `output`, `forward`, `mask`, `seed`.
 
         Raises:
-            ForgetlessError: neither data nor an importance (a `LightningDataModule`), or a strength that is none.
+            ForgetlessError: neither data nor an importance (a `LightningDataModule`), a strength that is none, or what
+                the method does not take.
         """
         for data in (old, probes):
             _refuse(data)
-        self._protection = Protection(old, strength, probes, measuring)
-        self._collate_fn, self._batch_size = collate_fn, measuring.get("batch_size")
+        self._protection = protection(method, old, strength, probes, options)
+        self._collate_fn, self._batch_size = collate_fn, options.get("batch_size")
         self._loaded: dict[str, Tensor] | None = None
 
     @property
     def anchor(self) -> Anchor | DeltaAnchor | None:
-        """θ* and Ω, once training has begun."""
-        return self._protection.anchor
+        """θ* and Ω, once training has begun; None with another method."""
+        return self._protection.anchor if isinstance(self._protection, HeldWeights) else None
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """The old answers, once training has begun; None with another method."""
+        return self._protection.distillation if isinstance(self._protection, KeptAnswers) else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, or take the checkpoint's state; attach.
 
         Raises:
             ForgetlessError: a strategy that shards the weights, an endless training with "auto", old data or an
-                importance that do not fit, or a checkpoint without θ* and Ω.
+                importance that do not fit, or a checkpoint without what is kept, or of another method.
         """
         if (strategy := type(trainer.strategy).__name__) in _SHARDING:
             raise ForgetlessError(
@@ -85,14 +107,15 @@ class ForgetlessCallback(Callback):
             if trainer.ckpt_path:
                 if self._loaded is None:
                     raise ForgetlessError(
-                        f"{trainer.ckpt_path} holds no θ* and Ω, so what the model knew before training is lost and "
-                        "cannot be protected; resume from a checkpoint that was saved with ForgetlessCallback, or "
+                        f"{trainer.ckpt_path} holds nothing of ForgetlessCallback, so what the model knew before "
+                        "training is lost and cannot be protected; resume from a checkpoint that was saved with it, or "
                         "begin anew."
                     )
-                self._protection.restore(model, self._loaded, _steps(trainer), self._batches(trainer))
+                refuse_other_state(str(trainer.ckpt_path), self._loaded, self._protection)
+                self._protection.restore(model, self._loaded, _steps(trainer), self._reader(trainer))
             elif not self._protection.is_of(model):
                 progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
-                self._protection.make(model, _steps(trainer), self._batches(trainer), progress=progress)
+                self._protection.make(model, _steps(trainer), self._reader(trainer), progress=progress)
         self._loaded = None
         self._protection.attach(trainer.optimizers)
 
@@ -110,7 +133,7 @@ class ForgetlessCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the agreement with the old answers."""
-        if trainer.sanity_checking or self.anchor is None:
+        if trainer.sanity_checking or self._protection.kept is None:
             return
         with trainer.precision_plugin.forward_context():
             agreement = self._protection.agreement()
@@ -125,18 +148,26 @@ class ForgetlessCallback(Callback):
         """Let the optimizers go."""
         self._protection.detach()
 
-    def _batches(self, trainer: Trainer) -> Callable[[Any], Iterable[Any]]:
-        """From samples as the user has them to batches at the trainer's precision."""
+    def _reader(self, trainer: Trainer) -> Reader:
+        """From samples as the user has them to batches, and to answers, at the trainer's precision."""
+        precision = trainer.precision_plugin
 
-        def converted(data: Any) -> Iterable[Any]:
+        def once(data: Any) -> Iterable[Any]:
             found = batches.of(data, self._batch_size, self._collate_fn)
-            return (trainer.precision_plugin.convert_input(batch) for batch in found)
+            return (precision.convert_input(batch) for batch in found)
 
-        return converted
+        def forward(given: Forward | None) -> Forward:
+            def answered(model: nn.Module, batch: Any) -> Any:
+                with precision.forward_context():
+                    return Output(forward=given).result(model, precision.convert_input(batch))
+
+            return answered
+
+        return Reader(once, lambda data: (data, {"collate_fn": self._collate_fn}), forward)
 
     def state_dict(self) -> dict[str, Any]:
-        """θ*, Ω and where the strength stands, for a checkpoint."""
-        return {} if self.anchor is None else self.anchor.state_dict()
+        """What is kept and where the strength stands, for a checkpoint."""
+        return self._protection.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave, for the training that goes on."""

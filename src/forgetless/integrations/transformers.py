@@ -10,20 +10,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from forgetless.errors import ForgetlessError
-from forgetless.integrations.parts import delta_anchor
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
+from forgetless.integrations.parts.held_weights import HeldWeights
+from forgetless.integrations.parts.kept_answers import KeptAnswers
+from forgetless.integrations.parts.methods import protection, refuse_other_file
 from forgetless.integrations.parts.planned import peak_steps
-from forgetless.integrations.parts.protection import Protection, adapted
-from forgetless.integrations.parts.rows import Collate, collated, opened
+from forgetless.integrations.parts.protection import Protection, Reader
+from forgetless.integrations.parts.rows import Collate, collated, filled, opened
 from forgetless.model.parameters import fingerprint, named
 from forgetless.model.sharding import is_sharded
-from forgetless.protect import anchor_file
 from forgetless.protect.anchor import Anchor
+from forgetless.protect.distillation import Distillation
 from forgetless.protect.strength.dial import Dial
 
 FILE = "forgetless.safetensors"  # in every checkpoint's folder
@@ -42,11 +44,17 @@ class ForgetlessCallback(TrainerCallback):
     `train()` of the same model protects the same θ*. Of a model with LoRA adapters the base is measured and protected
     from what they add to it (`forgetless.DeltaAnchor`).
 
-    Logged beside the trainer's own figures: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction`,
-    and with probes `forgetless/agreement`, the share of their answers that are still the same. An evaluation then also
-    has `eval_forgetless_agreement` and `eval_forgetless_joint`, the geometric mean `√(q · agreement)` of old and new
-    skill, for `metric_for_best_model`. q is the metric `new_skill`, which must be a share in [0, 1]; of a loss it is
-    `exp(−loss)`. Which checkpoint is best does not depend on the unit of q.
+    With `method="distillation"` nothing is measured: the model's answers to the old data before the first step are a
+    target in every step (`forgetless.Distillation`), on as many old samples as a device has new ones in a batch. It
+    keeps more, and needs the old data all along. Checkpoints then hold a copy of the old model; where fresh LoRA
+    adapters are all that learns, the old model is the base, and there is no copy.
+
+    Logged beside the trainer's own figures: `forgetless/drift`, `forgetless/strength`, `forgetless/frozen_fraction` (of
+    distillation `forgetless/divergence` and `forgetless/strength`), and with probes `forgetless/agreement`, the share
+    of their answers that are still the same. An evaluation then also has `eval_forgetless_agreement` and
+    `eval_forgetless_joint`, the geometric mean `√(q · agreement)` of old and new skill, for `metric_for_best_model`. q
+    is the metric `new_skill`, which must be a share in [0, 1]; of a loss it is `exp(−loss)`. Which checkpoint is best
+    does not depend on the unit of q.
     """
 
     def __init__(
@@ -54,41 +62,50 @@ class ForgetlessCallback(TrainerCallback):
         old: Any,
         strength: float | str | Dial = "auto",
         *,
+        method: str = "mas",
         probes: Any = None,
         new_skill: str = "eval_loss",
         collate_fn: Callable[[list[Any]], Any] | None = None,
-        **measuring: Any,
+        **options: Any,
     ) -> None:
         """Nothing is measured before `train()`.
 
         Args:
             old: unlabeled samples like those whose skill is to be kept: texts, chats, rows like those of the train set
                 in a list, a `Dataset` or a `datasets.Dataset`, or batches (a `DataLoader`); or an `Importance`, or the
-                path of its file.
-            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial.
+                path of its file. For "distillation" data that can be read again and again.
+            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial; of
+                "distillation" "auto" is λ = 1, and there is no dial.
+            method: "mas", or "distillation".
             probes: samples of the old use, as for `old`, at most 1,024; asked at every log and evaluation.
             new_skill: the metric of an evaluation that tells what was learned.
             collate_fn: rows as they are → a batch, in place of the trainer's tokenizer and data collator.
-            measuring: what `forgetless.mas` takes besides: `exclude`, `output`, `until`, …
+            options: what `forgetless.mas` takes besides: `exclude`, `output`, `until`, …; or `forgetless.Distillation`:
+                `temperature`, `batch_size`, `output`, `forward`, `mask`, `seed`.
 
         Raises:
-            ForgetlessError: neither data nor an importance, or a strength that is none.
+            ForgetlessError: neither data nor an importance, a strength that is none, or what the method does not take.
         """
-        self._protection = Protection(old, strength, probes, measuring)
+        self._protection = protection(method, old, strength, probes, options)
         self._new_skill, self._collate_fn = new_skill, collate_fn
         self._trainer: Callable[[], Any] = lambda: None
 
     @property
     def anchor(self) -> Anchor | DeltaAnchor | None:
-        """θ* and Ω, once training has begun."""
-        return self._protection.anchor
+        """θ* and Ω, once training has begun; None with another method."""
+        return self._protection.anchor if isinstance(self._protection, HeldWeights) else None
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """The old answers, once training has begun; None with another method."""
+        return self._protection.distillation if isinstance(self._protection, KeptAnswers) else None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, or read the checkpoint; attach.
 
         Raises:
             ForgetlessError: training that cannot be protected, old data or an importance that do not fit, or a
-                checkpoint without θ* and Ω.
+                checkpoint without what is kept, or of another method.
         """
         trainer = _caller()
         self._trainer = weakref.ref(trainer)
@@ -99,14 +116,12 @@ class ForgetlessCallback(TrainerCallback):
         callbacks.insert(0, self)
         model = trainer.model_wrapped
         steps = peak_steps(trainer.lr_scheduler, state.max_steps)
-        batches = _batches(trainer, self._collate_fn)
+        reader = _reader(trainer, self._collate_fn)
         if state.global_step:
-            path = _checkpoint(trainer)
-            kept = delta_anchor.read(path)[0] if adapted(model) else anchor_file.read(path)[0]
-            self._protection.restore(model, kept, steps, batches)
+            self._protection.restore(model, _checkpoint(trainer, self._protection), steps, reader)
         elif not self._protection.is_of(model):
             progress = state.is_local_process_zero and not args.disable_tqdm
-            self._protection.make(model, steps, batches, _embeddings(trainer.model), progress=progress)
+            self._protection.make(model, steps, reader, _embeddings(trainer.model), progress=progress)
         self._protection.attach(trainer.optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -116,7 +131,7 @@ class ForgetlessCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Add the figures."""
-        if self.anchor is None or not logs:
+        if self._protection.kept is None or not logs:
             return
         if "loss" in logs:
             added = self._protection.figures()
@@ -129,12 +144,12 @@ class ForgetlessCallback(TrainerCallback):
             state.log_history[-1].update(added)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write θ* and Ω into the checkpoint."""
-        if self.anchor is not None and args.should_save:
-            self.anchor.save(_folder(args, state) / FILE)
+        """Write what is kept into the checkpoint."""
+        if args.should_save:
+            self._protection.save(_folder(args, state) / FILE)
 
     def on_push_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write them before a checkpoint is uploaded, which comes before `on_save`."""
+        """Write it before a checkpoint is uploaded, which comes before `on_save`."""
         if _folder(args, state).is_dir():
             self.on_save(args, state, control)
 
@@ -181,8 +196,8 @@ def _refuse(trainer: Any, callback: ForgetlessCallback) -> None:
         raise ForgetlessError("the trainer has two ForgetlessCallbacks; give one of them the old data of both.")
     if getattr(trainer, "is_deepspeed_enabled", False):
         raise ForgetlessError(
-            "DeepSpeed's optimizers train copies of the weights, which an anchor cannot follow; train with DDP, or add "
-            "anchor.penalty() to the loss."
+            "DeepSpeed's optimizers train copies of the weights, which protection cannot follow; train with DDP, or "
+            "add anchor.penalty() or distillation.loss() to the loss."
         )
     if trainer.is_fsdp_enabled or any(map(is_sharded, trainer.model.parameters())):
         raise ForgetlessError(
@@ -200,11 +215,11 @@ def _folder(args: Any, state: Any) -> Path:
     return Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
-def _checkpoint(trainer: Any) -> Path:
-    """The file beside the weights that the model was resumed from.
+def _checkpoint(trainer: Any, protection: Protection) -> dict[str, Tensor]:
+    """What was kept, from the file beside the weights that the model was resumed from.
 
     Raises:
-        ForgetlessError: there is none, or it was saved at other weights.
+        ForgetlessError: there is none, it is damaged or of another method, or it was saved at other weights.
     """
     given = (variables.get("resume_from_checkpoint") for variables in _stack())
     folder = next((each for each in given if isinstance(each, str | Path)), None)
@@ -214,11 +229,12 @@ def _checkpoint(trainer: Any) -> Path:
             f"{path} is missing, so what the model knew before training is lost and cannot be protected; resume from a "
             "checkpoint that was saved with ForgetlessCallback, or begin anew."
         )
+    refuse_other_file(path, protection)
+    kept, hashes = protection.read(path, trainer.model)
     parameters = named(trainer.model)
-    hashes = delta_anchor.read(path)[1] if adapted(trainer.model) else anchor_file.read(path, mmap=True)[2]
     if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
         raise ForgetlessError(f"{path} was saved at other weights than those of the checkpoint it lies in.")
-    return path
+    return kept
 
 
 def _embeddings(model: nn.Module) -> list[nn.Module | None]:
@@ -227,7 +243,7 @@ def _embeddings(model: nn.Module) -> list[nn.Module | None]:
     return [getter() for getter in getters if getter is not None]
 
 
-def _batches(trainer: Any, collate_fn: Callable[[list[Any]], Any] | None) -> Callable[[Any], Any]:
+def _reader(trainer: Any, collate_fn: Callable[[list[Any]], Any] | None) -> Reader:
     """From samples as the user has them to batches as the trainer makes them."""
     args, tokenizer = trainer.args, trainer.processing_class
     if collate_fn is not None:
@@ -237,13 +253,18 @@ def _batches(trainer: Any, collate_fn: Callable[[list[Any]], Any] | None) -> Cal
         collator = trainer.callback_handler.train_dataloader.collate_fn
         collate = Collate(collator, tokenizer, _max_length(trainer), columns)
 
-    def batches(data: Any) -> Any:
+    def once(data: Any) -> Any:
         data, rows = opened(data)
         if not rows:
             return data
         return collated(data, collate, args.per_device_eval_batch_size, (args.process_index, args.world_size))
 
-    return batches
+    def again(data: Any) -> tuple[Any, dict[str, Any]]:
+        data, rows = opened(data)
+        size = {"batch_size": args.per_device_train_batch_size}
+        return (filled(data, collate), {**size, "collate_fn": collate.together}) if rows else (data, size)
+
+    return Reader(once, again)
 
 
 def _max_length(trainer: Any) -> int | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from forgetless.errors import ForgetlessError, brief
 from forgetless.model import batches
-from forgetless.model.admission import adapters_alone, all_fresh, switches
+from forgetless.model.admission import adapters_alone, all_fresh
 from forgetless.model.masks import Mask
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.parameters import listing, unwrapped
@@ -26,11 +25,11 @@ from forgetless.protect.anchor_file import checked
 from forgetless.protect.forgetting.divergence import divergence_of, log_probabilities
 from forgetless.protect.forgetting.old_samples import OldSamples
 from forgetless.protect.forgetting.probes import asked
+from forgetless.protect.old_model import Base, Copied, Given, OldModel, OldWeights
 from forgetless.protect.optimizers.before_step import Call, before_step
 from forgetless.protect.optimizers.forms import refuse_unhookable
 from forgetless.protect.optimizers.inner import Inner
 
-_TEACHER = "teacher."  # of a key of the state: the copy's tensors
 _NEVER = torch.finfo(torch.float32).min / 4  # the logit of a class that does not count
 
 
@@ -92,8 +91,8 @@ class Distillation:
 
         Raises:
             ForgetlessError: samples that the model cannot take, that are none or that can be read only once; an output
-                that holds no logits; NaN or Inf in the answers; a teacher, or a copy, that shares the model's weights;
-                a base that learns; sharded weights; a setting out of range.
+                that holds no logits; NaN or Inf in the answers; a teacher that shares the model's weights; a base that
+                learns; sharded weights; a setting out of range.
         """
         self._strength = checked(strength)
         if not (isinstance(temperature, int | float) and math.isfinite(temperature) and temperature > 0):
@@ -106,15 +105,17 @@ class Distillation:
         self._ranks = ranks_of(model)
         share = (0, 1) if self._ranks is None else (self._ranks.rank, self._ranks.size)
         self._old = OldSamples(old, 32 if batch_size is None else batch_size, collate_fn, seed, share)
-        if teacher is None and all_fresh(self._model):
-            teacher = "base"
-        elif isinstance(teacher, str) and not (teacher == "base" and adapters_alone(self._model)):
+        if isinstance(teacher, str) and not (teacher == "base" and adapters_alone(self._model)):
             raise ForgetlessError(
                 f'teacher={teacher!r} cannot be: "base" is for a model of PEFT of which nothing but LoRA adapters '
                 "changes in training; leave it out, or give the old model, loaded a second time."
             )
-        self._copied = teacher is None
-        self._teacher = None if isinstance(teacher, str) else _copy(self._model) if teacher is None else teacher
+        if isinstance(teacher, nn.Module):
+            self._teacher: OldModel = Given(teacher)
+        elif teacher == "base" or all_fresh(self._model):
+            self._teacher = Base(self._model)
+        else:
+            self._teacher = _copy(self._model)
         self._handles: list[RemovableHandle] = []
         self._last: Tensor | None = None
         self._steps = 0
@@ -139,16 +140,9 @@ class Distillation:
         """The mean KL of the last batch, in nats, before the step that it was used in; NaN before the first."""
         return math.nan if self._last is None else float(self._last)
 
-    @contextmanager
-    def before_learning(self) -> Iterator[nn.Module]:
-        """Inside, the model as it was, in eval mode; of one whose base is the teacher, the model, its adapters off."""
-        if self._teacher is not None:
-            yield self._teacher.eval()
-            return
-        with ExitStack() as off:
-            for each in switches(self._model):
-                off.enter_context(each.disable_adapter())
-            yield self._model
+    def before_learning(self) -> AbstractContextManager[nn.Module]:
+        """Inside, the model as it was, in eval mode; it may be the model itself, so do not train it there."""
+        return self._teacher.answering()
 
     def loss(self) -> Tensor:
         """λ times the divergence on the next batch of old samples, a differentiable scalar for the loss.
@@ -206,12 +200,7 @@ class Distillation:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a training needs to go on: the copy of the model, or "base", and how many batches were used."""
-        state = {"steps": torch.tensor(self._steps)}
-        if self._teacher is None:
-            state["base"] = torch.tensor(True)
-        elif self._copied:
-            state |= {_TEACHER + name: each for name, each in self._teacher.state_dict().items()}
-        return state
+        return {"steps": torch.tensor(self._steps), **self._teacher.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; of an iterable, the batches that were used are read and dropped.
@@ -219,27 +208,10 @@ class Distillation:
         Raises:
             ForgetlessError: the state of another model or of another teacher, or none.
         """
-        kept = {key.removeprefix(_TEACHER): each for key, each in state.items() if key.startswith(_TEACHER)}
         steps = state.get("steps")
         if not isinstance(steps, Tensor) or steps.numel() != 1 or int(steps) < 0:
             raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
-        if "base" in state and self._teacher is not None:
-            raise ForgetlessError(
-                "the distillation's state is that of a model with LoRA adapters whose old answers are those of its base; "
-                'make the Distillation with teacher="base".'
-            )
-        if self._copied and self._teacher is not None:
-            present = self._teacher.state_dict()
-            if not kept:
-                raise ForgetlessError(
-                    "the distillation's state has no copy of the model, for it was made with a teacher; make the "
-                    "Distillation with the same teacher=."
-                )
-            if _shapes(kept) != _shapes(present):
-                raise ForgetlessError("the distillation's state is of another model: its tensors are not this model's.")
-            self._teacher.load_state_dict(kept)
-        elif kept:
-            raise ForgetlessError("the distillation's state holds a copy of a model, and this one has none of its own.")
+        self._teacher.load(state)
         self._steps = int(steps)
         self._old.seek(self._steps)
 
@@ -248,7 +220,9 @@ class Distillation:
         batch = self._old.first()
         try:
             with torch.enable_grad(), asked(self._model):
-                shared = self._teacher is not None and self._depends(batch)
+                if (shared := self._depends(batch)) and isinstance(self._teacher, Copied):
+                    self._teacher = OldWeights(self._model)  # a replaced forward calls the original's
+                    shared = self._depends(batch)
             with torch.no_grad(), asked(self._model):
                 found = self._distance(batch)
         except ForgetlessError as error:
@@ -257,17 +231,17 @@ class Distillation:
             raise ForgetlessError(f"the old samples do not fit the model: {brief(error)}.") from error
         if shared:
             raise ForgetlessError(
-                f"the {'copy of the model' if self._copied else 'teacher'} computes with weights of the model itself, "
-                "so that its answers would change with them; give the old model as teacher=, loaded a second time."
+                "the teacher computes with weights of the model itself, so that its answers would change with them; "
+                "give the old model as teacher=, loaded a second time."
             )
         if not bool(torch.isfinite(found)):
             raise ForgetlessError("the model answers the old samples with NaN or Inf, so no answers can be kept.")
 
     def _depends(self, batch: Any) -> bool:
         """Whether the teacher's answers depend on the model's weights: a wrapped `forward` may be the model's own."""
-        assert self._teacher is not None
         mine = [each for each in self._model.parameters() if each.requires_grad]
-        outputs = [each for each, _ in self._answers(self._teacher.eval(), self._moved(batch)) if each.requires_grad]
+        with self.before_learning() as teacher:
+            outputs = [each for each, _ in self._answers(teacher, self._moved(batch)) if each.requires_grad]
         if not mine or not outputs:
             return False
         found = torch.autograd.grad([each.sum() for each in outputs], mine, allow_unused=True)
@@ -296,10 +270,7 @@ class Distillation:
         return total * self._temperature**2 / number.clamp_min(1)
 
     def _moved(self, batch: Any) -> Any:
-        device = next(self._model.parameters()).device
-        if self._copied and self._teacher is not None:
-            self._teacher.to(device)  # the model may have been moved since
-        return batches.moved(batch, device)
+        return batches.moved(batch, next(self._model.parameters()).device)
 
     def _answers(self, model: nn.Module, batch: Any) -> list[tuple[Tensor, Tensor]]:
         """The logits, each beside what of it counts.
@@ -359,17 +330,11 @@ def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
         before.add_(gradient)
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(each.shape) for name, each in state.items() if isinstance(each, Tensor)}
-
-
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module) -> OldModel:
     try:
-        return copy.deepcopy(model).requires_grad_(False).eval()
-    except Exception as error:  # hooks with closures, tensors inside of a graph, …
-        raise ForgetlessError(
-            f"the model cannot be copied ({brief(error)}); give the old model as teacher=, loaded a second time."
-        ) from error
+        return Copied(model)
+    except Exception:  # hooks with closures, tensors inside of a graph, …
+        return OldWeights(model)
 
 
 def _trained(optimizer: Optimizer) -> Iterator[nn.Parameter]:

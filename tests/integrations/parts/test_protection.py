@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import forgetless
-from forgetless.integrations.parts.protection import Protection
+from forgetless.integrations.parts.held_weights import HeldWeights
+from forgetless.integrations.parts.protection import Reader
 from forgetless.protect.strength.dial import at_target
 
 OLD = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -21,9 +22,9 @@ def network() -> nn.Linear:
     return nn.Linear(4, 3)
 
 
-def made(model: nn.Module, strength: Any = 2.0, **measuring: Any) -> Protection:
-    protection = Protection(OLD, strength, OLD, measuring)
-    protection.make(model, 8.0, lambda data: data)
+def made(model: nn.Module, strength: Any = 2.0, **measuring: Any) -> HeldWeights:
+    protection = HeldWeights(OLD, strength, OLD, measuring)
+    protection.make(model, 8.0, Reader())
     return protection
 
 
@@ -52,12 +53,12 @@ def test_auto_is_a_quarter_of_the_planned_steps() -> None:
 @pytest.mark.parametrize("strength", ["strong", -1.0, float("nan")])
 def test_strengths_that_are_none(strength: Any) -> None:
     with pytest.raises(forgetless.ForgetlessError, match="strength must be"):
-        Protection(OLD, strength, None, {})
+        HeldWeights(OLD, strength, None, {})
 
 
 def test_an_end_must_be_known_for_auto() -> None:
     with pytest.raises(forgetless.ForgetlessError, match="depends on how long training will last"):
-        Protection(OLD, "auto", None, {}).make(network(), float("inf"), lambda data: data)
+        HeldWeights(OLD, "auto", None, {}).make(network(), float("inf"), Reader())
 
 
 def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:
@@ -68,8 +69,8 @@ def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:
     with torch.no_grad():
         model.weight.neg_()
     moved = model.weight.detach().clone()
-    second = Protection(OLD, 5.0, OLD, {})
-    second.restore(model, state, 8.0, lambda data: data)
+    second = HeldWeights(OLD, 5.0, OLD, {})
+    second.restore(model, state, 8.0, Reader())
     assert torch.equal(model.weight, moved)
     assert second.anchor is not None
     assert second.anchor.strength == 5.0  # as it is written now, and not as it was
@@ -139,8 +140,8 @@ def test_the_random_numbers_stay_as_they_are() -> None:
     expected = torch.rand(2)
     model = network()
     torch.manual_seed(1)
-    protection = Protection(OLD, 1.0, OLD, {})
-    protection.make(model, 8.0, drawing)
+    protection = HeldWeights(OLD, 1.0, OLD, {})
+    protection.make(model, 8.0, Reader(drawing))
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -148,6 +149,6 @@ def test_the_random_numbers_stay_as_they_are() -> None:
 def test_a_text_is_no_file_of_an_importance(tmp_path: Path, old: str) -> None:
     (tmp_path / "old.txt").write_text("a text")
     given = str(tmp_path / old) if old.endswith(".txt") else old
-    made = Protection(given, 1.0, None, {})
+    made = HeldWeights(given, 1.0, None, {})
     with pytest.raises(forgetless.ForgetlessError, match=r"names the file of an importance, .* is none; .*\[text\]"):
-        made.make(nn.Linear(2, 2), 1, lambda data: data)
+        made.make(nn.Linear(2, 2), 1, Reader())

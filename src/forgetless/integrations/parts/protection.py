@@ -1,10 +1,11 @@
-"""`Protection`: what the callbacks of all trainers do: an anchor from the old data, tied to the trainer's optimizer."""
+"""`Protection`: what the callbacks of all trainers do, whatever protects: tie it to the trainer's optimizer and ask."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +13,64 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from forgetless.errors import ForgetlessError, quoted
-from forgetless.integrations.parts.delta_anchor import DeltaAnchor, base_importance
+from forgetless.errors import ForgetlessError
+from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.figures import figures
-from forgetless.integrations.parts.grown import grown
-from forgetless.integrations.parts.renamed import of_part
-from forgetless.measure.estimators.mas import mas
-from forgetless.measure.importance import Importance
+from forgetless.model.outputs import Forward
 from forgetless.model.parameters import unwrapped
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.anchor_file import checked
+from forgetless.protect.distillation import Distillation
 from forgetless.protect.forgetting.probes import Probes, pooled
 from forgetless.protect.optimizers.inner import Inner
-from forgetless.protect.strength.dial import Dial, at_target
-from forgetless.protect.strength.hold_share import HoldShare
-
-Batches = Callable[[Any], Any]
+from forgetless.protect.strength.dial import Dial
 
 
-class Protection:
-    """Holds what a callback of any trainer keeps between its events.
+@dataclass(frozen=True)
+class Reader:
+    """How a trainer makes batches of samples as the user has them.
 
     Attributes:
-        anchor: θ* and Ω, of a model with adapters those of its base; None before the first training.
+        once: samples → batches, in their order, for one pass.
+        again: samples → what `forgetless.Distillation` reads in every step, and the options of that which say how.
+        forward: the user's forward for that, if there is one, → one at the trainer's precision; None: the model's own.
     """
+
+    once: Callable[[Any], Any] = lambda data: data
+    again: Callable[[Any], tuple[Any, dict[str, Any]]] = lambda data: (data, {})
+    forward: Callable[[Forward | None], Forward | None] = lambda given: given
+
+
+class Protection(abc.ABC):
+    """What a callback of any trainer keeps between its events; a subclass says what protects.
+
+    Attributes:
+        method: its name.
+        kept: what protects, with what it keeps of the model before training; None before the first training.
+    """
+
+    method: str
 
     def __init__(
         self,
         old: Any,
         strength: float | str | Dial,
         probes: Any,
-        measuring: Mapping[str, Any],
+        options: Mapping[str, Any],
         *,
         later: bool = False,
     ) -> None:
         """Nothing is measured yet.
 
         Args:
-            old: data, an `Importance` or the path of its file; with `later` it may be None.
-            strength: "auto" (a `HoldShare` for the planned training), a number or a dial.
+            old: what is to be kept is told by it; with `later` it may be None.
+            strength: "auto", a number or a dial.
             probes: samples whose answers are compared; None for none.
-            measuring: what `forgetless.mas` takes besides.
-            later: what is to be protected is learned first (`learned`).
+            options: what the method takes besides.
+            later: what is to be protected is learned first.
 
         Raises:
-            ForgetlessError: neither data nor an importance, or another strength.
+            ForgetlessError: nothing to protect, or another strength.
         """
         if (old is None and not later) or (isinstance(old, list | tuple) and not old):
             raise ForgetlessError(
@@ -65,98 +79,76 @@ class Protection:
             )
         if isinstance(strength, str) and strength != "auto":
             raise ForgetlessError(f'strength must be "auto", a number or a dial, not {strength!r}.')
-        self.anchor: Anchor | DeltaAnchor | None = None
-        self._old, self._probes, self._measuring = old, probes, dict(measuring)
+        self.kept: Anchor | DeltaAnchor | Distillation | None = None
+        self._old, self._probes, self._options = old, probes, dict(options)
         self._strength = strength if isinstance(strength, str | Dial) else checked(strength)
         self._asked: Probes | None = None
         self._model: nn.Module | None = None
         self._optimizers: list[Optimizer] = []
 
-    def is_of(self, model: nn.Module) -> bool:
-        """Whether the anchor is made, and is this model's."""
-        return self.anchor is not None and self._model is unwrapped(model)
-
+    @abc.abstractmethod
     def make(
         self,
         model: nn.Module,
         steps: float,
-        batches: Batches,
+        reader: Reader,
         embeddings: Iterable[nn.Module | None] = (),
         *,
         progress: bool = False,
-        **options: Any,
     ) -> None:
-        """Anchor the model at its present weights.
+        """Keep the model as it is at present.
 
         Args:
             model: the network as the trainer wraps it.
             steps: planned, at the peak learning rate.
-            batches: samples as the user gives them → what `forgetless.mas` takes.
+            reader: how the trainer reads samples.
             embeddings: modules with a row per token, which may have grown since a given importance was measured.
             progress: show a progress bar on a terminal.
-            options: of `forgetless.mas`, where the user has not chosen others.
 
         Raises:
-            ForgetlessError: of `forgetless.mas` and `Anchor`: an importance of another model, for one.
+            ForgetlessError: old data that do not fit the model.
         """
-        if isinstance(self._old, str | Path | Importance):
-            importance = self._old if isinstance(self._old, Importance) else _loaded(self._old)
-            if exclude := self._measuring.get("exclude"):
-                importance = importance.without(exclude)
-        else:
-            importance = self._measured(model, lambda: batches(self._old), {"progress": progress, **options})
-        importance = of_part(importance, unwrapped(model))
-        if adapted(model):
-            anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
-        else:
-            anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
-        self._take(anchor, model, batches, contextlib.nullcontext())
 
-    def learned(self, model: nn.Module, batches: Any, gamma: float = 1.0, **options: Any) -> None:
-        """Protect what the model has just learned as well: `Ω ← γ Ω + Ω_task`, `θ* ← θ`.
-
-        Args:
-            model: the network.
-            batches: unlabeled samples of it.
-            gamma: γ in [0, 1].
-            options: of `forgetless.mas`, where the user has not chosen others.
+    @abc.abstractmethod
+    def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, reader: Reader) -> None:
+        """Go on from what `state` gave, of a model with the weights that it had then.
 
         Raises:
-            ForgetlessError: of `forgetless.mas`.
+            ForgetlessError: the state is damaged, or another model's.
         """
-        importance = self._measured(model, lambda: batches, {"progress": False, **options})
-        if self.anchor is not None:
-            self.anchor.consolidate(importance, gamma)
-            return
-        made = (DeltaAnchor if adapted(model) else Anchor)(model, importance, self._chosen(math.nan))
-        self._take(made, model, lambda data: data, contextlib.nullcontext())
 
-    def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, batches: Batches) -> None:
-        """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
+    @abc.abstractmethod
+    def save(self, path: str | Path) -> None:
+        """Write the state and the fingerprints of the present weights to a file, whole or not at all."""
 
-        "auto" goes on as it began: a trainer that resumes may plan other steps, those that are left for one.
+    @staticmethod
+    @abc.abstractmethod
+    def read(path: str | Path, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The state that `save` wrote, and the fingerprints of the weights then, by name.
 
         Raises:
-            ForgetlessError: the state is damaged or another model's.
+            ForgetlessError: the file is missing, damaged, or of another method.
         """
-        begun = self._strength == "auto" and any(key.startswith("dial.") for key in state)
-        anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, "auto" if begun else self._chosen(steps))
-        anchor.load_state_dict(state)
-        if isinstance(self._strength, float):
-            anchor.strength = self._strength
-        self._take(anchor, model, batches, _at_target(anchor))
+
+    def state(self) -> dict[str, Tensor]:
+        """What a training needs to go on; empty before the first one."""
+        return {} if self.kept is None else self.kept.state_dict()
+
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether something is kept, and is this model's."""
+        return self.kept is not None and self._model is unwrapped(model)
 
     def attach(self, optimizer: Any) -> None:
         """Protect in every step of the optimizer, or of several, from now on."""
         self.detach()
-        assert self.anchor is not None
-        self.anchor.attach(optimizer)
+        assert self.kept is not None
+        self.kept.attach(optimizer)
         self._optimizers = Inner(optimizer).optimizers
 
     def detach(self) -> None:
-        """Let the optimizers go; θ* and Ω stay."""
-        if self.anchor is not None:
-            self.anchor.detach()
+        """Let the optimizers go; what is kept stays."""
+        if self.kept is not None:
+            self.kept.detach()
         self._optimizers = []
 
     def refuse_swapped(self, optimizer: Any) -> None:
@@ -168,76 +160,41 @@ class Protection:
         now = Inner(optimizer).optimizers
         if len(now) != len(self._optimizers) or any(a is not b for a, b in zip(now, self._optimizers, strict=True)):
             raise ForgetlessError(
-                "the trainer's optimizer was replaced during training, and the anchor acts in the steps of the one "
+                "the trainer's optimizer was replaced during training, and protection acts in the steps of the one "
                 "that it began with; give the trainer its optimizer before training begins."
             )
 
     def figures(self) -> dict[str, float]:
-        """For the trainer's log: `forgetless/drift`, `/strength`, `/frozen_fraction` and, with probes, `/agreement`."""
-        assert self.anchor is not None
-        found = figures(self.anchor)
+        """For the trainer's log: what `figures` gives, and with probes `forgetless/agreement`."""
+        assert self.kept is not None
+        found = figures(self.kept)
         if (agreement := self.agreement()) is not None:
             found["forgetless/agreement"] = agreement
         return found
 
     def agreement(self) -> float | None:
-        """The share of the answers to the probes that are the same as at θ*; None without probes."""
+        """The share of the answers to the probes that are the same as before training; None without probes."""
         if self._asked is None or self._model is None:
             return None
         return pooled(self._asked.read(self._model)).agreement
 
-    def _measured(self, model: nn.Module, batches: Callable[[], Any], options: Mapping[str, Any]) -> Importance:
-        with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
-            measured = base_importance if adapted(model) else mas
-            return measured(model, batches(), **{**options, **self._measuring})
-
-    def _chosen(self, steps: float) -> float | Dial:
-        if not isinstance(self._strength, str):
-            return self._strength
-        if not math.isfinite(steps):
-            raise ForgetlessError(
-                'strength="auto" depends on how long training will last: give the trainer an end (max_steps, '
-                "max_epochs), or give a strength."
-            )
-        return HoldShare(steps=steps)
-
     def _take(
         self,
-        anchor: Anchor | DeltaAnchor,
+        kept: Anchor | DeltaAnchor | Distillation,
         model: nn.Module,
-        batches: Batches,
-        at_anchor: contextlib.AbstractContextManager[None],
+        reader: Reader,
+        before: contextlib.AbstractContextManager[Any],
     ) -> None:
+        """Keep `kept` from now on; `before` is entered for a model that answers as before training, to ask it."""
         asked = None
         if self._probes is not None:
-            options = {key: self._measuring[key] for key in ("output", "forward") if key in self._measuring}
-            with at_anchor, torch.random.fork_rng([]):
-                asked = Probes(model, batches(self._probes), **options)
+            options = {key: self._options[key] for key in ("output", "forward") if key in self._options}
+            with before as other, torch.random.fork_rng([]):
+                asked = Probes(model if other is None else other, reader.once(self._probes), **options)
         self.detach()
-        self.anchor, self._asked, self._model = anchor, asked, unwrapped(model)
+        self.kept, self._asked, self._model = kept, asked, unwrapped(model)
 
 
 def adapted(model: nn.Module) -> bool:
     """Whether adapters of PEFT learn in place of weights of the model, or of one inside (in a `LightningModule`)."""
     return any(hasattr(each, "peft_config") for each in unwrapped(model).modules())
-
-
-def _loaded(path: str | Path) -> Importance:
-    """The importance in a file.
-
-    Raises:
-        ForgetlessError: it cannot be read, or a text or the path of old data was given instead.
-    """
-    try:
-        return Importance.load(path)
-    except ForgetlessError as error:
-        if str(path).endswith(".safetensors"):
-            raise
-        raise ForgetlessError(
-            f"a string or a path names the file of an importance, and {quoted(str(path))} is none; give old data "
-            "themselves: a list of texts ([text]), a Dataset, or a DataLoader."
-        ) from error
-
-
-def _at_target(anchor: Anchor | DeltaAnchor) -> contextlib.AbstractContextManager[None]:
-    return anchor.at_target() if isinstance(anchor, DeltaAnchor) else at_target(anchor.anchored())

@@ -14,6 +14,7 @@ from forgetless.errors import ForgetlessError, brief, quoted
 from forgetless.model import batches
 
 _FIELDS = ("text", "messages")  # of a row, in this order: what becomes tokens
+_TEXTS = ("input_ids", *_FIELDS, "prompt", "completion", "chosen")  # where a row's tokens come from
 
 
 def opened(data: Any) -> tuple[Any, bool]:
@@ -78,14 +79,33 @@ class Collate:
         Raises:
             ForgetlessError: texts without a tokenizer, or rows that the collator refuses.
         """
-        features = rows if self.as_given else [self._feature(row) for row in rows]
-        features = [each for each in features if not _is_empty(each)]
-        if not features:
+        if not (features := self._features(rows)):
             return []
         batch = self._collated(features)
         if batches.size(batch) == len(features):
             return [batch]
         return [self._collated([feature]) for feature in features]
+
+    def together(self, rows: list[Any]) -> Any:
+        """One batch of all rows, as the collator makes it in training, also where it packs them into one row.
+
+        Raises:
+            ForgetlessError: those of a call; texts that are all without a token.
+        """
+        if not (features := self._features(rows)):
+            raise ForgetlessError(f"{len(rows)} texts of the old data have no token, a whole batch; leave them out.")
+        return self._collated(features)
+
+    def is_empty(self, row: Any) -> bool:
+        """Whether a row is a text without a token; a text that is not blank is taken to have one."""
+        text = row if self.as_given or not isinstance(row, Mapping) or "input_ids" in row else _written(row)
+        if isinstance(text, str) and text.strip():
+            return False
+        return isinstance(text, str | Mapping) and not self._features([row])
+
+    def _features(self, rows: list[Any]) -> list[Any]:
+        features = rows if self.as_given else [self._feature(row) for row in rows]
+        return [each for each in features if not _is_empty(each)]
 
     def _collated(self, features: list[Any]) -> Any:
         try:
@@ -135,6 +155,33 @@ def _written(row: Mapping[str, Any]) -> Any:
         prompt: Any = row["prompt"]
         return prompt + answer if type(answer) is type(prompt) else prompt
     return next((row[field] for field in _FIELDS if field in row), row)
+
+
+def filled(data: Any, collate: Collate) -> Any:
+    """The rows without the texts that have no token, so that no batch of a few is empty; a stream stays as it is.
+
+    Args:
+        data: a list, a `Dataset` or a `datasets.Dataset`.
+        collate: tells which have none.
+
+    Raises:
+        ForgetlessError: none has.
+    """
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__") or not len(data) or not _is_text(data[0]):
+        return data
+    looked = data
+    if hasattr(data, "select_columns"):
+        looked = data.select_columns([name for name in _TEXTS if name in data.column_names])
+    kept = [number for number in range(len(data)) if not collate.is_empty(looked[number])]
+    if len(kept) == len(data):
+        return data
+    if not kept:
+        raise ForgetlessError(f"all {len(data):,} texts of the old data are empty.")
+    return data.select(kept) if hasattr(data, "select") else [data[number] for number in kept]
+
+
+def _is_text(row: Any) -> bool:
+    return isinstance(row, str) or (isinstance(row, Mapping) and any(name in row for name in _TEXTS))
 
 
 def _is_empty(feature: Any) -> bool:
