@@ -36,14 +36,14 @@ def watch(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[i
     return steps
 
 
-def same_files(left: str, right: str) -> None:
+def same_files(left: str, right: str, method: str = "mas") -> None:
     """All but the summary, which holds seconds and paths."""
     names = [sorted(path.name for path in Path(place).iterdir()) for place in (left, right)]
     assert names[0] == names[1]
     for name in set(names[0]) - {"learned.json"}:
         assert Path(left, name).read_bytes() == Path(right, name).read_bytes(), name
-    assert {k: v for k, v in found(left)["after"]["mas"].items() if k != "seconds"} == {
-        k: v for k, v in found(right)["after"]["mas"].items() if k != "seconds"
+    assert {k: v for k, v in found(left)["after"][method].items() if k != "seconds"} == {
+        k: v for k, v in found(right)["after"][method].items() if k != "seconds"
     }
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from cli.learned import found, logged, same_files, watch
 from forgetless import Importance
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.lab.finetuning.samples import texts as read_texts
+from forgetless.lab.finetuning.training import Training
 from tiny_folders import (
     CLASSES,
     classifier_folder,
@@ -41,7 +42,7 @@ def test_texts_with_new_classes(forgetless: Command, classifier: tuple[object, .
     done = forgetless(*classifier, "--lr", "1e-2", "--compare", "--out", "o")
     assert done.exit_code == 0, done.stderr
     summary = found("o")
-    assert summary["old"] == {"data": "old.csv", "measured_on": 24, "held_out": 6}
+    assert summary["old"] == {"data": "old.csv", "measured_on": 24, "shown": 0, "held_out": 6}
     assert summary["before"]["old_agreement"] == 1
     assert summary["after"]["mas"]["new_accuracy"] > 0.7
     assert summary["after"]["mas"]["old_agreement"] >= summary["after"]["finetune"]["old_agreement"]
@@ -144,6 +145,52 @@ def test_a_logger_that_is_named_later_gets_what_was_found(forgetless: Command, c
     }
 
 
+def test_old_answers_of_a_classifier(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, taken = set[int](), Training.old_batch
+
+    def noting(self: Training, numbers: Sequence[int]) -> object:
+        assert self.old is not None
+        assert not set(numbers) & set(self.old.held)
+        shown.update(numbers)
+        return taken(self, numbers)
+
+    monkeypatch.setattr(Training, "old_batch", noting)
+    words = (*classifier, "--lr", "1e-2", "--method", "distillation")
+    done = forgetless(*words, "--compare", "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    summary = found("o")
+    assert summary["old"] == {"data": "old.csv", "measured_on": 0, "shown": 24, "held_out": 6}
+    assert len(shown) == 24  # and none of those that are held out
+    after = summary["after"]
+    assert after["distillation"]["strength"] == 1
+    assert after["distillation"]["new_accuracy"] > 0.7
+    assert after["distillation"]["old_agreement"] >= after["finetune"]["old_agreement"]
+    assert "after distillation" in done.stdout
+    assert not Path("o/importance.safetensors").exists()
+    weak = forgetless(*words, "--strength", "0", "--out", "none")
+    assert weak.exit_code == 0, weak.stderr
+    left = found("none")["after"]["distillation"]
+    assert {n: left[n] for n in summary["before"]} == {n: after["finetune"][n] for n in summary["before"]}
+
+
+def test_old_answers_stopped_and_continued_to_the_bit(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*classifier, "--lr", "1e-2", "--method", "distillation", "--strength", 2)
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=7)
+        assert forgetless(*words, "--out", "o").exit_code == 130
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        assert forgetless(*words, "--out", "o", "--resume").exit_code == 0
+    assert (steps[0], steps[-1]) == (8, 16)
+    same_files("whole", "o", "distillation")
+    assert found("o")["after"]["distillation"]["strength"] == 2
+
+
 def test_an_importance_in_place_of_old_data(forgetless: Command, classifier: tuple[object, ...]) -> None:
     assert forgetless("measure", "hf:m", "--data", "old.csv", "--out", "i").exit_code == 0
     words = (*classifier[:4], *classifier[6:])
@@ -155,6 +202,8 @@ def test_an_importance_in_place_of_old_data(forgetless: Command, classifier: tup
 
 def test_an_encoder_gets_a_head(forgetless: Command, classifier: tuple[object, ...]) -> None:
     encoder_folder(Path("m2"))
+    refused = forgetless("learn", "hf:m2", *classifier[2:], "--out", "o", "--method", "distillation")
+    assert "--method distillation keeps answers, and hf:m2 is an encoder of texts, whose embeddings" in refused.stderr
     done = forgetless("learn", "hf:m2", *classifier[2:], "--out", "o")
     assert done.exit_code == 0, done.stderr
     assert 0.5 < found("o")["after"]["mas"]["old_similarity"] <= 1
@@ -213,9 +262,14 @@ def test_a_module_of_pictures_and_a_dry_run(forgetless: Command) -> None:
     assert estimate["memory"] == estimate["parameters"] * 4 * 6
     assert estimate["peak"] > 0
     assert not Path("o").exists()
+    kept = json.loads(forgetless(*words, "--dry-run", "--json", "--method", "distillation", "--compare").stdout)
+    assert kept["memory"] == kept["parameters"] * 4 * 5
+    assert kept["seconds"] > 0
     assert "5 steps of 32 samples in 5 epochs" in forgetless(*words, "--dry-run").stdout
     assert forgetless(*words).exit_code == 0
     assert load_file("o/model.safetensors")["fc.weight"].shape == (2, 8)
+    assert forgetless(*words[:-1], "o2", "--method", "distillation").exit_code == 0
+    assert found("o2")["after"]["distillation"]["old_agreement"] is not None
 
 
 @pytest.mark.parametrize(
@@ -258,7 +312,17 @@ def test_what_cannot_be_done(refused: Refused) -> None:
         *words,
     )
     protected = (*words, "--like-old", old)
-    refused("--method must be one of 'mas', 'l2sp', 'finetune', not 'ewc'.", *protected, "--method", "ewc")
+    refused(
+        "--method must be one of 'mas', 'distillation', 'l2sp', 'finetune', not 'ewc'.", *protected, "--method", "ewc"
+    )
+    only = (
+        "--method distillation shows the model old samples in every step, which no importance holds: give --like-old, "
+        "unlabeled samples like those of what the model must keep."
+    )
+    refused(only, *words, "--method", "distillation", "--importance", "i")
+    refused(only, *words, "--method", "distillation")
+    taken = "--importance is for --method mas; distillation takes none."
+    refused(taken, *protected, "--method", "distillation", "--importance", "i")
     refused("--strength must be auto or a number of 0 or more, not much.", *protected, "--strength", "much")
     refused("--strength must be auto or a number of 0 or more, not nan.", *protected, "--strength", "nan")
     refused("--lr must be positive and finite, not -1.0.", *protected, "--lr", "-1")

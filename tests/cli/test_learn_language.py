@@ -86,3 +86,32 @@ def test_adapters(forgetless: Command, language: tuple[object, ...], monkeypatch
     shutil.rmtree("whole/logs")
     shutil.rmtree("o/logs")
     same_files("whole", "o")
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["weights", "adapters"])
+def test_old_answers_stopped_and_continued_to_the_bit(
+    forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, lora: bool
+) -> None:
+    if lora:
+        pytest.importorskip("peft")
+    words = (*language, "--epochs", 2, "--method", "distillation", *(["--lora"] if lora else []))
+    estimate = forgetless(*words, "--dry-run", "--json", "--out", "o")
+    assert estimate.exit_code == 0, estimate.stderr
+    done = forgetless(*words, "--out", "whole", "--compare")
+    assert done.exit_code == 0, done.stderr
+    before, after = found("whole")["before"], found("whole")["after"]
+    assert after["distillation"]["new_perplexity"] < before["new_perplexity"]
+    assert lora or after["distillation"]["old_perplexity"] < after["finetune"]["old_perplexity"]
+    assert after["distillation"]["strength"] == 1
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=6)
+        assert forgetless(*words, "--out", "o", "--compare").exit_code == 130
+    files = [*Path("o/work/distillation").glob("checkpoint-*/forgetless.safetensors")]
+    assert files
+    assert all((path.stat().st_size < 10_000) is lora for path in files)  # of adapters there is no copy of the model
+    with monkeypatch.context() as patched:
+        steps = watch(patched)
+        done = forgetless(*words, "--out", "o", "--resume", "--compare")
+    assert done.exit_code == 0, done.stderr
+    assert steps[0] == 6  # it was not in a checkpoint yet
+    same_files("whole", "o", "distillation")

@@ -35,9 +35,15 @@ def learn(
     ] = None,
     weights: Weights = None,
     method: Annotated[
-        str, typer.Option(help="mas protects by importance, l2sp holds all weights alike, finetune protects nothing.")
+        str,
+        typer.Option(
+            help="mas protects by importance; distillation shows old samples in every step and keeps the answers to "
+            "them; l2sp holds all weights alike; finetune protects nothing."
+        ),
     ] = "mas",
-    strength: Annotated[str, typer.Option(help="λ, or auto: half of the movement is held back.")] = "auto",
+    strength: Annotated[
+        str, typer.Option(help="λ, or auto: half of the movement is held back; of distillation, 1.")
+    ] = "auto",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the new data. [default: 5; of a language model, 1]")
     ] = None,
@@ -58,7 +64,7 @@ def learn(
             "--lora", help="Let adapters of rank 16 learn in place of a language model's weights, then merge."
         ),
     ] = False,
-    old_samples: Annotated[int, typer.Option(min=1, help="The most samples to measure on.")] = 1000,
+    old_samples: Annotated[int, typer.Option(min=1, help="The most old samples to measure on, or to show.")] = 1000,
     size: Size = None,
     text_field: TextField = None,
     label_field: Annotated[str, typer.Option(help="The field with the label.")] = "label",
@@ -82,7 +88,8 @@ def learn(
     ```
 
     Measures on the old data how much every parameter matters, protects what matters while the new data are learned, and
-    saves the model in its own format. A fifth of the old and of the new data, at most about 1,000, is held out to
+    saves the model in its own format. With --method distillation nothing is measured: old samples are shown in every
+    step, and the answers to them are kept. A fifth of the old and of the new data, at most about 1,000, is held out to
     judge by. OUT/learned.json holds everything that was found.
     """
     from forgetless.cli.parts import learning

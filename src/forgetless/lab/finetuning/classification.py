@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.finetuning.heads import NEW, OLD, Classifier, last_layer
 from forgetless.lab.finetuning.loaded import Kind, Loaded, logits
-from forgetless.lab.finetuning.protected import Protected
+from forgetless.lab.finetuning.protected import Distilled, Protected
 from forgetless.lab.finetuning.samples import Batches, Samples, numbered
-from forgetless.lab.finetuning.training import Figures, Plan, Tell, Training
+from forgetless.lab.finetuning.training import Figures, Numbers, Plan, Tell, Training, timed
 from forgetless.learn.classification import Classification
 from forgetless.learn.method import Method
 from forgetless.learn.methods.finetune import Finetune
@@ -26,6 +26,7 @@ from forgetless.learn.recipe import Recipe
 from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.measure.importance import Importance
+from forgetless.protect.distillation import Distillation
 
 OLD_HEAD = "old_head.safetensors"
 
@@ -34,6 +35,11 @@ class ClassifierTraining(Training):
     """Cross-entropy on the new labels, from a last layer that is fitted first where it is new."""
 
     def __init__(self, loaded: Loaded, plan: Plan, new: Samples, old: Samples | None) -> None:
+        if plan.method == "distillation" and loaded.kind is Kind.TEXT_ENCODER:
+            raise ForgetlessError(
+                f"--method distillation keeps answers, and {loaded.name} is {loaded.kind.value}, whose embeddings are "
+                "none; take --method mas."
+            )
         if plan.lora:
             raise ForgetlessError(f"--lora is for causal language models, and {loaded.name} is {loaded.kind.value}.")
         own = numbered(new, loaded.classes)
@@ -123,7 +129,10 @@ class ClassifierTraining(Training):
             Classification(new.classes),
         )
         method: Method = Finetune()
-        if importance is not None:
+        if self.plan.method == "distillation":
+            assert self.old is not None
+            method = Distilled(self._old_answers, self.old.listing, self.plan.strength)
+        elif importance is not None:
             method = Protected(_renamed(importance, model), self.plan.strength, max(1, self.steps // 2))
 
         def report(at: Progress) -> None:
@@ -137,6 +146,21 @@ class ClassifierTraining(Training):
         )
         if isinstance(method, Protected) and method.made is not None:
             self.strength = method.made.strength
+        elif isinstance(method, Distilled):
+            self.strength = _weight(self.plan.strength)
+
+    def _old_answers(self, model: nn.Module) -> Distillation:
+        """Those of the old head to the old samples that are not held out, as the model gives them now."""
+        assert self.old is not None
+        return Distillation(
+            model,
+            Numbers(self.old.numbers),
+            _weight(self.plan.strength),
+            batch_size=self.plan.batch_size,
+            collate_fn=self.old_batch,
+            forward=lambda network, batch: network(batch, OLD),
+            seed=self.plan.seed,
+        )
 
     def _recipe(self, model: Classifier) -> Recipe:
         plan = self.plan
@@ -158,7 +182,7 @@ class ClassifierTraining(Training):
         if old:
             files.write_tensors(folder / OLD_HEAD, old, "head", {"classes": list(self.loaded.classes)})
 
-    def try_step(self) -> None:
+    def try_step(self, method: str) -> float:
         """Adam, once."""
         model = self._begin()
         model.grow(NEW, len(self.new.classes))
@@ -168,8 +192,14 @@ class ClassifierTraining(Training):
         read = next(iter(Batches(self.new, self.new.numbers, self.plan.batch_size, labels=self.new.labels)))
         batch: Any = self.on_device(read)
         inputs = {k: v for k, v in batch.items() if k != "labels"} if isinstance(batch, dict) else batch[0]
-        torch.autograd.backward(task.losses(model, NEW, model(inputs, NEW), batch).mean())
-        optimizer.step()
+        if method == "distillation":
+            self._old_answers(model).attach(optimizer)
+
+        def step() -> None:
+            torch.autograd.backward(task.losses(model, NEW, model(inputs, NEW), batch).mean())
+            optimizer.step()
+
+        return timed(step)
 
 
 def _renamed(importance: Importance, model: Classifier) -> Importance:
@@ -182,6 +212,11 @@ def _renamed(importance: Importance, model: Classifier) -> Importance:
         unused=(),
         confidence=None,
     )
+
+
+def _weight(chosen: float | str) -> float:
+    """λ of distillation."""
+    return 1.0 if chosen == "auto" else float(chosen)
 
 
 def _share(right: Tensor) -> float:

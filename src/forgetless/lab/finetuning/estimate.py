@@ -24,7 +24,8 @@ def estimate(training: Training, *, compare: bool) -> dict[str, Any]:
 
     Returns:
         `steps`, `seconds`, `parameters`, and in bytes `memory` (weights, gradients, the optimizer's averages, and of
-        protection θ* and Ω; without activations) and `peak`, what this process has needed while it tried.
+        protection θ* and Ω, or a copy of the model; without activations) and `peak`, what this process has needed while
+        it tried.
     """
     plan = training.plan
     begun = time.perf_counter()
@@ -32,16 +33,19 @@ def estimate(training: Training, *, compare: bool) -> dict[str, Any]:
     judging = time.perf_counter() - begun
     measuring = _measuring(training) if plan.method == "mas" and training.old is not None else 0.0
     weights, trained = list(training.network.parameters()), trainable(training.network).values()
-    protected = 4 * sum(each.numel() for each in trained) * (1 if plan.lora else 2) if plan.method != "finetune" else 0
-    begun = time.perf_counter()
-    training.try_step()
-    first = time.perf_counter() - begun
+    protected = 4 * sum(each.numel() for each in trained) * (1 if plan.lora else 2)
+    if plan.method == "distillation":
+        protected = 0 if plan.lora else _bytes([*weights, *training.network.buffers()])
+    elif plan.method == "finetune":
+        protected = 0
+    step = training.try_step(plan.method)
+    beside = training.try_step("finetune") if compare else 0.0
     if plan.lora:
         trained = trainable(training.network).values()
     runs = 2 if compare else 1
     return {
         "steps": training.steps,
-        "seconds": round(measuring + runs * (training.steps * first + 2 * judging), 1),
+        "seconds": round(measuring + training.steps * (step + beside) + runs * 2 * judging, 1),
         "parameters": sum(each.numel() for each in weights),
         "memory": _bytes(weights) + _COPIES * _bytes(trained) + protected,
         "peak": _peak(),

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from forgetless.errors import ForgetlessError
 from forgetless.lab.finetuning import adapters
 from forgetless.lab.finetuning.samples import Samples
-from forgetless.lab.finetuning.training import Figures, Tell, Training
+from forgetless.lab.finetuning.training import Figures, Numbers, Tell, Training, timed
 from forgetless.measure.importance import Importance
 from forgetless.model import batches
+from forgetless.protect.distillation import Distillation
 
 _SAVES = 10  # checkpoints in a training
 _IGNORED = -100  # a label that counts for nothing
@@ -51,28 +52,38 @@ class LanguageTraining(Training):
         """
         from transformers import PrinterCallback
 
-        from forgetless.integrations.transformers import ForgetlessCallback
-
-        keeper = None if importance is None else ForgetlessCallback(importance, self.plan.strength)
+        keeper = self._keeper(importance)
         if self.plan.lora:
             self.network = adapters.wrapped(self.network, self.plan.seed)
         trainer = _trainer()(
             model=self.network,
             args=self._arguments(folder),
-            train_dataset=_Numbers(self.new.numbers),
+            train_dataset=Numbers(self.new.numbers),
             data_collator=self._collate,
             callbacks=[*filter(None, [keeper])],
         )
 
         def report(step: int, steps: int) -> None:
-            self.reached(step, trainer.latest, None if keeper is None else keeper.anchor)
+            self.reached(step, trainer.latest, None if keeper is None else keeper.anchor or keeper.distillation)
             tell("learning", step, steps)
 
         trainer.add_callback(_progress(report))
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
-        self.strength = None if keeper is None or keeper.anchor is None else keeper.anchor.strength
+        kept = None if keeper is None else keeper.anchor or keeper.distillation
+        self.strength = None if kept is None else kept.strength
         self._refuse_nonfinite()
+
+    def _keeper(self, importance: Importance | None) -> Any:
+        """The callback that protects; None without protection."""
+        from forgetless.integrations.transformers import ForgetlessCallback
+
+        plan = self.plan
+        if plan.method == "distillation":
+            assert self.old is not None
+            old, collate = Numbers(self.old.numbers), self.old_batch
+            return ForgetlessCallback(old, plan.strength, method="distillation", collate_fn=collate, seed=plan.seed)
+        return None if importance is None else ForgetlessCallback(importance, plan.strength)
 
     def _arguments(self, folder: Path) -> Any:
         from transformers import TrainingArguments
@@ -111,30 +122,25 @@ class LanguageTraining(Training):
         """The model and its tokenizer; what adapters have learned is in its weights then."""
         self.loaded.save(adapters.merged(self.network) if self.plan.lora else self.network, (), folder)
 
-    def try_step(self) -> None:
+    def try_step(self, method: str) -> float:
         """AdamW, once."""
-        if self.plan.lora:
+        if self.plan.lora and not hasattr(self.network, "peft_config"):
             self.network = adapters.wrapped(self.network, self.plan.seed)
         self.network.train()
         optimizer = torch.optim.AdamW(
             [each for each in self.network.parameters() if each.requires_grad], self.plan.lr, weight_decay=0.0
         )
+        if method == "distillation":
+            assert self.old is not None
+            old, size = Numbers(self.old.numbers), self.plan.batch_size
+            Distillation(self.network, old, batch_size=size, collate_fn=self.old_batch).attach(optimizer)
         batch: Any = self.on_device(self._collate(self.new.numbers[: self.plan.batch_size]))
-        torch.autograd.backward(self.network(**batch).loss)
-        optimizer.step()
 
+        def step() -> None:
+            torch.autograd.backward(self.network(**batch).loss)
+            optimizer.step()
 
-class _Numbers(torch.utils.data.Dataset[int]):
-    """The numbers of the samples, which the collator reads."""
-
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, place: int) -> int:
-        return self._numbers[place]
+        return timed(step)
 
 
 def _labeled(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

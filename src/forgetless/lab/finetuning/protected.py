@@ -1,8 +1,8 @@
-"""What protects while a classifier learns: an anchor with a given importance."""
+"""What protects while a classifier learns: an anchor with a given importance, or the old answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,11 +19,13 @@ from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import trainable
 from forgetless.protect.anchor import Anchor
+from forgetless.protect.distillation import Distillation
 from forgetless.protect.strength.dial import Dial
 
 #: `--method` → what it does.
 METHODS = {
     "mas": "protect every weight by its importance",
+    "distillation": "keep the answers to the old samples, which are shown in every step",
     "l2sp": "hold all weights alike",
     "finetune": "protect nothing",
 }
@@ -67,6 +69,46 @@ class Protected(Method):
         """Take them back."""
         if kept := unpack(tensors).get("anchor"):
             self.made = self.made or Anchor(model, self.importance, strength(self.chosen, self.steps))
+            self.made.load_state_dict(kept)
+
+
+@dataclass
+class Distilled(Method):
+    """The old answers to old samples are a target in every step.
+
+    Attributes:
+        make: the network → its old answers from now on, and λ.
+        samples: a hash of the old samples.
+        chosen: λ, or "auto".
+    """
+
+    name: ClassVar[str] = "distillation"
+    make: Callable[[Network], Distillation]
+    samples: str
+    chosen: float | str
+    made: Distillation | None = field(default=None, init=False, repr=False)
+
+    def settings(self) -> dict[str, str | int | float | bool | None]:
+        """λ as it was chosen, and which samples."""
+        return {"strength": self.chosen, "samples": self.samples}
+
+    def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
+        """Let the network's present answers be the old ones, and keep them in every step."""
+        self.made = self.make(model).attach(optimizer)
+
+    def end(self, model: Network, task: Task) -> None:
+        """Let the optimizer and the old answers go."""
+        if self.made is not None:
+            self.made.detach()
+        self.made = None
+
+    def state(self) -> dict[str, Tensor]:
+        """The old network, and how many batches of old samples were used."""
+        return {} if self.made is None else pack({"distillation": self.made.state_dict()})
+
+    def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
+        """Take them back."""
+        if self.made is not None and (kept := unpack(tensors).get("distillation")):
             self.made.load_state_dict(kept)
 
 

@@ -26,7 +26,7 @@ class Request:
         lora: whether adapters learn in the place of the weights.
         compare: whether to fine-tune without protection as well.
         resume: whether to go on where it was stopped.
-        old_samples: the most samples to measure on.
+        old_samples: the most samples to measure on, or to keep the answers to.
         log: the loggers to pass figures on to.
     """
 
@@ -55,7 +55,7 @@ class Request:
         """Refuse what cannot be done, before anything is loaded.
 
         Raises:
-            ForgetlessError: an unknown method, a strength that is none, or nothing to protect.
+            ForgetlessError: an unknown method, a strength that is none, or nothing to protect by.
         """
         if self.method not in METHODS:
             raise ForgetlessError(f"--method must be one of {listing(METHODS)}, not {self.method!r}.")
@@ -68,6 +68,11 @@ class Request:
             raise ForgetlessError(
                 "there is nothing to protect by: give --like-old, unlabeled samples like those of what the model must "
                 "keep, or --importance, a file of `forgetless measure`."
+            )
+        if self.method == "distillation" and self.like_old is None:
+            raise ForgetlessError(
+                "--method distillation shows the model old samples in every step, which no importance holds: give "
+                "--like-old, unlabeled samples like those of what the model must keep."
             )
         if self.importance is not None and self.method != "mas":
             raise ForgetlessError(f"--importance is for --method mas; {self.method} takes none.")

@@ -210,7 +210,7 @@ class _Job:
 
     def _importance(self, training: Training, place: Place) -> Importance | None:
         """Ω: measured once and kept, all alike, or none."""
-        if training.plan.method == "finetune":
+        if training.plan.method in ("finetune", "distillation"):
             return None
         if training.plan.method == "l2sp":
             return uniform(training.network)
@@ -224,5 +224,7 @@ class _Job:
 def _told_old(request: Request, training: Training) -> dict[str, Any] | None:
     if training.old is None or request.like_old is None:
         return None
-    measured = len(training.old.numbers) if request.method == "mas" and request.importance is None else 0
-    return {"data": str(request.like_old), "measured_on": measured, "held_out": len(training.old.held)}
+    number = len(training.old.numbers)
+    measured = number if request.method == "mas" and request.importance is None else 0
+    shown = number if request.method == "distillation" else 0
+    return {"data": str(request.like_old), "measured_on": measured, "shown": shown, "held_out": len(training.old.held)}

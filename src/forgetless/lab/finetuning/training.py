@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class Plan:
 
     Attributes:
         method: one of `protected.METHODS`.
-        strength: λ, or "auto".
+        strength: λ, or "auto": of distillation 1.
         epochs: passes over the new data.
         lr: the learning rate at the start; it falls to 0.
         batch_size: samples in a step.
@@ -100,6 +102,11 @@ class Training(abc.ABC):
                 tell("measuring the importance", number, len(read))
         return measurement.importance()
 
+    def old_batch(self, numbers: Sequence[int]) -> Any:
+        """The inputs of old samples of these numbers."""
+        assert self.old is not None
+        return self.old.take(numbers)[0]
+
     def not_measured(self) -> tuple[str, ...]:
         """Parameters that have no part in what is measured."""
         return ()
@@ -120,10 +127,10 @@ class Training(abc.ABC):
 
     @abc.abstractmethod
     def train(self, importance: Importance | None, folder: Path, tell: Tell) -> None:
-        """Learn the new data; protect by the importance, if there is one.
+        """Learn the new data by the plan's method.
 
         Args:
-            importance: Ω by the names of the model as it was loaded.
+            importance: Ω by the names of the model as it was loaded; None for a method that has none.
             folder: where checkpoints are kept, from which a training that was stopped goes on.
             tell: told after every step.
         """
@@ -133,5 +140,30 @@ class Training(abc.ABC):
         """Write the model in its own format, and what belongs to it."""
 
     @abc.abstractmethod
-    def try_step(self) -> None:
-        """Take one training step on the model as it is, for an estimate; the model is of no use afterwards."""
+    def try_step(self, method: str) -> float:
+        """The seconds of one training step by a method, for an estimate; the model is of no use afterwards.
+
+        Of what an anchor does nothing is counted.
+        """
+
+
+class Numbers(torch.utils.data.Dataset[int]):
+    """The numbers of samples, which a collator reads."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> int:
+        return self._numbers[place]
+
+
+def timed(step: Callable[[], object]) -> float:
+    """The seconds that a step takes."""
+    begun = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
