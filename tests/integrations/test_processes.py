@@ -50,3 +50,43 @@ def test_lightning_ddp(two: Processes, tmp_path: Path) -> None:
     expected = trained_together.flat(forgetless.mas(layer, old, progress=False).mean())
     torch.testing.assert_close(found[0]["importance"], expected)
     assert found[0]["status"].steps == 4
+
+
+def test_old_answers_under_ddp(two: Processes, tmp_path: Path) -> None:
+    """Both go the same way, which is that of one process with the batches of both."""
+    pytest.importorskip("transformers")
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+    from forgetless.integrations.transformers import ForgetlessCallback
+    from tiny_language import language_model, texts, tokenizer
+
+    two.run(trained_together.loaded, "transformers", "transformers.trainer", "accelerate")
+    old, new = (texts(16, seed, longest=3) for seed in (1, 2))  # as long as each other: means of means are means
+    found = two.run(trained_together.old_answers, str(tmp_path / "two"), old, new, None)
+    assert torch.equal(found[0]["weights"], found[1]["weights"])
+    assert [each["steps"] for each in found] == [4, 4]
+    assert found[0]["files"] == [f"checkpoint-{step}/forgetless.safetensors" for step in (2, 4)]
+    again = two.run(trained_together.old_answers, str(tmp_path / "two"), old, new, 2)
+    assert all(torch.equal(each["weights"], found[0]["weights"]) for each in again)
+
+    words = tokenizer()
+    made = Trainer(
+        language_model(),
+        TrainingArguments(
+            str(tmp_path / "one"),
+            max_steps=4,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+        ),
+        data_collator=DataCollatorForLanguageModeling(words, mlm=False),
+        train_dataset=[dict(words(text)) for text in new],
+        processing_class=words,
+        callbacks=[ForgetlessCallback(old, 2.0, method="distillation")],
+    )
+    made.train()
+    alone = trained_together.flat(dict(made.model.named_parameters()))
+    torch.testing.assert_close(found[0]["weights"], alone, rtol=1e-3, atol=1e-4)

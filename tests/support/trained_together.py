@@ -84,6 +84,34 @@ def lightning(rank: int, folder: str, old: Tensor, new: Tensor) -> dict[str, Any
     }
 
 
+def old_answers(rank: int, folder: str, old: list[str], new: list[str], stop: int | None) -> dict[str, Any]:
+    """Four steps of a tiny language model whose old answers are kept; with `stop`, resumed from the step before it."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1")
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+
+    from forgetless.integrations.transformers import ForgetlessCallback
+    from tiny_language import language_model, tokenizer
+
+    words, callback = tokenizer(), ForgetlessCallback(old, 2.0, method="distillation")
+    quiet: dict[str, Any] = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "ddp_backend": "gloo"}
+    saved: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2}
+    made = Trainer(
+        language_model(),
+        TrainingArguments(folder, max_steps=4, per_device_train_batch_size=2, **quiet, **saved),
+        data_collator=DataCollatorForLanguageModeling(words, mlm=False),
+        train_dataset=[dict(words(text)) for text in new],
+        processing_class=words,
+        callbacks=[callback],
+    )
+    made.train(resume_from_checkpoint=None if stop is None else f"{folder}/checkpoint-{stop}")
+    assert callback.distillation is not None
+    return {
+        "weights": flat(dict(made.model.named_parameters())),
+        "steps": callback.distillation.steps,
+        "files": sorted(str(each.relative_to(folder)) for each in Path(folder).rglob("forgetless.safetensors")),
+    }
+
+
 def flat(tensors: dict[str, Any]) -> Tensor:
     """Every number in a row."""
     return torch.cat([tensors[name].detach().flatten() for name in sorted(tensors)])
