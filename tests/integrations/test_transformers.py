@@ -538,7 +538,7 @@ def test_outside_of_a_trainer(tmp_path: Path) -> None:
 
 
 def test_old_answers_are_kept_in_a_trainer(tmp_path: Path) -> None:
-    """The road that the docs show: the optimizer is made first, and what is attached to it acts in every step."""
+    """Without the callback: the optimizer is made first, and what is attached to it acts in every step."""
     batch = dict(TOKENIZER(texts(8, 1), return_tensors="pt", padding=True))
     found = {}
     for strength in (0.0, 20.0):
