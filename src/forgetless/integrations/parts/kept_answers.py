@@ -96,7 +96,8 @@ class KeptAnswers(Protection):
     def _made(self, model: nn.Module, reader: Reader, **teacher: Any) -> Distillation:
         strength = 1.0 if self._strength == "auto" else self._strength
         assert isinstance(strength, float)
-        old, how = reader.again(self._old)
+        with torch.random.fork_rng([]):  # a Dataset may draw for the sample that is looked at
+            old, how = reader.again(self._old)
         forward = reader.forward(self._options.get("forward"))
         return Distillation(model, old, strength, **{**how, **self._options, **teacher, "forward": forward})
 

@@ -181,7 +181,9 @@ def filled(data: Any, collate: Collate) -> Any:
 
 
 def _is_text(row: Any) -> bool:
-    return isinstance(row, str) or (isinstance(row, Mapping) and any(name in row for name in _TEXTS))
+    if isinstance(row, Mapping):  # one with pictures is not empty
+        return any(name in row for name in _TEXTS) and not any(name in row for name in ("images", "image"))
+    return isinstance(row, str)
 
 
 def _is_empty(feature: Any) -> bool:
