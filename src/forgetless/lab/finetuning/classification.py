@@ -137,7 +137,7 @@ class ClassifierTraining(Training):
 
         def report(at: Progress) -> None:
             if at.phase == "train":
-                self.reached(at.step, at.loss, method.made if isinstance(method, Protected) else None)
+                self.reached(at.step, at.loss, method.made if isinstance(method, Protected | Distilled) else None)
             tell("fitting the new head" if at.phase == "warm_start" else "learning", at.step, self.steps)
 
         checkpoint = folder / "checkpoint.safetensors"

@@ -15,6 +15,7 @@ from forgetless import files
 from forgetless.integrations import loggers
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.protect.anchor import Anchor
+from forgetless.protect.distillation import Distillation
 
 _POINTS = 100  # of a training, at most: drift looks at every weight
 _Count = Annotated[int, files.Between(0, 2**53)]
@@ -56,7 +57,12 @@ class Log:
         self._open: dict[tuple[str, str], loggers.Logger] = {}
 
     def step(
-        self, method: str, steps: int, step: int, loss: float | Tensor, anchor: Anchor | DeltaAnchor | None
+        self,
+        method: str,
+        steps: int,
+        step: int,
+        loss: float | Tensor,
+        anchor: Anchor | DeltaAnchor | Distillation | None,
     ) -> None:
         """Pass on the loss of a step, and how the anchor stands after it, where it is one of those that count.
 

@@ -21,11 +21,12 @@ from forgetless.measure.importance import Importance
 from forgetless.model import batches
 from forgetless.model.parameters import listing, named
 from forgetless.protect.anchor import Anchor
+from forgetless.protect.distillation import Distillation
 
 #: Told where a phase is: its name, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
-#: Told after a step: its number, its loss, and the anchor that protects, if one does.
-Reached = Callable[[int, float | Tensor, Anchor | DeltaAnchor | None], None]
+#: Told after a step: its number, its loss, and what protects, if anything does.
+Reached = Callable[[int, float | Tensor, Anchor | DeltaAnchor | Distillation | None], None]
 #: What was found by name, such as "old_accuracy"; None where there is nothing to find yet.
 Figures = dict[str, float | None]
 
