@@ -1,7 +1,7 @@
 """What weights and memories keep when a language model reads novels, then code, then documentation.
 
-    python -m studies.long_text_continual --run --data DATA --texts TEXTS   # goes on where it stopped
-    python -m studies.long_text_continual                                   # writes the table of docs/long-text.md
+    python -m studies.long_text_continual --run --texts TEXTS   # goes on where it stopped
+    python -m studies.long_text_continual                       # writes the table of docs/long-text.md
 
 Transformer-XL and the Compressive Transformer with as many positions in memory learn the three one after the other,
 plainly or with MAS: before the second and the third, Ω is measured on windows of what was learned, unlabeled, and an
@@ -47,11 +47,11 @@ RECIPE = Recipe(steps=1500, window=32, rows=16, warm_up=100, decay=1400, high=3e
 MEASURED, HELD_OUT, ASKED = 256, 200_000, 60_000  # windows, bytes, bytes
 
 
-def texts(data: Path, folder: Path) -> dict[str, tuple[Tokens, Tokens]]:
+def texts(folder: Path) -> dict[str, tuple[Tokens, Tokens]]:
     """Each domain's text to learn from, and its held-out end."""
     read = {
         "novels": (folder / "austen.txt").read_bytes() + (folder / "moby-dick.txt").read_bytes(),
-        "code": code(data, folder).encode(),
+        "code": code(folder, folder).encode(),
         "documentation": (folder / "docs.txt").read_bytes(),
     }
     vocabulary = Bytes()
@@ -112,9 +112,9 @@ def _bits(model: CompressiveTransformer, text: Tokens, recipe: Recipe) -> float:
     return round(bits_per_character(measure(model, text, recipe.rows, recipe.window, ASKED), Bytes()), 5)
 
 
-def run(data: Path, folder: Path, out: Path, seeds: Sequence[int]) -> None:
+def run(folder: Path, out: Path, seeds: Sequence[int]) -> None:
     """Run what is missing, all of one seed before the next."""
-    domains = texts(data, folder)
+    domains = texts(folder)
     for seed in seeds:
         for network in NETWORKS:
             for method in METHODS:
@@ -134,7 +134,7 @@ def collect(out: Path, path: Path) -> None:
     if not runs:
         raise ForgetlessError(f"{out} holds no finished run; run the command with --run.")
     places = {entry["cpu"]: entry for entry in (run.pop("environment") for run in runs)}
-    files.write_sealed(path, {"domains": list(DOMAINS), "environment": list(places.values()), "runs": runs})
+    files.write_sealed(path, {"domains": list(DOMAINS), "environments": list(places.values()), "runs": runs})
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -191,7 +191,6 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m studies.long_text_continual", description=__doc__)
     parser.add_argument("--run", action="store_true", help="run what is missing")
-    parser.add_argument("--data", type=Path, help="the folder of texts")
     parser.add_argument("--texts", type=Path, help="the folder that studies.long_text_data wrote")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the run directory")
@@ -199,10 +198,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/long-text.md"), help="the page that takes the tables")
     options = parser.parse_args(words)
     if options.run:
-        if options.data is None or options.texts is None:
-            raise ForgetlessError("a run needs --data and --texts.")
+        if options.texts is None:
+            raise ForgetlessError("a run needs texts: give their folder with --texts.")
         torch.set_num_threads(1)
-        run(options.data, options.texts, options.runs, range(options.seeds))
+        run(options.texts, options.runs, range(options.seeds))
         collect(options.runs, options.results)
     write(options.results, options.page)
 

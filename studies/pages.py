@@ -19,6 +19,7 @@ from studies import (
     frontier,
     idea_figure,
     long_text,
+    long_text_continual,
     lora,
     mango,
     merging,
@@ -48,6 +49,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     eight_page.write(root, docs, readme)
     facts_page.write(root, docs)
     long_text.write(root / "long-text" / "english.json", docs / "long-text.md")
+    long_text_continual.write(root / "long-text" / "continual.json", docs / "long-text.md")
     strength = docs / "strength.md"
     frontier.drawn(files.read_sealed(root / "frontier" / "three-pairs.json")["points"], strength)
     blocks.inserted(strength, "scale", scale.table(files.read_sealed(root / "scale" / "digits.json")))

@@ -49,11 +49,14 @@ def test_the_page_has_a_row_for_every_setting(tmp_path: Path, monkeypatch: pytes
     files.write_sealed(tmp_path / "vision.json", {"tunings": runs})
     page = tmp_path / "repair.md"
     page.write_text("<!-- vision -->\n<!-- end of vision -->\n", encoding="utf-8")
-    files.write_sealed(tmp_path / "vision-efficientnet-lite0.json", {"tunings": runs[:2]})
+    files.write_sealed(
+        tmp_path / "vision-efficientnet-lite0.json", {"tunings": [runs[0], {**runs[1], "rows": rows(0.95)}]}
+    )
     repair_vision.write(tmp_path, page)
     written = page.read_text(encoding="utf-8")
     assert "| frozen backbone | 90.0 / 50.0 | 90.0 / 50.0 | 90.0 / 50.0 |" in written
     assert "| WiSE-FT, α 0.5 | 80.0 / 79.0 | 80.0 / 79.0 | 80.0 / 79.0 |" in written
     assert "| WiSE-FT | 80 | 80 | 80 |" in written
     assert "The same with efficientnet-lite0, 2 fine-tunings" in written
+    assert "The second table leaves out 1, which forgot nothing." in " ".join(written.split())
     assert "| frozen backbone | 90.0 / 50.0 | 90.0 / 50.0 | – |" in written
