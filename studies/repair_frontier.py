@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -92,17 +91,23 @@ def tuning(
 
 
 def at_least(path: Sequence[Point], kept: float, what: str) -> float:
-    """The most of `what` that a method wins back while it keeps that share, along straight lines between its points.
+    """The most of `what` that a method wins back while it keeps that share, on the upper hull of its points.
 
-    The line begins at the fine-tuned model, where nothing is won back.
+    That is the most along the straight lines between any two of them, so that more points never make it less. The
+    fine-tuned model, where nothing is won back, is one of the points.
     """
-    line = sorted([Point(0, 1, {what: 0}), *path], key=lambda point: -point.kept)
-    best = max(point.won[what] for point in line if point.kept >= kept)
-    for above, below in pairwise(line):
-        if above.kept >= kept > below.kept:
-            part = (above.kept - kept) / (above.kept - below.kept)
-            best = max(best, above.won[what] + part * (below.won[what] - above.won[what]))
-    return float(best)
+    points = [Point(0, 1, {what: 0}), *path]
+    above = [point for point in points if point.kept >= kept]
+    below = [point for point in points if point.kept < kept]
+    return float(max(_between(one, other, kept, what) for one in above for other in [one, *below]))
+
+
+def _between(one: Point, other: Point, kept: float, what: str) -> float:
+    """What is won back where the line between two points keeps that share; of one point, what it wins back."""
+    if other.kept == one.kept:
+        return one.won[what]
+    part = (one.kept - kept) / (one.kept - other.kept)
+    return one.won[what] + part * (other.won[what] - one.won[what])
 
 
 def shared(tunings: Sequence[Tuning]) -> list[str]:

@@ -14,7 +14,7 @@ from forgetless import files
 from studies import blocks
 from studies.evidence.language import ASKED, BATCH, MEASURED, OUT, RATES, STEPS
 from studies.evidence.language_methods import METHODS
-from studies.evidence.language_reading import at, common, drawn, ends, points, read, table, tunings
+from studies.evidence.language_reading import at, by_domain, common, drawn, ends, points, read, table, tunings
 from studies.evidence.language_texts import DOMAINS
 from studies.repair_frontier import Tuning
 from studies.repair_texts import DOMAINS as REAL
@@ -41,12 +41,13 @@ character of {asked} held-out windows of each of the three sources; the new skil
 end. Ω is measured on {measured} other windows of the three sources, without labels. The model is young (1,500 steps),
 so the figures are of forgetting, not of good English."""
 _READ = """**Won back** is the share of what fine-tuning loses that a method undoes: 0 is fine-tuning, 100 the base.
-The first column takes the best point of a method's frontier that keeps 95 % of fine-tuning's gain, its points joined
-by straight lines; the **area** is the mean over all levels from 100 % down to 50 %. Every method has its strengths
-from one grid of its own, and the best is read off the exam for all methods alike. The grids were fixed before Python
+The first column takes the most that a method wins back while it keeps 95 % of fine-tuning's gain, along the straight
+lines between any two of its points, fine-tuning among them; the **area** is the mean over all levels from 100 % down
+to 50 %. Every method has its strengths from one grid of its own, and the best is read off the exam for all methods
+alike. The grids were fixed before Python
 and the licenses were run, but for the least λ of MAS, L2-SP and EWC (0.001), which was added to all three after that.
 The table is over all three domains, the one of development included. Differences are paired by fine-tuning, with 95 %
-intervals (Student's t) that take the fine-tunings for independent; two of one domain share its texts."""
+intervals (Student's t) that take the fine-tunings for independent."""
 _FORMS = ("MAS", "MAS in the loss", "MAS, gradient")
 _ABOUT_FORMS = """**The form of the penalty.** The pull after the step (MAS above), the penalty as a term of the
 loss and its gradient added before the step end at the same weights in a long training; this one is short. Over the
@@ -113,7 +114,10 @@ def _about_small(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[s
     swept = [name for name in METHODS if len(METHODS[name].strengths) > 1 and name not in _SHARES]
     frontiers = [name for name in _methods(some) if name in swept]
     uses = {name: method.uses for name, method in METHODS.items()}
-    yield from (*table(_ranked(some, frontiers, SMALL), some, uses, SMALL, "MAS"), "")
+    ranked = _ranked(some, frontiers, SMALL)
+    yield from (*table(ranked, some, uses, SMALL, "MAS"), "")
+    if len({each.name.rsplit(" ", 1)[0] for each in some}) > 1:
+        yield from (by_domain(ranked, some, SMALL, "MAS"), "")
     yield from (f"![what is won back against what is kept of the new skill](figures/{FIGURE})", "")
 
 

@@ -74,6 +74,21 @@ def table(
         yield f"| {method} | {uses[method]} | {' | '.join(cells)} |"
 
 
+def by_domain(methods: Sequence[str], some: Sequence[Tuning], what: str, beside: str) -> str:
+    """A sentence: the same differences where the domains are the sample, each the mean of its fine-tunings."""
+    means = dict[str, dict[str, float]]()
+    for method in (*methods, beside):
+        found = dict[str, list[float]]()
+        for each in some:
+            found.setdefault(each.name.rsplit(" ", 1)[0], []).append(100 * at(each, method, what))
+        means[method] = {domain: statistics.fmean(values) for domain, values in found.items()}
+    apart = [f"{name} {_apart(means[name], means[beside])}" for name in methods if name != beside]
+    return (
+        f"Two fine-tunings of one domain share its texts. With the {len(means[beside])} domains as the sample, each "
+        f"the mean of its fine-tunings, the differences from {beside} at {100 * LEVEL:.0f} % are: {', '.join(apart)}."
+    )
+
+
 def at(each: Tuning, method: str, what: str) -> float:
     """What is won back at `LEVEL` of the gain."""
     return at_least(each.path(method), LEVEL, what)

@@ -124,9 +124,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page that takes the tables")
     options = parser.parse_args(words)
     seeds = range(options.seeds)
+    if options.data is not None or options.collect:
+        restored(options.out, options.runs)
     if options.data is not None:
         torch.set_num_threads(1)
-        restored(options.out, options.runs)
         run(options.data, options.runs, seeds, options.settings, lambda line: print(line, flush=True))
     if options.data is not None or options.collect:
         files.write_sealed(options.out, collect(options.runs, seeds, options.settings))

@@ -56,9 +56,9 @@ one{met}. {first}: gain {gain:.1f}, forgetting {forgetting:.1f} (one seed). A fo
 it had been seen: the old task itself was hardly learned. Ten epochs were part of the grid at first and were struck
 off for their cost after the rows of five had been seen. No dataset of these pairs is reported."""
 _READ = """**Kept** is the share of what fine-tuning forgets of the old task that a method keeps, at {level:.0f} % of
-fine-tuning's accuracy on the new task: the most along straight lines between its points, from fine-tuning (0) to the
-frozen backbone (100). **Area** is the mean of that over all levels between these two ends. Both are ratios of sums over
-{runs} runs. In brackets: 95 % intervals of a bootstrap over {over}, paired by run, {replicates}
+fine-tuning's accuracy on the new task: the most along the straight lines between any two of its points, fine-tuning (0)
+and the frozen backbone (100) among them. **Area** is the mean of that over all levels between these two ends. Both are
+ratios of sums over {runs} runs. In brackets: 95 % intervals of a bootstrap over {over}, paired by run, {replicates}
 replicates. The settings between the two ends were fixed beforehand; the best of them is read off the test pictures, for
 all methods alike. λ¼ is the λ at which the whole training holds a quarter of the weights."""
 

@@ -57,7 +57,7 @@ class Reading:
     """What a frontier keeps, in accuracy on the old task above that of fine-tuning.
 
     Attributes:
-        kept: at `LEVEL` of fine-tuning's accuracy on the new task: the most along straight lines between the points.
+        kept: at `LEVEL` of fine-tuning's accuracy on the new task: the most along the lines between any two points.
         area: the mean of that over all levels from the frozen backbone's accuracy on the new task up to fine-tuning's.
     """
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forgetless import Importance, files
 from forgetless.errors import ForgetlessError
@@ -216,6 +218,22 @@ def test_what_is_won_back_is_read_off_along_the_line() -> None:
     assert at_least(path, 0.7, "old") == pytest.approx(0.625)
     assert at_least([Point(1, 1.1, {"old": 0.2}), Point(2, 0.97, {"old": 0.1})], 0.95, "old") == pytest.approx(0.2)
     assert at_least([Point(1, 0.5, {"old": -0.2})], 0.9, "old") == 0  # the fine-tuned model is always there
+
+
+def test_a_point_that_another_one_beats_does_not_count() -> None:
+    path = [Point(1, 1.05, {"old": 0.6}), Point(2, 0.9, {"old": 0.8}), Point(3, 0.97, {"old": 0.1})]
+    assert at_least(path, 0.95, "old") == pytest.approx(0.6 + 0.2 * (1.05 - 0.95) / (1.05 - 0.9))
+
+
+@given(
+    points=st.lists(st.tuples(st.floats(0, 1.2), st.floats(-1, 1.2)), min_size=1, max_size=6),
+    level=st.floats(0.1, 1),
+)
+def test_more_points_never_win_back_less(points: list[tuple[float, float]], level: float) -> None:
+    path = [Point(0, kept, {"old": won}) for kept, won in points]
+    whole = at_least(path, level, "old")
+    assert all(at_least(path[:end], level, "old") <= whole + 1e-9 for end in range(len(path)))
+    assert whole >= max([0.0, *(won for kept, won in points if kept >= level)])
 
 
 def test_a_table_and_a_sentence_compare_with_wise_ft() -> None:
