@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ def _defaults(some: Sequence[Tuning]) -> Iterator[str]:
     yield "|---|---|---|"
     for method, name in _SHARES.items():
         yield from points(some, method, name, SMALL)
+    ones = [replace(each, rows=[row for row in each.of("KL") if row["setting"] == 1]) for each in some]
+    yield from points(ones, "KL", "`Distillation(model, old)`, λ = {:g}, its default", SMALL)
 
 
 def _methods(some: Sequence[Tuning]) -> list[str]:
