@@ -187,3 +187,11 @@ def test_without_a_part():
         found.without("hed")
     with pytest.raises(ForgetlessError, match=r"without '\*' the importance has no parameter left"):
         found.without("*")
+
+
+def test_it_is_shown_in_a_line() -> None:
+    model = nn.Linear(3, 2)
+    importance = forgetless.mas(model, torch.randn(5, 3), progress=False)
+    assert repr(importance) == "Importance(estimator='mas', count=5, 8 weights of 2 parameters)"
+    anchor = forgetless.Anchor(model, importance, 2.0)
+    assert repr(anchor) == "Anchor(2 parameters of Linear, strength=2, attached=False)"

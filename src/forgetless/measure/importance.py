@@ -54,6 +54,13 @@ class Importance(Shared):
             if not (bool(low >= 0) and bool(high < math.inf)):
                 raise ForgetlessError(f"the importance of {name!r} holds NaN, Inf or negative values.")
 
+    def __repr__(self) -> str:
+        elements = sum(each.numel() for each in self.sums.values())
+        return (
+            f"Importance(estimator={self.estimator!r}, count={self.count:g}, "
+            f"{elements:,} weights of {len(self.sums)} parameters)"
+        )
+
     def mean(self) -> dict[str, Tensor]:
         """Ω of Eq. 2: parameter name → `1/N Σ_n |g_n|`, the parameter's shape."""
         return {name: total / self.count for name, total in self.sums.items()}

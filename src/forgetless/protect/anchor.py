@@ -133,6 +133,10 @@ class Anchor:
         elif base is not None:
             raise ForgetlessError("base= needs an importance, whose fingerprints say which weights θ* are.")
 
+    def __repr__(self) -> str:
+        held = f"{len(self._anchored)} parameters of {type(self._model).__name__}"
+        return f"{type(self).__name__}({held}, strength={self._strength:.3g}, attached={bool(self._attached)})"
+
     @property
     def strength(self) -> float:
         """λ. Setting it takes effect with the next step."""

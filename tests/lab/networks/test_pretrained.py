@@ -87,6 +87,13 @@ def test_an_unknown_network_is_refused() -> None:
     assert str(caught.value) == "there is no network 'alexnet'; there are 'squeezenet', 'efficientnet-lite0'."
 
 
+def test_pictures_that_are_too_small_are_refused_before_any_is_read() -> None:
+    with pytest.raises(ForgetlessError, match=r"squeezenet takes no pictures of 8 pixels: .*; take a larger size\."):
+        networks.refuse_small("squeezenet", 8)
+    for name in NETWORKS:
+        networks.refuse_small(name, 32)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_that_are_not_installed_name_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts.settings import Settings, setting
-from forgetless.lab.networks.pretrained import pretrained
+from forgetless.lab.networks.pretrained import pretrained, refuse_small
 from forgetless.lab.running.experiment import Experiment
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.recipe import Recipe
@@ -50,7 +50,7 @@ class PictureSequence(Settings):
         if not names or len(set(names)) < len(names):
             raise ForgetlessError(f"a sequence needs task folders of different names, not {listing(names)}.")
         recipe = Recipe(self.lr, self.epochs, self.batch_size, clip=5.0, schedule="cosine", freeze_batchnorm=True)
-        pretrained(self.network)  # refuse it before reading pictures
+        refuse_small(self.network, self.size)  # before reading pictures
         read = functools.partial(images.load, size=self.size, limit=self.limit, skip_bad=self.skip_bad)
         return Experiment(
             self.NAME,

@@ -190,6 +190,22 @@ def pretrained(name: str) -> MultiHead:
     return MultiHead(backbone(), features, pretrained=True)
 
 
+@torch.no_grad()
+def refuse_small(name: str, size: int) -> None:
+    """Refuse pictures that are too small for the network of that name.
+
+    Raises:
+        ForgetlessError: it cannot take them, no network has that name, or its weights are not installed or damaged.
+    """
+    backbone = pretrained(name).backbone.eval()
+    try:
+        backbone(torch.zeros(1, 3, max(1, size), max(1, size)))
+    except (RuntimeError, ValueError) as error:
+        raise ForgetlessError(
+            f"{name} takes no pictures of {size} pixels: {brief(error)}; take a larger size."
+        ) from error
+
+
 def _package_file(package: str, inside: str) -> Path:
     found = importlib.util.find_spec(package)
     path = Path(*(found.submodule_search_locations or ()) if found else (), inside)
