@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def test_stopped_and_continued_to_the_bit(
     same_files("whole", "o")
     again = forgetless(*classifier, "--out", "o", "--resume", "--json")  # all is done: told again
     assert json.loads(again.stdout) == found("o")
+
+
+def test_stopped_while_the_strength_is_looked_for(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*classifier, "--log", "csv")
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=3)  # λ is found at steps 1, 2 and 4, by the largest learning rate so far
+        assert forgetless(*words, "--out", "o").exit_code == 130
+    assert forgetless(*words, "--out", "o", "--resume").exit_code == 0
+    assert logged("whole") == logged("o")
+    shutil.rmtree("whole/logs")
+    shutil.rmtree("o/logs")
+    same_files("whole", "o")
 
 
 def test_a_logger_gets_every_figure_once(
