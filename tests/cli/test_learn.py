@@ -13,6 +13,7 @@ from cli.conftest import Command
 from cli.learned import found, logged, same_files, watch
 from forgetless import Importance
 from forgetless.lab.finetuning.loaded import Kind, Loaded
+from forgetless.lab.finetuning.logged import Log
 from forgetless.lab.finetuning.samples import texts as read_texts
 from forgetless.lab.finetuning.training import Training
 from tiny_folders import (
@@ -149,6 +150,30 @@ def test_a_logger_gets_every_figure_once(
     assert logged("o") == made
     assert forgetless(*words, "--out", "o", "--resume").exit_code == 0  # all is done
     assert logged("o") == made
+
+
+def test_lines_of_a_logger_that_were_not_remembered_are_written_once(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*classifier, "--epochs", 1, "--log", "csv")
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    keep, calls = Log._keep, 0
+
+    def killed(self: Log, name: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise OSError("killed")
+        keep(self, name)
+
+    for stop_at in (1, 3, 5):  # the first step, another one, and the figures in the end
+        place = f"o{stop_at}"
+        with monkeypatch.context() as patched:
+            patched.setattr(Log, "_keep", killed)
+            assert str(forgetless(*words, "--out", place).exception) == "killed"
+        calls = 0
+        assert forgetless(*words, "--out", place, "--resume").exit_code == 0
+        assert logged(place) == logged("whole")
 
 
 def test_a_logger_that_is_named_later_gets_what_was_found(forgetless: Command, classifier: tuple[object, ...]) -> None:

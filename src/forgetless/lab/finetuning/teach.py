@@ -47,18 +47,21 @@ def teach(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[str,
         ForgetlessError: something is missing or does not fit; what was found until then stays in OUT.
     """
     request.check()
-    with contextlib.closing(Log(request.out, request.log)) as log:
-        summary = _taught(load, request, tell, log)
+    place = Place(request.out, request.resume)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(contextlib.closing(Log(request.out, request.log)))
+        job = _Job(load, request, tell, log)
+        training = job.training(request.method)
+        given = job.given(training)
+        stack.enter_context(place.alone())
+        summary = _taught(job, training, given, place)
         log.found(summary)
     return summary
 
 
-def _taught(load: Callable[[], Loaded], request: Request, tell: Tell, log: Log) -> dict[str, Any]:
+def _taught(job: _Job, training: Training, given: Importance | None, place: Place) -> dict[str, Any]:
     """What was found, now or before."""
-    place = Place(request.out, request.resume)
-    job = _Job(load, request, tell, log)
-    training = job.training(request.method)
-    given = job.given(training)
+    request = job.request
     asked = {**job.asked(training), "new": training.new.listing, "like_old": training.old and training.old.listing}
     place.begin(asked)
     if (summary := place.summary) is not None:
