@@ -115,3 +115,11 @@ def test_old_answers_stopped_and_continued_to_the_bit(
     assert done.exit_code == 0, done.stderr
     assert steps[0] == 6  # it was not in a checkpoint yet
     same_files("whole", "o", "distillation")
+
+
+def test_a_model_that_has_lost_its_way(forgetless: Command, language: tuple[object, ...]) -> None:
+    done = forgetless(*language[:-1], "1e3", "--method", "l2sp", "--out", "o")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "the cross-entropy of held-out texts is " in done.stderr
+    assert "nats a token, so the model has lost its way; lower --lr (now 1000).\n" in done.stderr
+    assert not Path("o/model.safetensors").exists()

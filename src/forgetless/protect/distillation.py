@@ -303,7 +303,10 @@ class Distillation:
             return
         parameters = list(_trained(optimizer))
         with torch.enable_grad(), asked(self._model):
-            found = torch.autograd.grad(self._strength * self._next(), parameters, allow_unused=True)
+            loss = self._strength * self._next()
+            if not loss.requires_grad:  # the answers depend on nothing that learns: they stay
+                return
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
         scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it inside its step
         climbing = {each for group in optimizer.param_groups if group.get("maximize") for each in group["params"]}
         for parameter, gradient in zip(parameters, found, strict=True):

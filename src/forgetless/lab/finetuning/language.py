@@ -20,6 +20,7 @@ from forgetless.model import batches
 from forgetless.protect.distillation import Distillation
 
 _SAVES = 10  # checkpoints in a training
+_MOST_LOSS = 700.0  # whose exponential is still a number
 _IGNORED = -100  # a label that counts for nothing
 
 
@@ -40,10 +41,17 @@ class LanguageTraining(Training):
         total, count = 0.0, 0
         for inputs in self.batches_of(samples, held=True):
             batch: Any = self.on_device(_labeled(inputs))
-            losses = _losses(self.network(**batches.inputs(batch)).logits, batch["labels"])
+            with self.asked():
+                losses = _losses(self.network(**batches.inputs(batch)).logits, batch["labels"])
             total += float(losses.double().sum())
             count += int((batch["labels"][:, 1:] != _IGNORED).sum())
-        return math.exp(total / max(1, count))
+        mean = total / max(1, count)
+        if not mean < _MOST_LOSS:
+            raise ForgetlessError(
+                f"the cross-entropy of held-out texts is {mean:g} nats a token, so the model has lost its way; lower "
+                f"--lr (now {self.plan.lr:g})."
+            )
+        return math.exp(mean)
 
     def train(self, importance: Importance | None, folder: Path, tell: Tell) -> None:
         """AdamW without decay, gradients clipped to norm 1, the rate falling to 0 linearly.

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from forgetless.errors import ForgetlessError
+
 
 class Kind(enum.Enum):
     """What a model does, by the class that its configuration names."""
@@ -69,9 +71,14 @@ class Loaded:
 
 
 def logits(output: Any) -> Tensor:
-    """The logits of a model's output: the output itself, or what transformers calls so."""
-    found = output if isinstance(output, Tensor) else output.logits
-    assert isinstance(found, Tensor)
+    """The logits of a model's output: the output itself, or what transformers calls so.
+
+    Raises:
+        ForgetlessError: there are none.
+    """
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        raise ForgetlessError(f"its output is a {type(output).__name__}, which has no tensor of logits")
     return found
 
 

@@ -24,7 +24,7 @@ _Count = Annotated[int, files.Between(0, 2**53)]
 
 @dataclass
 class _Passed:
-    """What was passed on: each method's last step, the methods whose figures in the end were, and the bytes of a CSV."""
+    """What was passed on: each method's last step, the methods whose figures in the end were; the bytes of a CSV."""
 
     steps: dict[str, _Count] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
