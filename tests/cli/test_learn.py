@@ -345,6 +345,40 @@ def test_a_module_of_pictures_and_a_dry_run(forgetless: Command) -> None:
     assert found("o2")["after"]["distillation"]["old_agreement"] is not None
 
 
+@pytest.mark.parametrize("method", ["mas", "distillation"])
+def test_pictures_that_cannot_be_read(forgetless: Command, method: str) -> None:
+    Path("nets_to_teach.py").write_text(NETS)
+    new, old = pictures(Path("new"), ("red", "green"), 10), pictures(Path("old"), ("any",), 20)
+    for place in ("new/red", "old/any"):
+        for number in range(5):
+            Path(place, f"{number}.png").write_bytes(b"no picture")
+    words = ("learn", "nets_to_teach:Net", "--new", new, "--like-old", old / "any", "--size", 16, "--batch-size", 1)
+    done = forgetless(*words, "--epochs", 1, "--skip-bad", "--method", method, "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("cannot be read") == 2  # once for each of the two
+    summary = found("o")
+    assert summary["new"]["train"] + summary["new"]["held_out"] == 15
+    assert summary["old"]["shown"] + summary["old"]["measured_on"] + summary["old"]["held_out"] == 15
+
+
+def test_texts_longer_than_the_model_has_positions_for(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    for path in ("new.csv", "old.csv"):
+        with Path(path).open("a") as file:
+            file.writelines(f"{'w1 ' * 100},{label}\n" for label in ("p", "q") * 5)
+    done = forgetless(*classifier, "--epochs", 1, "--out", "o")
+    assert done.exit_code == 0, done.exception
+    assert found("o")["notes"][-1] == "longer texts are cut at 64 tokens, for which the model has positions."
+    assert forgetless("measure", "hf:m", "--data", "old.csv", "--out", "i").exit_code == 0
+
+
+def test_old_texts_of_which_some_have_no_label(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    with Path("old.csv").open("a") as file:
+        file.write("w1 w2,\n")
+    done = forgetless(*classifier, "--epochs", 1, "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    assert "old_accuracy" not in found("o")["before"]
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [

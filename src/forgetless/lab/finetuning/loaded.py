@@ -57,6 +57,11 @@ class Loaded:
     normalize: nn.Module | None = None
     size: int = 224
 
+    def longest(self, length: int) -> int:
+        """The most tokens of a text: `length`, or as many as the model has positions for."""
+        positions = getattr(getattr(self.network, "config", None), "max_position_embeddings", None)
+        return min(length, positions) if isinstance(positions, int) and positions > 0 else length
+
     def forward(self, network: nn.Module, batch: Any) -> Any:
         """The network's output for a batch of token numbers, or of pictures as they are decoded.
 
