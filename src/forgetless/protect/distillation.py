@@ -209,7 +209,10 @@ class Distillation:
             ForgetlessError: the state of another model or of another teacher, or none.
         """
         steps = state.get("steps")
-        if not isinstance(steps, Tensor) or steps.numel() != 1 or int(steps) < 0:
+        whole = (
+            isinstance(steps, Tensor) and steps.numel() == 1 and not (steps.is_floating_point() or steps.is_complex())
+        )
+        if not isinstance(steps, Tensor) or not whole or int(steps) < 0:
             raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
         self._teacher.load(state)
         self._steps = int(steps)
