@@ -92,3 +92,9 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Place(tmp_path / "new", resume=False).alone():
         pass
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("x" * 300, "its name is too long"), ("a\0b", "cannot hold a NUL")])
+def test_a_name_that_no_folder_can_have(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ForgetlessError, match=said):
+        Place(tmp_path / name, resume=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forgetless.errors import ForgetlessError
+from forgetless import files
+from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.finetuning import adapters
 from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.training import Figures, Numbers, Tell, Training, timed
@@ -77,7 +80,8 @@ class LanguageTraining(Training):
 
         trainer.add_callback(_progress(report))
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
+        with _written(folder):
+            trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
         kept = None if keeper is None else keeper.anchor or keeper.distillation
         self.strength = None if kept is None else kept.strength
         self._refuse_nonfinite()
@@ -164,6 +168,21 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn what the trainer raises when it cannot write a checkpoint into a sentence."""
+    from safetensors import SafetensorError
+
+    with files.told(folder):
+        try:
+            yield
+        except (SafetensorError, RuntimeError) as error:
+            # torch.save has no kind of error of its own.
+            if not (isinstance(error, SafetensorError) or "inline_container" in str(error)):
+                raise
+            raise ForgetlessError(f"{folder} cannot be written, perhaps the disk is full: {brief(error)}.") from error
+
+
 def _trainer() -> Any:
     from transformers import Trainer
 
@@ -194,5 +213,15 @@ def _latest(folder: Path, *, protected: bool) -> str | None:
     from forgetless.integrations.transformers import FILE
 
     last = FILE if protected else "trainer_state.json"
-    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in folder.glob(f"checkpoint-*/{last}")}
+    whole = [each for each in folder.glob(f"checkpoint-*/{last}") if protected or _is_json(each)]
+    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in whole}
     return str(found[max(found)]) if found else None
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file that the trainer does not write at once is whole."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

@@ -43,8 +43,8 @@ class Place:
 
     def _refuse_there(self) -> None:
         path, resume = self.path, self._resume
-        begun = (path / "asked.json").is_file()
         with files.told(path):
+            begun = (path / "asked.json").is_file()
             there = path.exists() and (not path.is_dir() or any(map(_is_more, path.iterdir())))
         if there and not resume:
             advice = "continue it with --resume, or choose another --out" if begun else "choose another --out"
