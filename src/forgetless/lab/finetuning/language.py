@@ -171,14 +171,12 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
 @contextlib.contextmanager
 def _written(folder: Path) -> Iterator[None]:
     """Turn what the trainer raises when it cannot write a checkpoint into a sentence."""
-    from safetensors import SafetensorError
-
     with files.told(folder):
         try:
             yield
-        except (SafetensorError, RuntimeError) as error:
-            # torch.save has no kind of error of its own.
-            if not (isinstance(error, SafetensorError) or "inline_container" in str(error)):
+        except Exception as error:
+            # Of safetensors, which is not loaded here; torch.save has no kind of error of its own.
+            if type(error).__name__ != "SafetensorError" and "inline_container" not in str(error):
                 raise
             raise ForgetlessError(f"{folder} cannot be written, perhaps the disk is full: {brief(error)}.") from error
 
