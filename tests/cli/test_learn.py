@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from safetensors.torch import load_file, save_file
 from cli.conftest import Command
 from cli.learned import found, logged, same_files, watch
 from forgetless import Importance
+from forgetless.lab.finetuning.classification import ClassifierTraining
+from forgetless.lab.finetuning.heads import OLD
 from forgetless.lab.finetuning.loaded import Kind, Loaded
+from forgetless.lab.finetuning.logged import Log
+from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.samples import texts as read_texts
 from forgetless.lab.finetuning.training import Training
 from tiny_folders import (
@@ -98,6 +103,21 @@ def test_stopped_and_continued_to_the_bit(
     assert json.loads(again.stdout) == found("o")
 
 
+def test_stopped_while_the_strength_is_looked_for(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*classifier, "--log", "csv")
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=3)  # λ is found at steps 1, 2 and 4, by the largest learning rate so far
+        assert forgetless(*words, "--out", "o").exit_code == 130
+    assert forgetless(*words, "--out", "o", "--resume").exit_code == 0
+    assert logged("whole") == logged("o")
+    shutil.rmtree("whole/logs")
+    shutil.rmtree("o/logs")
+    same_files("whole", "o")
+
+
 def test_a_logger_gets_every_figure_once(
     forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +153,30 @@ def test_a_logger_gets_every_figure_once(
     assert logged("o") == made
     assert forgetless(*words, "--out", "o", "--resume").exit_code == 0  # all is done
     assert logged("o") == made
+
+
+def test_lines_of_a_logger_that_were_not_remembered_are_written_once(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*classifier, "--epochs", 1, "--log", "csv")
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    keep, calls = Log._keep, 0
+
+    def killed(self: Log, name: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise OSError("killed")
+        keep(self, name)
+
+    for stop_at in (1, 3, 5):  # the first step, another one, and the figures in the end
+        place = f"o{stop_at}"
+        with monkeypatch.context() as patched:
+            patched.setattr(Log, "_keep", killed)
+            assert str(forgetless(*words, "--out", place).exception) == "killed"
+        calls = 0
+        assert forgetless(*words, "--out", place, "--resume").exit_code == 0
+        assert logged(place) == logged("whole")
 
 
 def test_a_logger_that_is_named_later_gets_what_was_found(forgetless: Command, classifier: tuple[object, ...]) -> None:
@@ -227,6 +271,35 @@ class Scaled(Net):
     def forward(self, x):
         return 2 * super().forward(x)
 
+class Unscaled(Net):
+    def forward(self, x):
+        return self.fc(self.conv(x).relu().mean((2, 3)))
+
+class InTuple(Net):
+    def forward(self, x):
+        return (super().forward(x),)
+
+class Looking(Net):
+    def forward(self, x):
+        return self.fc(self.conv(x.to(self.fc.weight.dtype) / 255).relu().mean((2, 3)))
+
+class YesOrNo(Net):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 1)
+        self.conv.requires_grad_(False)
+
+def not_finite():
+    net = Net()
+    net.conv.bias.data[0] = float("nan")
+    return net
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+
+def ends():
+    raise SystemExit(3)
+
 def ends_in_a_convolution():
     return nn.Sequential(nn.Conv2d(3, 2, 16), nn.Flatten())
 """
@@ -272,6 +345,40 @@ def test_a_module_of_pictures_and_a_dry_run(forgetless: Command) -> None:
     assert found("o2")["after"]["distillation"]["old_agreement"] is not None
 
 
+@pytest.mark.parametrize("method", ["mas", "distillation"])
+def test_pictures_that_cannot_be_read(forgetless: Command, method: str) -> None:
+    Path("nets_to_teach.py").write_text(NETS)
+    new, old = pictures(Path("new"), ("red", "green"), 10), pictures(Path("old"), ("any",), 20)
+    for place in ("new/red", "old/any"):
+        for number in range(5):
+            Path(place, f"{number}.png").write_bytes(b"no picture")
+    words = ("learn", "nets_to_teach:Net", "--new", new, "--like-old", old / "any", "--size", 16, "--batch-size", 1)
+    done = forgetless(*words, "--epochs", 1, "--skip-bad", "--method", method, "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("cannot be read") == 2  # once for each of the two
+    summary = found("o")
+    assert summary["new"]["train"] + summary["new"]["held_out"] == 15
+    assert summary["old"]["shown"] + summary["old"]["measured_on"] + summary["old"]["held_out"] == 15
+
+
+def test_texts_longer_than_the_model_has_positions_for(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    for path in ("new.csv", "old.csv"):
+        with Path(path).open("a") as file:
+            file.writelines(f"{'w1 ' * 100},{label}\n" for label in ("p", "q") * 5)
+    done = forgetless(*classifier, "--epochs", 1, "--out", "o")
+    assert done.exit_code == 0, done.exception
+    assert found("o")["notes"][-1] == "longer texts are cut at 64 tokens, for which the model has positions."
+    assert forgetless("measure", "hf:m", "--data", "old.csv", "--out", "i").exit_code == 0
+
+
+def test_old_texts_of_which_some_have_no_label(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    with Path("old.csv").open("a") as file:
+        file.write("w1 w2,\n")
+    done = forgetless(*classifier, "--epochs", 1, "--out", "o")
+    assert done.exit_code == 0, done.stderr
+    assert "old_accuracy" not in found("o")["before"]
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
@@ -281,6 +388,35 @@ def test_a_module_of_pictures_and_a_dry_run(forgetless: Command) -> None:
             "for new labels.",
         ),
         (
+            "nets_to_teach:Unscaled",
+            "nets_to_teach:Unscaled fails on pictures, uint8 [N, 3, size, size]: Input type (unsigned char) and bias "
+            "type (float) should be the same.",
+        ),
+        (
+            "nets_to_teach:InTuple",
+            "nets_to_teach:InTuple fails on pictures, uint8 [N, 3, size, size]: its output is a tuple, which has no "
+            "tensor of logits.",
+        ),
+        (
+            "nets_to_teach:Looking",
+            "the model cannot do without its last layer 'fc' ('Identity' object has no attribute 'weight'), so a new "
+            "head cannot take its place; let it do nothing with that layer but call it.",
+        ),
+        (
+            "nets_to_teach:not_finite",
+            "the model answers the new data with NaN or Inf; look for them in its weights.",
+        ),
+        (
+            "nets_to_teach:lazy",
+            "nets_to_teach:lazy gives a network whose '1.weight', '1.bias' have no values yet (a lazy layer, or the "
+            "meta device); let the function give them some.",
+        ),
+        ("nets_to_teach:ends", "nets_to_teach:ends could not be made: SystemExit: 3."),
+        (
+            "broken_nets:f",
+            "the module 'broken_nets' cannot be imported: SyntaxError: invalid syntax (broken_nets.py, line 1).",
+        ),
+        (
             "torchvision:resnet18",
             "torchvision:resnet18 has random weights until you name a file with --weights.",
         ),
@@ -288,8 +424,27 @@ def test_a_module_of_pictures_and_a_dry_run(forgetless: Command) -> None:
 )
 def test_models_without_room_for_labels(model: str, sentence: str, refused: Refused) -> None:
     Path("nets_to_teach.py").write_text(NETS)
+    Path("broken_nets.py").write_text("def (:")
     new = pictures(Path("new"), ("red", "green"), 6)
     refused(sentence, "learn", model, "--new", new, "--like-old", new, "--size", 16, "--out", "o")
+
+
+def test_a_single_output_is_a_yes_or_no(forgetless: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("nets_to_teach.py").write_text(NETS)
+    new, old = pictures(Path("new"), ("red", "green"), 6), pictures(Path("old"), ("any",), 6)
+    words = ("learn", "nets_to_teach:YesOrNo", "--new", new, "--like-old", old / "any", "--size", 16)
+    flipped, outputs = 0, ClassifierTraining._outputs
+
+    def flip(self: ClassifierTraining, samples: Samples, task: str = OLD) -> torch.Tensor:
+        nonlocal flipped
+        flipped += task == OLD
+        return outputs(self, samples, task) * (-1 if flipped > 1 and task == OLD else 1)
+
+    monkeypatch.setattr(ClassifierTraining, "_outputs", flip)
+    # Nothing that the old answers depend on learns, so that none has to be kept.
+    done = forgetless(*words, "--method", "distillation", "--out", "o")
+    assert done.exit_code == 0, done.exception
+    assert found("o")["after"]["distillation"]["old_agreement"] == 0
 
 
 def test_a_head_that_is_not_last(refused: Refused) -> None:
@@ -325,6 +480,9 @@ def test_what_cannot_be_done(refused: Refused) -> None:
     refused(taken, *protected, "--method", "distillation", "--importance", "i")
     refused("--strength must be auto or a number of 0 or more, not much.", *protected, "--strength", "much")
     refused("--strength must be auto or a number of 0 or more, not nan.", *protected, "--strength", "nan")
+    refused("--seed must be from 0 to 4294967295, not -1.", *protected, "--seed", "-1")
+    refused("--seed must be from 0 to 4294967295, not 4294967296.", *protected, "--seed", 2**32)
+    refused("--epochs must be from 1 to 2147483647, not 2147483648.", *protected, "--epochs", 2**31)
     refused("--lr must be positive and finite, not -1.0.", *protected, "--lr", "-1")
     refused(
         "there is no logger 'paper'; there are 'csv', 'tensorboard', 'wandb', 'trackio'.", *protected, "--log", "paper"

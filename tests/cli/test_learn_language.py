@@ -115,3 +115,57 @@ def test_old_answers_stopped_and_continued_to_the_bit(
     assert done.exit_code == 0, done.stderr
     assert steps[0] == 6  # it was not in a checkpoint yet
     same_files("whole", "o", "distillation")
+
+
+def test_a_model_that_has_lost_its_way(forgetless: Command, language: tuple[object, ...]) -> None:
+    done = forgetless(*language[:-1], "1e3", "--method", "l2sp", "--out", "o")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "the cross-entropy of held-out texts is " in done.stderr
+    assert "nats a token, so the model has lost its way; lower --lr (now 1000).\n" in done.stderr
+    assert not Path("o/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "said"),
+    [
+        ("transformers.Trainer._save", OSError(28, "No space left"), "o/work/mas cannot be written: the disk is full"),
+        ("transformers.Trainer._save", RuntimeError("[enforce fail at inline_container.cc:672] . pos"),
+         "o/work/mas cannot be written, perhaps the disk is full: [enforce fail at inline_container.cc:672] . pos.\n"),
+        ("transformers.LlamaForCausalLM.save_pretrained", OSError(28, "No space left"), "o/work/"),
+    ],
+)  # fmt: skip
+def test_a_disk_that_is_full(
+    forgetless: Command,
+    language: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    error: Exception,
+    said: str,
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise error
+
+    assert forgetless(*language, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(where, full)
+        done = forgetless(*language, "--out", "o")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "loaded" not in done.stderr
+    assert forgetless(*language, "--out", "o", "--resume").exit_code == 0
+    same_files("whole", "o")
+
+
+def test_a_checkpoint_whose_last_file_is_half_written(
+    forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*language, "--method", "finetune")
+    assert forgetless(*words, "--out", "whole").exit_code == 0
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=4)
+        assert forgetless(*words, "--out", "o").exit_code == 130
+    newest = max(Path("o/work/finetune").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    (newest / "trainer_state.json").write_text("{")
+    done = forgetless(*words, "--out", "o", "--resume")
+    assert done.exit_code == 0, done.exception
+    same_files("whole", "o", "finetune")

@@ -509,6 +509,44 @@ def test_what_is_refused(make: Any, said: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("steps", lambda each: each.double(), "has no 'steps'"),
+        ("steps", lambda each: each * math.nan, "has no 'steps'"),
+        ("teacher.0.weight", Tensor.long, "is of another model"),
+        ("teacher.0.weight", lambda each: each.T, "is of another model"),
+    ],
+)
+def test_a_state_that_was_altered(name: str, change: Any, said: str) -> None:
+    made = Distillation(network(), OLD)
+    before = {key: each.clone() for key, each in made.state_dict().items()}
+    with pytest.raises(ForgetlessError, match=said):
+        made.load_state_dict({**before, name: change(before[name])})
+    assert all(torch.equal(each, before[key]) for key, each in made.state_dict().items())
+
+
+def test_samples_that_become_fewer() -> None:
+    data = TensorDataset(OLD)
+    made = Distillation(network(), data, batch_size=8)
+    made.loss()
+    data.tensors = (OLD[:2],)
+    with pytest.raises(ForgetlessError, match=r"^the old samples have become fewer, 2, in the middle of an epoch"):
+        made.loss()
+
+
+def test_answers_that_depend_on_nothing_that_learns() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    made = Distillation(model, OLD).attach(optimizer)
+    model.requires_grad_(False)
+    model.register_parameter("beside", nn.Parameter(torch.ones(2)))
+    optimizer.add_param_group({"params": [model.beside]})
+    optimizer.step()
+    assert made.divergence == 0
+    assert model.beside.grad is None
+
+
 def test_it_does_not_count_twice() -> None:
     model = network()
     optimizer = optim.SGD(model.parameters(), 0.1)

@@ -145,6 +145,10 @@ class _Run:
     def _begin(self) -> Optimizer:
         self._seed("begin")
         optimizer = self.recipe.optimizer(self.model.parameters(), lr=self.recipe.lr)
+        for (
+            group
+        ) in optimizer.param_groups:  # as schedulers do; an anchor looks for the largest rate, also when resumed
+            group.setdefault("initial_lr", self.recipe.lr)
         self.method.begin(self.model, self.task, optimizer)
         return optimizer
 

@@ -209,7 +209,10 @@ class Distillation:
             ForgetlessError: the state of another model or of another teacher, or none.
         """
         steps = state.get("steps")
-        if not isinstance(steps, Tensor) or steps.numel() != 1 or int(steps) < 0:
+        whole = (
+            isinstance(steps, Tensor) and steps.numel() == 1 and not (steps.is_floating_point() or steps.is_complex())
+        )
+        if not isinstance(steps, Tensor) or not whole or int(steps) < 0:
             raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
         self._teacher.load(state)
         self._steps = int(steps)
@@ -303,7 +306,10 @@ class Distillation:
             return
         parameters = list(_trained(optimizer))
         with torch.enable_grad(), asked(self._model):
-            found = torch.autograd.grad(self._strength * self._next(), parameters, allow_unused=True)
+            loss = self._strength * self._next()
+            if not loss.requires_grad:  # the answers depend on nothing that learns: they stay
+                return
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
         scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer divides by it inside its step
         climbing = {each for group in optimizer.param_groups if group.get("maximize") for each in group["params"]}
         for parameter, gradient in zip(parameters, found, strict=True):

@@ -152,13 +152,16 @@ def _taken(state: Mapping[str, Tensor], present: Mapping[str, Any]) -> dict[str,
             "the distillation's state has no copy of the model, for it was made with a teacher; make the Distillation "
             "with the same teacher=."
         )
-    if _shapes(kept) != _shapes(present):
+    if _kinds(kept) != _kinds(present):
         raise ForgetlessError("the distillation's state is of another model: its tensors are not this model's.")
     return kept
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(each.shape) for name, each in state.items() if isinstance(each, Tensor)}
+def _kinds(state: Mapping[str, Any]) -> dict[str, tuple[bool, tuple[int, ...]]]:
+    """By name, whether a tensor is of floats, and its shape; a model of another precision is the same one."""
+    return {
+        name: (each.is_floating_point(), tuple(each.shape)) for name, each in state.items() if isinstance(each, Tensor)
+    }
 
 
 def _refuse_base(state: Mapping[str, Tensor]) -> None:

@@ -53,3 +53,48 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
         Place(tmp_path / "file", resume=False)
     (tmp_path / "empty").mkdir()
     Place(tmp_path / "empty", resume=False)  # an empty folder will do
+
+
+def test_what_a_process_leaves_that_was_killed(tmp_path: Path) -> None:
+    early = tmp_path / "early"  # before it was noted what was asked
+    early.mkdir()
+    (early / f".asked.json.{'0' * 16}").write_text("{")
+    (early / "lock").touch()
+    place = Place(early, resume=False)
+    with place.alone():
+        place.begin({"model": "m"})
+    assert sorted(each.name for each in early.iterdir()) == ["asked.json", "work"]
+    late = begun(tmp_path / "late")  # while it removed what is needed no more
+    late.finish({"all": 1})
+    (late.work / "mas").mkdir(parents=True)
+    again = Place(late.path, resume=True)
+    again.begin({"model": "m", "seed": 0})
+    assert sorted(each.name for each in late.path.iterdir()) == ["asked.json", "learned.json"]
+    moving = begun(tmp_path / "moving")  # while it moved the model's files
+
+    def write(folder: Path) -> None:
+        (folder / "more").mkdir()
+        (folder / "more" / "file").touch()
+
+    moving.save(write)
+    moving.save(write)
+    assert [each.name for each in (moving.path / "more").iterdir()] == ["file"]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    first, second = Place(tmp_path / "o", resume=False), Place(tmp_path / "o", resume=False)
+    with first.alone():
+        with pytest.raises(ForgetlessError, match=r"o is in use by another process \(\d+\); wait until it ends"):
+            second.alone().__enter__()
+        first.begin({"model": "m"})
+    with pytest.raises(ForgetlessError, match=r"o exists already; continue it with --resume"):
+        second.alone().__enter__()
+    with Place(tmp_path / "new", resume=False).alone():
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("x" * 300, "its name is too long"), ("a\0b", "cannot hold a NUL")])
+def test_a_name_that_no_folder_can_have(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ForgetlessError, match=said):
+        Place(tmp_path / name, resume=False)

@@ -112,3 +112,34 @@ def test_a_single_class(tmp_path: Path) -> None:
     found = of_texts(labeled_texts(tmp_path / "t.csv", ("p",), 20, 0))
     with pytest.raises(ForgetlessError, match=r"t\.csv has one class, 'p': there is nothing to tell apart"):
         refuse_single_class(found, Path("t.csv"))
+
+
+def test_pictures_that_cannot_be_read_are_in_no_part(tmp_path: Path) -> None:
+    path = pictures(tmp_path / "d", ("p", "q"), 10)
+    found = of_pictures(path, skip_bad=True)
+    assert found.labels is not None
+    for place in (*[n for n in found.numbers if n < 10][:2], found.held[-1]):
+        (path / "pq"[place // 10] / f"{place % 10}.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="left out 3 of 20 pictures that cannot be read"):
+        left = found.readable("--new d")
+    assert len(left.numbers) == len(found.numbers) - 2
+    assert left.held == found.held[:-1]
+    assert left.listing != found.listing
+    assert [len(labels) for _, labels in Batches(left, left.numbers, 1, labels=left.labels)] == [1] * len(left.numbers)
+    assert left.readable("--new d") == left
+    for each in (path / "p").iterdir():
+        each.write_bytes(b"no picture")
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(
+            ForgetlessError, match=r"^--new d: no picture of the class 'p' can be read \(11 of 20 cannot\)\.$"
+        ),
+    ):
+        found.readable("--new d")
+    for each in path.rglob("*.png"):
+        each.write_bytes(b"no picture")
+    with (
+        pytest.warns(UserWarning, match="none of the 20 pictures can be read"),
+        pytest.raises(ForgetlessError, match=r"^--new d: no picture can be read \(20 of 20 cannot\)\.$"),
+    ):
+        found.readable("--new d")

@@ -124,8 +124,11 @@ def _save(beside: Any) -> Any:
             network.config.id2label = dict(enumerate(classes))
             network.config.label2id = {name: number for number, name in enumerate(classes)}
         with _told(str(folder)):
-            network.save_pretrained(folder)
-            beside.save_pretrained(folder)
+            try:
+                network.save_pretrained(folder)
+                beside.save_pretrained(folder)
+            except Exception as error:
+                raise ForgetlessError(f"{folder} cannot be written: {brief(error)}.") from error
 
     return save
 

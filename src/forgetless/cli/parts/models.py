@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, brief
 
 if TYPE_CHECKING:
     from forgetless.lab.finetuning.loaded import Loaded
@@ -52,19 +52,26 @@ def load_model(name: str, weights: Path | None, *, random: bool = False, labels:
 
 def _made(name: str, module: str, function: str, weights: Path | None) -> Loaded:
     from torch import nn
+    from torch.nn.parameter import is_lazy
 
     from forgetless.cli.parts import pictured
     from forgetless.lab.finetuning.loaded import Kind, Loaded
+    from forgetless.model.parameters import listing
 
     make = named_function(module, function)
     try:
         network = make()
     except ForgetlessError:
         raise
-    except Exception as error:
-        raise ForgetlessError(f"{name} could not be made: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        raise ForgetlessError(f"{name} could not be made: {type(error).__name__}: {brief(error)}.") from error
     if not isinstance(network, nn.Module):
         raise ForgetlessError(f"{name} gives a {type(network).__name__}, not a torch.nn.Module.")
+    if empty := [n for n, each in network.named_parameters() if is_lazy(each) or each.is_meta]:
+        raise ForgetlessError(
+            f"{name} gives a network whose {listing(empty)} have no values yet (a lazy layer, or the meta device); let "
+            "the function give them some."
+        )
     classes = () if weights is None else pictured.load_weights(network, weights)
     return Loaded(name, network, Kind.OTHER, pictured.save, classes)
 
@@ -81,7 +88,10 @@ def named_function(module: str, function: str) -> Any:
     try:
         made = getattr(importlib.import_module(module), function, None)
     except ImportError as error:
-        raise ForgetlessError(f"the module {module!r} cannot be imported: {error}.") from error
+        raise ForgetlessError(f"the module {module!r} cannot be imported: {brief(error)}.") from error
+    except (Exception, SystemExit) as error:  # whatever its code raises
+        what = f"{type(error).__name__}: {brief(error)}"
+        raise ForgetlessError(f"the module {module!r} cannot be imported: {what}.") from error
     if not callable(made):
         raise ForgetlessError(f"the module {module!r} has no function {function!r}.")
     return made

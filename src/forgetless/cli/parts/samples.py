@@ -83,7 +83,7 @@ def _texts(loaded: Loaded, path: Path, text: str | None, length: int) -> Unlabel
 
     found = documents.read(path, text)
     split = loaded.kind is Kind.CAUSAL_LM
-    rows = encoding.encode(loaded.tokenizer, found.documents, length, split=split)
+    rows = encoding.encode(loaded.tokenizer, found.documents, loaded.longest(length), split=split)
     if not rows:
         raise ForgetlessError(f"{path} holds no text of two tokens or more.")
     order = encoding.by_length(rows)

@@ -70,10 +70,10 @@ class ClassifierTraining(Training):
             if self.loaded.kind is Kind.TEXT_ENCODER:
                 found["old_similarity"] = float(F.cosine_similarity(now, self._answers).mean())
             else:
-                found["old_agreement"] = _share(now.argmax(1) == self._answers.argmax(1))
+                found["old_agreement"] = _share(_said(now) == _said(self._answers))
             if self._labeled is not None:
                 assert self._labeled.labels is not None
-                found["old_accuracy"] = _share(now.argmax(1) == self._labeled.labels[list(self._labeled.held)])
+                found["old_accuracy"] = _share(_said(now) == self._labeled.labels[list(self._labeled.held)])
         found["new_accuracy"] = self._new_accuracy()
         return found
 
@@ -81,7 +81,7 @@ class ClassifierTraining(Training):
         if not self._taught and not self.same:
             return None
         assert self.new.labels is not None
-        answers = self._outputs(self.new, NEW).argmax(1)
+        answers = _said(self._outputs(self.new, NEW))
         return _share(answers == self.new.labels[list(self.new.held)])
 
     @torch.no_grad()
@@ -91,17 +91,18 @@ class ClassifierTraining(Training):
         found = []
         for batch in self.batches_of(samples, held=True):
             inputs = self.on_device(batch)
-            if not self._taught or (task == OLD and self.loaded.kind is Kind.TEXT_ENCODER):
-                output = self.loaded.forward(self.network, inputs)
-            else:
-                output = self.model(inputs, task)
-            found.append(logits(output).float().cpu())
+            with self.asked():
+                if not self._taught or (task == OLD and self.loaded.kind is Kind.TEXT_ENCODER):
+                    output = self.loaded.forward(self.network, inputs)
+                else:
+                    output = self.model(inputs, task)
+                found.append(logits(output).float().cpu())
         return torch.cat(found)
 
     def _checked(self) -> Classifier:
         """The model in two parts, put together again when it was seen that its last layer is the last."""
         inputs = self.on_device(next(iter(self.batches_of(self.new))))
-        with torch.no_grad():
+        with torch.no_grad(), self.asked():
             expected = logits(self._whole(inputs))
         model = Classifier(self.loaded, same=self.same)
         model.eval()
@@ -217,6 +218,11 @@ def _renamed(importance: Importance, model: Classifier) -> Importance:
 def _weight(chosen: float | str) -> float:
     """λ of distillation."""
     return 1.0 if chosen == "auto" else float(chosen)
+
+
+def _said(outputs: Tensor) -> Tensor:
+    """The answer to each sample, `[N, outputs]` → `[N]`; a single output is a yes or no."""
+    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
 def _share(right: Tensor) -> float:

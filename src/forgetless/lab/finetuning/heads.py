@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.finetuning.loaded import Kind, Loaded, logits
 from forgetless.learn.network import Network
 
@@ -78,8 +78,16 @@ class Classifier(Network):
         Raises:
             ForgetlessError: the last layer on the features gives something else.
         """
+        if not bool(torch.isfinite(expected).all()):
+            raise ForgetlessError("the model answers the new data with NaN or Inf; look for them in its weights.")
         with torch.no_grad():
-            features = self.backbone(inputs)
+            try:
+                features = self.backbone(inputs)
+            except Exception as error:  # it looks at the layer, and does not only call it
+                raise ForgetlessError(
+                    f"the model cannot do without its last layer {self.name!r} ({brief(error)}), so a new head cannot "
+                    "take its place; let it do nothing with that layer but call it."
+                ) from error
             fits = features.shape == (len(expected), self._old.in_features)
             found = self._old(features) if fits else None
         if found is None or not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):

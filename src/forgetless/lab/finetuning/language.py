@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forgetless.errors import ForgetlessError
+from forgetless import files
+from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.finetuning import adapters
 from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.training import Figures, Numbers, Tell, Training, timed
@@ -20,6 +23,7 @@ from forgetless.model import batches
 from forgetless.protect.distillation import Distillation
 
 _SAVES = 10  # checkpoints in a training
+_MOST_LOSS = 700.0  # whose exponential is still a number
 _IGNORED = -100  # a label that counts for nothing
 
 
@@ -40,10 +44,17 @@ class LanguageTraining(Training):
         total, count = 0.0, 0
         for inputs in self.batches_of(samples, held=True):
             batch: Any = self.on_device(_labeled(inputs))
-            losses = _losses(self.network(**batches.inputs(batch)).logits, batch["labels"])
+            with self.asked():
+                losses = _losses(self.network(**batches.inputs(batch)).logits, batch["labels"])
             total += float(losses.double().sum())
             count += int((batch["labels"][:, 1:] != _IGNORED).sum())
-        return math.exp(total / max(1, count))
+        mean = total / max(1, count)
+        if not mean < _MOST_LOSS:
+            raise ForgetlessError(
+                f"the cross-entropy of held-out texts is {mean:g} nats a token, so the model has lost its way; lower "
+                f"--lr (now {self.plan.lr:g})."
+            )
+        return math.exp(mean)
 
     def train(self, importance: Importance | None, folder: Path, tell: Tell) -> None:
         """AdamW without decay, gradients clipped to norm 1, the rate falling to 0 linearly.
@@ -69,7 +80,8 @@ class LanguageTraining(Training):
 
         trainer.add_callback(_progress(report))
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
+        with _written(folder):
+            trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
         kept = None if keeper is None else keeper.anchor or keeper.distillation
         self.strength = None if kept is None else kept.strength
         self._refuse_nonfinite()
@@ -156,6 +168,19 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn what the trainer raises when it cannot write a checkpoint into a sentence."""
+    with files.told(folder):
+        try:
+            yield
+        except Exception as error:
+            # Of safetensors, which is not loaded here; torch.save has no kind of error of its own.
+            if type(error).__name__ != "SafetensorError" and "inline_container" not in str(error):
+                raise
+            raise ForgetlessError(f"{folder} cannot be written, perhaps the disk is full: {brief(error)}.") from error
+
+
 def _trainer() -> Any:
     from transformers import Trainer
 
@@ -186,5 +211,15 @@ def _latest(folder: Path, *, protected: bool) -> str | None:
     from forgetless.integrations.transformers import FILE
 
     last = FILE if protected else "trainer_state.json"
-    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in folder.glob(f"checkpoint-*/{last}")}
+    whole = [each for each in folder.glob(f"checkpoint-*/{last}") if protected or _is_json(each)]
+    found = {int(each.parent.name.rpartition("-")[2]): each.parent for each in whole}
     return str(found[max(found)]) if found else None
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file that the trainer does not write at once is whole."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

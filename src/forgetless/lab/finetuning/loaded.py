@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from forgetless.errors import ForgetlessError
+
 
 class Kind(enum.Enum):
     """What a model does, by the class that its configuration names."""
@@ -55,6 +57,11 @@ class Loaded:
     normalize: nn.Module | None = None
     size: int = 224
 
+    def longest(self, length: int) -> int:
+        """The most tokens of a text: `length`, or as many as the model has positions for."""
+        positions = getattr(getattr(self.network, "config", None), "max_position_embeddings", None)
+        return min(length, positions) if isinstance(positions, int) and positions > 0 else length
+
     def forward(self, network: nn.Module, batch: Any) -> Any:
         """The network's output for a batch of token numbers, or of pictures as they are decoded.
 
@@ -69,9 +76,14 @@ class Loaded:
 
 
 def logits(output: Any) -> Tensor:
-    """The logits of a model's output: the output itself, or what transformers calls so."""
-    found = output if isinstance(output, Tensor) else output.logits
-    assert isinstance(found, Tensor)
+    """The logits of a model's output: the output itself, or what transformers calls so.
+
+    Raises:
+        ForgetlessError: there are none.
+    """
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(found, Tensor):
+        raise ForgetlessError(f"its output is a {type(output).__name__}, which has no tensor of logits")
     return found
 
 

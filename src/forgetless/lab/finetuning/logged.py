@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,10 +24,11 @@ _Count = Annotated[int, files.Between(0, 2**53)]
 
 @dataclass
 class _Passed:
-    """What was passed on: each method's last step, and the methods whose figures in the end were."""
+    """What was passed on: each method's last step, the methods whose figures in the end were; the bytes of a CSV."""
 
     steps: dict[str, _Count] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
+    size: _Count = 0
 
 
 class Log:
@@ -108,9 +110,25 @@ class Log:
         if name not in self._passed:
             path = self._path(name)
             self._passed[name] = files.decoded(files.read_json(path) if path.exists() else {}, _Passed, path)
+            self._cut(name, self._passed[name].size)
         return self._passed[name]
 
+    def _cut(self, name: str, size: int) -> None:
+        """Remove lines that were written, but not remembered, when the process was killed: they are written again."""
+        path = self._lines(name)
+        with files.told(path):
+            if not size:
+                path.unlink(missing_ok=True)
+            elif path.exists() and path.stat().st_size > size:
+                os.truncate(path, size)
+
+    def _lines(self, name: str) -> Path:
+        """The table of the logger "csv"; of the others there is none."""
+        return self._folder / name / "metrics.csv"
+
     def _keep(self, name: str) -> None:
+        path = self._lines(name)
+        self._known(name).size = path.stat().st_size if path.exists() else 0
         files.write_json(self._path(name), asdict(self._known(name)))
 
     def _path(self, name: str) -> Path:
@@ -119,7 +137,8 @@ class Log:
     def _pass(self, name: str, method: str, step: int, values: Mapping[str, float]) -> None:
         if (name, method) not in self._open:
             self._open[name, method] = loggers.create(name, self._folder / name, method, project=self._project)
-        self._open[name, method].log(step, {key: value for key, value in values.items() if math.isfinite(value)})
+        with files.told(self._folder / name):
+            self._open[name, method].log(step, {key: value for key, value in values.items() if math.isfinite(value)})
 
 
 def _keys(figures: Mapping[str, Any]) -> dict[str, float]:

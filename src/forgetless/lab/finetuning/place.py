@@ -6,18 +6,21 @@ model files               in the model's own format, once it is learned
 learned.json              what was found, written last
 logs/                     what was passed on to loggers
 work/                     checkpoints; removed in the end
+lock                      while a process writes here
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.files import lock
 
 SUMMARY = "learned.json"
 
@@ -35,14 +38,36 @@ class Place:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path, self.work, self.importance = path, path / "work", path / "importance.safetensors"
-        begun = (path / "asked.json").is_file()
+        self._resume = resume
+        self._refuse_there()
+
+    def _refuse_there(self) -> None:
+        path, resume = self.path, self._resume
         with files.told(path):
-            there = path.exists() and (not path.is_dir() or any(path.iterdir()))
+            begun = (path / "asked.json").is_file()
+            there = path.exists() and (not path.is_dir() or any(map(_is_more, path.iterdir())))
         if there and not resume:
             advice = "continue it with --resume, or choose another --out" if begun else "choose another --out"
             raise ForgetlessError(f"{path} exists already; {advice}.")
         if there and not begun:
             raise ForgetlessError(f"{path} was not begun by forgetless learn, so there is nothing to resume.")
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out; a folder in which nothing was begun is removed again.
+
+        Raises:
+            ForgetlessError: another process writes there, or has written there meanwhile.
+        """
+        new = not self.path.exists()
+        try:
+            with lock.locked(self.path):
+                self._refuse_there()
+                yield
+        finally:
+            if new:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -57,19 +82,20 @@ class Place:
             ForgetlessError: something else was asked (naming what), or it cannot be written.
         """
         path = self.path / "asked.json"
+        files.tidied(self.path)
         if not path.is_file():
-            with files.told(self.path):
-                self.work.mkdir(parents=True, exist_ok=True)
             files.write_json(path, dict(asked))
+            self._make(self.work)
             return
         held = files.read_json(path)
         changed = [name for name in {**held, **asked} if held.get(name) != asked.get(name)]
         if changed:
             there = "; ".join(f"{name}: {held.get(name)} there, {asked.get(name)} here" for name in changed)
             raise ForgetlessError(f"{self.path} was begun with something else ({there}); choose another --out.")
-        files.tidied(self.path)
         if self.summary is None:
-            self.work.mkdir(exist_ok=True)
+            self._make(self.work)
+        else:
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def done(self, method: str) -> dict[str, Any] | None:
         """What a method came to, if it is done."""
@@ -82,20 +108,32 @@ class Place:
 
     def folder(self, method: str) -> Path:
         """Where a method's checkpoints are."""
-        path = self.work / method
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._make(self.work / method)
+
+    @staticmethod
+    def _make(folder: Path) -> Path:
+        with files.told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def save(self, write: Callable[[Path], None]) -> None:
         """Let the model be written elsewhere first, then move its files here, so that none of them is half written."""
         final = self.work / "final"
         shutil.rmtree(final, ignore_errors=True)
-        final.mkdir()
-        write(final)
+        write(self._make(final))
         for each in sorted(final.iterdir()):
-            os.replace(each, self.path / each.name)
+            there = self.path / each.name
+            if there.is_dir():  # of a process that was killed here
+                shutil.rmtree(there)
+            with files.told(there):
+                os.replace(each, there)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, and remove what is needed no more."""
         files.write_json(self.path / SUMMARY, dict(summary))
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _is_more(path: Path) -> bool:
+    """Whether something is more than what a process leaves that was killed before it began, or holds while it runs."""
+    return not (path.name == lock.NAME or path.name.startswith(".asked.json."))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, quoted
 from forgetless.lab.finetuning.protected import METHODS
 from forgetless.model.parameters import listing
 
@@ -55,7 +55,7 @@ class Request:
         """Refuse what cannot be done, before anything is loaded.
 
         Raises:
-            ForgetlessError: an unknown method, a strength that is none, or nothing to protect by.
+            ForgetlessError: an unknown method, a strength or a number out of range, or nothing to protect by.
         """
         if self.method not in METHODS:
             raise ForgetlessError(f"--method must be one of {listing(METHODS)}, not {self.method!r}.")
@@ -64,6 +64,17 @@ class Request:
             raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {self.strength}.")
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise ForgetlessError(f"--lr must be positive and finite, not {self.lr}.")
+        if not 0 <= self.seed < 2**32:
+            raise ForgetlessError(f"--seed must be from 0 to {2**32 - 1}, not {quoted(self.seed)}.")
+        for name, value in (
+            ("--epochs", self.epochs),
+            ("--batch-size", self.batch_size),
+            ("--old-samples", self.old_samples),
+            ("--size", self.size),
+            ("--max-length", self.max_length),
+        ):
+            if value is not None and not 0 < value < 2**31:
+                raise ForgetlessError(f"{name} must be from 1 to {2**31 - 1}, not {quoted(value)}.")
         if self.method == "mas" and self.like_old is None and self.importance is None:
             raise ForgetlessError(
                 "there is nothing to protect by: give --like-old, unlabeled samples like those of what the model must "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading import documents, folder, tables, unlabeled
-from forgetless.lab.datasets.reading.decoding import decode
+from forgetless.lab.datasets.reading.decoding import NoneReadable, decode
 from forgetless.lab.datasets.reading.pictures import Pictures
 from forgetless.lab.finetuning.encoding import encode, padded
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.model.parameters import listing
 
 _HELD_SHARE, _HELD_MOST = 0.2, 1000
+_LOOKED_AT = 64  # pictures at a time, to find those that cannot be read
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,28 @@ class Samples:
         """At most so many to measure on, spread evenly over all."""
         step = max(1.0, len(self.numbers) / most)
         return replace(self, numbers=tuple(self.numbers[int(n * step)] for n in range(min(most, len(self.numbers)))))
+
+    def readable(self, what: str) -> Samples:
+        """Without the pictures that cannot be read, with a warning; all are decoded once to find them.
+
+        Raises:
+            ForgetlessError: none is left, none that is held out, or none of a class.
+        """
+        wanted, good = [*self.numbers, *self.held], set[int]()
+        for start in range(0, len(wanted), _LOOKED_AT):
+            try:
+                good.update(self.take(wanted[start : start + _LOOKED_AT])[1])
+            except NoneReadable as error:
+                warnings.warn(str(error), stacklevel=2)
+        numbers, held = (tuple(n for n in part if n in good) for part in (self.numbers, self.held))
+        bad = [n for n in wanted if n not in good]
+        left = set() if self.labels is None else set(self.labels[list(numbers)].tolist())
+        gone = [name for label, name in enumerate(self.classes) if label not in left]
+        if not numbers or not held or gone:
+            which = f"of the class {listing(gone)} " if gone and numbers else "" if not numbers else "held out "
+            raise ForgetlessError(f"{what}: no picture {which}can be read ({len(bad)} of {len(wanted)} cannot).")
+        listed = unlabeled.hashed([self.listing, *map(str, bad)]) if bad else self.listing
+        return replace(self, numbers=numbers, held=held, listing=listed)
 
 
 class Batches:
@@ -100,7 +124,7 @@ def texts(
     """
     found = documents.read(path, text, label)
     split = loaded.kind is Kind.CAUSAL_LM
-    rows = encode(loaded.tokenizer, found.documents, length, split=split)
+    rows = encode(loaded.tokenizer, found.documents, loaded.longest(length), split=split)
     classes = tuple(sorted(set(found.labels or ())))
     numbered = {name: number for number, name in enumerate(classes)}
     labels = None if found.labels is None else torch.tensor([numbered[each] for each in found.labels])

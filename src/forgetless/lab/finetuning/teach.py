@@ -47,18 +47,21 @@ def teach(load: Callable[[], Loaded], request: Request, tell: Tell) -> dict[str,
         ForgetlessError: something is missing or does not fit; what was found until then stays in OUT.
     """
     request.check()
-    with contextlib.closing(Log(request.out, request.log)) as log:
-        summary = _taught(load, request, tell, log)
+    place = Place(request.out, request.resume)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(contextlib.closing(Log(request.out, request.log)))
+        job = _Job(load, request, tell, log)
+        training = job.training(request.method)
+        given = job.given(training)
+        stack.enter_context(place.alone())
+        summary = _taught(job, training, given, place)
         log.found(summary)
     return summary
 
 
-def _taught(load: Callable[[], Loaded], request: Request, tell: Tell, log: Log) -> dict[str, Any]:
+def _taught(job: _Job, training: Training, given: Importance | None, place: Place) -> dict[str, Any]:
     """What was found, now or before."""
-    place = Place(request.out, request.resume)
-    job = _Job(load, request, tell, log)
-    training = job.training(request.method)
-    given = job.given(training)
+    request = job.request
     asked = {**job.asked(training), "new": training.new.listing, "like_old": training.old and training.old.listing}
     place.begin(asked)
     if (summary := place.summary) is not None:
@@ -109,7 +112,11 @@ class _Job:
         plan = self._plan(loaded, method)
         new, old = self._samples(loaded)
         kind = LanguageTraining if loaded.kind is Kind.CAUSAL_LM else ClassifierTraining
-        return kind(loaded, plan, new, old)
+        training = kind(loaded, plan, new, old)
+        if loaded.kind.reads_texts and (most := loaded.longest(self.request.max_length)) < self.request.max_length:
+            what = "split" if loaded.kind is Kind.CAUSAL_LM else "cut"
+            training.notes.append(f"longer texts are {what} at {most} tokens, for which the model has positions.")
+        return training
 
     def _plan(self, loaded: Loaded, method: str) -> Plan:
         asked, count = self.request, sum(each.numel() for each in loaded.network.parameters())
@@ -129,10 +136,13 @@ class _Job:
         new = self._read(loaded, asked.new, "--new", asked.label_field if labeled else None)
         if labeled:
             reading.refuse_single_class(new, asked.new)
+        bad = asked.skip_bad and not loaded.kind.reads_texts
+        if bad:
+            new = new.readable(f"--new {asked.new}")
         if asked.like_old is None:
             return new, None
-        old = self._read(loaded, asked.like_old, "--like-old", None)
-        return new, old.at_most(asked.old_samples)
+        old = self._read(loaded, asked.like_old, "--like-old", None).at_most(asked.old_samples)
+        return new, old.readable(f"--like-old {asked.like_old}") if bad else old
 
     def _read(self, loaded: Loaded, path: Path, what: str, label: str | None) -> Samples:
         asked = self.request
@@ -157,7 +167,14 @@ class _Job:
         from forgetless.lab.datasets.reading import documents
 
         fields = documents.read(path, self.request.text_field).fields
-        return self.request.label_field if loaded.classes and self.request.label_field in fields else None
+        label = self.request.label_field
+        if not loaded.classes or label not in fields:
+            return None
+        try:
+            documents.read(path, self.request.text_field, label)
+        except ForgetlessError:  # some have none, and none is needed
+            return None
+        return label
 
     def asked(self, training: Training) -> dict[str, Any]:
         """What decides the result, by name."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import forgetless
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, brief
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.lab.finetuning.samples import Batches, Samples
@@ -81,6 +82,20 @@ class Training(abc.ABC):
     def batches_of(self, samples: Samples, held: bool = False) -> Batches:
         """The samples to measure on, or those held out, in their order."""
         return Batches(samples, samples.held if held else samples.numbers, self.plan.batch_size)
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """Turn what the model raises on a batch into a sentence.
+
+        Raises:
+            ForgetlessError: as said.
+        """
+        try:
+            yield
+        except Exception as error:  # whatever a model raises
+            what = "token numbers" if self.loaded.kind.reads_texts else "pictures, uint8 [N, 3, size, size]"
+            own = what if self.loaded.normalize is None else "pictures"
+            raise ForgetlessError(f"{self.loaded.name} fails on {own}: {brief(error)}.") from error
 
     def on_device(self, batch: object) -> object:
         """The batch where the model is."""

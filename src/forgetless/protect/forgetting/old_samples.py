@@ -117,6 +117,10 @@ class OldSamples:
                 self._data, lambda each: each[found.to(each.device)] if batches.rowed(each, samples) else each
             )
         numbers = found.tolist()
+        if max(numbers) >= len(self._data):
+            raise ForgetlessError(
+                f"the old samples have become fewer, {len(self._data)}, in the middle of an epoch; let their number be."
+            )
         some = self._data.select(numbers) if hasattr(self._data, "select") else Subset(self._data, numbers)
         return next(iter(batches.of(some, len(numbers), self._collate)))
 

@@ -106,3 +106,17 @@ def test_a_label_outside_the_classes_that_a_file_names(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"text": ["a"], "label": [2]}).replace_schema_metadata(notes), tmp_path / "t.parquet")
     with pytest.raises(ForgetlessError, match="has the label '2', outside the 2 classes of the file"):
         read(tmp_path / "t.parquet", label="label")
+
+
+def test_a_long_field_of_a_csv(tmp_path: Path) -> None:
+    long = "w1 " * 100_000
+    (tmp_path / "t.csv").write_text(f'text,label\nw1,p\n"{long}",q\n')
+    assert read(tmp_path / "t.csv").documents == ["w1", long]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label,text\nw1,p,w2\n")
+    with pytest.raises(ForgetlessError, match=r"has several columns of the name 'text'; rename all but one\.$"):
+        read(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("text,other,other\nw1,p,w2\n")
+    assert read(tmp_path / "t.csv").documents == ["w1"]

@@ -133,17 +133,23 @@ def _json_lines(path: Path, choose: _Choose) -> _Rows:
 
 def _csv(path: Path, choose: _Choose) -> _Rows:
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    limit = csv.field_size_limit(_MOST_BYTES)
     try:
         found = [row for row in reader if row]
     except csv.Error as error:
         raise ForgetlessError(f"{path} is no CSV: {brief(error)}, in line {reader.line_num}.") from error
+    finally:
+        csv.field_size_limit(limit)
     if not found:
         raise ForgetlessError(f"{path} is empty.")
     header, *rows = found
     if wrong := next((n for n, row in enumerate(rows, 1) if len(row) != len(header)), None):
         cells = len(rows[wrong - 1])
         raise ForgetlessError(f"row {wrong} of {path} has {cells} cells, and the header has {len(header)}.")
-    columns = [header.index(field) for field in choose(header)]
+    chosen = choose(header)
+    if twice := [field for field in dict.fromkeys(chosen) if header.count(field) > 1]:
+        raise ForgetlessError(f"{path} has several columns of the name {listing(twice)}; rename all but one.")
+    columns = [header.index(field) for field in chosen]
     texts, labels = [[row[column] for row in rows] for column in (columns[0], columns[-1])]
     return _Rows(tuple(header), header[columns[0]], texts, labels, lambda n: f"row {n + 1} of {path}")
 
