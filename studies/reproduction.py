@@ -24,7 +24,7 @@ from typing import Any
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
-from forgetless.lab.experiments import split_cifar100, split_tiny_imagenet
+from forgetless.lab.experiments import split_cifar100, split_mnist, split_tiny_imagenet
 from forgetless.lab.experiments.permuted_mnist import table as sweep
 from forgetless.lab.published.authors_demo import SPLIT_MNIST as DEMO
 from forgetless.lab.published.hsu_2018 import SPLIT_MNIST
@@ -64,12 +64,7 @@ def _split_mnist(folder: Path) -> Iterator[str]:
 def _size(content: Mapping[str, Any]) -> str:
     """Which data it was, and how much of it, compared with what was published."""
     data, epochs, steps = content["data"], content["budget"]["epochs"], content["budget"]["steps"]
-    if epochs == 4:
-        return f"{data} As many pictures and as many steps ({steps} a task) as in the published table."
-    return (
-        f"{data} Steps are matched, not epochs: {epochs} epochs are as many as 4 in the published table ({steps} a "
-        "task). Fewer pictures are seen more often: effects that need many different pictures cannot be checked."
-    )
+    return f"{data} {split_mnist.amount(epochs, steps)}"
 
 
 def _cost(found: Mapping[str, Any]) -> Iterator[str]:
