@@ -284,7 +284,8 @@ def table(block: Block, *, shared: bool = False, root: Path | None = None) -> st
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-#: What is compared by pairs of the same seed, at the rates of a table: how much of a gain is a smaller rate's.
+#: What is compared by pairs of the same seed, at the rates of a table: how much of a gain is a smaller rate's, and
+#: the method that the page recommends with every rival but ER, from which each row has its difference.
 PAIRS = (
     ("mango", "er-half"),
     ("gate", "er-half"),
@@ -292,8 +293,13 @@ PAIRS = (
     ("mango", "mango-abs"),
     ("mas-gated", "mango"),
     ("mas-gated", "er-mas"),
+    ("er-ace", "er-half"),
     ("er-ace", "mango"),
     ("er-ace", "mas-gated"),
+    ("er-ace", "der++"),
+    ("er-ace", "mir"),
+    ("er-ace", "gdumb"),
+    ("er-ace", "er-mas"),
 )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
-from forgetless.lab.experiments import split_cifar100, split_tiny_imagenet
+from forgetless.lab.experiments import split_cifar100, split_mnist, split_tiny_imagenet
 from forgetless.lab.experiments.permuted_mnist import table as sweep
 from forgetless.lab.published.authors_demo import SPLIT_MNIST as DEMO
 from forgetless.lab.published.hsu_2018 import SPLIT_MNIST
@@ -54,7 +54,7 @@ def _split_mnist(folder: Path) -> Iterator[str]:
             yield "Not run yet.\n"
             continue
         yield _size(next(iter(found.values()))) + "\n"
-        yield comparison(found, {} if name == "fashion" else SPLIT_MNIST) + "\n"
+        yield comparison(found, {} if name == "fashion" else SPLIT_MNIST, forms=split_mnist.FORMS) + "\n"
         yield from _cost(found)
         yield from _pace(found) if name == "published" else ()
         yield from (AUTO,) if name == "auto" else ()
@@ -64,12 +64,7 @@ def _split_mnist(folder: Path) -> Iterator[str]:
 def _size(content: Mapping[str, Any]) -> str:
     """Which data it was, and how much of it, compared with what was published."""
     data, epochs, steps = content["data"], content["budget"]["epochs"], content["budget"]["steps"]
-    if epochs == 4:
-        return f"{data} As many pictures and as many steps ({steps} a task) as in the published table."
-    return (
-        f"{data} Steps are matched, not epochs: {epochs} epochs are as many as 4 in the published table ({steps} a "
-        "task). Fewer pictures are seen more often: effects that need many different pictures cannot be checked."
-    )
+    return f"{data} {split_mnist.amount(epochs, steps)}"
 
 
 def _cost(found: Mapping[str, Any]) -> Iterator[str]:
@@ -102,11 +97,12 @@ def _misses(found: Mapping[str, Any]) -> Iterator[str]:
     for scenario, content in found.items():
         averages, theirs = accuracies(content), SPLIT_MNIST[scenario]
         for name, own in averages.items():
-            if name in theirs and verdict(list(own.values()), theirs[name]) != "within":
-                gap = statistics.fmean(own.values()) - theirs[name][0]
+            figure = theirs.get(split_mnist.FORMS.get(name, name))
+            if figure is not None and verdict(list(own.values()), figure) != "within":
+                gap = statistics.fmean(own.values()) - figure[0]
                 shown = [f"{scenario}-incremental, `{name}`: {gap:+.2f} points.", _learned(content, name)]
                 if name != "joint" and "joint" in averages:
-                    shown.append(_ceiling(own, averages["joint"], theirs[name][0] - theirs["joint"][0]))
+                    shown.append(_ceiling(own, averages["joint"], figure[0] - theirs["joint"][0]))
                 yield "- " + " ".join(filter(None, shown))
     yield ""
 

@@ -394,7 +394,7 @@ def test_the_reference_shares_no_code_with_what_it_checks() -> None:
 
 def test_only_the_command_line_knows_the_experiments() -> None:
     users = {room(module) for module in MODULES for used in house(module) if room(used) == "lab.experiments"}
-    assert users <= {"cli.parts", "cli.run", "lab.experiments"}
+    assert users <= {"cli.parts", "cli.report", "cli.run", "lab.experiments"}
 
 
 # Where a module is tested that has no file of its own name: what several processes do is tested where they are started.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cli.conftest import Command
 from forgetless.lab import results
+from idx_files import written
 
 RESULTS = {
     "experiment": "demo",
@@ -66,3 +67,27 @@ def test_several_runs_are_shown_as_one(forgetless: Command, refused: Callable[..
         "1.json and 3.json cannot be shown as one: they differ in 'experiment'; name runs of one experiment over "
     )
     refused(f"{sentence}the same tasks.", "report", "1.json", "3.json")
+
+
+def test_a_run_of_several_parts_is_shown_as_it_ended(forgetless: Command, refused: Callable[..., None]) -> None:
+    written(Path("data"))
+    options = ("--data", "data", "--scenario", "domain", "--method", "finetune", "--out", "r")
+    ended = forgetless("run", "split-mnist", *options)
+    assert ended.exit_code == 0, ended.stderr
+    again = forgetless("report", "r")
+    table, _, where = ended.stdout.partition("\nresults: r/*/results.json\n")
+    assert (again.exit_code, again.stdout) == (0, table)
+    assert where.endswith("again:   forgetless report r\n")
+    assert again.stdout.startswith("20 pictures to learn from and 10 to test on. Steps are matched, not epochs: 376 ")
+    assert "| finetune | – | 55.16 ± 1.38 | " in again.stdout
+    assert json.loads(forgetless("report", "r", "--json").stdout).keys() == {"domain"}
+    part = forgetless("report", "r/domain")
+    assert part.stdout.endswith("any: forgetless report r\n")
+    refused("a page is of one part of r; name one of 'r/domain'.", "report", "r", "--page", "x.html")
+
+
+def test_a_folder_of_runs_is_no_run(refused: Callable[..., None]) -> None:
+    for name in ("strong", "weak"):
+        Path("runs", name).mkdir(parents=True)
+        results.write(Path("runs", name, "results.json"), RESULTS)
+    refused("runs holds several runs; name one or more of 'runs/strong', 'runs/weak'.", "report", "runs")

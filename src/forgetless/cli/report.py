@@ -16,7 +16,9 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="A run directory or a results.json; several are shown as one.", show_default=False
+            metavar="RUN...",
+            help="A run directory or a results.json; several are shown as one.",
+            show_default=False,
         ),
     ],
     page: Annotated[
@@ -35,15 +37,20 @@ def report(
     ```
 
     Several runs of one experiment over the same tasks are shown as one: name those of one method with several strengths
-    to see what a strength trades. A run of `forgetless run long-text` is shown alone.
+    to see what a strength trades. A run of `forgetless run long-text` is shown alone, and so is one of several parts
+    (`split-mnist`): the directory gives the table that the run ended with, beside published figures where there are
+    any; the folder of a part in it gives the tasks of that part, and its page.
     """
     from rich.console import Console
 
-    from forgetless.lab import results, traces
+    from forgetless.lab import experiments, results, traces
     from forgetless.lab.long_text import results as of_texts
     from forgetless.lab.report import markdown, table
     from forgetless.lab.report import page as written
 
+    if len(runs) == 1 and (parts := results.parts(runs[0])):
+        _show_parts(runs[0], parts, page, as_json)
+        return
     if of_texts.held_in(runs[0]):
         if len(runs) > 1:
             raise ForgetlessError(f"{runs[0]} is a run of long-text, which is shown alone: name one RUN.")
@@ -65,6 +72,23 @@ def report(
     Console().print(shown)
     if target is not None:
         typer.echo(f"\npage: {target}")
+    if len(runs) == 1 and found["experiment"] in experiments.TABLES and results.parts(folder.parent):
+        typer.echo(f"all parts, with published figures where there are any: forgetless report {folder.parent}")
+
+
+def _show_parts(run: Path, parts: dict[str, dict[str, Any]], page: Path | None, as_json: bool) -> None:
+    """The table of an experiment that has several parts, as its run showed it."""
+    from forgetless.lab import experiments
+    from forgetless.model.parameters import listing
+
+    names = {content["experiment"] for content in parts.values()}
+    table = experiments.TABLES.get(names.pop()) if len(names) == 1 else None
+    folders = listing((str(run / folder) for folder in parts), most=99)
+    if table is None:
+        raise ForgetlessError(f"{run} holds several runs; name one or more of {folders}.")
+    if page is not None:
+        raise ForgetlessError(f"a page is of one part of {run}; name one of {folders}.")
+    typer.echo(json.dumps(parts, indent=2) if as_json else table(parts))
 
 
 def _show_texts(run: Path, page: Path | None, as_json: bool, as_markdown: bool) -> None:

@@ -108,7 +108,7 @@ def _run(
     as_json: AsJson = False,
 ) -> None:
     from forgetless.cli.parts.progress import watched
-    from forgetless.lab import experiments
+    from forgetless.lab import experiments, results
     from forgetless.lab.running.experiment import Comparison, Suite
     from forgetless.lab.running.logged import logged
     from forgetless.lab.running.run import run_all
@@ -152,8 +152,9 @@ def _run(
     if as_json:
         print_json(found if isinstance(experiment, Suite) else found[""])
     elif isinstance(experiment, Suite):
-        typer.echo(experiment.table(found))
-        typer.echo(f"\nresults: {out}/*/results.json")
+        known = results.parts(out)  # with their configs, which tell how much data it was
+        typer.echo(experiment.table({folder: known[folder] for folder in found}))
+        typer.echo(f"\nresults: {out}/*/results.json\npages:   {out}/*/report.html\nagain:   forgetless report {out}")
     else:
         _show(found[""], out)
 

@@ -78,7 +78,8 @@ def forgetting(accuracy: Rows) -> float:
 
     Chaudhry et al., "Riemannian Walk for Incremental Learning", ECCV 2018; F_T. Never less than
     `forgetting_mas`; negative where a task ended better than ever before (some codes clip that at 0). Entries
-    above the diagonal count where they are known. Needs two tasks.
+    above the diagonal count where they are known. Needs two tasks. "Forgetting" in the tables of `forgetless run` is
+    `forgetting_mas`, not this.
     """
     last = len(checked(accuracy, least=2)) - 1
     return _mean(_best(accuracy, j) - _entry(accuracy, last, j) for j in range(last))
@@ -88,7 +89,8 @@ def forgetting_mas(accuracy: Rows) -> float:
     """The decrease since a task was learned, `1/(T−1) Σ_{j<T} (R[j,j] − R[T,j])` = −BWT.
 
     Aljundi et al., "Memory Aware Synapses", ECCV 2018, and De Lange et al., "A Continual Learning Survey", 2021;
-    the paper prints the drop with a minus sign. Needs two tasks.
+    the paper prints the drop with a minus sign. Needs two tasks. It is "forgetting" in the tables of `forgetless run`
+    and in the project's pages; `forgetting` takes the best accuracy in place of R[j,j], and is never less.
     """
     return -backward_transfer(accuracy)
 

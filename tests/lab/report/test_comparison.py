@@ -50,3 +50,11 @@ def test_without_scipy_differences_have_no_interval_and_a_line_says_why(monkeypa
 def test_names_of_methods_are_escaped() -> None:
     text = comparison({"task": {"runs": [run("a|b<i>`c`", 0, 0.9)]}}, {})
     assert r"| a\|b\<i\>\`c\` | – |" in text
+
+
+def test_another_form_of_a_published_method_has_its_figure_marked() -> None:
+    results = {"task": {"runs": [run("mas", 0, 0.6), run("other", 0, 0.9)]}}
+    lines = comparison(results, {"task": {"mas": (80.0, 3.0)}}, forms={"other": "mas"}).splitlines()
+    assert lines[4].startswith("| mas | – | 80.00 ± 3.00 | 80.00 | 1 | within |")
+    assert lines[5].startswith("| other | – | 80.00 ± 3.00 (mas) | 95.00 | 1 | above |")
+    assert "| other | – | – | 95.00 | 1 | – |" in comparison(results, {}, forms={"other": "mas"})

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.report import table
+from forgetless.lab.results import MEANING
+from forgetless.learn.methods import METHODS
 
 Results = dict[str, Any]
 
@@ -39,6 +41,14 @@ def test_explains_every_word_it_uses(results: Callable[..., Results]) -> None:
         assert row(drawn, word)
     assert "over 3 seeds" in row(drawn, "±")
     assert not any(line.startswith("±") for line in lines(results()))
+
+
+def test_every_method_has_a_line_and_one_with_two_strengths_has_one(results: Callable[..., Results]) -> None:
+    found = results(methods=("mas", "ewc"))
+    found["runs"].append({**found["runs"][0], "column": "2", "strength": 2.0})
+    words = [line.split()[0] for line in lines(found) if line.strip()]
+    assert words.count("mas") == words.count("ewc") == 1
+    assert {*METHODS} <= {*MEANING}
 
 
 def test_several_seeds_have_a_mean_and_a_deviation(results: Callable[..., Results]) -> None:

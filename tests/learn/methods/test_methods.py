@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import importlib
 import math
+import sys
+import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -434,3 +436,32 @@ def test_a_strength_that_makes_no_sense(strength: float) -> None:
         ForgetlessError, match=rf"^the strength must be a finite number of 0 or more, not {strength}\.$"
     ):
         create("mas", strength)
+
+
+def test_the_method_of_the_page_runs_and_resumes(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    block = page.partition("## Your own method")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"__name__": "page"}
+    sys.modules["page"] = types.ModuleType("page")  # dataclasses looks there
+    try:
+        exec(block, names)
+    finally:
+        del sys.modules["page"]
+    found: Outcome = names["outcome"]
+    assert metrics.average_accuracy(found.accuracy) > 0.7
+
+    def again(**options: Any) -> Outcome:
+        torch.manual_seed(0)
+        model = names["MultiHead"](nn.Sequential(nn.Linear(8, 32), nn.ReLU()), features=32)
+        recipe = Recipe(lr=0.1, epochs=5, batch_size=20)
+        return learn(model, names["tasks"], names["Near"](factor=1.0), recipe, seed=0, **options)
+
+    def stop(progress: Progress) -> None:
+        if (progress.task, progress.step) == (2, 7):
+            raise KeyboardInterrupt
+
+    whole = again()
+    names["Near"]().load_state(names["model"], {"0.weight": torch.ones(32, 8)})  # between tasks: `begin` was not called
+    with pytest.raises(KeyboardInterrupt):
+        again(checkpoint=tmp_path / "run", every=0, on_progress=stop)
+    assert again(checkpoint=tmp_path / "run").accuracy == whole.accuracy

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from forgetless.errors import ForgetlessError
+from forgetless.lab.experiments import permuted_mnist, split_cifar100, split_mnist, split_tiny_imagenet
 from forgetless.lab.experiments.adaptation import Adaptation
 from forgetless.lab.experiments.authors_demo import AuthorsDemo
 from forgetless.lab.experiments.demo import Demo
@@ -20,6 +22,7 @@ from forgetless.lab.experiments.sequence import PictureSequence
 from forgetless.lab.experiments.split_cifar100 import SplitCIFAR100
 from forgetless.lab.experiments.split_mnist import SplitMNIST
 from forgetless.lab.experiments.split_tiny_imagenet import SplitTinyImageNet
+from forgetless.lab.report import adaptation
 from forgetless.model.parameters import listing
 
 _ALL: tuple[type[Settings], ...] = (
@@ -38,6 +41,14 @@ _ALL: tuple[type[Settings], ...] = (
     LongText,
 )
 EXPERIMENTS: dict[str, type[Settings]] = {kind.NAME: kind for kind in _ALL}
+#: What experiments that always have several parts show of them: folder → content of `results.json`, to text.
+TABLES: dict[str, Callable[[Mapping[str, Mapping[str, Any]]], str]] = {
+    SplitMNIST.NAME: split_mnist.table,
+    PermutedMNIST.NAME: permuted_mnist.table,
+    Adaptation.NAME: adaptation,
+    SplitCIFAR100.NAME: split_cifar100.table,
+    SplitTinyImageNet.NAME: split_tiny_imagenet.table,
+}
 
 
 def create(name: str, **options: Any) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,13 @@ STEPS = 4 * math.ceil(12000 / 128)
 _THEIRS = 60000
 _MEMORY = 4400
 
+_LEGEND = (
+    "The verdict says whether our mean is within one published standard deviation of the published one; it is no test. "
+    "Forgetting is the mean of R[j,j] − R[T,j], over all tasks but the last."
+)
+
+#: Methods here → the published one that they are a form of.
+FORMS = {"mas-per-batch": "mas"}
 METHODS = (*SPLIT_MNIST["task"], "mas-per-batch")
 
 
@@ -112,5 +120,26 @@ def network(scenario: str, seed: int) -> MultiHead:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The published table with ours beside it, as Markdown."""
-    return comparison(results, SPLIT_MNIST)
+    """The published table with ours beside it, as Markdown; above it how much data it was, where a `config` tells."""
+    found = {scenario: results[scenario] for scenario in SCENARIOS if scenario in results}
+    configs = [content["config"] for content in found.values() if "config" in content]
+    parts = [textwrap.fill(_data(configs[0]), 100)] if configs else []
+    return "\n\n".join([*parts, comparison(found, SPLIT_MNIST, forms=FORMS), textwrap.fill(_LEGEND, 100)])
+
+
+def _data(config: Mapping[str, Any]) -> str:
+    """How many pictures a run had, and how it was trained on them."""
+    train, test = (sum(task[part] for task in config["tasks"]) for part in ("train", "test"))
+    epochs = config["recipe"]["epochs"]
+    steps = epochs * math.ceil(train / len(config["tasks"]) / config["recipe"]["batch_size"])
+    return f"{train:,} pictures to learn from and {test:,} to test on. {amount(epochs, steps)}"
+
+
+def amount(epochs: int, steps: int) -> str:
+    """How much training it was beside that of the published table, in a sentence or three."""
+    if epochs == 4:
+        return f"As many pictures and as many steps ({steps} a task) as in the published table."
+    return (
+        f"Steps are matched, not epochs: {epochs} epochs are as many as 4 in the published table ({steps} a "
+        "task). Fewer pictures are seen more often: effects that need many different pictures cannot be checked."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from forgetless.lab.published import Figure, Published
@@ -28,16 +29,22 @@ def verdict(figures: Sequence[float], published: Figure | None) -> str:
     return "within" if abs(mean - their) <= sd else "above" if mean > their else "**below**"
 
 
-def comparison(results: Mapping[str, Mapping[str, Any]], published: Published, rival: str = "mas") -> str:
+def comparison(
+    results: Mapping[str, Mapping[str, Any]],
+    published: Published,
+    rival: str = "mas",
+    forms: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Published accuracies with ours beside them, as Markdown: a block for each scenario that has runs.
 
     Args:
         results: scenario → content of its `results.json`.
         published: scenario → method → mean and standard deviation (or None), in percent.
         rival: the method that the others are compared with, on the same seeds.
+        forms: methods that are another form of a published one → its name; its figure is theirs too, and so marked.
     """
     blocks = [
-        _block(scenario, content, published.get(scenario, {}), rival)
+        _block(scenario, content, published.get(scenario, {}), rival, forms)
         for scenario, content in results.items()
         if content["runs"]
     ]
@@ -46,7 +53,13 @@ def comparison(results: Mapping[str, Mapping[str, Any]], published: Published, r
     return "\n\n".join(blocks)
 
 
-def _block(scenario: str, content: Mapping[str, Any], published: Mapping[str, Figure], rival: str) -> str:
+def _block(
+    scenario: str,
+    content: Mapping[str, Any],
+    published: Mapping[str, Figure],
+    rival: str,
+    forms: Mapping[str, str],
+) -> str:
     found, lost = accuracies(content), by_method(content, metrics.forgetting_mas)
     strengths: dict[str, set[float]] = {}
     for run in content["runs"]:
@@ -61,12 +74,12 @@ def _block(scenario: str, content: Mapping[str, Any], published: Mapping[str, Fi
     ]
     for name in names:
         figures = list(found[name].values())
-        theirs = published.get(name)
+        theirs = published.get(forms.get(name, name))
         λ = sorted(strengths.get(name, ()))
         cells = [
             escaped(name),
             "–" if not λ else f"{λ[0]:g}" if len(λ) == 1 else f"{λ[0]:g} … {λ[-1]:g}",
-            _published(theirs),
+            _published(theirs) + (f" ({forms[name]})" if theirs is not None and name in forms else ""),
             spread(figures),
             str(len(figures)),
             verdict(figures, theirs),

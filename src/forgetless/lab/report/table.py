@@ -86,6 +86,7 @@ def _meanings(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "learned", f"{summary.score} on test data, in percent, right after the task was learned"
     yield "now", f"{summary.score} on test data after the last task"
     yield "forgetting", "points lost on average over all tasks but the last; 0 is none"
-    yield from ((m.method, MEANING[m.method]) for m in summary.methods if m.method in MEANING)
+    names = dict.fromkeys(method.method for method in summary.methods)  # a method with several λ has several columns
+    yield from ((name, MEANING[name]) for name in names if name in MEANING)
     if any(len(method.seeds) > 1 for method in summary.methods):
         yield "±", f"standard deviation over {summary.runs}; all numbers are means over them"

@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "column",
     "joined",
+    "parts",
     "percent",
     "read",
     "summarize",
@@ -41,6 +42,26 @@ def read(path: str | Path) -> dict[str, Any]:
     except ForgetlessError as error:
         raise ForgetlessError(f"{path} does not hold results: {error}") from error
     return content
+
+
+def parts(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The results of each run in a folder that holds several, by its folder, with its `config`; none of other folders.
+
+    Raises:
+        ForgetlessError: a file is damaged.
+    """
+    found = {}
+    for folder in _inside(Path(path)):
+        config = folder / "config.json"
+        found[folder.name] = {**read(folder), **({"config": files.read_json(config)} if config.exists() else {})}
+    return found
+
+
+def _inside(path: Path) -> list[Path]:
+    """The run directories in a folder that is none itself."""
+    if not path.is_dir() or (path / "results.json").exists():
+        return []
+    return sorted(each.parent for each in path.glob("*/results.json"))
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:

@@ -12,11 +12,28 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.results.content import check
 from forgetless.learn import metrics
 
-#: What the two ends of the scale are, for readers who meet the methods for the first time.
+#: What every method does, for readers who meet them for the first time.
 MEANING = {
     "finetune": "trains on without protection, so it forgets",
     "frozen": "freezes the backbone and trains heads only",
     "mas": "protects the weights that matter and trains the rest",
+    "mas-remeasured": "mas, measured again on samples of all tasks so far",
+    "local-mas": "as mas, each layer measured on its own",
+    "mas-per-batch": "mas by a batch's mean gradient, as other codes have it",
+    "task-free-mas": "mas, with borders between tasks found from the loss",
+    "l2sp": "holds all weights equally to where the task began",
+    "ewc": "protects weights by the Fisher information, a term a task",
+    "online-ewc": "as ewc, one term for all tasks, at the last weights",
+    "si": "protects weights whose path lowered the loss",
+    "rwalk": "protects weights by Fisher information and path",
+    "lwf": "keeps the old outputs on the new task's inputs",
+    "ebll": "as lwf, and keeps the features that old tasks used",
+    "imm-mean": "averages the weights of all tasks",
+    "imm-mode": "merges the weights of all tasks by Fisher information",
+    "er": "replays kept samples of earlier tasks",
+    "der++": "replays kept samples and the old outputs for them",
+    "a-gem": "takes no step that raises the loss on kept samples",
+    "joint": "trains on the data of all tasks so far",
 }
 
 

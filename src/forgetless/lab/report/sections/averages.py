@@ -9,5 +9,5 @@ from forgetless.lab.results import MEANING
 
 
 def section(shown: Shown) -> dict[str, Any] | None:
-    """What the methods of the demo do, in a sentence each."""
+    """What the methods do, in a sentence each."""
     return {"meaning": MEANING}
