@@ -56,6 +56,13 @@ def test_strengths_that_are_none(strength: Any) -> None:
         HeldWeights(OLD, strength, None, {})
 
 
+@pytest.mark.parametrize("strange", ["strenght", "temperature"])
+def test_an_option_that_nothing_takes_is_refused_at_once(strange: str) -> None:
+    said = f"takes 'form', .*'exclude', .*'progress' besides .*, and not '{strange}'; leave that out"
+    with pytest.raises(forgetless.ForgetlessError, match=said):
+        HeldWeights(OLD, "auto", None, {strange: 2.0})
+
+
 def test_an_end_must_be_known_for_auto() -> None:
     with pytest.raises(forgetless.ForgetlessError, match="depends on how long training will last"):
         HeldWeights(OLD, "auto", None, {}).make(network(), float("inf"), Reader())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,11 +20,14 @@ from forgetless.integrations.parts.protection import Protection, Reader, adapted
 from forgetless.integrations.parts.renamed import of_part
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
-from forgetless.model.parameters import unwrapped
+from forgetless.model.parameters import listing, unwrapped
 from forgetless.protect import anchor_file
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.dial import Dial, at_target
 from forgetless.protect.strength.hold_share import HoldShare
+
+# What `forgetless.mas` takes by name: "form", "exclude", …
+_OPTIONS = tuple(name for name, each in inspect.signature(mas).parameters.items() if each.kind is each.KEYWORD_ONLY)
 
 
 class HeldWeights(Protection):
@@ -34,6 +38,21 @@ class HeldWeights(Protection):
     """
 
     method = "mas"
+
+    def __init__(
+        self, old: Any, strength: float | str | Dial, probes: Any, options: Mapping[str, Any], *, later: bool = False
+    ) -> None:
+        """Nothing is measured yet.
+
+        Raises:
+            ForgetlessError: those of `Protection`; an option that `forgetless.mas` does not take.
+        """
+        super().__init__(old, strength, probes, options, later=later)
+        if strange := [name for name in options if name not in _OPTIONS]:
+            raise ForgetlessError(
+                f"protection by importance takes {listing(_OPTIONS, most=len(_OPTIONS))} besides (those of "
+                f"forgetless.mas), and not {listing(strange)}; leave that out."
+            )
 
     @property
     def anchor(self) -> Anchor | DeltaAnchor | None:
