@@ -172,6 +172,8 @@ def test_what_a_sample_has_is_said() -> None:
         ForgetlessError, match=r"a sample has the fields 'content'; give rows .* \(texts in a field 'text'\)"
     ):
         Collate(listed, Words())([{"content": "a"}])
+    with pytest.raises(ForgetlessError, match=r"has the fields 'content', 'n', of which the trainer uses none; give"):
+        Collate(listed, Words(), columns=("input_ids",)).together([{"content": "a", "n": 1}])
 
 
 def test_a_chat_without_a_template() -> None:

@@ -81,10 +81,10 @@ class Collate:
         """
         if not (features := self._features(rows)):
             return []
-        batch = self._collated(features)
+        batch = self._collated(features, rows[0])
         if batches.size(batch) == len(features):
             return [batch]
-        return [self._collated([feature]) for feature in features]
+        return [self._collated([feature], rows[0]) for feature in features]
 
     def together(self, rows: list[Any]) -> Any:
         """One batch of all rows, as the collator makes it in training, also where it packs them into one row.
@@ -94,7 +94,7 @@ class Collate:
         """
         if not (features := self._features(rows)):
             raise ForgetlessError(f"{len(rows)} texts of the old data have no token, a whole batch; leave them out.")
-        return self._collated(features)
+        return self._collated(features, rows[0])
 
     def is_empty(self, row: Any) -> bool:
         """Whether a row is a text without a token; a text that is not blank is taken to have one."""
@@ -107,7 +107,7 @@ class Collate:
         features = rows if self.as_given else [self._feature(row) for row in rows]
         return [each for each in features if not _is_empty(each)]
 
-    def _collated(self, features: list[Any]) -> Any:
+    def _collated(self, features: list[Any], row: Any) -> Any:
         try:
             return self.collator([dict(each) if isinstance(each, Mapping) else each for each in features])
         except ForgetlessError:
@@ -115,8 +115,8 @@ class Collate:
         except Exception as error:
             name = getattr(self.collator, "__name__", type(self.collator).__name__)
             raise ForgetlessError(
-                f"the data collator ({name}) refuses the old data: {brief(error)}; {_described(features[0])}; give "
-                "rows like those of the train set (texts in a field 'text'), batches, or collate_fn=."
+                f"the data collator ({name}) refuses the old data: {brief(error)}; {_described(features[0], row)}; "
+                "give rows like those of the train set (texts in a field 'text'), batches, or collate_fn=."
             ) from error
 
     def _feature(self, row: Any) -> Any:
@@ -191,8 +191,13 @@ def _is_empty(feature: Any) -> bool:
     return isinstance(ids, list | Tensor) and len(ids) == 0
 
 
-def _described(feature: Any) -> str:
-    """What the first sample is, for a message."""
+def _described(feature: Any, row: Any) -> str:
+    """What the first sample is, for a message: as the collator got it, and as the user has it where fields are lost."""
+    if isinstance(feature, Mapping) and isinstance(row, Mapping) and feature.keys() < row.keys():
+        return (
+            f"a sample has the fields {', '.join(map(quoted, row))}, of which the trainer uses "
+            f"{', '.join(map(quoted, feature)) or 'none'}"
+        )
     if isinstance(feature, Mapping):
         return f"a sample has the fields {', '.join(map(quoted, feature)) or 'none'}"
     return f"a sample is a {type(feature).__name__}"
