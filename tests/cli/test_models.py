@@ -186,3 +186,17 @@ def test_texts_without_the_field(refused: Refused) -> None:
     Path("t.csv").write_text("body,id\na,1\n")
     sentence = "t.csv has no field 'text': it has 'body', 'id'; name one with --text-field."
     refused(sentence, "measure", "hf:m", "--data", "t.csv", "--out", "i")
+
+
+def test_a_name_that_is_neither_a_folder_nor_on_the_hub(
+    forgetless: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **options: object) -> None:
+        raise OSError("couldn't connect")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", away)
+    Path("mymodel").mkdir()
+    rest = ("--data", "x", "--out", "i")
+    sentence = "hf:mymodle: it could not be loaded: couldn't connect; and there is no folder mymodle here."
+    refused(sentence, "measure", "hf:mymodle", *rest)
+    refused("'mymodel' names no model; did you mean hf:mymodel?", "measure", "mymodel", *rest)

@@ -51,7 +51,7 @@ def load(place: str, *, labels: bool = False) -> Loaded:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ForgetlessError(f"hf:{place} cannot be loaded: {place} has no config.json.")
     source = str(folder) if folder.is_dir() else place
-    with _told(place):
+    with _told(place, "" if folder.is_dir() else f"; and there is no folder {place} here"):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     architecture = (config.architectures or ["none"])[0]
     kind, auto = next(

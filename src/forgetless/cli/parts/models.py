@@ -39,6 +39,8 @@ def load_model(name: str, weights: Path | None, *, random: bool = False, labels:
     from forgetless.cli.parts import hub, pictured
 
     kind, _, rest = name.partition(":")
+    if not rest and Path(name).is_dir():
+        raise ForgetlessError(f"{name!r} names no model; did you mean hf:{name}?")
     if not kind or not rest:
         raise ForgetlessError(f"{name!r} names no model; write {KINDS}.")
     if kind == "hf":
