@@ -151,3 +151,12 @@ def test_a_command_without_examples_is_seen() -> None:
         """
 
     assert examples(typer.main.get_command(made)) == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_told_in_the_name_of_who_gives_it(forgetless: Command, tmp_path: Any) -> None:
+    (tmp_path / "loud_of_the_test.py").write_text(
+        "import warnings\n\ndef made():\n    warnings.warn('is old', FutureWarning, stacklevel=2)\n    return 1\n"
+    )
+    done = forgetless("verify", "loud_of_the_test:made")
+    assert done.stderr.splitlines()[0] == "loud_of_the_test: is old"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from itertools import dropwhile
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +33,8 @@ from forgetless.cli.watch import watch
 from forgetless.cli.write import write
 from forgetless.errors import ForgetlessError
 
+_WARNINGS = ("warnings", "_py_warnings")  # the modules that hand a warning on
+
 
 class _Guarded(TyperGroup):
     """Turns what a command raises into a sentence and an exit code."""
@@ -47,7 +51,15 @@ class _Guarded(TyperGroup):
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    typer.echo(f"forgetless: {message}", err=True)
+    """Print a warning after the name of the package that gives it."""
+    names: list[str] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        names.append(str(frame.f_globals.get("__name__")).partition(".")[0])
+        frame = frame.f_back
+    outside = dropwhile(lambda name: name not in _WARNINGS, names)  # what called this, and then what called them
+    package = next((name for name in outside if name not in _WARNINGS), "forgetless")
+    typer.echo(f"{package}: {message}", err=True)
 
 
 app = typer.Typer(
