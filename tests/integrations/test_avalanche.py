@@ -77,9 +77,13 @@ def equal(left: nn.Module, right: nn.Module) -> bool:
     return states[0].keys() == states[1].keys() and all(torch.equal(states[0][n], states[1][n]) for n in states[0])
 
 
-@pytest.mark.parametrize("strength", ["auto", 3.0])
+def chosen(strength: Any) -> Any:
+    return forgetless.HoldShare(0.9) if strength == "a share" else strength
+
+
+@pytest.mark.parametrize("strength", ["auto", 3.0, "a share"])
 def test_it_is_the_plain_loop_to_the_bit(strength: Any) -> None:
-    made = strategy(network(), ForgetlessPlugin(strength=strength))
+    made = strategy(network(), ForgetlessPlugin(strength=chosen(strength)))
     unprotected = strategy(network())
     for experience in stream().train_stream:
         made.train(experience, shuffle=False)
@@ -98,7 +102,8 @@ def test_it_is_the_plain_loop_to_the_bit(strength: Any) -> None:
                 optimizer.step()
         importance = forgetless.mas(model, DataLoader(x, BATCH), progress=False)
         if anchor is None:
-            dial = forgetless.HoldShare(steps=STEPS) if strength == "auto" else strength
+            share = 0.9 if strength == "a share" else 0.5
+            dial = strength if strength == 3.0 else forgetless.HoldShare(share, steps=STEPS)
             anchor = forgetless.Anchor(model, importance, dial)
         else:
             anchor.detach()
@@ -179,16 +184,16 @@ def test_figures_are_published() -> None:
 
 
 @pytest.mark.parametrize("way", ["own file", "pickled"])
-@pytest.mark.parametrize("strength", ["auto", 3.0])
+@pytest.mark.parametrize("strength", ["auto", 3.0, "a share"])
 def test_resumed_training_ends_with_the_same_bits(tmp_path: Path, way: str, strength: Any) -> None:
     tasks = stream().train_stream
-    whole = strategy(network(), ForgetlessPlugin(strength=strength))
-    part = strategy(network(), plugin := ForgetlessPlugin(strength=strength))
+    whole = strategy(network(), ForgetlessPlugin(strength=chosen(strength)))
+    part = strategy(network(), plugin := ForgetlessPlugin(strength=chosen(strength)))
     for experience in tasks[:2]:
         whole.train(experience, shuffle=False)
         part.train(experience, shuffle=False)
     plugin.save(tmp_path / "anchor.safetensors")
-    again = pickle.loads(pickle.dumps(plugin)) if way == "pickled" else ForgetlessPlugin(strength=strength)
+    again = pickle.loads(pickle.dumps(plugin)) if way == "pickled" else ForgetlessPlugin(strength=chosen(strength))
     resumed = strategy(network(), again)
     resumed.model.load_state_dict(part.model.state_dict())
     resumed.make_optimizer(reset_optimizer_state=True)

@@ -75,9 +75,14 @@ def kept(callback: ForgetlessCallback) -> forgetless.Anchor:
     return callback.anchor
 
 
-@pytest.mark.parametrize("strength", [3.0, "auto"])
+def chosen(strength: Any) -> Any:
+    return forgetless.HoldShare(0.9) if strength == "a share" else strength
+
+
+@pytest.mark.parametrize("strength", [3.0, "auto", "a share"])
 def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, strength: Any) -> None:
-    held, callback = Module(), ForgetlessCallback(DataLoader(OLD, batch_size=5), strength)
+    share = 0.9 if strength == "a share" else 0.5
+    held, callback = Module(), ForgetlessCallback(DataLoader(OLD, batch_size=5), chosen(strength))
     trainer(tmp_path, callback, accumulate_grad_batches=2, gradient_clip_val=0.5, max_epochs=2, max_steps=-1).fit(
         held, NEW
     )
@@ -85,7 +90,7 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, strength: Any) -> None:
     plain = Module()
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2)
     scheduler = LambdaLR(optimizer, lambda step: 1 - step / 8)
-    dial = forgetless.HoldShare(0.5, steps=4.5) if strength == "auto" else strength
+    dial = strength if strength == 3.0 else forgetless.HoldShare(share, steps=4.5)
     importance = forgetless.mas(plain, DataLoader(OLD, batch_size=5), progress=False)  # type: ignore[arg-type]
     forgetless.Anchor(plain, importance, dial).attach(optimizer)
     pairs = list(NEW) * 2
@@ -185,14 +190,14 @@ def test_the_figures_are_in_the_log_and_to_choose_by(tmp_path: Path) -> None:
     assert best.best_model_score is not None
 
 
-@pytest.mark.parametrize("strength", [3.0, "auto"])
+@pytest.mark.parametrize("strength", [3.0, "auto", "a share"])
 def test_resumed_training_ends_with_the_same_bits(tmp_path: Path, strength: Any) -> None:
-    whole, straight = ForgetlessCallback(OLD, strength, probes=OLD), Module()
+    whole, straight = ForgetlessCallback(OLD, chosen(strength), probes=OLD), Module()
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1)
     made = trainer(tmp_path, whole, saver, enable_checkpointing=True)
     made.fit(straight, DataLoader(TensorDataset(X, Y), batch_size=4))
 
-    resumed, second = ForgetlessCallback(torch.full((1, 4), torch.nan), strength, probes=OLD), Module()
+    resumed, second = ForgetlessCallback(torch.full((1, 4), torch.nan), chosen(strength), probes=OLD), Module()
     with torch.no_grad():
         second.layers[0].weight.add_(1)
     again = trainer(tmp_path, resumed)

@@ -100,6 +100,7 @@ def plain_loop(batches: list[Any], importance: forgetless.Importance, strength: 
 STRENGTHS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # in the callback, and by hand
     "a number": (lambda: 3.0, lambda: 3.0),
     "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.5, steps=4.5)),
+    "a share": (lambda: forgetless.HoldShare(0.9), lambda: forgetless.HoldShare(0.9, steps=4.5)),
     "a dial": (lambda: forgetless.DriftBudget(0.5), lambda: forgetless.DriftBudget(0.5)),
 }
 
@@ -240,18 +241,19 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-@pytest.mark.parametrize("strength", [3.0, "auto"])
+@pytest.mark.parametrize("chosen", ["a number", "auto", "a share"])
 def test_resumed_training_ends_with_the_same_bits(
-    tmp_path: Path, importance: forgetless.Importance, strength: Any
+    tmp_path: Path, importance: forgetless.Importance, chosen: str
 ) -> None:
+    strength = STRENGTHS[chosen][0]
     settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8}
-    whole = ForgetlessCallback(importance, strength, probes=OLD[:5])
+    whole = ForgetlessCallback(importance, strength(), probes=OLD[:5])
     straight = trainer(tmp_path / "straight", whole, **settings)
     straight.train()
     begin = weights(language_model())
-    trainer(tmp_path / "cut", ForgetlessCallback(importance, strength, probes=OLD[:5]), Stop(4), **settings).train()
+    trainer(tmp_path / "cut", ForgetlessCallback(importance, strength(), probes=OLD[:5]), Stop(4), **settings).train()
 
-    resumed = ForgetlessCallback(["never measured again"], strength, probes=OLD[:5])
+    resumed = ForgetlessCallback(["never measured again"], strength(), probes=OLD[:5])
     second = trainer(tmp_path / "cut", resumed, model=language_model(seed=9), **settings)
     second.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
 

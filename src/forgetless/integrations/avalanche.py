@@ -51,7 +51,8 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         Args:
             old: what the model can do before its first experience, which is protected from then on: unlabeled samples
                 (also the `dataset` of an experience), an `Importance`, or the path of its file; None: nothing.
-            strength: "auto" (`HoldShare`: half of the movement of an experience's training is held back), λ, or a dial.
+            strength: "auto" (`HoldShare`: half of the movement of an experience's training is held back), λ, or a dial,
+                of which `HoldShare(0.9)` takes the planned steps of every experience, too.
             gamma: γ in [0, 1]: below 1 earlier experiences fade.
             measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …
 
@@ -61,8 +62,9 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         super().__init__()
         if not 0 <= gamma <= 1:
             raise ForgetlessError(f"gamma must be between 0 and 1, not {gamma!r}.")
-        self._planned = HoldShare() if strength == "auto" else None
-        self._old, self._gamma, self._settings = old, gamma, (self._planned or strength, None, measuring)
+        chosen = HoldShare() if strength == "auto" else strength
+        self._planned = chosen if isinstance(chosen, HoldShare) and chosen.steps is None else None
+        self._old, self._gamma, self._settings = old, gamma, (chosen, None, measuring)
         self._protection = HeldWeights(old, *self._settings, later=True)
         self._loaded: dict[str, Tensor] | None = None
 

@@ -63,8 +63,9 @@ class ForgetlessCallback(Callback):
             old: unlabeled samples like those whose skill is to be kept, as `forgetless.mas` takes them (a
                 `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file. For "distillation"
                 data that can be read again and again.
-            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial; of
-                "distillation" "auto" is λ = 1, and there is no dial.
+            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial, of
+                which `HoldShare(0.9)` takes the planned steps, too; of "distillation" "auto" is λ = 1, and there is no
+                dial.
             method: "mas", or "distillation".
             probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.
             collate_fn: a list of samples → a batch, where `old` and `probes` are samples.

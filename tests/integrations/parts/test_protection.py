@@ -66,6 +66,9 @@ def test_an_option_that_nothing_takes_is_refused_at_once(strange: str) -> None:
 def test_an_end_must_be_known_for_auto() -> None:
     with pytest.raises(forgetless.ForgetlessError, match="depends on how long training will last"):
         HeldWeights(OLD, "auto", None, {}).make(network(), float("inf"), Reader())
+    share = forgetless.HoldShare(0.9)
+    HeldWeights(OLD, share, None, {}).make(network(), float("inf"), Reader())
+    assert share.steps is None
 
 
 def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:

@@ -34,7 +34,7 @@ class HeldWeights(Protection):
     """Weights that matter to the old data are held near their old values.
 
     `old` is data, an `Importance` or the path of its file; the options are those of `forgetless.mas`; "auto" is a
-    `HoldShare` for the planned training.
+    `HoldShare` for the planned training, and a `HoldShare` without steps takes those that are planned.
     """
 
     method = "mas"
@@ -48,6 +48,7 @@ class HeldWeights(Protection):
             ForgetlessError: those of `Protection`; an option that `forgetless.mas` does not take.
         """
         super().__init__(old, strength, probes, options, later=later)
+        self._open = strength if isinstance(strength, HoldShare) and strength.steps is None else None
         if strange := [name for name in options if name not in _OPTIONS]:
             raise ForgetlessError(
                 f"protection by importance takes {listing(_OPTIONS, most=len(_OPTIONS))} besides (those of "
@@ -118,7 +119,8 @@ class HeldWeights(Protection):
     def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, reader: Reader) -> None:
         """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
 
-        "auto" goes on as it began: a trainer that resumes may plan other steps, those that are left for one.
+        "auto", or a `HoldShare` without steps, goes on as it began: a trainer that resumes may plan other steps, those
+        that are left for one.
 
         Raises:
             ForgetlessError: the state is damaged or another model's.
@@ -126,6 +128,8 @@ class HeldWeights(Protection):
         begun = self._strength == "auto" and any(key.startswith("dial.") for key in state)
         anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, "auto" if begun else self._chosen(steps))
         anchor.load_state_dict(state)
+        if self._open is not None and "dial.steps" in state:
+            self._open.steps = float(state["dial.steps"]) or None
         if isinstance(self._strength, float):
             anchor.strength = self._strength
         self._take(anchor, model, reader, _at_target(anchor))
@@ -149,6 +153,8 @@ class HeldWeights(Protection):
             return measured(model, batches(), **{**options, **self._options})
 
     def _chosen(self, steps: float) -> float | Dial:
+        if self._open is not None:
+            self._open.steps = steps if math.isfinite(steps) and steps > 0 else None
         if not isinstance(self._strength, str):
             return self._strength
         if not math.isfinite(steps):
