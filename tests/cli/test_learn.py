@@ -79,6 +79,20 @@ def test_new_samples_of_its_own_classes_share_the_head(forgetless: Command, clas
     held = found("o")["after"]["l2sp"]  # so strongly that nothing moves
     assert {name: held[name] for name in found("o")["before"]} == found("o")["before"]
     assert not Path("o/old_head.safetensors").exists()
+    assert "λ = 1e+09, as given\nλ = 1e+09 holds 100% of the weights, so hardly anything could be" in done.stdout
+
+
+def test_the_share_to_hold_back_is_chosen(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    strengths = []
+    for number, hold in enumerate(((), ("--hold", "0.5"), ("--hold", "0.9"))):
+        done = forgetless(*classifier, *hold, "--out", f"o{number}")
+        assert done.exit_code == 0, done.stderr
+        said = "90%" if "0.9" in hold else "half"
+        strengths.append(found(f"o{number}")["after"]["mas"]["strength"])
+        assert f"λ = {strengths[-1]:.2g}: {said} of the movement is held back\n" in done.stdout
+        assert "hardly anything" not in done.stdout
+    assert strengths[0] == strengths[1] < strengths[2]
+    assert Path("o0/model.safetensors").read_bytes() == Path("o1/model.safetensors").read_bytes()
 
 
 def test_stopped_and_continued_to_the_bit(
@@ -483,6 +497,11 @@ def test_what_cannot_be_done(refused: Refused) -> None:
     refused("--seed must be from 0 to 4294967295, not -1.", *protected, "--seed", "-1")
     refused("--seed must be from 0 to 4294967295, not 4294967296.", *protected, "--seed", 2**32)
     refused("--epochs must be from 1 to 2147483647, not 2147483648.", *protected, "--epochs", 2**31)
+    refused("--hold must be a share above 0 and at most 1, not 1.5.", *protected, "--hold", "1.5")
+    refused("--hold finds λ, and --strength gives it; leave out one of them.", *protected, "--hold", "0.9",
+            "--strength", "1")  # fmt: skip
+    refused("--hold is for --method mas and l2sp; distillation takes none.", *protected, "--hold", "0.9",
+            "--method", "distillation")  # fmt: skip
     refused("--lr must be positive and finite, not -1.0.", *protected, "--lr", "-1")
     refused(
         "there is no logger 'paper'; there are 'csv', 'tensorboard', 'wandb', 'trackio'.", *protected, "--log", "paper"

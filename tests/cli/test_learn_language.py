@@ -40,9 +40,11 @@ def test_a_language_model(forgetless: Command, language: tuple[object, ...]) -> 
     )
 
 
+@pytest.mark.parametrize("hold", [(), ("--hold", "0.9")])
 def test_a_language_model_stopped_and_continued_to_the_bit(
-    forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+    forgetless: Command, language: tuple[object, ...], monkeypatch: pytest.MonkeyPatch, hold: tuple[str, ...]
 ) -> None:
+    language = (*language, *hold)
     assert forgetless(*language, "--epochs", 2, "--out", "whole").exit_code == 0
     with monkeypatch.context() as patched:
         watch(patched, stop_at=6)

@@ -44,6 +44,10 @@ def learn(
     strength: Annotated[
         str, typer.Option(help="λ, or auto: half of the movement is held back; of distillation, 1.")
     ] = "auto",
+    hold: Annotated[
+        float | None,
+        typer.Option(help="The share of the movement to hold back, in place of half; of mas and l2sp."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the new data. [default: 5; of a language model, 1]")
     ] = None,
@@ -118,6 +122,7 @@ def learn(
         max_length=max_length,
         skip_bad=skip_bad,
         log=log or (),
+        hold=hold,
     )
     try:
         with learning.told() as tell:

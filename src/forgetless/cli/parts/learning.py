@@ -18,6 +18,8 @@ _FIGURES = {
     "new_perplexity": ("new data: perplexity (lower is better)", "{:.2f}"),
 }
 
+_HARDLY = 0.95  # of the weights held: what is left learns hardly anything
+
 
 @contextlib.contextmanager
 def told() -> Iterator[Callable[[str, int, int], None]]:
@@ -61,10 +63,33 @@ def show(summary: dict[str, Any], out: str) -> None:
         if any(value is not None for value in columns):
             table.add_row(title, *("–" if value is None else form.format(value) for value in columns))
     Console().print(table)
+    for sentence in _strength(summary):
+        typer.echo(sentence)
     for note in summary["notes"]:
         typer.echo(f"\n{note}")
     held = [part["held_out"] for part in (summary["old"], summary["new"]) if part]
     typer.echo(f"\njudged on {' old and '.join(map(str, held))} new samples that were held out\nmodel: {out}")
+
+
+def _strength(summary: dict[str, Any]) -> Iterator[str]:
+    """The λ that was used, and whether a number that was given is too large to learn with."""
+    plan = summary["plan"]
+    used = summary["after"][plan["method"]]
+    value, held = used["strength"], used.get("frozen_fraction") or 0.0
+    if value is None:
+        return
+    share = plan.get("hold")
+    if plan["strength"] != "auto":
+        yield f"λ = {value:.2g}, as given"
+    elif plan["method"] == "distillation" or not value:
+        yield f"λ = {value:.2g}"
+    else:
+        yield f"λ = {value:.2g}: {'half' if share in (None, 0.5) else f'{share:.0%}'} of the movement is held back"
+    if plan["strength"] != "auto" and held >= _HARDLY:
+        yield (
+            f"λ = {value:.2g} holds {held:.0%} of the weights, so hardly anything could be learned; leave --strength "
+            "at auto, or give a share with --hold."
+        )
 
 
 def show_estimate(found: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from forgetless.lab.finetuning.training import Figures, Numbers, Tell, Training,
 from forgetless.measure.importance import Importance
 from forgetless.model import batches
 from forgetless.protect.distillation import Distillation
+from forgetless.protect.strength.hold_share import HoldShare
 
 _SAVES = 10  # checkpoints in a training
 _MOST_LOSS = 700.0  # whose exponential is still a number
@@ -84,6 +85,7 @@ class LanguageTraining(Training):
             trainer.train(resume_from_checkpoint=_latest(folder, protected=keeper is not None))
         kept = None if keeper is None else keeper.anchor or keeper.distillation
         self.strength = None if kept is None else kept.strength
+        self.frozen = None if keeper is None or keeper.anchor is None else keeper.anchor.status().frozen_fraction
         self._refuse_nonfinite()
 
     def _keeper(self, importance: Importance | None) -> Any:
@@ -95,7 +97,9 @@ class LanguageTraining(Training):
             assert self.old is not None
             old, collate = Numbers(self.old.numbers), self.old_batch
             return ForgetlessCallback(old, plan.strength, method="distillation", collate_fn=collate, seed=plan.seed)
-        return None if importance is None else ForgetlessCallback(importance, plan.strength)
+        if importance is None:
+            return None
+        return ForgetlessCallback(importance, plan.strength if plan.hold is None else HoldShare(plan.hold))
 
     def _arguments(self, folder: Path) -> Any:
         from transformers import TrainingArguments

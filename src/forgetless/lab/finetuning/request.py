@@ -23,6 +23,7 @@ class Request:
         out: the folder to write.
         method: one of `METHODS`.
         strength: λ, or "auto".
+        hold: the share of the movement that "auto" is to hold back; None for half.
         lora: whether adapters learn in the place of the weights.
         compare: whether to fine-tune without protection as well.
         resume: whether to go on where it was stopped.
@@ -50,6 +51,7 @@ class Request:
     max_length: int
     skip_bad: bool
     log: Sequence[str] = ()
+    hold: float | None = None
 
     def check(self) -> None:
         """Refuse what cannot be done, before anything is loaded.
@@ -62,6 +64,8 @@ class Request:
         number = isinstance(self.strength, float) and math.isfinite(self.strength) and self.strength >= 0
         if self.strength != "auto" and not number:
             raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {self.strength}.")
+        if self.hold is not None:
+            self._check_hold(self.hold)
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             raise ForgetlessError(f"--lr must be positive and finite, not {self.lr}.")
         if not 0 <= self.seed < 2**32:
@@ -89,3 +93,11 @@ class Request:
             raise ForgetlessError(f"--importance is for --method mas; {self.method} takes none.")
         if self.compare and self.method == "finetune":
             raise ForgetlessError("--compare fine-tunes beside another --method; finetune is that already.")
+
+    def _check_hold(self, share: float) -> None:
+        if not 0 < share <= 1:
+            raise ForgetlessError(f"--hold must be a share above 0 and at most 1, not {share}.")
+        if self.method not in ("mas", "l2sp"):
+            raise ForgetlessError(f"--hold is for --method mas and l2sp; {self.method} takes none.")
+        if self.strength != "auto":
+            raise ForgetlessError("--hold finds λ, and --strength gives it; leave out one of them.")

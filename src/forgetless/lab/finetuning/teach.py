@@ -128,6 +128,7 @@ class _Job:
             asked.batch_size or _BATCH_SIZE.get(loaded.kind, 32),
             asked.seed,
             asked.lora,
+            asked.hold,
         )
 
     def _samples(self, loaded: Loaded) -> tuple[Samples, Samples | None]:
@@ -208,6 +209,7 @@ class _Job:
         found = {
             **self.judged(training),
             "strength": training.strength,
+            "frozen_fraction": training.frozen,
             "steps": training.steps,
             "seconds": round(time.monotonic() - begun, 1),
         }

@@ -44,6 +44,7 @@ class Plan:
         batch_size: samples in a step.
         seed: decides the order, dropout and the first weights of a new head.
         lora: whether adapters learn in the place of the weights.
+        hold: the share of the movement that "auto" is to hold back; None for half.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Plan:
     batch_size: int
     seed: int
     lora: bool = False
+    hold: float | None = None
 
 
 class Training(abc.ABC):
@@ -61,6 +63,7 @@ class Training(abc.ABC):
     Attributes:
         notes: sentences about what was decided on the way.
         strength: the λ of the last steps; None before training, and without protection.
+        frozen: the share of the anchored weights that were stopped in the end; None without an anchor.
         reached: told after every step of the training.
     """
 
@@ -72,6 +75,7 @@ class Training(abc.ABC):
             loaded.normalize.to(self.device)
         self.notes: list[str] = []
         self.strength: float | None = None
+        self.frozen: float | None = None
         self.reached: Reached = lambda step, loss, anchor: None
 
     @property
