@@ -219,7 +219,7 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
     straight = trained(tmp_path, callback, **SAVED)
     state, _ = read_tensors(tmp_path / "checkpoint-4" / FILE, "distillation")
     begin = language_model().state_dict()
-    assert state.keys() == {"steps", *(f"teacher.{name}" for name in begin)}
+    assert state.keys() == {"steps", "samples", *(f"teacher.{name}" for name in begin)}
     assert all(torch.equal(state[f"teacher.{name}"], value) for name, value in begin.items())
     assert int(state["steps"]) == 4
 
@@ -238,7 +238,7 @@ def test_resumed_adapters_end_with_the_same_bits(tmp_path: Path, spread: float) 
     callback = keeping(strength=5.0, probes=OLD[:5])
     straight = trained(tmp_path, callback, model=adapted(spread=spread), learning_rate=0.2, **SAVED)
     state, _ = read_tensors(tmp_path / "checkpoint-4" / FILE, "distillation")
-    assert state.keys() == {"steps", "base"} if not spread else len(state) > 2
+    assert state.keys() == {"steps", "base", "samples"} if not spread else len(state) > 3
     assert (tmp_path / "checkpoint-4" / FILE).stat().st_size < 10_000 or spread
 
     resumed = keeping(strength=5.0, probes=OLD[:5])
@@ -246,7 +246,7 @@ def test_resumed_adapters_end_with_the_same_bits(tmp_path: Path, spread: float) 
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert equal(straight.model, second.model)
     assert agreements(second) == agreements(straight)
-    assert (kept(resumed).state_dict().keys() == {"steps", "base"}) is (not spread)
+    assert (kept(resumed).state_dict().keys() == {"steps", "base", "samples"}) is (not spread)
     free = trained(tmp_path / "free", model=adapted(spread=spread), learning_rate=0.2)
     assert not equal(free.model, straight.model)
     if not spread:

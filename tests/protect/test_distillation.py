@@ -360,6 +360,33 @@ def test_a_resumed_training_ends_with_the_same_bits(data: str) -> None:
     assert again[2].steps == 9
 
 
+def test_other_old_samples_than_those_of_the_state_are_warned_of() -> None:
+    rows = [each.clone() for each in OLD]
+    state = Distillation(network(), rows, collate_fn=torch.stack).state_dict()
+    Distillation(network(), rows, collate_fn=torch.stack).load_state_dict(state)
+    said = "not those that the training began with: "
+    with pytest.warns(UserWarning, match=f"{said}there were {len(rows)}, and there are {len(rows) - 1} now; give"):
+        Distillation(network(), rows[:-1], collate_fn=torch.stack).load_state_dict(state)
+    others = Distillation(network(), [each + 1 for each in rows], collate_fn=torch.stack)
+    with pytest.warns(UserWarning, match=f"{said}the first batch is another"):
+        others.load_state_dict(state)
+    others.load_state_dict({key: each for key, each in state.items() if key != "samples"})  # of an earlier version
+    loader = Distillation(network(), DataLoader(OLD, batch_size=4))  # type: ignore[arg-type]
+    assert "samples" not in loader.state_dict()
+    loader.load_state_dict(state)
+
+
+def test_samples_that_are_read_differently_each_time_are_told_by_their_count() -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def noisy(samples: list[Tensor]) -> Tensor:
+        return torch.stack(samples) + torch.rand(len(samples), 1, generator=draw)
+
+    state = Distillation(network(), list(OLD), collate_fn=noisy).state_dict()
+    assert state["samples"].tolist() == [len(OLD), 0]
+    Distillation(network(), list(OLD), collate_fn=noisy).load_state_dict(state)
+
+
 def test_every_sample_has_its_turn_in_every_epoch() -> None:
     seen: list[float] = []
 
@@ -383,7 +410,7 @@ def test_adapters_need_no_copy() -> None:
 
     model, same = wrapped(), wrapped()
     bare, copied = Distillation(model, words(1)), Distillation(same, words(1), teacher=copy.deepcopy(same).eval())
-    assert bare.state_dict().keys() == {"steps", "base"}
+    assert bare.state_dict().keys() == {"steps", "base", "samples"}
     for each in (model, same):
         draw = torch.Generator().manual_seed(4)
         with torch.no_grad():
@@ -423,7 +450,7 @@ def test_adapters_inside_of_another_module_need_no_copy() -> None:
 
     model = nn.Sequential(wrapped())
     kept = Distillation(model, words(1))
-    assert kept.state_dict().keys() == {"steps", "base"}
+    assert kept.state_dict().keys() == {"steps", "base", "samples"}
     with torch.no_grad():
         for each in model.parameters():
             each.add_(float(each.requires_grad))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -119,6 +120,7 @@ class Distillation:
         self._handles: list[RemovableHandle] = []
         self._last: Tensor | None = None
         self._steps = 0
+        self._noted: Tensor | None = None
         self._try()
 
     @property
@@ -199,11 +201,18 @@ class Distillation:
         self._handles = []
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a training needs to go on: the copy of the model, or "base", and how many batches were used."""
-        return {"steps": torch.tensor(self._steps), **self._teacher.state()}
+        """What a training needs to go on: the copy of the model, or "base", and how many batches were used.
+
+        Of numbered samples (a tensor, a `Dataset`, a list with `collate_fn`) it also tells which they are: their count
+        and a hash of the first batch.
+        """
+        noted = {} if self._noted is None else {"samples": self._noted}
+        return {"steps": torch.tensor(self._steps), **noted, **self._teacher.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave; of an iterable, the batches that were used are read and dropped.
+
+        Other old samples than those that the state was made with are warned of, where they are numbered.
 
         Raises:
             ForgetlessError: the state of another model or of another teacher, or none.
@@ -214,9 +223,29 @@ class Distillation:
         )
         if not isinstance(steps, Tensor) or not whole or int(steps) < 0:
             raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
+        samples = state.get("samples")
+        if samples is not None and not (isinstance(samples, Tensor) and samples.shape == (2,)):
+            raise ForgetlessError("the distillation's state is damaged: its 'samples' are not two numbers.")
         self._teacher.load(state)
+        if samples is not None and self._noted is not None and (other := self._differing(*map(int, samples))):
+            warnings.warn(
+                f"the old samples are not those that the training began with: {other}; give the same ones, or begin "
+                "anew.",
+                stacklevel=2,
+            )
         self._steps = int(steps)
         self._old.seek(self._steps)
+
+    def _differing(self, count: int, first: int) -> str | None:
+        """How the old samples differ from those of a state, in words."""
+        assert self._noted is not None
+        now, found = map(int, self._noted)
+        if count != now:
+            return f"there were {count:,}, and there are {now:,} now"
+        # What a process draws for a batch (an augmentation) is its own; the first one's is in the state.
+        if first and found and first != found and (self._ranks is None or self._ranks.rank == 0):
+            return "the first batch is another (other samples, batch_size, collate_fn or seed)"
+        return None
 
     def _try(self) -> None:
         """Ask for the answers to the first batch, so that what does not fit is said before training."""
@@ -239,6 +268,7 @@ class Distillation:
             )
         if not bool(torch.isfinite(found)):
             raise ForgetlessError("the model answers the old samples with NaN or Inf, so no answers can be kept.")
+        self._noted = self._old.noted(batch)
 
     def _depends(self, batch: Any) -> bool:
         """Whether the teacher's answers depend on the model's weights: a wrapped `forward` may be the model's own."""

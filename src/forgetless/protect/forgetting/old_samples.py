@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from forgetless.errors import ForgetlessError
 from forgetless.model import batches
 from forgetless.model.collation import Collate
+from forgetless.model.parameters import fingerprint
 
 _AGAIN = (
     "the old samples can be read only once (a generator?), and every step needs some; give a list, a Dataset or a "
@@ -66,6 +69,20 @@ class OldSamples:
             raise ForgetlessError("the old samples are none: the data are empty.")
         return self._made(found)
 
+    def noted(self, first: Any) -> Tensor | None:
+        """Which samples they are: their count and a hash of the first batch, `[2]`.
+
+        Args:
+            first: what `first` gave.
+
+        Returns:
+            None for samples without numbers. The hash is 0 where reading that batch again gives another.
+        """
+        if not self._numbered:
+            return None
+        found = _hashed(first)
+        return torch.tensor([self._count(), found if _hashed(self.first()) == found else 0])
+
     def next(self) -> Any:
         """The next batch of this process.
 
@@ -97,9 +114,12 @@ class OldSamples:
         """An epoch's batches; of numbered samples their numbers."""
         if not self._numbered:
             return iter(batches.of(self._data, self._size, self._collate))
-        count = batches.size(self._data) if self._whole else len(self._data)
+        count = self._count()
         draw = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
         return iter(torch.split(torch.randperm(count, generator=draw), self._size) if count else ())
+
+    def _count(self) -> int:
+        return batches.size(self._data) if self._whole else len(self._data)
 
     def _made(self, found: Any) -> Any:
         """The batch itself; what making it draws (an augmentation) depends on the seed and the batch alone."""
@@ -123,6 +143,19 @@ class OldSamples:
             )
         some = self._data.select(numbers) if hasattr(self._data, "select") else Subset(self._data, numbers)
         return next(iter(batches.of(some, len(numbers), self._collate)))
+
+
+def _hashed(batch: Any) -> int:
+    """Of the tensors in it, 1 or more."""
+    found: list[str] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        strided = tensor.layout is torch.strided
+        found.append(f"{tuple(tensor.shape)} {fingerprint(tensor) if strided else tensor.layout}")
+        return tensor
+
+    batches.mapped(batch, note)
+    return 1 + int.from_bytes(hashlib.sha256(repr(found).encode()).digest()[:7], "big")
 
 
 def _is_one_batch(data: Any) -> bool:
