@@ -18,8 +18,6 @@ _FIGURES = {
     "new_perplexity": ("new data: perplexity (lower is better)", "{:.2f}"),
 }
 
-_HARDLY = 0.95  # of the weights held: what is left learns hardly anything
-
 
 @contextlib.contextmanager
 def told() -> Iterator[Callable[[str, int, int], None]]:
@@ -72,10 +70,10 @@ def show(summary: dict[str, Any], out: str) -> None:
 
 
 def _strength(summary: dict[str, Any]) -> Iterator[str]:
-    """The λ that was used, and whether a number that was given is too large to learn with."""
+    """The λ that was used, if there is one."""
     plan = summary["plan"]
     used = summary["after"][plan["method"]]
-    value, held = used["strength"], used.get("frozen_fraction") or 0.0
+    value = used["strength"]
     if value is None:
         return
     share = plan.get("hold")
@@ -85,11 +83,6 @@ def _strength(summary: dict[str, Any]) -> Iterator[str]:
         yield f"λ = {value:.2g}"
     else:
         yield f"λ = {value:.2g}: {'half' if share in (None, 0.5) else f'{share:.0%}'} of the movement is held back"
-    if plan["strength"] != "auto" and held >= _HARDLY:
-        yield (
-            f"λ = {value:.2g} holds {held:.0%} of the weights, so hardly anything could be learned; leave --strength "
-            "at auto, or give a share with --hold."
-        )
 
 
 def show_estimate(found: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ _EPOCHS = {Kind.CAUSAL_LM: 1}
 _BATCH_SIZE = {Kind.CAUSAL_LM: 8}
 #: Parameters below which a learning rate serves.
 _LORA_RATE = 2e-4
+_HARDLY = 0.95  # of the weights held: what is left learns hardly anything
 _RATES = ((30e6, 1e-4), (300e6, 5e-5), (math.inf, 2e-5))
 
 
@@ -78,7 +79,7 @@ def _taught(job: _Job, training: Training, given: Importance | None, place: Plac
         "new": {"data": str(request.new), "train": len(training.new.numbers), "held_out": len(training.new.held)},
         "old": _told_old(request, training),
         "plan": asdict(training.plan),
-        "notes": training.notes,
+        "notes": [*training.notes, *([main.pop("note")] if "note" in main else [])],
         "before": before,
         "after": {request.method: main, **({} if beside is None else {"finetune": beside})},
     }
@@ -209,10 +210,15 @@ class _Job:
         found = {
             **self.judged(training),
             "strength": training.strength,
-            "frozen_fraction": training.frozen,
             "steps": training.steps,
             "seconds": round(time.monotonic() - begun, 1),
         }
+        chosen, held = training.plan.strength, training.frozen or 0.0
+        if isinstance(chosen, float) and held >= _HARDLY:
+            found["note"] = (
+                f"λ = {chosen:.2g} holds {held:.0%} of the weights, so hardly anything could be learned; leave "
+                "--strength at auto, or give a share with --hold."
+            )
         if save:
             place.save(training.save)
         place.note(method, found)
