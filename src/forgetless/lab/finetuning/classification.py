@@ -57,6 +57,10 @@ class ClassifierTraining(Training):
                 else f"the old one is kept beside the model in {OLD_HEAD}"
             )
             self.notes.append(f"a new head is made for the {len(new.classes)} new classes; {beside}.")
+        else:
+            self.notes.append(
+                f"all {len(new.classes)} new classes are classes of the model, so that its head is trained further."
+            )
 
     def not_measured(self) -> tuple[str, ...]:
         """The last layer, which answers nothing yet where the model came without one."""
@@ -130,6 +134,9 @@ class ClassifierTraining(Training):
             Classification(new.classes),
         )
         method: Method = Finetune()
+        checkpoint = folder / "checkpoint.safetensors"
+        if importance is not None and checkpoint.exists():
+            importance = dataclasses.replace(importance, weights={})  # of the old weights, and it has learned since
         if self.plan.method == "distillation":
             assert self.old is not None
             method = Distilled(self._old_answers, self.old.listing, self.plan.strength)
@@ -142,7 +149,6 @@ class ClassifierTraining(Training):
                 self.reached(at.step, at.loss, method.made if isinstance(method, Protected | Distilled) else None)
             tell("fitting the new head" if at.phase == "warm_start" else "learning", at.step, self.steps)
 
-        checkpoint = folder / "checkpoint.safetensors"
         learn(
             model, [task], method, self._recipe(model), seed=self.plan.seed, checkpoint=checkpoint, on_progress=report
         )
