@@ -224,7 +224,9 @@ class Distillation:
         if not isinstance(steps, Tensor) or not whole or int(steps) < 0:
             raise ForgetlessError("the distillation's state has no 'steps'; give what state_dict() returned.")
         samples = state.get("samples")
-        if samples is not None and not (isinstance(samples, Tensor) and samples.shape == (2,)):
+        if samples is not None and not (
+            isinstance(samples, Tensor) and samples.dtype == torch.int64 and samples.shape == (2,)
+        ):
             raise ForgetlessError("the distillation's state is damaged: its 'samples' are not two numbers.")
         self._teacher.load(state)
         if samples is not None and self._noted is not None and (other := self._differing(*map(int, samples))):
