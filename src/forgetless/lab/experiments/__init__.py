@@ -22,7 +22,7 @@ from forgetless.lab.experiments.sequence import PictureSequence
 from forgetless.lab.experiments.split_cifar100 import SplitCIFAR100
 from forgetless.lab.experiments.split_mnist import SplitMNIST
 from forgetless.lab.experiments.split_tiny_imagenet import SplitTinyImageNet
-from forgetless.lab.report import adaptation
+from forgetless.lab.report.adaptation import adaptation
 from forgetless.model.parameters import listing
 
 _ALL: tuple[type[Settings], ...] = (
