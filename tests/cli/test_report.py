@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Command
 from forgetless.lab import results
 from idx_files import written
@@ -28,7 +30,13 @@ def test_the_table_and_the_page_again(forgetless: Command) -> None:
 
 def test_json(forgetless: Command) -> None:
     results.write("results.json", RESULTS)
-    assert json.loads(forgetless("report", "results.json", "--json").stdout) == RESULTS
+    found = json.loads(forgetless("report", "results.json", "--json").stdout)
+    (method,) = found.pop("methods")
+    assert found == RESULTS
+    assert (method["method"], method["strengths"], method["seeds"]) == ("mas", [1.0], [0])
+    assert method["average_accuracy"] == {"mean": pytest.approx(0.75), "sd": None}
+    assert method["learning_accuracy"] == {"mean": pytest.approx(0.8), "sd": None}
+    assert method["forgetting_mas"] == {"mean": pytest.approx(0.1), "sd": None}
 
 
 def test_no_results(refused: Callable[..., None]) -> None:
@@ -80,7 +88,8 @@ def test_a_run_of_several_parts_is_shown_as_it_ended(forgetless: Command, refuse
     assert where.endswith("again:   forgetless report r\n")
     assert again.stdout.startswith("20 pictures to learn from and 10 to test on. Steps are matched, not epochs: 376 ")
     assert "| finetune | – | 55.16 ± 1.38 | " in again.stdout
-    assert json.loads(forgetless("report", "r", "--json").stdout).keys() == {"domain"}
+    found = json.loads(forgetless("report", "r", "--json").stdout)
+    assert [method["method"] for method in found["domain"]["methods"]] == ["finetune"]
     part = forgetless("report", "r/domain")
     assert part.stdout.endswith("any: forgetless report r\n")
     refused("a page is of one part of r; name one of 'r/domain'.", "report", "r", "--page", "x.html")

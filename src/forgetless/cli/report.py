@@ -39,7 +39,9 @@ def report(
     Several runs of one experiment over the same tasks are shown as one: name those of one method with several strengths
     to see what a strength trades. A run of `forgetless run long-text` is shown alone, and so is one of several parts
     (`split-mnist`): the directory gives the table that the run ended with, beside published figures where there are
-    any; the folder of a part in it gives the tasks of that part, and its page.
+    any; the folder of a part in it gives the tasks of that part, and its page. `--json` prints the results with what
+    the table shows of each method, as shares: mean and standard deviation of `learning_accuracy`, `average_accuracy`
+    and `forgetting_mas`.
     """
     from rich.console import Console
 
@@ -67,7 +69,7 @@ def report(
     if target is not None:
         written(found, target, traces.read(folder, found["runs"]) if len(every) == 1 else None)
     if as_json:
-        print_json(found)
+        print_json({**found, "methods": results.derived(found)})
         return
     Console().print(shown)
     if target is not None:
@@ -78,7 +80,7 @@ def report(
 
 def _show_parts(run: Path, parts: dict[str, dict[str, Any]], page: Path | None, as_json: bool) -> None:
     """The table of an experiment that has several parts, as its run showed it."""
-    from forgetless.lab import experiments
+    from forgetless.lab import experiments, results
     from forgetless.model.parameters import listing
 
     names = {content["experiment"] for content in parts.values()}
@@ -88,7 +90,10 @@ def _show_parts(run: Path, parts: dict[str, dict[str, Any]], page: Path | None, 
         raise ForgetlessError(f"{run} holds several runs; name one or more of {folders}.")
     if page is not None:
         raise ForgetlessError(f"a page is of one part of {run}; name one of {folders}.")
-    typer.echo(json.dumps(parts, indent=2) if as_json else table(parts))
+    if as_json:
+        print_json({folder: {**found, "methods": results.derived(found)} for folder, found in parts.items()})
+        return
+    typer.echo(table(parts))
 
 
 def _show_texts(run: Path, page: Path | None, as_json: bool, as_markdown: bool) -> None:

@@ -22,7 +22,7 @@ from forgetless.lab.experiments.sequence import PictureSequence
 from forgetless.lab.experiments.split_cifar100 import SplitCIFAR100
 from forgetless.lab.experiments.split_mnist import SplitMNIST
 from forgetless.lab.experiments.split_tiny_imagenet import SplitTinyImageNet
-from forgetless.lab.report import adaptation as use_table
+from forgetless.lab.report.adaptation import adaptation
 from forgetless.model.parameters import listing
 
 _ALL: tuple[type[Settings], ...] = (
@@ -45,7 +45,7 @@ EXPERIMENTS: dict[str, type[Settings]] = {kind.NAME: kind for kind in _ALL}
 TABLES: dict[str, Callable[[Mapping[str, Mapping[str, Any]]], str]] = {
     SplitMNIST.NAME: split_mnist.table,
     PermutedMNIST.NAME: permuted_mnist.table,
-    Adaptation.NAME: use_table,
+    Adaptation.NAME: adaptation,
     SplitCIFAR100.NAME: split_cifar100.table,
     SplitTinyImageNet.NAME: split_tiny_imagenet.table,
 }

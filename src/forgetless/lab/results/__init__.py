@@ -10,7 +10,16 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.results.content import check
 from forgetless.lab.results.joined import joined
-from forgetless.lab.results.summary import MEANING, Estimate, MethodSummary, Summary, column, percent, summarize
+from forgetless.lab.results.summary import (
+    MEANING,
+    Estimate,
+    MethodSummary,
+    Summary,
+    column,
+    derived,
+    percent,
+    summarize,
+)
 
 __all__ = [
     "MEANING",
@@ -19,6 +28,7 @@ __all__ = [
     "Summary",
     "check",
     "column",
+    "derived",
     "joined",
     "parts",
     "percent",

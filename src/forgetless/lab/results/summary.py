@@ -156,6 +156,29 @@ def summarize(results: Mapping[str, Any]) -> Summary:
     )
 
 
+def derived(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the table shows of each method, JSON-able: shares by the names of `forgetless.metrics`, as mean and sd.
+
+    Raises:
+        ForgetlessError: as `summarize`.
+    """
+    return [
+        {
+            "method": method.method,
+            "strengths": list(method.strengths),
+            "seeds": list(method.seeds),
+            "learning_accuracy": _plain(method.average_learned),
+            "average_accuracy": _plain(method.average),
+            "forgetting_mas": _plain(method.forgetting),
+        }
+        for method in summarize(results).methods
+    ]
+
+
+def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
+    return None if estimate is None else {"mean": estimate.mean, "sd": estimate.sd}
+
+
 def column(run: Mapping[str, Any]) -> tuple[str, str]:
     """What the runs of one column of a table have in common: the method, and in joined results its strength."""
     return run["method"], run.get("column", "")
