@@ -207,7 +207,7 @@ class _Job:
         importance = given or self._importance(training, place)
         training.reached = functools.partial(self.log.step, method, training.steps)
         training.train(importance, place.folder(method), self.tell)
-        found = {
+        found: dict[str, Any] = {
             **self.judged(training),
             "strength": training.strength,
             "steps": training.steps,
