@@ -164,8 +164,10 @@ class Distillation:
     def attach(self, optimizer: Any) -> Distillation:
         """Add the gradient of the loss in every step of `optimizer`, after clipping and once a step.
 
-        Gradient accumulation and loss scaling make no difference to it. Several optimizers take a batch each. `steps`
-        counts them, and stands still where the optimizer is not the one that trains.
+        Gradient accumulation and loss scaling make no difference to it. Clipping does: where it shortens the gradient
+        of the new labels, old answers count more than λ says; then lower λ, or add `loss()` to the loss. Several
+        optimizers take a batch each. `steps` counts them, and stands still where the optimizer is not the one that
+        trains.
 
         Args:
             optimizer: trains parameters of the model; wrappers and several as for `Anchor.attach`.

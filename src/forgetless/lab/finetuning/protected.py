@@ -15,6 +15,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.learn.families.state import pack, unpack
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
+from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import trainable
@@ -98,13 +99,15 @@ class Distilled(Method):
         return {"strength": self.chosen, "samples": self.samples}
 
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
-        """Let the network's present answers be the old ones, and keep them in every step."""
-        self.made = self.make(model).attach(optimizer)
+        """Let the network's present answers be the old ones."""
+        self.made = self.make(model)
+
+    def penalty(self, batch: Batch) -> Tensor | None:
+        """A term of the loss: gradients are clipped here, and so both kinds of answers are clipped alike."""
+        return None if self.made is None else self.made.loss()
 
     def end(self, model: Network, task: Task) -> None:
-        """Let the optimizer and the old answers go."""
-        if self.made is not None:
-            self.made.detach()
+        """Let the old answers go."""
         self.made = None
 
     def state(self) -> dict[str, Tensor]:
