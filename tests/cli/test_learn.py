@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cli.conftest import Command
 from cli.learned import found, logged, same_files, watch
@@ -232,6 +233,25 @@ def test_old_answers_of_a_classifier(
     assert weak.exit_code == 0, weak.stderr
     left = found("none")["after"]["distillation"]
     assert {n: left[n] for n in summary["before"]} == {n: after["finetune"][n] for n in summary["before"]}
+
+
+def test_old_and_new_answers_are_clipped_together(forgetless: Command, classifier: tuple[object, ...]) -> None:
+    norms = list[float]()
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients = [
+            each.grad.norm() for group in optimizer.param_groups for each in group["params"] if each.grad is not None
+        ]
+        norms.append(float(torch.stack(gradients).norm()))
+
+    handle = register_optimizer_step_post_hook(note)
+    words = (*classifier, "--lr", "1e-2", "--method", "distillation", "--strength", "1000")
+    try:
+        assert forgetless(*words, "--out", "o").exit_code == 0
+    finally:
+        handle.remove()
+    learning = norms[-16:]
+    assert max(learning) == pytest.approx(1, rel=1e-3)  # the recipe's, which so large a strength reaches
 
 
 def test_old_answers_stopped_and_continued_to_the_bit(
