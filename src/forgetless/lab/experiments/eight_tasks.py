@@ -11,7 +11,7 @@ from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts import omega as measuring
 from forgetless.lab.experiments.parts import pairs as two_tasks
 from forgetless.lab.experiments.parts.settings import Settings, setting
-from forgetless.lab.networks.pretrained import pretrained, refuse_small
+from forgetless.lab.networks.pretrained import pretrained
 from forgetless.lab.running.experiment import Experiment, Suite
 from forgetless.lab.running.search import Search
 from forgetless.lab.running.tuning import Tuning
@@ -56,7 +56,7 @@ class EightTasks(Settings):
             ForgetlessError: the folder lacks a set, a set cannot be read, or the network's weights are not installed.
         """
         start = functools.partial(_start, self.network)
-        refuse_small(self.network, self.size)  # before reading pictures
+        start(0)  # refuse it before reading pictures
         search = Search(drop=self.drop, factor=FACTOR, most=TRIALS, rise=self.rise)
         folders = images.sets(self.data, two_tasks.TASKS if self.pairs else TASKS)
         load = functools.partial(
