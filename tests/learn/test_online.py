@@ -152,9 +152,10 @@ def test_it_is_the_loop_one_would_write(refresh: Refresh, make: Callable[[nn.Mod
     assert events == found
     assert events.count("plateau") == stream.updates > 1
     assert "peak" in events
-    assert same(model, expected)
+    # Equal to the bit on some processors; on others a product rounds otherwise for another shape of batch.
+    torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=1e-5, atol=1e-6)
     assert list(omega) == list(stream.anchor.importance)
-    assert all(torch.equal(stream.anchor.importance[name], each) for name, each in omega.items())
+    torch.testing.assert_close(dict(stream.anchor.importance), omega, rtol=1e-5, atol=1e-8)
     assert stream.importance is not None
     assert stream.importance.count == sum(each.count for each in measured)
     assert (stream.steps, stream.skipped) == (STEPS, 0)
