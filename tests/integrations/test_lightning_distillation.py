@@ -95,14 +95,15 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, old: Any) -> None:
     )
     plain = layers()
     optimizer = torch.optim.AdamW(plain.parameters(), lr=3e-2)
-    Distillation(plain, old, batch_size=5).attach(optimizer)
+    kept = Distillation(plain, old, batch_size=5).attach(optimizer)
     pairs = list(NEW)
     for step, (first, second) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
         optimizer.zero_grad()
         for x, y in (first, second):
             torch.manual_seed(step)
             (F.cross_entropy(plain(x), y) / 2).backward()
-        nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        norm = nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        kept.clipped(norm, 0.5)
         optimizer.step()
     assert equal(held.layers, plain)
 

@@ -117,14 +117,16 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, strength: Any) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (6 - step) / 6)
     strength = 1.0 if strength == "auto" else strength
-    forgetless.Distillation(model, rows, strength, batch_size=2, collate_fn=COLLATOR, seed=4).attach(optimizer)
+    kept = forgetless.Distillation(model, rows, strength, batch_size=2, collate_fn=COLLATOR, seed=4).attach(optimizer)
     model.train()
     for start in range(0, 12, 2):
         several = batches[start : start + 2]
         items = sum((batch["labels"][:, 1:] != -100).sum() for batch in several)
         for batch in several:
             model(**batch, num_items_in_batch=items).loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        assert norm > 0.5
+        kept.clipped(norm, 0.5)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()

@@ -633,3 +633,35 @@ def test_replicas_take_turns_at_the_batches(two: Processes) -> None:
     for name, each in weights(model).items():
         torch.testing.assert_close(found[0][name], each, rtol=1e-9, atol=1e-12)
         assert torch.equal(found[0][name], found[1][name])
+
+
+def test_clipping_that_is_told_shortens_old_answers_alike() -> None:
+    """The step goes along g + λ k, as where both are clipped together, and λ means what it says."""
+
+    def stepped(told: bool) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        model, old = nn.Linear(4, 3).double(), torch.randn(6, 4, dtype=torch.float64)
+        kept = Distillation(model, old, 3000.0, batch_size=6)
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        (50 * model(old).square().sum() + kept.loss()).backward()
+        together = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+        before = torch.cat([each.detach().flatten() for each in model.parameters()])
+        optimizer.zero_grad()
+        kept.attach(optimizer)
+        (50 * model(old).square().sum()).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        if told:
+            kept.clipped(norm, 0.1)
+        optimizer.step()
+        after = torch.cat([each.detach().flatten() for each in model.parameters()])
+        return before - after, together
+
+    moved, together = stepped(told=True)
+    torch.testing.assert_close(F.cosine_similarity(moved, together, dim=0).item(), 1.0, rtol=1e-12, atol=0)
+    assert moved.norm() < 1
+    moved, together = stepped(told=False)
+    assert F.cosine_similarity(moved, together, dim=0) < 0.999
+    with pytest.raises(ForgetlessError, match="clipped to a norm above 0, not 0"):
+        Distillation(nn.Linear(4, 3), torch.randn(6, 4)).clipped(1.0, 0)

@@ -126,9 +126,12 @@ class ForgetlessCallback(TrainerCallback):
         self._protection.attach(trainer.optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse an optimizer that has taken the attached one's place."""
+        """Refuse an optimizer that has taken the attached one's place; see how far gradients were clipped."""
         if (trainer := self._trainer()) is not None:
             self._protection.refuse_swapped(trainer.optimizer)
+        norm = next((variables["grad_norm"] for variables in _stack() if "grad_norm" in variables), None)
+        if norm is not None:
+            self._protection.clipped(norm, args.max_grad_norm)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Add the figures."""

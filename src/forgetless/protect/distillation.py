@@ -121,6 +121,7 @@ class Distillation:
         self._last: Tensor | None = None
         self._steps = 0
         self._noted: Tensor | None = None
+        self._shortened = 1.0
         self._try()
 
     @property
@@ -165,9 +166,9 @@ class Distillation:
         """Add the gradient of the loss in every step of `optimizer`, after clipping and once a step.
 
         Gradient accumulation and loss scaling make no difference to it. Clipping does: where it shortens the gradient
-        of the new labels, old answers count more than λ says; then lower λ, or add `loss()` to the loss. Several
-        optimizers take a batch each. `steps` counts them, and stands still where the optimizer is not the one that
-        trains.
+        of the new labels, old answers count more than λ says, unless each step is told of it by `clipped`, or `loss()`
+        is added to the loss instead. Several optimizers take a batch each. `steps` counts them, and stands still where
+        the optimizer is not the one that trains.
 
         Args:
             optimizer: trains parameters of the model; wrappers and several as for `Anchor.attach`.
@@ -332,6 +333,25 @@ class Distillation:
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32)) / self._temperature
         return log_probabilities(wide.masked_fill(~counts, _NEVER) if output.dim() == 2 else wide)
 
+    def clipped(self, norm: float | Tensor, most: float) -> None:
+        """Tell, before the optimizer's step, that gradients of this norm were clipped; old answers are shortened alike.
+
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            distillation.clipped(norm, 1.0)
+            optimizer.step()
+
+        Args:
+            norm: of the gradients before clipping.
+            most: the norm that they were clipped to.
+
+        Raises:
+            ForgetlessError: a bound that is not positive.
+        """
+        if not most > 0:
+            raise ForgetlessError(f"gradients are clipped to a norm above 0, not {most!r}.")
+        factor = most / (float(norm) + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
+        self._shortened = factor if factor < 1 else 1.0  # NaN shortens nothing: the step is lost anyway
+
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         return before_step(partial(self._add, optimizer), args, kwargs)
 
@@ -340,7 +360,8 @@ class Distillation:
             return
         parameters = list(_trained(optimizer))
         with torch.enable_grad(), asked(self._model):
-            loss = self._strength * self._next()
+            loss = self._strength * self._shortened * self._next()
+            self._shortened = 1.0
             if not loss.requires_grad:  # the answers depend on nothing that learns: they stay
                 return
             found = torch.autograd.grad(loss, parameters, allow_unused=True)

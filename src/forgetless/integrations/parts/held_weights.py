@@ -61,6 +61,9 @@ class HeldWeights(Protection):
         assert self.kept is None or isinstance(self.kept, Anchor | DeltaAnchor)
         return self.kept
 
+    def clipped(self, norm: float | Tensor, most: float | None) -> None:
+        """Nothing: a pull comes after the step, and clipping has no part in it."""
+
     def make(
         self,
         model: nn.Module,
