@@ -124,11 +124,12 @@ class ForgetlessCallback(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Refuse an optimizer that has taken an attached one's place; see how far gradients will be clipped."""
         self._protection.refuse_swapped(trainer.optimizers)
-        if trainer.gradient_clip_val and trainer.gradient_clip_algorithm in (None, "norm"):
+        most = trainer.gradient_clip_val
+        if self.distillation is not None and most and trainer.gradient_clip_algorithm in (None, "norm"):
             gradients = [
                 each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
             ]
-            self._protection.clipped(torch.nn.utils.get_total_norm(gradients), trainer.gradient_clip_val)
+            self.distillation.clipped(torch.nn.utils.get_total_norm(gradients), most)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

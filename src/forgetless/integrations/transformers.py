@@ -127,11 +127,18 @@ class ForgetlessCallback(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refuse an optimizer that has taken the attached one's place; see how far gradients were clipped."""
-        if (trainer := self._trainer()) is not None:
-            self._protection.refuse_swapped(trainer.optimizer)
-        norm = next((variables["grad_norm"] for variables in _stack() if "grad_norm" in variables), None)
-        if norm is not None:
-            self._protection.clipped(norm, args.max_grad_norm)
+        if (trainer := self._trainer()) is None:
+            return
+        self._protection.refuse_swapped(trainer.optimizer)
+        if self.distillation is not None and args.max_grad_norm:
+            of_trainer = (variables for variables in _stack() if variables.get("self") is trainer)
+            norm = next((variables["grad_norm"] for variables in of_trainer if "grad_norm" in variables), None)
+            if norm is None:
+                raise ForgetlessError(
+                    "this release of transformers does not tell how far it clips gradients, by which old answers must be "
+                    "shortened too; set max_grad_norm=0, or take another release."
+                )
+            self.distillation.clipped(norm, args.max_grad_norm)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Add the figures."""

@@ -61,9 +61,6 @@ class HeldWeights(Protection):
         assert self.kept is None or isinstance(self.kept, Anchor | DeltaAnchor)
         return self.kept
 
-    def clipped(self, norm: float | Tensor, most: float | None) -> None:
-        """Nothing: a pull comes after the step, and clipping has no part in it."""
-
     def make(
         self,
         model: nn.Module,
@@ -74,15 +71,7 @@ class HeldWeights(Protection):
         progress: bool = False,
         **options: Any,
     ) -> None:
-        """Anchor the model at its present weights.
-
-        Args:
-            model: the network as the trainer wraps it.
-            steps: planned, at the peak learning rate.
-            reader: how the trainer reads samples.
-            embeddings: modules with a row per token, which may have grown since a given importance was measured.
-            progress: show a progress bar on a terminal.
-            options: of `forgetless.mas`, where the user has not chosen others.
+        """Anchor the model at its present weights; `options` of `forgetless.mas` yield to those that the user chose.
 
         Raises:
             ForgetlessError: of `forgetless.mas` and `Anchor`: an importance of another model, for one.

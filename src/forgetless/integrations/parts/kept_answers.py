@@ -59,11 +59,6 @@ class KeptAnswers(Protection):
         assert self.kept is None or isinstance(self.kept, Distillation)
         return self.kept
 
-    def clipped(self, norm: float | Tensor, most: float | None) -> None:
-        """Shorten the gradient of the old answers alike."""
-        if most and self.distillation is not None:
-            self.distillation.clipped(norm, most)
-
     def make(
         self,
         model: nn.Module,

@@ -151,10 +151,6 @@ class Protection(abc.ABC):
             self.kept.detach()
         self._optimizers = []
 
-    @abc.abstractmethod
-    def clipped(self, norm: float | Tensor, most: float | None) -> None:
-        """Called before a step whose gradients had this norm and were clipped to `most`, if to anything."""
-
     def refuse_swapped(self, optimizer: Any) -> None:
         """Called before a step of what the trainer steps now.
 
