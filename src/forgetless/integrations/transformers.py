@@ -135,8 +135,8 @@ class ForgetlessCallback(TrainerCallback):
             norm = next((variables["grad_norm"] for variables in of_trainer if "grad_norm" in variables), None)
             if norm is None:
                 raise ForgetlessError(
-                    "this release of transformers does not tell how far it clips gradients, by which old answers must be "
-                    "shortened too; set max_grad_norm=0, or take another release."
+                    "this release of transformers does not tell how far it clips gradients, by which old answers must "
+                    "be shortened too; set max_grad_norm=0, or take another release."
                 )
             self.distillation.clipped(norm, args.max_grad_norm)
 
