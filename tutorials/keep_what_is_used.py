@@ -204,7 +204,7 @@ for kept in (traffic, others):
 # ## What the numbers mean, and where they do not help
 #
 # - Without protection the network all but forgets upright digits: most of what it can do is overwritten.
-# - Both importances keep much of it, of the used and of the unused digits. All digits share most of the weights, so it
+# - Both importances keep a part of it, of the used and of the unused digits. All digits share most of the weights, so it
 #   matters little here on which of them Ω was measured: which of the two keeps more of the used digits changes with the
 #   first weights of the network, and so even with the processor's rounding. Over ten seeds on pictures the protection
 #   is selective, a little: [adaptation](../docs/adaptation.md#does-the-used-part-survive).
