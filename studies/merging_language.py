@@ -28,7 +28,7 @@ from forgetless.measure.estimators.fisher import fisher
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from studies.evidence.language import Lab
-from studies.evidence.language_methods import Bench, weights
+from studies.evidence.language_bench import Bench, weights
 from studies.evidence.language_texts import DOMAINS, HELD_OUT, windows
 from studies.merging_rows import ROWS, Experts, State, beside_the_mean, between, chosen
 from studies.repair_measures import read

@@ -46,6 +46,7 @@ def tune(
     rate: float = RATE,
     anchor: Any = None,
     how: str = "auto",
+    core: Any = None,
     added: Callable[[int], Tensor] | None = None,
 ) -> float:
     """Train all weights that can be trained with AdamW; the mean loss of the last tenth of the steps.
@@ -57,12 +58,15 @@ def tune(
         rate: the peak of the learning rate.
         anchor: protects the weights.
         how: the form in which it does.
+        core: the weights that stand still.
         added: what is added to the loss at a step.
     """
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.0, fused=True)
     if anchor is not None:
         anchor.attach(optimizer, how=how)
+    if core is not None:
+        core.attach(optimizer)
     model.train()
     losses, started, steps = [], time.monotonic(), domain.steps
     for step, batch in zip(range(steps), batches(domain.train, domain.batch, seed), strict=False):
@@ -80,6 +84,8 @@ def tune(
             print(f"{domain.name}, step {step + 1} of {steps}: loss {losses[-1]:.3f}, {took:.0f} s", flush=True)
     if anchor is not None:
         anchor.detach()
+    if core is not None:
+        core.remove()
     model.eval()
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)

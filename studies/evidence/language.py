@@ -24,7 +24,8 @@ from torch import Tensor
 
 from forgetless import files
 from forgetless.learn.seeding import derive, permutation
-from studies.evidence.language_methods import METHODS, Base, Bench
+from studies.evidence.language_bench import Base, Bench
+from studies.evidence.language_methods import METHODS
 from studies.evidence.language_texts import DOMAINS, asked, domain, general, learned, measured, windows
 from studies.repair_measures import read
 from studies.repair_texts import Rows

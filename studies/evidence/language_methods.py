@@ -3,136 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from forgetless import Anchor, Distillation, HoldShare, Importance
+from forgetless import Anchor, Distillation, HoldShare
 from forgetless.edit import Settings, repaired
 from forgetless.learn.seeding import derive, permutation
-from forgetless.measure.estimators.fisher import fisher
-from forgetless.measure.estimators.mas import mas
-from forgetless.measure.estimators.output_curvature import output_curvature
-from forgetless.model.parameters import fingerprints
+from studies.evidence.language_bench import Bench, weights
+from studies.evidence.language_cores import SHARES, VARIED, frozen
 from studies.repair_measures import logits
-from studies.repair_texts import Domain, Rows
+from studies.repair_texts import Rows
 from studies.repair_tuning import tune
 
 #: Rows of old text that a step of replay or of distillation sees beside those of the domain, relative to them.
 BESIDE = 0.5
-
-
-@dataclass(frozen=True)
-class Base:
-    """What all domains and seeds share.
-
-    Attributes:
-        load: gives the model as it was, float32 and in eval mode, a new one every time.
-        measured: unlabeled windows of old text, which importance is measured on.
-        replayed: windows of the very text that the base was made from; only replay sees them.
-        folder: keeps what was measured.
-        chunk: rows that are measured at a time.
-    """
-
-    load: Callable[[], Any]
-    measured: Rows
-    replayed: Rows
-    folder: Path
-    chunk: int = 8
-
-    def omega(self, name: str) -> Importance:
-        """Ω of the base, divided by its mean over all weights, so that one grid of strengths serves all kinds."""
-        path = self.folder / f"omega-{name}.safetensors"
-        if not path.exists():
-            scaled(OMEGAS[name](self)).save(path)
-        return Importance.load(path)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """One domain that is learned from the base, with one seed.
-
-    Attributes:
-        base: where it starts.
-        domain: what is learned.
-        seed: of the order of its rows.
-        rate: the peak of the learning rate.
-        lora: the same for LoRA.
-    """
-
-    base: Base
-    domain: Domain
-    seed: int
-    rate: float
-    lora: float
-    kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    def learned(self, **options: Any) -> Any:
-        """The base, fine-tuned on the domain."""
-        model = self.base.load()
-        tune(model, self.domain, self.seed, rate=self.rate, **options)
-        return model
-
-    def weights(self, name: str, make: Callable[[], Any]) -> dict[str, Tensor]:
-        """The weights of a model that several methods begin with; it is trained once."""
-        if name not in self.kept:
-            self.kept[name] = weights(make())
-        return self.kept[name]
-
-    def tuned(self) -> dict[str, Tensor]:
-        """The weights after plain fine-tuning."""
-        return self.weights("tuned", self.learned)
-
-    def at(self, state: Mapping[str, Tensor]) -> Any:
-        """A model with these weights."""
-        model = self.base.load()
-        model.load_state_dict(state, strict=False)  # tied weights have one name
-        return model
-
-    @property
-    def steps(self) -> float:
-        """What the planned training is worth in steps at the peak rate, which falls to 0."""
-        return self.domain.steps / 2
-
-
-def weights(model: Any) -> dict[str, Tensor]:
-    """The parameters' values."""
-    return {name: each.detach().clone() for name, each in model.named_parameters()}
-
-
-def scaled(importance: Importance) -> Importance:
-    """Ω ÷ the mean of Ω over all weights."""
-    total = sum(float(each.sum(dtype=torch.float64)) for each in importance.sums.values())
-    mean = total / sum(each.numel() for each in importance.sums.values())
-    sums = {name: (each / mean * importance.count).float() for name, each in importance.sums.items()}
-    return Importance(sums, importance.count, importance.estimator, importance.weights)
-
-
-def _measured(measure: Callable[..., Importance]) -> Callable[[Base], Importance]:
-    def run(base: Base) -> Importance:
-        ids = base.measured.ids[:, :-1]
-        return measure(base.load(), {"input_ids": ids}, batch_size=base.chunk, progress=False)
-
-    return run
-
-
-def _ones(base: Base) -> Importance:
-    model = base.load()
-    named = dict(model.named_parameters())
-    return Importance({name: torch.ones_like(each) for name, each in named.items()}, 1, "ones", fingerprints(named))
-
-
-#: Every kind of Ω; all are measured on the same unlabeled windows.
-OMEGAS: dict[str, Callable[[Base], Importance]] = {
-    "mas": _measured(mas),
-    "fisher": _measured(fisher),
-    "curvature": _measured(output_curvature),
-    "ones": _ones,
-}
 
 
 def pulled(kind: str, how: str = "auto") -> Callable[[Bench, float], Any]:
@@ -283,6 +171,22 @@ class Method:
 _GRID = (1e-3, 4e-3, 0.016, 0.064, 0.25)
 _ALPHAS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 _OMEGA = "unlabeled old text, once"
+_LABELED = "old text, once"
+#: A share of the elements stands still, for each way to choose them and for variants of the first.
+CORES: dict[str, Method] = {
+    "core by loss gradient": Method(frozen("modulus"), SHARES, _LABELED, "core-gradient"),
+    "core by MAS": Method(frozen("mas"), SHARES, _OMEGA, "core-mas"),
+    "core by Fisher": Method(frozen("fisher"), SHARES, _OMEGA, "core-fisher"),
+    "core by magnitude": Method(frozen("magnitude"), SHARES, "nothing", "core-magnitude"),
+    "core at random": Method(frozen("random"), SHARES, "nothing", "core-random"),
+    "core by loss gradient, rows": Method(frozen("modulus", "row"), VARIED, _LABELED, "core-rows"),
+    "core by loss gradient, in each tensor": Method(
+        frozen("modulus", scope="tensor"), VARIED, _LABELED, "core-tensors"
+    ),
+    "core by loss gradient, against the domain's": Method(
+        frozen("modulus", against=True), VARIED, _LABELED, "core-against"
+    ),
+}
 #: In the order in which they run.
 METHODS: dict[str, Method] = {
     "base": Method(base, (0,), "", "base"),
@@ -303,4 +207,5 @@ METHODS: dict[str, Method] = {
     "MAS + WiSE-FT": Method(held_and_wise, _ALPHAS, _OMEGA, "mas-wise-ft"),
     "MAS, gradient": Method(pulled("mas", "gradient"), _GRID, _OMEGA, "mas-gradient"),
     "E‖J‖²": Method(pulled("curvature"), _GRID, _OMEGA, "curvature"),
+    **CORES,
 }

@@ -14,7 +14,7 @@ from typing import Any
 from forgetless import files
 from studies import blocks
 from studies.evidence.language import ASKED, BATCH, MEASURED, OUT, RATES, STEPS
-from studies.evidence.language_methods import METHODS
+from studies.evidence.language_methods import CORES, METHODS
 from studies.evidence.language_reading import at, by_domain, common, drawn, ends, points, read, table, tunings
 from studies.evidence.language_texts import DOMAINS
 from studies.repair_frontier import Tuning
@@ -112,7 +112,7 @@ def _about_small(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[s
         "python -m studies.evidence.language --data DATA --texts TEXTS --work runs/evidence",
     )
     yield from (*ends(some, SMALL, "bits per character", 3), "", _line(_READ), "")
-    swept = [name for name in METHODS if len(METHODS[name].strengths) > 1 and name not in _SHARES]
+    swept = [name for name in METHODS if len(METHODS[name].strengths) > 1 and name not in _SHARES and name not in CORES]
     frontiers = [name for name in _methods(some) if name in swept]
     uses = {name: method.uses for name, method in METHODS.items()}
     ranked = _ranked(some, frontiers, SMALL)

@@ -120,12 +120,17 @@ def points(some: Sequence[Tuning], method: str, name: str, what: str) -> Iterato
         yield f"| {name.format(setting)} | {' | '.join(cells)} |"
 
 
-def drawn(panels: Mapping[str, Sequence[Tuning]], what: Mapping[str, str], path: Path) -> None:
+def drawn(
+    panels: Mapping[str, Sequence[Tuning]],
+    what: Mapping[str, str],
+    path: Path,
+    styles: Mapping[str, tuple[str, str]] = STYLES,
+) -> None:
     """The share won back against the share of the new skill that is kept, a panel for each kind of model."""
     pyplot = pyplot_module()
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.6), squeeze=False)
     for axis, (title, some) in zip(axes[0], panels.items(), strict=True):
-        for method, (color, mark) in STYLES.items():
+        for method, (color, mark) in styles.items():
             settings = sorted({row["setting"] for row in some[0].of(method)})
             means = [_mean(some, method, setting, what[title]) for setting in settings]
             line = sorted((each for each in means if each is not None), reverse=True)

@@ -18,7 +18,8 @@ import torch
 
 from forgetless import files
 from studies.evidence.language import OUT
-from studies.evidence.language_methods import METHODS, Base, Bench
+from studies.evidence.language_bench import Base, Bench
+from studies.evidence.language_methods import METHODS
 from studies.repair import MEASURED, MEASURED_LENGTH, Lab
 from studies.repair_measures import Exam
 from studies.repair_texts import DOMAINS, Rows

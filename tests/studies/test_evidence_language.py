@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from studies.evidence import language, language_page
-from studies.evidence.language_methods import METHODS, OMEGAS, Base, Bench, scaled, weights
+from studies.evidence.language_bench import OMEGAS, Base, Bench, scaled, weights
+from studies.evidence.language_methods import METHODS
 from studies.evidence.language_reading import area, at, points, table, tunings
 from studies.repair_texts import Domain, Rows
 
