@@ -22,7 +22,7 @@ from forgetless.lab.networks.residual import resnet18, three_layers
 from forgetless.learn.classification import classification
 from forgetless.learn.families.memory import Remembered
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.learners import create
+from forgetless.learn.online_learners import create
 from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.task import Task
 from importance import Clock, environment

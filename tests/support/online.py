@@ -9,7 +9,7 @@ from torch import Tensor
 
 from forgetless.learn.classification import classification
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.learners import create
+from forgetless.learn.online_learners import create
 from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.streaming.loop import Streamed, learn_online
 from forgetless.learn.task import Task

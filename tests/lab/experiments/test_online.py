@@ -21,7 +21,7 @@ from forgetless.lab.running.jobs import Job
 from forgetless.lab.running.run import run
 from forgetless.lab.traces import read
 from forgetless.learn.classification import classes_of
-from forgetless.learn.learners import LEARNERS
+from forgetless.learn.online_learners import LEARNERS
 from forgetless.learn.position import Progress
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from forgetless.errors import ForgetlessError
 from forgetless.learn.families.memory import Remembered
 from forgetless.learn.heads import MultiHead
-from forgetless.learn.learners import create
+from forgetless.learn.online_learners import create
 from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.streaming.gated import Gated
 from forgetless.learn.task import Task

@@ -18,15 +18,15 @@ from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.networks.residual import resnet18, three_layers
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.online import Online
-from forgetless.learn import learners
+from forgetless.learn import online_learners
 from forgetless.learn.heads import SCENARIOS, MultiHead
-from forgetless.learn.learners.mango import GATES
+from forgetless.learn.online_learners.mango import GATES
 from forgetless.learn.recipe import Recipe
 from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.task import Task
 
 RATES = (0.01, 0.02, 0.04, 0.08)
-METHODS = tuple(learners.LEARNERS)
+METHODS = tuple(online_learners.LEARNERS)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class OnlineStream(Settings):
     def refuse_methods(self, names: Sequence[str]) -> None:
         """Refuse what is no online learner."""
         for name in names:
-            learners.create(name)
+            online_learners.create(name)
 
     def build(self) -> Experiment:
         """The experiment.
@@ -109,7 +109,7 @@ class OnlineStream(Settings):
         """
         own = self.methods()
         for name, settings in own.items():
-            learners.create(name, **settings)  # refuse them before reading pictures
+            online_learners.create(name, **settings)  # refuse them before reading pictures
         about = STREAMS[self.stream]
         size, scenario = self.size or about.size, self.scenario or about.scenario
         if scenario == "class" and about.scenario == "domain":

@@ -43,8 +43,8 @@ class Experiment:
             tensors that were looked at, `[T, …]`.
         written: inputs of a task → a text for each sample, where they are texts: for the page of the run.
         page: makes a page of its own in the run directory, from what was kept.
-        online: learn the stream in one pass, by an online learner; its methods are `forgetless.learn.learners`, and the
-            recipe is not used.
+        online: learn the stream in one pass, by an online learner; its methods are those of
+            `forgetless.learn.online_learners`, and the recipe is not used.
     """
 
     name: str

@@ -12,9 +12,9 @@ from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.learn import learners, metrics
-from forgetless.learn.learners import create
+from forgetless.learn import metrics, online_learners
 from forgetless.learn.network import Network
+from forgetless.learn.online_learners import create
 from forgetless.learn.position import Progress
 from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.streaming.budget import Budget
@@ -43,8 +43,8 @@ class Online:
 
     @staticmethod
     def create(name: str, **settings: Any) -> Learner:
-        """See `forgetless.learn.learners.create`."""
-        return learners.create(name, **settings)
+        """See `forgetless.learn.online_learners.create`."""
+        return online_learners.create(name, **settings)
 
     def worth(self, batches: int) -> float:
         """How many steps of the optimizer so many batches are."""

@@ -1,1 +1,1 @@
-"""Learning a stream of tasks in one pass, with a small buffer: what every learner in `learn/learners` stands on."""
+"""Learning a stream of tasks in one pass, with a small buffer: what `learn/online_learners` stand on."""

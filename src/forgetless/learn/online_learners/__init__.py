@@ -6,17 +6,17 @@ import dataclasses
 from typing import Any
 
 from forgetless.errors import ForgetlessError
-from forgetless.learn.learners.a_gem import AGEM
-from forgetless.learn.learners.der_plus_plus import DERPlusPlus
-from forgetless.learn.learners.er import ER
-from forgetless.learn.learners.er_ace import ERACE
-from forgetless.learn.learners.er_half import ERHalf
-from forgetless.learn.learners.er_mas import ERMAS
-from forgetless.learn.learners.finetune import Finetune
-from forgetless.learn.learners.gdumb import GDumb
-from forgetless.learn.learners.mango import Mango
-from forgetless.learn.learners.mas_gated import MASGated
-from forgetless.learn.learners.mir import MIR
+from forgetless.learn.online_learners.a_gem import AGEM
+from forgetless.learn.online_learners.der_plus_plus import DERPlusPlus
+from forgetless.learn.online_learners.er import ER
+from forgetless.learn.online_learners.er_ace import ERACE
+from forgetless.learn.online_learners.er_half import ERHalf
+from forgetless.learn.online_learners.er_mas import ERMAS
+from forgetless.learn.online_learners.finetune import Finetune
+from forgetless.learn.online_learners.gdumb import GDumb
+from forgetless.learn.online_learners.mango import Mango
+from forgetless.learn.online_learners.mas_gated import MASGated
+from forgetless.learn.online_learners.mir import MIR
 from forgetless.learn.streaming.learner import Learner
 from forgetless.model.parameters import listing
 

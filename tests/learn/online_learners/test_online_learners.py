@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from forgetless.errors import ForgetlessError
 from forgetless.learn import metrics
 from forgetless.learn.families.memory import Remembered
-from forgetless.learn.learners import LEARNERS, create
+from forgetless.learn.online_learners import LEARNERS, create
 from forgetless.learn.position import Progress
 from forgetless.learn.streaming.budget import Budget
 from forgetless.learn.streaming.loop import Streamed
@@ -35,7 +35,7 @@ def outcome(found: Streamed) -> tuple[object, ...]:
 def test_it_is_where_its_name_says(name: str) -> None:
     assert LEARNERS[name].name == name == create(name).name
     module = name.replace("++", "-plus-plus").replace("-", "_")
-    assert LEARNERS[name].__module__ == f"forgetless.learn.learners.{module}"
+    assert LEARNERS[name].__module__ == f"forgetless.learn.online_learners.{module}"
     assert importlib.import_module(LEARNERS[name].__module__).__doc__
 
 
