@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from forgetless import files
+from forgetless.errors import ForgetlessError
 from forgetless.learn.seeding import derive, permutation
 from studies.evidence.language_bench import Base, Bench
 from studies.evidence.language_methods import METHODS
@@ -36,6 +37,8 @@ STEPS, BATCH, MEASURED, ASKED, REPLAYED = 60, 8, 256, 48, 0.01
 #: LoRA, learned the domain of development best.
 RATES = (3e-4, 1e-3, 3e-3)
 RATE, LORA = 1e-3, 3e-3
+#: Bits per character by which the figures of one base may differ from machine to machine.
+SAME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,25 @@ def run(lab: Lab, domains: Sequence[str], seeds: Sequence[int], methods: Sequenc
                     path = _point(lab.work, name, seed, method, strength)
                     if path.exists():
                         continue
-                    bench = bench or lab.bench(name, seed)
+                    bench = bench or _checked(lab, lab.bench(name, seed))
                     model = METHODS[method].run(bench, strength)
                     figures = {key: float(f"{value:.6g}") for key, value in lab.figures(model, bench).items()}
                     files.write_json(path, {"method": method, "setting": strength, "seed": seed, **figures})
                     print(name, seed, method, strength, figures, flush=True)
                     collect(lab.work, name, out)
+
+
+def _checked(lab: Lab, bench: Bench) -> Bench:
+    """The same, where its base is the one that the points are of: trained on another machine, it is another one."""
+    known = [row for row in _rows(lab.work, bench.domain.name) if row["method"] == "base"]
+    now = lab.figures(lab.load(), bench) if known else {}
+    for row in known:
+        if abs(row["general"] - now["general"]) > SAME or abs(row["new"] - now["new"]) > SAME:
+            raise ForgetlessError(
+                f"the base in {lab.work} has {now['general']:.4f} bits per character of general text, and the base of "
+                f"the results {row['general']:.4f}: they cannot be mixed. Give another --work, and another --out."
+            )
+    return bench
 
 
 def restored(out: Path, work: Path) -> None:
@@ -147,9 +163,12 @@ def _point(work: Path, name: str, seed: int, method: str, strength: float) -> Pa
 
 def collect(work: Path, name: str, out: Path) -> None:
     """Put a domain's points into its file of results."""
-    rows = [files.read_json(path) for path in sorted((work / "points").glob(f"{name}-*.json"))]
     settings = {"model": "small", "domain": name, "steps": STEPS, "batch": BATCH, "rate": RATE, "lora": LORA}
-    files.write_sealed(out / f"language-{name}.json", {**settings, "rows": rows})
+    files.write_sealed(out / f"language-{name}.json", {**settings, "rows": _rows(work, name)})
+
+
+def _rows(work: Path, name: str) -> list[dict[str, Any]]:
+    return [files.read_json(path) for path in sorted((work / "points").glob(f"{name}-*.json"))]
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from forgetless import files
+from forgetless.errors import ForgetlessError
 from studies.evidence import language, language_page
 from studies.evidence.language_bench import OMEGAS, Base, Bench, scaled, weights
 from studies.evidence.language_methods import METHODS
-from studies.evidence.language_reading import area, at, points, table, tunings
+from studies.evidence.language_reading import area, at, points, read, table, tunings
 from studies.repair_texts import Domain, Rows
 
 transformers = pytest.importorskip("transformers")
@@ -66,6 +69,32 @@ def test_every_method_moves_with_its_strength_and_repeats_itself(bench: Bench, n
     assert (first < last) is (toward == ends), "a line moves farther with α, a protection less with λ"
     assert 0 < min(first, last) < 1.5 * fine_tuned
     assert moved(ends[0]) == first
+
+
+def test_points_of_another_base_are_not_mixed(bench: Bench, tmp_path: Path):
+    class Small(language.Lab):
+        def bench(self, name: str, seed: int, **_: float) -> Bench:
+            return replace(bench, domain=replace(bench.domain, name=name), seed=seed)
+
+        def load(self) -> Any:
+            return network()
+
+        def figures(self, model: Any, bench: Bench) -> dict[str, float]:
+            return {"general": sum(map(float, map(torch.sum, weights(model).values()))), "new": 1.0}
+
+    lab, out = Small(tmp_path, tmp_path, tmp_path / "work"), tmp_path / "out"
+    language.run(lab, ["code"], [0], ["base", "fine-tuned"], out)
+    (found,) = read(out, "language", ["code"])
+    before, _ = found["rows"]
+    language.restored(out, tmp_path / "new")
+    again = Small(tmp_path, tmp_path, tmp_path / "new")
+    language.run(again, ["code"], [1], ["base"], out)
+    (more,) = read(out, "language", ["code"])
+    assert [row["seed"] for row in more["rows"]] == [0, 0, 1]
+    point = next((tmp_path / "new" / "points").glob("code-0-base-*.json"))
+    files.write_json(point, {**before, "general": before["general"] + 0.01})
+    with pytest.raises(ForgetlessError, match="cannot be mixed"):
+        language.run(again, ["code"], [2], ["base"], out)
 
 
 def row(method: str, setting: float, known: float, new: float) -> dict[str, Any]:
