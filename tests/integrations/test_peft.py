@@ -438,8 +438,14 @@ def test_weights_other_than_those_measured_are_told() -> None:
     model = wrapped()
     found = base_importance(model, words(3))
     trained(model)
-    with pytest.warns(UserWarning, match="at other weights than the model has now, adapters included: 'body.weight'"):
-        DeltaAnchor(model, found, 1.0)
+    now = "at other weights than the model has now, adapters included: 'body.weight'"
+    with pytest.warns(UserWarning, match=f"{now}.*trained, and the model as it computes now is what is kept"):
+        anchor = DeltaAnchor(model, found, 1.0)
+    with pytest.warns(UserWarning, match=f"{now}.*Measure it again"):
+        anchor.consolidate(found)
+    other = wrapped(seed=1)
+    with pytest.warns(UserWarning, match=f"{now}.*Measure it again"):
+        DeltaAnchor(other, found, 1.0)
     with warnings.catch_warnings(record=True) as caught:
         DeltaAnchor(model, base_importance(model, words(3)), 1.0)
     assert not said(caught)

@@ -358,7 +358,9 @@ class DeltaAnchor:
             n: lora.copies.get(n, n) for n in lora.moved() if n in importance.sums and n not in sources.values()
         }
         self._ordinary.consolidate(renamed(importance, ordinary, only=True), gamma)
-        _warn_moved(lora, {n: importance.weights[n] for n in sources.values() if n in importance.weights})
+        _warn_moved(
+            lora, {n: importance.weights[n] for n in sources.values() if n in importance.weights}, self._weights
+        )
         for name, earlier in self._weights.items():
             total = gamma * earlier.importance.to(dtype_of(earlier.layer))
             if name in weights:
@@ -405,11 +407,20 @@ def _hashes(weights: Collection[AdaptedWeight]) -> dict[str, str]:
     return {each.name: fingerprint(each.layer.get_base_layer().weight) for each in weights if is_plain(each.layer)}
 
 
-def _warn_moved(lora: LoraModel, measured: Mapping[str, str]) -> None:
+def _warn_moved(lora: LoraModel, measured: Mapping[str, str], earlier: Mapping[str, AdaptedWeight]) -> None:
     now = _effective(lora, measured)
-    if changed := [name for name, value in now.items() if value != measured[name]]:
-        warnings.warn(
-            "the importance was measured at other weights than the model has now, adapters included: "
-            f"{listing(changed)} differ{'s' if len(changed) == 1 else ''}; measure it again unless that is meant.",
-            stacklevel=4,
+    changed = [name for name, value in now.items() if value != measured[name]]
+    if not changed:
+        return
+    if not earlier and any(change_of(lora.layers[name]) is not None for name in changed):
+        then = (
+            "The adapters have been trained, and the model as it computes now is what is kept, not its base: anchor "
+            "before training, or go on from a saved anchor with DeltaAnchor.load(path, model)."
         )
+    else:
+        then = "Measure it again unless that is meant: another model's importance protects the wrong weights."
+    differ = f"{listing(changed)} differ{'s' if len(changed) == 1 else ''}"
+    warnings.warn(
+        f"the importance was measured at other weights than the model has now, adapters included: {differ}. {then}",
+        stacklevel=4,
+    )

@@ -73,9 +73,10 @@ class Protection(abc.ABC):
             ForgetlessError: nothing to protect, or another strength.
         """
         if (old is None and not later) or (isinstance(old, list | tuple) and not old):
+            other = "" if self.method == "distillation" else ", an Importance or the path of its file"
             raise ForgetlessError(
-                "there is nothing to protect: give old data (unlabeled samples like those whose skill is to be kept), "
-                "an Importance or the path of its file."
+                "there is nothing to protect: give old data (unlabeled samples like those whose skill is to be kept)"
+                f"{other}."
             )
         if isinstance(strength, str) and strength != "auto":
             raise ForgetlessError(f'strength must be "auto", a number or a dial, not {strength!r}.')
