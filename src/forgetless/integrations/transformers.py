@@ -205,8 +205,8 @@ def _refuse(trainer: Any, callback: ForgetlessCallback) -> None:
     """Refuse training that cannot be protected, by name."""
     if sum(isinstance(each, ForgetlessCallback) for each in trainer.callback_handler.callbacks) > 1:
         raise ForgetlessError(
-            "the trainer has two ForgetlessCallbacks; give one of them the old data of both. (Both methods together need "
-            "a loop of your own: attach an anchor and a Distillation to one optimizer.)"
+            "the trainer has two ForgetlessCallbacks; give one of them the old data of both. (Both methods together "
+            "need a loop of your own: attach an anchor and a Distillation to one optimizer.)"
         )
     if getattr(trainer, "is_deepspeed_enabled", False):
         raise ForgetlessError(
