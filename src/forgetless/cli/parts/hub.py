@@ -176,4 +176,6 @@ def _told(place: str, advice: str = "", what: str = "it") -> Iterator[None]:
     except ForgetlessError:
         raise
     except Exception as error:
-        raise ForgetlessError(f"hf:{place}: {what} could not be loaded: {brief(error)}{advice}{'.' * (not advice.endswith('?'))}") from error
+        raise ForgetlessError(
+            f"hf:{place}: {what} could not be loaded: {brief(error)}{advice}{'.' * (not advice.endswith('?'))}"
+        ) from error
