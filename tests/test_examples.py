@@ -19,6 +19,13 @@ def printed(name: str) -> str:
     return done.stdout
 
 
+def test_every_example_is_short_and_is_run() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    found = {path.name: path.read_text(encoding="utf-8").count("\n") for path in EXAMPLES.glob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines > 60} == {}
+    assert [name for name in found if f'"{name}"' not in here] == []
+
+
 def test_plain_loop() -> None:
     pytest.importorskip("mlxtend")
     found = printed("plain_loop.py")

@@ -107,7 +107,7 @@ def test_every_command_says_what_it_refuses() -> None:
 def test_the_exit_codes_are_documented(forgetless: Command) -> None:
     shown = " ".join(forgetless("--help").stdout.split())
     assert EXIT_CODES in shown
-    assert all(code in EXIT_CODES for code in ("0 done", "1 what", "2 what", "130 stopped"))
+    assert all(code in EXIT_CODES for code in ("0 done", "1 what", "2 what", "130 stopped", "141 the reader"))
 
 
 @leaf

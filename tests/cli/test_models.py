@@ -114,9 +114,12 @@ def test_names_that_lead_nowhere(forgetless: Command, refused: Refused) -> None:
     refused("hf:./no cannot be loaded: there is no folder ./no.", "measure", "hf:./no", "--data", "x", "--out", "i")
     Path("empty").mkdir()
     refused("hf:empty cannot be loaded: empty has no config.json.", "measure", "hf:empty", "--data", "x", "--out", "i")
-    done = forgetless("measure", "timm:resnet10x", "--data", "x", "--out", "i")
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("forgetless: timm has no model 'resnet10x'; it has '")
+    for library in ("timm", "torchvision"):
+        done = forgetless("measure", f"{library}:resnet81", "--data", "x", "--out", "i")
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"forgetless: {library} has no model 'resnet81'; did you mean 'resnet")
+    done = forgetless("measure", "timm:~", "--data", "x", "--out", "i")
+    assert done.stderr.startswith("forgetless: timm has no model '~'; it has '")
     refused(
         "hf:x brings its own weights; leave out --weights.",
         "measure",
@@ -196,7 +199,40 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub(
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", away)
     Path("mymodel").mkdir()
+    Path("mymodel", "config.json").touch()
     rest = ("--data", "x", "--out", "i")
-    sentence = "hf:mymodle: it could not be loaded: couldn't connect; and there is no folder mymodle here."
+    sentence = "hf:mymodle: it could not be loaded: couldn't connect; and there is no folder mymodle here; did you "
+    sentence += "mean hf:mymodel?"
     refused(sentence, "measure", "hf:mymodle", *rest)
+    sentence = "hf:./mymodle cannot be loaded: there is no folder ./mymodle; did you mean hf:mymodel?"
+    refused(sentence, "measure", "hf:./mymodle", *rest)
     refused("'mymodel' names no model; did you mean hf:mymodel?", "measure", "mymodel", *rest)
+
+
+def test_without_a_network_the_hub_is_asked_once(forgetless: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            asked.append(url)
+            raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    done = forgetless("measure", "hf:no-such-model-of-the-test", "--data", "x", "--out", "i")
+    assert (done.exit_code, len(asked), done.stderr.count("\n")) == (2, 1, 1)
+    assert "there is no folder no-such-model-of-the-test here" in done.stderr
+
+
+def test_a_file_of_weights_is_no_model(refused: Refused) -> None:
+    for name in ("w.pt", "pytorch_model.bin"):
+        torch.save({"w": torch.zeros(1)}, name)
+    rest = ("--data", "x", "--out", "i")
+    sentence = "w.pt holds weights, not the network that they are of: name that as MODEL, and the weights as a "
+    kinds = "hf:FOLDER_OR_NAME, timm:NAME, torchvision:NAME or package.module:function"
+    refused(f"{sentence}.safetensors file with --weights ({kinds}).", "measure", "w.pt", *rest)
+    sentence = "hf:pytorch_model.bin is a file: name the folder that it is in, which also has config.json; only "
+    refused(f"{sentence}.safetensors files are read.", "measure", "hf:pytorch_model.bin", *rest)
+    sentence = "w.pt is a pickle, which can run code when it is read; where you trust it, save it again with "
+    sentence += "safetensors.torch.save_model(network, 'w.safetensors')."
+    refused(sentence, "measure", "timm:resnet10t", "--weights", "w.pt", *rest)

@@ -32,6 +32,7 @@ def test_json(forgetless: Command) -> None:
     results.write("results.json", RESULTS)
     found = json.loads(forgetless("report", "results.json", "--json").stdout)
     (method,) = found.pop("methods")
+    assert found.pop("compared") is None
     assert found == RESULTS
     assert (method["method"], method["strengths"], method["seeds"]) == ("mas", [1.0], [0])
     assert method["average_accuracy"] == {"mean": pytest.approx(0.75), "sd": None}
@@ -57,6 +58,41 @@ def test_markdown_is_only_printed(forgetless: Command) -> None:
     results.write("results.json", RESULTS)
     assert forgetless("report", "results.json", "--markdown").stdout.startswith("| task | mas, λ = 1 |\n")
     assert not Path("report.html").exists()
+
+
+def test_methods_are_compared_on_the_same_seeds(forgetless: Command, refused: Callable[..., None]) -> None:
+    ends = {"mas": (0.8, 0.9, 0.7), "l2_sp": (0.7, 0.9, 0.5), "finetune": (0.1, 0.2)}
+    runs = [
+        {**RESULTS["runs"][0], "method": name, "seed": seed, "strength": None, "accuracy": [[0.9, None], [end, 0.7]]}  # type: ignore[dict-item]
+        for name, each in ends.items()
+        for seed, end in enumerate(each)
+    ]
+    results.write("results.json", {**RESULTS, "runs": runs})
+    table = forgetless("report", "results.json").stdout
+    rows = [" ".join(line.split()) for line in table.splitlines()]
+    assert "l2_sp +5.0 [-7.4, +17.4] -10.0 [-34.8, +14.8] 3" in rows  # 5 ± t(2) · 5 / √3
+    assert "finetune +35.0 [+35.0, +35.0] -70.0 [-70.0, -70.0] 2" in rows
+    found = json.loads(forgetless("report", "results.json", "--json").stdout)["compared"]
+    assert found["method"] == "mas"
+    other, _ = found["minus"]
+    assert other["average_accuracy"] == pytest.approx(
+        {
+            "mean": 0.05,
+            "low": 0.05 - 4.30265 * 0.05 / 3**0.5,
+            "high": 0.05 + 4.30265 * 0.05 / 3**0.5,
+            "d_z": 1,
+            "runs": 3,
+        },
+        rel=1e-5,
+    )
+    assert other["forgetting_mas"]["mean"] == pytest.approx(-0.1)
+    assert "| finetune | +32.5 [" in forgetless("report", "results.json", "--markdown", "--compare", "l2_sp").stdout
+    latex = forgetless("report", "results.json", "--latex", "--compare", "l2_sp").stdout
+    assert r"finetune & 15.0 & 70.0 & 42.5 $\pm$ 3.5 & 75.0 $\pm$ 7.1 & +32.5 {[}" in latex
+    sentence = "none of the methods are called 'ewc'; name one of 'mas', 'l2_sp', 'finetune'."
+    refused(sentence, "report", "results.json", "--compare", "ewc")
+    sentence = "--json, --markdown and --latex are three forms of the same; name one of them."
+    refused(sentence, "report", "results.json", "--json", "--latex")
 
 
 def test_several_runs_are_shown_as_one(forgetless: Command, refused: Callable[..., None]) -> None:
@@ -93,6 +129,7 @@ def test_a_run_of_several_parts_is_shown_as_it_ended(forgetless: Command, refuse
     part = forgetless("report", "r/domain")
     assert part.stdout.endswith("any: forgetless report r\n")
     refused("a page is of one part of r; name one of 'r/domain'.", "report", "r", "--page", "x.html")
+    refused("--latex and --compare are for one part of r: name its folder in there.", "report", "r", "--latex")
 
 
 def test_a_folder_of_runs_is_no_run(refused: Callable[..., None]) -> None:

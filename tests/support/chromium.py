@@ -46,6 +46,12 @@ _COVERED = """() => [...document.querySelectorAll(".scroll")].flatMap(box => {
   return covered ? [box.getAttribute("aria-label")] : [];
 })"""
 
+# What is cut short is there in full for those who point at it.
+_CUT = """() => [...document.querySelectorAll("body *")].flatMap(each => {
+  const cut = getComputedStyle(each).overflowX === "hidden" && each.scrollWidth > each.clientWidth + 1;
+  return cut && !each.title && !each.classList.contains("hidden") ? [each.textContent.trim().slice(0, 30)] : [];
+})"""
+
 # Backgrounds are laid over one another on a canvas, from the root to the text: whatever a color's notation is.
 _CONTRAST = """() => {
   const canvas = document.createElement("canvas"); canvas.width = canvas.height = 1;
@@ -129,6 +135,7 @@ def _laid_out(page: Any, width: int) -> list[str]:
     shift = page.evaluate(_SHIFT)
     found += [f"it moves by {shift:.3f} while it loads, at {width}"] if shift > MOST_SHIFT else []
     found += [f"the first column covers the others at {width}: {name}" for name in page.evaluate(_COVERED)]
+    found += [f"cut at {width}: {name}" for name in page.evaluate(_CUT)]
     return found + [f"an empty figure at {width}: {name}" for name in page.evaluate(_MARKS)]
 
 

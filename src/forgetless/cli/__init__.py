@@ -7,6 +7,7 @@ commands, so that `--help` and `--version` answer at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from itertools import dropwhile
@@ -48,6 +49,11 @@ class _Guarded(TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(130) from error
+        except (BrokenPipeError, SystemExit) as error:
+            if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+                raise  # else it is rich's answer to a closed pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left has no reader
+            raise typer.Exit(141) from error
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:

@@ -28,48 +28,69 @@ def report(
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the command and the table as Markdown instead.")
     ] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print the table as LaTeX instead.")] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="The method whose differences from every other are shown. [default: mas, else the first]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Show the results of runs as a table and write their page anew; Markdown is only printed.
+    """Show the results of runs as a table and write their page anew; Markdown and LaTeX are only printed.
 
     ```
     forgetless report runs/demo
+    forgetless report runs/demo --compare ewc
+    forgetless report runs/demo --latex > table.tex
     forgetless report runs/weak runs/middle runs/strong --page frontier.html
     ```
 
     Several runs of one experiment over the same tasks are shown as one: name those of one method with several strengths
     to see what a strength trades. A run of `forgetless run long-text` is shown alone, and so is one of several parts
     (`split-mnist`): the directory gives the table that the run ended with, beside published figures where there are
-    any; the folder of a part in it gives the tasks of that part, and its page. `--json` prints the results with what
-    the table shows of each method, as shares: mean and standard deviation of `learning_accuracy`, `average_accuracy`
-    and `forgetting_mas`.
+    any; the folder of a part in it gives the tasks of that part, and its page.
+
+    With two seeds or more, one method is also compared with every other on the same seeds: its mean difference and the
+    95 % confidence interval of each (Student's, paired; not corrected for how many are compared; needs scipy).
+
+    `--json` prints the results with what the table shows of each method, as shares: mean and standard deviation of
+    `learning_accuracy`, `average_accuracy` and `forgetting_mas`, and the differences (`compared`).
     """
     from rich.console import Console
 
     from forgetless.lab import experiments, results, traces
     from forgetless.lab.long_text import results as of_texts
-    from forgetless.lab.report import markdown, table
+    from forgetless.lab.report import latex, markdown, table
     from forgetless.lab.report import page as written
 
+    if as_json + as_markdown + as_latex > 1:
+        raise ForgetlessError("--json, --markdown and --latex are three forms of the same; name one of them.")
     if len(runs) == 1 and (parts := results.parts(runs[0])):
+        if as_latex or compare is not None:
+            raise ForgetlessError(f"--latex and --compare are for one part of {runs[0]}: name its folder in there.")
         _show_parts(runs[0], parts, page, as_json)
         return
     if of_texts.held_in(runs[0]):
         if len(runs) > 1:
             raise ForgetlessError(f"{runs[0]} is a run of long-text, which is shown alone: name one RUN.")
+        if as_latex or compare is not None:
+            raise ForgetlessError(f"--latex and --compare do not take runs of long-text, such as {runs[0]}.")
         _show_texts(runs[0], page, as_json, as_markdown)
         return
     every: dict[str, dict[str, Any]] = {str(run): results.read(run) for run in runs}
     found = results.joined(every) if len(every) > 1 else every[str(runs[0])]
-    shown = table(found)
-    if as_markdown:
-        typer.echo(markdown(found), nl=False)
+    if as_markdown or as_latex:
+        typer.echo((latex if as_latex else markdown)(found, compare), nl=False)
         return
+    shown = table(found, compare)
     folder = runs[0] if runs[0].is_dir() else runs[0].parent
     target = page or (folder / "report.html" if len(every) == 1 else None)
     if target is not None:
-        written(found, target, traces.read(folder, found["runs"]) if len(every) == 1 else None)
+        written(found, target, traces.read(folder, found["runs"]) if len(every) == 1 else None, compare)
     if as_json:
-        print_json({**found, "methods": results.derived(found)})
+        print_json(results.with_derived(found, compare))
         return
     Console().print(shown)
     if target is not None:
@@ -91,7 +112,7 @@ def _show_parts(run: Path, parts: dict[str, dict[str, Any]], page: Path | None, 
     if page is not None:
         raise ForgetlessError(f"a page is of one part of {run}; name one of {folders}.")
     if as_json:
-        print_json({folder: {**found, "methods": results.derived(found)} for folder, found in parts.items()})
+        print_json({folder: results.with_derived(found) for folder, found in parts.items()})
         return
     typer.echo(table(parts))
 

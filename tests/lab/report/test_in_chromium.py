@@ -186,6 +186,7 @@ FAULTS = {
     "<th style='position:sticky;left:0;min-width:300px'>a<td>b</table></div>": "covers the others at 360: wide",
     "<script>requestAnimationFrame(() => requestAnimationFrame(() => "
     "document.body.style.paddingTop = '400px'))</script>": "while it loads, at 1280",
+    "<p style='width:4em;overflow:hidden;white-space:nowrap'>a name that is too long</p>": "cut at 360: a name",
     "<svg aria-label=empty><path class=line d='M1 1'/></svg>": "an empty figure at 360: empty",
     "<img src='data:,'>": "1 pictures without a description",
     "<p style='color:#999'>pale</p>": 'contrast, screen, light: 2.85 for "pale"',

@@ -6,6 +6,7 @@ Weights come from safetensors alone, and no code that a model brings along is ru
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -46,12 +47,19 @@ def load(place: str, *, labels: bool = False) -> Loaded:
     except ImportError as error:
         raise ForgetlessError("transformers is not installed: pip install 'forgetless[transformers]'.") from error
     folder = Path(place).expanduser()
-    if not folder.is_dir() and (folder.exists() or place[0] in "./~" or place.count("/") > 1):
-        raise ForgetlessError(f"hf:{place} cannot be loaded: there is no folder {place}.")
+    if folder.is_file():
+        raise ForgetlessError(
+            f"hf:{place} is a file: name the folder that it is in, which also has config.json; only .safetensors files "
+            "are read."
+        )
+    if not folder.is_dir() and (place[0] in "./~" or place.count("/") > 1):
+        raise ForgetlessError(f"hf:{place} cannot be loaded: there is no folder {place}{_near(folder) or '.'}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ForgetlessError(f"hf:{place} cannot be loaded: {place} has no config.json.")
     source = str(folder) if folder.is_dir() else place
-    with _told(place, "" if folder.is_dir() else f"; and there is no folder {place} here"):
+    if not folder.is_dir():
+        offline_without_network()
+    with _told(place, "" if folder.is_dir() else f"; and there is no folder {place} here{_near(folder)}"):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     architecture = (config.architectures or ["none"])[0]
     kind, auto = next(
@@ -75,6 +83,24 @@ def load(place: str, *, labels: bool = False) -> Loaded:
     if own.pad_token_id is None:
         own.pad_token_id = tokenizer.pad_token_id  # by which a decoder finds the last token of a text
     return Loaded(f"hf:{place}", network, kind, _save(tokenizer), classes, tokenizer=tokenizer)
+
+
+def offline_without_network() -> None:
+    """Let only the cache be asked where the hub cannot be reached, which else is tried again for half a minute."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    session: Any = importlib.import_module("huggingface_hub.utils").get_session
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            session().head(constants.ENDPOINT, timeout=5)
+        except Exception:  # whatever its client raises
+            constants.HF_HUB_OFFLINE = True
+
+
+def _near(folder: Path) -> str:
+    """The folder of a model that may have been meant."""
+    beside = [each.parent for each in folder.parent.glob("*/config.json")] if folder.parent.is_dir() else []
+    close = difflib.get_close_matches(folder.name, [each.name for each in beside], 1)
+    return f"; did you mean hf:{folder.parent / close[0]}?" if close else ""
 
 
 def _network(place: str, source: str, auto: Any, *, new_head: bool) -> nn.Module:
@@ -150,4 +176,6 @@ def _told(place: str, advice: str = "", what: str = "it") -> Iterator[None]:
     except ForgetlessError:
         raise
     except Exception as error:
-        raise ForgetlessError(f"hf:{place}: {what} could not be loaded: {brief(error)}{advice}.") from error
+        raise ForgetlessError(
+            f"hf:{place}: {what} could not be loaded: {brief(error)}{advice}{'.' * (not advice.endswith('?'))}"
+        ) from error

@@ -41,6 +41,11 @@ def load_model(name: str, weights: Path | None, *, random: bool = False, labels:
     kind, _, rest = name.partition(":")
     if not rest and Path(name).is_dir():
         raise ForgetlessError(f"{name!r} names no model; did you mean hf:{name}?")
+    if not rest and Path(name).is_file():
+        raise ForgetlessError(
+            f"{name} holds weights, not the network that they are of: name that as MODEL, and the weights as a "
+            f".safetensors file with --weights ({KINDS})."
+        )
     if not kind or not rest:
         raise ForgetlessError(f"{name!r} names no model; write {KINDS}.")
     if kind == "hf":

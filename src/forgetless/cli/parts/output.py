@@ -19,7 +19,8 @@ Log = Annotated[
 #: What a script may rely on; at the foot of `forgetless --help`.
 EXIT_CODES = (
     "Exit codes: 0 done; 1 what was checked does not hold (verify, doctor); 2 what was asked cannot be done, and one "
-    "sentence on stderr says why; 130 stopped with Ctrl-C. Results go to stdout, progress and messages to stderr."
+    "sentence on stderr says why; 130 stopped with Ctrl-C; 141 the reader of stdout has closed it. Results go to "
+    "stdout, progress and messages to stderr."
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from forgetless import files
+from forgetless.cli.parts import hub
 from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.lab.networks.parts.normalize import Normalize
 from forgetless.model.parameters import listing
 
 WEIGHTS = "model.safetensors"  # in a folder that `save` writes
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _CLASSES = "classes"
 #: ImageNet's mean and standard deviation, of 0 … 255, by which torchvision's weights were trained.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -34,11 +37,10 @@ def torchvision(name: str, weights: Path | None, random: bool) -> Loaded:
         from torchvision import models
     except ImportError as error:
         raise ForgetlessError("torchvision is not installed: pip install 'forgetless[vision]'.") from error
+    if name not in models.list_models():
+        raise ForgetlessError(_no_such("torchvision", name, models.list_models()))
     if weights is None and not random:
         raise ForgetlessError(f"torchvision:{name} has random weights until you name a file with --weights.")
-    if name not in models.list_models():
-        close = [other for other in models.list_models() if other.startswith(name[:3])] or models.list_models()
-        raise ForgetlessError(f"torchvision has no model {name!r}; it has {listing(close)}.")
     with _making(f"torchvision:{name}"):
         network = models.get_model(name, weights=None)
     if (outputs := _outputs(network, weights)) is not None:
@@ -61,11 +63,12 @@ def timm(name: str, weights: Path | None, random: bool) -> Loaded:
     except ImportError as error:
         raise ForgetlessError("timm is not installed: pip install 'forgetless[timm]'.") from error
     if not timm.is_model(name):
-        close = timm.list_models(f"{name[:3]}*") or timm.list_models()
-        raise ForgetlessError(f"timm has no model {name!r}; it has {listing(close)}.")
+        raise ForgetlessError(_no_such("timm", name, timm.list_models()))
     own = weights is None and not random
     if own and not timm.is_model_pretrained(name):
         raise ForgetlessError(f"timm has no weights for {name!r}; name a file with --weights.")
+    if own:
+        hub.offline_without_network()
     with _making(f"timm:{name}", "; name a file with --weights" if own else ""):
         network = timm.create_model(name, pretrained=own)
         if (outputs := _outputs(network, weights)) is not None:
@@ -77,6 +80,12 @@ def timm(name: str, weights: Path | None, random: bool) -> Loaded:
     normalize = Normalize((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
     size = config["input_size"][-1]
     return Loaded(f"timm:{name}", network, Kind.IMAGE_CLASSIFIER, save, classes, normalize=normalize, size=size)
+
+
+def _no_such(library: str, name: str, known: list[str]) -> str:
+    if close := difflib.get_close_matches(name, known, 3):
+        return f"{library} has no model {name!r}; did you mean {' or '.join(map(repr, close))}?"
+    return f"{library} has no model {name!r}; it has {listing(known)}."
 
 
 class _making:
@@ -128,6 +137,11 @@ def load_weights(network: nn.Module, path: Path) -> tuple[str, ...]:
 
 
 def _reading(path: Path) -> Any:
+    if path.suffix in PICKLED and path.is_file():
+        raise ForgetlessError(
+            f"{path} is a pickle, which can run code when it is read; where you trust it, save it again with "
+            f"safetensors.torch.save_model(network, {path.with_suffix('.safetensors').name!r})."
+        )
     try:
         return safe_open(path, framework="pt")
     except Exception as error:

@@ -6,20 +6,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from forgetless.lab.report.escape import escaped
-from forgetless.lab.results import Estimate, Summary, percent, summarize
+from forgetless.lab.results import Compared, Estimate, Summary, compared, percent, points, summarize
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(results: Mapping[str, Any], method: str | None = None) -> str:
     """Write the content of a `results.json` as Markdown: a row per task, a column per method, averages below.
 
     A cell reads "accuracy when the task was learned → accuracy after the last task", in percent, with the standard
-    deviation of the latter over runs. Names are escaped.
+    deviation of the latter over runs. Below is what one method has more than every other, on the same seeds. Names
+    are escaped.
+
+    Args:
+        results: the content of a `results.json`.
+        method: the one that is compared with the others.
 
     Raises:
-        ForgetlessError: the content is not the results of an experiment, or holds no run yet.
+        ForgetlessError: the content is not the results of an experiment, or holds no run yet; as `compared`.
     """
-    summary = summarize(results)
-    return "\n".join(_lines(summary)) + "\n"
+    return "\n".join([*_lines(summarize(results)), *_differences(compared(results, method))]) + "\n"
 
 
 def _lines(summary: Summary) -> Iterator[str]:
@@ -51,3 +55,15 @@ def _pair(learned: Estimate | None, now: Estimate | None) -> str:
 
 def _minutes(seconds: Mapping[str, Estimate]) -> str:
     return f"{sum(estimate.mean for estimate in seconds.values()) / 60:.1f}"
+
+
+def _differences(found: Compared | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield ""
+    yield f"| {escaped(found.method)} minus | average | forgetting |"
+    yield "|---|---|---|"
+    for each in found.differences:
+        yield f"| {escaped(each.other)} | {points(each.average)} | {points(each.forgetting)} |"
+    yield ""
+    yield "Differences on the same seeds in points, each with its own 95 % confidence interval."

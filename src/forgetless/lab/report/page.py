@@ -11,11 +11,11 @@ from forgetless.lab.report.axis import axis_of
 from forgetless.lab.report.sections import SECTIONS
 from forgetless.lab.report.shown import Shown
 from forgetless.lab.report.template import rendered
-from forgetless.lab.results import MethodSummary, summarize
+from forgetless.lab.results import MethodSummary, compared, summarize
 from forgetless.lab.traces import Traces
 
 
-def page(results: Mapping[str, Any], path: str | Path, traces: Traces | None = None) -> None:
+def page(results: Mapping[str, Any], path: str | Path, traces: Traces | None = None, method: str | None = None) -> None:
     """Write the content of a `results.json` as a page to `path`, whole or not at all.
 
     `forgetless.lab.report.sections` has what it shows, section by section; one that has nothing to show is left out.
@@ -24,12 +24,13 @@ def page(results: Mapping[str, Any], path: str | Path, traces: Traces | None = N
         results: the content of a `results.json`.
         path: the file.
         traces: what the runs left on their way; None for results without.
+        method: the one that is compared with the others on the same seeds.
 
     Raises:
-        ForgetlessError: the content is not the results of an experiment, or holds no run yet.
+        ForgetlessError: the content is not the results of an experiment, or holds no run yet; as `compared`.
     """
     summary = summarize(results)
-    shown = Shown(results, summary, axis_of(summary), traces or Traces())
+    shown = Shown(results, summary, axis_of(summary), traces or Traces(), compared(results, method))
     values = {"summary": summary, "best": _best(summary.methods), "sections": list(_sections(shown))}
     files.write_text(path, rendered(Path(__file__).with_name("page.html"), **values))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetless.lab.report.axis import Axis
-from forgetless.lab.results import MethodSummary, Summary, column
+from forgetless.lab.results import Compared, MethodSummary, Summary, column
 from forgetless.lab.traces import Trace, Traces
 
 Traced = list[tuple[int, MethodSummary, Trace]]
@@ -22,12 +22,14 @@ class Shown:
         summary: the same, summed up by method.
         axis: what accuracies and positions in the sequence look like.
         traces: what the runs left on their way; of a run directory without, none.
+        compared: one method minus every other on the same seeds, if there are several.
     """
 
     results: Mapping[str, Any]
     summary: Summary
     axis: Axis
     traces: Traces
+    compared: Compared | None = None
 
     def traced(self) -> Traced:
         """The methods that left a trace: number, summary and the trace of the first seed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.lab.results.compared import Compared, compared, points, with_derived
 from forgetless.lab.results.content import check
 from forgetless.lab.results.joined import joined
 from forgetless.lab.results.summary import (
@@ -23,17 +24,21 @@ from forgetless.lab.results.summary import (
 
 __all__ = [
     "MEANING",
+    "Compared",
     "Estimate",
     "MethodSummary",
     "Summary",
     "check",
     "column",
+    "compared",
     "derived",
     "joined",
     "parts",
     "percent",
+    "points",
     "read",
     "summarize",
+    "with_derived",
     "write",
 ]
 

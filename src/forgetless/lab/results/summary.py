@@ -210,9 +210,9 @@ def _summarize_method(method: str, runs: list[Mapping[str, Any]], names: list[st
         learned=tuple(_estimate(R[place[j]][place[j]] for R, place in of_runs) for j in tasks),
         now=tuple(_estimate(R[-1][place[j]] for R, place in of_runs) for j in tasks),
         so_far=tuple(_estimate(_mean(R[i][: i + 1]) for R in matrices) for i in tasks),
-        average_learned=_estimate(_known(metrics.learning_accuracy, R) for R in matrices),
-        average=_estimate(_known(metrics.average_accuracy, R) for R in matrices),
-        forgetting=_estimate(_known(metrics.forgetting_mas, R) for R in matrices),
+        average_learned=_estimate(known(metrics.learning_accuracy, R) for R in matrices),
+        average=_estimate(known(metrics.average_accuracy, R) for R in matrices),
+        forgetting=_estimate(known(metrics.forgetting_mas, R) for R in matrices),
         figures=_figures(runs),
         seconds={_printable(phase): estimate for phase, estimate in seconds.items() if estimate is not None},
     )
@@ -230,7 +230,7 @@ def _places(learned: Sequence[str], names: Sequence[str]) -> list[int]:
     return sorted(range(len(names)), key=lambda place: names.index(learned[place]))
 
 
-def _known(metric: Callable[[metrics.Rows], float], accuracy: metrics.Rows) -> float | None:
+def known(metric: Callable[[metrics.Rows], float], accuracy: metrics.Rows) -> float | None:
     """The metric, or `None` where R lacks an entry it needs or is of a single task."""
     try:
         return metric(accuracy)

@@ -176,9 +176,15 @@ class Whole:
             return
         together, alone = found.sample_seconds
         reasons = "; ".join(sorted(set(found.why.values())))
+        all_of_them = len(single) == len(self.target.parameters)
+        advice = (
+            "Batches of one sample (batch_size=1) give the same without this warning; fewer samples take less time."
+            if all_of_them
+            else "Fewer samples take less time; until=0.05 finds out how many will do."
+        )
         warnings.warn(
             f"{len(single)} of {len(self.target.parameters)} parameters are measured one sample at a time: "
             f"{listing(single)} ({reasons}). The numbers are exact, but a sample costs about "
-            f"{1000 * (together + alone):.3g} ms instead of {1000 * together:.3g} ms.",
+            f"{1000 * (together + alone):.3g} ms instead of {1000 * together:.3g} ms. {advice}",
             stacklevel=6,
         )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from forgetless.lab.report.sections import (
     answers,
     averages,
+    differences,
     drift,
     frontier,
     importance,
@@ -36,6 +37,7 @@ class Section(Protocol):
 SECTIONS: tuple[Section, ...] = (
     averages,
     tasks,
+    differences,
     sequence,
     streamed,
     frontier,

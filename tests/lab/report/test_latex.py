@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from forgetless.lab.report import latex
+
+Results = dict[str, Any]
+
+
+def test_a_row_per_method(results: Callable[..., Results]) -> None:
+    lines = latex(results(seeds=2)).splitlines()
+    assert r"\begin{tabular}{lrrrrrr}" in lines
+    assert r"method & zero or one & two or three & four or five & average & forgetting & difference \\" in lines
+    assert r"frozen & 90.5 & 90.5 & 90.5 & 90.5 $\pm$ 0.7 & 0.0 $\pm$ 0.0 & $-$1.0 {[}$-$1.0, $-$1.0{]} \\" in lines
+    assert r"mas, $\lambda$ = 1 & 88.5 & 89.5 & 90.5 & 89.5 $\pm$ 0.7 & 1.5 $\pm$ 0.0 & -- \\" in lines
+    alone = latex(results())
+    assert "difference" not in alone
+    assert "Means over" not in alone
+
+
+def test_many_tasks_are_left_to_their_average(results: Callable[..., Results]) -> None:
+    assert "method & average & forgetting " in latex(results(tasks=[f"t{n}" for n in range(9)], methods=["frozen"]))
+
+
+@pytest.mark.parametrize(
+    "name", ["100%", "a&b", r"\input{x}", "$x$", "#_^~{}", r"[3]", "*", "a--b", "x\ny", "^^M", '"`', "\\\\", "<|>"]
+)
+def test_names_are_shown_as_they_are_and_do_nothing(results: Callable[..., Results], name: str) -> None:
+    found = results(tasks=(name, "b"), methods=(name, "mas"), experiment=name, seeds=2)
+    found["environment"] = {name: name}
+    plain = latex(results(tasks=("x", "b"), methods=("x", "mas"), experiment="x", seeds=2))
+    lines, known = ([each for each in text.splitlines() if each[0] != "%"] for text in (latex(found), plain))
+    assert len(lines) == len(known)
+    for line, other in zip(lines, known, strict=True):
+        # What LaTeX would act on: commands are those that write a sign, and cells, groups and math are those of "x".
+        signs = r"\\text\w+\{\}|\{\\char34\}|\{[-*\[\]]\}|\\[&%$#_{}]"
+        left = [re.sub(r"[^\\&%$#_{}^~]|\\[a-z]+", "", re.sub(signs, "", each)) for each in (line, other)]
+        assert left[0] == left[1]
+        assert re.match(r"[\[*]", line) is None
