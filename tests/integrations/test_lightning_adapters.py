@@ -89,7 +89,13 @@ def test_it_is_the_delta_anchor_to_the_bit(tmp_path: Path, how: str) -> None:
 
 def test_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1)
-    straight = fitted(tmp_path, ForgetlessCallback(OLD, "auto"), saver, max_steps=8)
-    again = ForgetlessCallback(torch.full((1, 4), torch.nan), "auto")
+    whole = ForgetlessCallback(OLD, "auto", probes=OLD)
+    straight = fitted(tmp_path, whole, saver, max_steps=8)
+    again = ForgetlessCallback(torch.full((1, 4), torch.nan), "auto", probes=OLD)
     resumed = fitted(tmp_path, again, path=tmp_path / "epoch=0-step=4.ckpt", max_steps=8)
     assert equal(straight, resumed)
+    with torch.no_grad():
+        now = (straight(OLD).argmax(1) == network()(OLD).argmax(1)).double().mean()
+    assert now < 1
+    for callback in (whole, again):  # the answers of the base, with which training began
+        assert callback._protection.agreement() == float(now)

@@ -31,7 +31,7 @@ from forgetless.integrations.parts.renamed import renamed
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.model.admission import switches
-from forgetless.model.parameters import fingerprint, listing, unwrapped
+from forgetless.model.parameters import fingerprint, listing
 from forgetless.protect.anchor import Anchor, PerLayer
 from forgetless.protect.anchor_file import checked
 from forgetless.protect.status import Status

@@ -25,7 +25,7 @@ _Count = Annotated[int, files.Between(0, 2**53)]
 
 @dataclass
 class _Passed:
-    """What was passed on: each method's last step, the methods whose figures in the end were, the bytes of its files."""
+    """What was passed on: each method's last step, the methods whose end figures were, the bytes of files."""
 
     steps: dict[str, _Count] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
