@@ -252,6 +252,23 @@ def test_after_training_the_optimizer_is_free(tmp_path: Path) -> None:
     kept(callback).penalty()
 
 
+def test_an_anchor_attached_to_lightnings_wrapper_acts_in_the_optimizer_inside(tmp_path: Path) -> None:
+    """Lightning's `self.optimizers()` gives a wrapper, whose own attributes go stale."""
+    importance = forgetless.mas(Module(), OLD, progress=False)
+
+    class Attaching(Module):
+        def on_train_start(self) -> None:
+            self.anchor = forgetless.Anchor(self, importance, 3.0).attach(self.optimizers())
+
+    by_hand, called, free = Attaching(), Module(), Module()
+    trainer(tmp_path).fit(by_hand, NEW)
+    trainer(tmp_path, ForgetlessCallback(importance, 3.0)).fit(called, NEW)
+    trainer(tmp_path).fit(free, NEW)
+    assert by_hand.anchor.status().applied == 8
+    assert equal(called, by_hand)
+    assert not equal(called, free)
+
+
 class TwoOptimizers(Module):
     """Manual optimization: the first layer by one optimizer, the last by another."""
 

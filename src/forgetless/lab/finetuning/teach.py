@@ -249,8 +249,11 @@ class _Job:
 
 def _hashed(path: Path) -> str:
     """A file's name and the hash of what is in it."""
+    digest = hashlib.sha256()
     with files.opened(path) as file:
-        return f"{path}, SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"{path}, SHA-256 {digest.hexdigest()[:16]}"
 
 
 def _told_old(request: Request, training: Training) -> dict[str, Any] | None:
