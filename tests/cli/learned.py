@@ -51,3 +51,15 @@ def logged(place: str) -> list[tuple[str, int, str, float]]:
     """What `--log csv` has written: run, step, key and value of every figure."""
     with Path(place, "logs", "csv", "metrics.csv").open(encoding="utf-8", newline="") as file:
         return [(r["run"], int(r["step"]), r["key"], float(r["value"])) for r in csv.DictReader(file)]
+
+
+def scalars(place: str) -> list[tuple[str, int, str, float]]:
+    """The same of `--log tensorboard`, sorted, each figure as often as it was written."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return sorted(
+        (path.parent.name, event.step, value.tag, value.tensor.float_val[0])
+        for path in Path(place, "logs", "tensorboard").glob("*/events.*")
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cli.conftest import Command
-from cli.learned import found, logged, same_files, watch
+from cli.learned import found, logged, same_files, scalars, watch
 from forgetless import Importance
 from forgetless.lab.finetuning.classification import ClassifierTraining
 from forgetless.lab.finetuning.heads import OLD
@@ -171,10 +173,17 @@ def test_a_logger_gets_every_figure_once(
     assert logged("o") == made
 
 
-def test_lines_of_a_logger_that_were_not_remembered_are_written_once(
-    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "read"), [("csv", logged), ("tensorboard", scalars)])
+def test_figures_of_a_logger_that_were_not_remembered_are_written_once(
+    forgetless: Command,
+    classifier: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    read: Callable[[str], object],
 ) -> None:
-    words = (*classifier, "--epochs", 1, "--log", "csv")
+    if name == "tensorboard":
+        pytest.importorskip(name)
+    words = (*classifier, "--epochs", 1, "--log", name)
     assert forgetless(*words, "--out", "whole").exit_code == 0
     keep, calls = Log._keep, 0
 
@@ -192,7 +201,7 @@ def test_lines_of_a_logger_that_were_not_remembered_are_written_once(
             assert str(forgetless(*words, "--out", place).exception) == "killed"
         calls = 0
         assert forgetless(*words, "--out", place, "--resume").exit_code == 0
-        assert logged(place) == logged("whole")
+        assert read(place) == read("whole")
 
 
 def test_a_logger_that_is_named_later_gets_what_was_found(forgetless: Command, classifier: tuple[object, ...]) -> None:
@@ -277,6 +286,27 @@ def test_an_importance_in_place_of_old_data(forgetless: Command, classifier: tup
     assert done.exit_code == 0, done.stderr
     assert found("o")["old"] is None
     assert found("o")["after"]["mas"]["strength"] > 0
+
+
+def test_an_importance_that_was_replaced_is_not_resumed_with(
+    forgetless: Command, classifier: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert forgetless("measure", "hf:m", "--data", "old.csv", "--out", "i").exit_code == 0
+    words = (*classifier[:4], *classifier[6:], "--importance", "i", "--out", "o")
+    with monkeypatch.context() as patched:
+        watch(patched, stop_at=2)
+        assert forgetless(*words).exit_code == 130
+    first, other = Path("i").read_bytes(), Importance.load("i")
+    replace(other, sums={name: 2 * each for name, each in other.sums.items()}).save("i")
+    done = forgetless(*words, "--resume")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"forgetless: o was begun with something else \(importance: i, SHA-256 \w{16} there, i, SHA-256 \w{16} here\); "
+        r"choose another --out\.\n",
+        done.stderr,
+    )
+    Path("i").write_bytes(first)
+    assert forgetless(*words, "--resume").exit_code == 0
 
 
 def test_an_encoder_gets_a_head(forgetless: Command, classifier: tuple[object, ...]) -> None:

@@ -216,6 +216,21 @@ def test_a_checkpoint_without_the_state_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, ForgetlessCallback(OLD)).fit(Module(), NEW, ckpt_path=tmp_path / "plain.ckpt")
 
 
+def test_a_training_that_was_done_is_saved_again_with_what_it_kept(tmp_path: Path) -> None:
+    """Lightning loads its checkpoint and begins nothing."""
+    made = trainer(tmp_path, ForgetlessCallback(OLD, 1.0))
+    made.fit(Module(), NEW)
+    made.save_checkpoint(tmp_path / "done.ckpt")
+    again = trainer(tmp_path, callback := ForgetlessCallback(OLD, 1.0))
+    again.fit(Module(), NEW, ckpt_path=tmp_path / "done.ckpt")
+    again.save_checkpoint(tmp_path / "again.ckpt")
+    assert callback.anchor is None
+    resumed = ForgetlessCallback(torch.full((1, 4), torch.nan), 1.0)
+    trainer(tmp_path, resumed, max_steps=9).fit(Module(), NEW, ckpt_path=tmp_path / "again.ckpt")
+    begun = dict(Module().named_parameters())
+    assert all(torch.equal(value, begun[name]) for name, value in kept(resumed).weights.items())
+
+
 def test_testing_a_checkpoint_does_not_resume_from_it(tmp_path: Path) -> None:
     callback, module = ForgetlessCallback(OLD, 1.0), Module()
     made = trainer(tmp_path, callback, max_steps=2)
@@ -235,6 +250,23 @@ def test_after_training_the_optimizer_is_free(tmp_path: Path) -> None:
     made.fit(Module(), NEW)
     assert not made.optimizers or not made.optimizers[0]._optimizer_step_post_hooks
     kept(callback).penalty()
+
+
+def test_an_anchor_attached_to_lightnings_wrapper_acts_in_the_optimizer_inside(tmp_path: Path) -> None:
+    """Lightning's `self.optimizers()` gives a wrapper, whose own attributes go stale."""
+    importance = forgetless.mas(Module(), OLD, progress=False)
+
+    class Attaching(Module):
+        def on_train_start(self) -> None:
+            self.anchor = forgetless.Anchor(self, importance, 3.0).attach(self.optimizers())
+
+    by_hand, called, free = Attaching(), Module(), Module()
+    trainer(tmp_path).fit(by_hand, NEW)
+    trainer(tmp_path, ForgetlessCallback(importance, 3.0)).fit(called, NEW)
+    trainer(tmp_path).fit(free, NEW)
+    assert by_hand.anchor.status().applied == 8
+    assert equal(called, by_hand)
+    assert not equal(called, free)
 
 
 class TwoOptimizers(Module):

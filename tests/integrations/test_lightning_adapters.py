@@ -89,7 +89,14 @@ def test_it_is_the_delta_anchor_to_the_bit(tmp_path: Path, how: str) -> None:
 
 def test_resumed_training_ends_with_the_same_bits(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_top_k=-1)
-    straight = fitted(tmp_path, ForgetlessCallback(OLD, "auto"), saver, max_steps=8)
-    again = ForgetlessCallback(torch.full((1, 4), torch.nan), "auto")
+    whole = ForgetlessCallback(OLD, "auto", probes=OLD)
+    straight = fitted(tmp_path, whole, saver, max_steps=8)
+    again = ForgetlessCallback(torch.full((1, 4), torch.nan), "auto", probes=OLD)
     resumed = fitted(tmp_path, again, path=tmp_path / "epoch=0-step=4.ckpt", max_steps=8)
     assert equal(straight, resumed)
+    assert again._protection.agreement() == whole._protection.agreement()
+    assert isinstance(again.anchor, forgetless.DeltaAnchor)
+    with torch.no_grad(), again.anchor.at_target():  # the answers with which the probes are compared
+        torch.testing.assert_close(resumed(OLD), network()(OLD))
+    with torch.no_grad():
+        assert not torch.allclose(resumed(OLD), network()(OLD))

@@ -87,12 +87,45 @@ def divergence(module: nn.Module) -> float:
     return float((old.exp() * (old - now)).sum(-1).mean())
 
 
-@pytest.mark.parametrize("old", [OLD, TensorDataset(OLD), DataLoader(OLD, batch_size=5)], ids=type)  # type: ignore[arg-type]
-def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, old: Any) -> None:
-    held = Module()
-    trainer(tmp_path, keeping(old, batch_size=5), accumulate_grad_batches=2, gradient_clip_val=0.5, max_steps=4).fit(
-        held, NEW
-    )
+class Clipping(Module):
+    """Clips by itself."""
+
+    def configure_gradient_clipping(self, optimizer: Any, *given: Any, **more: Any) -> None:
+        nn.utils.clip_grad_value_(self.parameters(), 0.02)
+
+
+CLIPPING: dict[str, tuple[Callable[[], Module], dict[str, Any], Callable[[Any], None], float | None]] = {
+    "norm": (Module, {"gradient_clip_val": 0.5}, lambda found: nn.utils.clip_grad_norm_(found, 0.5) and None, 0.5),
+    "value": (
+        Module,
+        {"gradient_clip_val": 0.02, "gradient_clip_algorithm": "value"},
+        lambda found: nn.utils.clip_grad_value_(found, 0.02),
+        None,
+    ),
+    "the module's own": (
+        Clipping,
+        {"gradient_clip_val": 0.5},
+        lambda found: nn.utils.clip_grad_value_(found, 0.02),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "clipping"),
+    [
+        (OLD, "norm"),
+        (TensorDataset(OLD), "norm"),
+        (DataLoader(OLD, batch_size=5), "norm"),  # type: ignore[arg-type]
+        (OLD, "value"),
+        (OLD, "the module's own"),
+    ],
+    ids=["tensor", "Dataset", "DataLoader", "by value", "by the module"],
+)
+def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, old: Any, clipping: str) -> None:
+    module, settings, clip, most = CLIPPING[clipping]
+    held = module()
+    trainer(tmp_path, keeping(old, batch_size=5), accumulate_grad_batches=2, max_steps=4, **settings).fit(held, NEW)
     plain = layers()
     optimizer = torch.optim.AdamW(plain.parameters(), lr=3e-2)
     kept = Distillation(plain, old, batch_size=5).attach(optimizer)
@@ -102,8 +135,9 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, old: Any) -> None:
         for x, y in (first, second):
             torch.manual_seed(step)
             (F.cross_entropy(plain(x), y) / 2).backward()
-        norm = nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
-        kept.clipped(norm, 0.5)
+        norm = nn.utils.get_total_norm([each.grad for each in plain.parameters() if each.grad is not None])
+        clip(plain.parameters())
+        kept.clipped(norm, most)
         optimizer.step()
     assert equal(held.layers, plain)
 

@@ -663,5 +663,29 @@ def test_clipping_that_is_told_shortens_old_answers_alike() -> None:
     assert moved.norm() < 0.2
     moved, together = stepped(told=False)
     assert F.cosine_similarity(moved, together, dim=0) < 0.999
+
+
+def test_clipping_by_value_shortens_old_answers_as_it_shortens_the_norm() -> None:
+    torch.manual_seed(0)
+    model, old = nn.Linear(4, 3).double(), torch.randn(6, 4, dtype=torch.float64)
+    kept = Distillation(model, old, 300.0, batch_size=6)
+    with torch.no_grad():
+        model.weight.add_(torch.randn_like(model.weight))
+    start, optimizer = copy.deepcopy(model.state_dict()), torch.optim.SGD(model.parameters(), 1.0)
+    (pull,) = torch.autograd.grad(kept.loss(), [model.weight])
+    kept.attach(optimizer)
+    for told in (True, False):  # what was told counts for one step
+        model.load_state_dict(start)
+        optimizer.zero_grad()
+        model(old)[:, 0].square().sum().backward()
+        gradients = [each.grad for each in model.parameters() if each.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        nn.utils.clip_grad_value_(model.parameters(), 0.1)
+        left, new = nn.utils.get_total_norm(gradients) / norm, gradients[0].clone()
+        if told:
+            kept.clipped(norm)
+        optimizer.step()
+        assert left < 0.5
+        torch.testing.assert_close(start["weight"] - model.weight, new + (left if told else 1) * pull)
     with pytest.raises(ForgetlessError, match="clipped to a norm above 0, not 0"):
         Distillation(nn.Linear(4, 3), torch.randn(6, 4)).clipped(1.0, 0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
@@ -124,12 +125,14 @@ class ForgetlessCallback(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Refuse an optimizer that has taken an attached one's place; see how far gradients will be clipped."""
         self._protection.refuse_swapped(trainer.optimizers)
-        most = trainer.gradient_clip_val
-        if self.distillation is not None and most and trainer.gradient_clip_algorithm in (None, "norm"):
+        most, by_norm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm in (None, "norm")
+        own = is_overridden("configure_gradient_clipping", pl_module)
+        if self.distillation is not None and (most or own) and pl_module.automatic_optimization:
             gradients = [
                 each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
             ]
-            self.distillation.clipped(torch.nn.utils.get_total_norm(gradients), most)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.distillation.clipped(norm, most if by_norm and not own else None)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -174,8 +177,8 @@ class ForgetlessCallback(Callback):
         return Reader(once, lambda data: (data, {"collate_fn": self._collate_fn}), forward)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is kept and where the strength stands, for a checkpoint."""
-        return self._protection.state()
+        """What is kept and where the strength stands, for a checkpoint; of a training that was done, what it had."""
+        return self._protection.state() or dict(self._loaded or {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what `state_dict` gave, for the training that goes on."""

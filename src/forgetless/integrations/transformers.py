@@ -247,7 +247,11 @@ def _checkpoint(trainer: Any, protection: Protection) -> dict[str, Tensor]:
     kept, hashes = protection.read(path, trainer.model)
     parameters = named(trainer.model)
     if any(name in parameters and fingerprint(parameters[name]) != value for name, value in hashes.items()):
-        raise ForgetlessError(f"{path} was saved at other weights than those of the checkpoint it lies in.")
+        raise ForgetlessError(
+            f"{path} was saved at other weights than the model has now: it is of another checkpoint, or the trainer "
+            "could not load the weights beside it, as of a model that was given wrapped by torch.compile and is not "
+            "now, or the other way round."
+        )
     return kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import warnings
 import weakref
@@ -39,7 +40,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         outer = _OPEN.get(model)
         devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
         try:
-            with torch.random.fork_rng(devices=devices), torch.enable_grad(), _uncompiled(model), _uncached():
+            with torch.random.fork_rng(devices=devices), torch.enable_grad(), _uncompiled(), _uncached():
                 found.prepare()
                 _OPEN[model] = found
                 yield
@@ -255,13 +256,15 @@ def _plain_attention() -> Iterator[None]:
         backend.set_fastpath_enabled(True)
 
 
-def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Inside, modules of the model that `torch.compile` has wrapped run as they were written."""
-    for module in model.modules():
-        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            stance = getattr(torch.compiler, "set_stance", None)  # not before torch 2.6
-            return contextlib.nullcontext() if stance is None else stance("force_eager")
-    return contextlib.nullcontext()
+def _uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Inside, what `torch.compile` has wrapped, a module or a function that a `forward` calls, runs as it was written.
+
+    Compiled, it would trace what measures, too, for minutes.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and loading it takes a second
+        return contextlib.nullcontext()
+    stance = getattr(torch.compiler, "set_stance", None)  # not before torch 2.6
+    return contextlib.nullcontext() if stance is None else stance("force_eager")
 
 
 @contextlib.contextmanager

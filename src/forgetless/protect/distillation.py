@@ -122,6 +122,7 @@ class Distillation:
         self._steps = 0
         self._noted: Tensor | None = None
         self._shortened = 1.0
+        self._unclipped: float | None = None
         self._try()
 
     @property
@@ -333,7 +334,7 @@ class Distillation:
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32)) / self._temperature
         return log_probabilities(wide.masked_fill(~counts, _NEVER) if output.dim() == 2 else wide)
 
-    def clipped(self, norm: float | Tensor, most: float) -> None:
+    def clipped(self, norm: float | Tensor, most: float | None = None) -> None:
         """Tell, before the optimizer's step, that gradients of this norm were clipped; old answers are shortened alike.
 
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -342,26 +343,36 @@ class Distillation:
 
         Args:
             norm: of the gradients before clipping.
-            most: the norm that they were clipped to.
+            most: the norm that they were clipped to; None where they were clipped otherwise, such as by value: `norm`
+                is that of the gradients of what the optimizer trains, and old answers are shortened as much as this
+                norm is by the time of the step.
 
         Raises:
             ForgetlessError: a bound that is not positive.
         """
-        if not most > 0:
+        if most is not None and not most > 0:
             raise ForgetlessError(f"gradients are clipped to a norm above 0, not {most!r}.")
-        factor = most / (float(norm) + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
-        self._shortened = factor if factor < 1 else 1.0  # NaN shortens nothing: the step is lost anyway
+        self._unclipped = float(norm) if most is None else None
+        self._shortened = 1.0 if most is None else _share(most, float(norm) + 1e-6)  # as clip_grad_norm_ has it
+
+    def _left(self, optimizer: Optimizer) -> float:
+        """How much of the gradient clipping has left in this step."""
+        if self._unclipped is not None:
+            gradients = [each.grad for each in _trained(optimizer) if each.grad is not None]
+            self._shortened = _share(float(nn.utils.get_total_norm(gradients)), self._unclipped)
+        left, self._shortened, self._unclipped = self._shortened, 1.0, None
+        return left
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         return before_step(partial(self._add, optimizer), args, kwargs)
 
     def _add(self, optimizer: Optimizer) -> None:
+        left = self._left(optimizer)
         if not self._strength:
             return
         parameters = list(_trained(optimizer))
         with torch.enable_grad(), asked(self._model):
-            loss = self._strength * self._shortened * self._next()
-            self._shortened = 1.0
+            loss = self._strength * left * self._next()
             if not loss.requires_grad:  # the answers depend on nothing that learns: they stay
                 return
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -378,6 +389,11 @@ class Distillation:
             if parameter in climbing:
                 gradient = -gradient
             _accumulate(parameter, gradient.to(parameter.dtype))
+
+
+def _share(after: float, before: float) -> float:
+    """How much of a norm is left, at most all; NaN shortens nothing: the step is lost anyway."""
+    return after / before if after < before else 1.0
 
 
 def _accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:

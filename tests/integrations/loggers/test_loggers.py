@@ -117,6 +117,16 @@ def test_two_runs_at_a_time_and_one_that_is_continued(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("name", ["csv", "tensorboard"])
+def test_what_was_logged_is_in_the_file_at_once(name: str, tmp_path: Path) -> None:
+    if (package := loggers.LOGGERS[name]) is not None:
+        pytest.importorskip(package)
+    made = loggers.create(name, tmp_path, "mas-0")
+    made.log(1, {"loss": 0.5})
+    assert READERS[name](tmp_path, ("mas-0",)) == {("mas-0", 1, "loss"): 0.5}
+    made.close()
+
+
 def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ForgetlessError) as caught:

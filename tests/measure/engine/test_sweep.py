@@ -217,6 +217,25 @@ def test_compiled_models_are_measured_through_their_original_modules() -> None:
     assert worst(measured(x, backbone), expected) < 1e-6
 
 
+def test_a_compiled_function_inside_of_a_forward_runs_as_it_was_written() -> None:
+    """Compiled, it would trace what measures with it, for a minute."""
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    class Layer(nn.Linear):
+        forward = torch.compile(nn.Linear.forward, backend=backend)
+
+    torch.manual_seed(0)
+    inside, x = nn.Sequential(Layer(4, 4), nn.Tanh()), torch.randn(5, 4)
+    torch.manual_seed(0)
+    expected = measured(x, nn.Sequential(nn.Linear(4, 4), nn.Tanh()))
+    assert worst(measured(x, inside), expected) < 1e-6
+    assert not graphs
+
+
 def swept() -> Sweep:
     model = network()
     quantity = Quantity(lambda module, batch: module(batch).square().sum(1))

@@ -88,8 +88,9 @@ def _strength(summary: dict[str, Any]) -> Iterator[str]:
 def show_estimate(found: dict[str, Any]) -> None:
     """Print what it would take."""
     plan = found["plan"]
+    epochs = "one epoch" if plan["epochs"] == 1 else f"{plan['epochs']} epochs"
     typer.echo(
-        f"{found['steps']} steps of {plan['batch_size']} samples in {plan['epochs']} epochs at --lr {plan['lr']:g}, "
+        f"{found['steps']} steps of {plan['batch_size']} samples in {epochs} at --lr {plan['lr']:g}, "
         f"{found['parameters']:,} parameters\n"
         f"about {_time(found['seconds'])} here\n"
         f"{_bytes(found['memory'])} for weights, gradients, the optimizer and protection; "
@@ -104,4 +105,6 @@ def _time(seconds: float) -> str:
 
 
 def _bytes(count: float) -> str:
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

@@ -19,12 +19,13 @@ class Logger:
 
     def __init__(self, folder: Path, run: str, project: str) -> None:
         tensorboard: Any = importlib.import_module("torch.utils.tensorboard")  # which has no types
-        self._writer = tensorboard.SummaryWriter(str(folder / run), flush_secs=10)
+        self._writer = tensorboard.SummaryWriter(str(folder / run))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a scalar for each figure."""
+        """Add a scalar for each figure, and write them: a process that is killed later has lost none of them."""
         for key, value in values.items():
             self._writer.add_scalar(key, value, step)
+        self._writer.flush()
 
     def close(self) -> None:
         """Write the rest."""

@@ -30,7 +30,8 @@ from forgetless.integrations.parts.low_rank_steps import (
 from forgetless.integrations.parts.renamed import renamed
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
-from forgetless.model.parameters import fingerprint, listing, unwrapped
+from forgetless.model.admission import switches
+from forgetless.model.parameters import fingerprint, listing
 from forgetless.protect.anchor import Anchor, PerLayer
 from forgetless.protect.anchor_file import checked
 from forgetless.protect.status import Status
@@ -327,15 +328,22 @@ class DeltaAnchor:
         """Inside, the model computes as when it was anchored: with fresh adapters, as its base.
 
         Raises:
-            ForgetlessError: the adapters had been trained then.
+            ForgetlessError: the adapters had been trained then, or nothing switches them off.
         """
         if any(each.kept is not None for each in self._weights.values()):
             raise ForgetlessError(
                 "the adapters had been trained when the model was anchored, and its answers of then cannot be asked "
                 "for again; leave out the probes."
             )
-        model: Any = unwrapped(self._model)
-        with at_target(self._ordinary.anchored()), model.disable_adapter():
+        if not (found := switches(self._model)):
+            raise ForgetlessError(
+                "adapters that were added without get_peft_model cannot be switched off to ask the model for its "
+                "answers of then; leave out the probes, or wrap the model by get_peft_model."
+            )
+        with contextlib.ExitStack() as off:
+            off.enter_context(at_target(self._ordinary.anchored()))
+            for each in found:
+                off.enter_context(each.disable_adapter())
             yield
 
     def _add(self, importance: Importance, gamma: float) -> None:

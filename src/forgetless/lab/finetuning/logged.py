@@ -19,16 +19,17 @@ from forgetless.protect.anchor import Anchor
 from forgetless.protect.distillation import Distillation
 
 _POINTS = 100  # of a training, at most: drift looks at every weight
+_APPENDED = {"csv": "metrics.csv", "tensorboard": "*/events.*"}  # files that grow, of loggers that write at once
 _Count = Annotated[int, files.Between(0, 2**53)]
 
 
 @dataclass
 class _Passed:
-    """What was passed on: each method's last step, the methods whose figures in the end were; the bytes of a CSV."""
+    """What was passed on: each method's last step, the methods whose end figures were, the bytes of files."""
 
     steps: dict[str, _Count] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
-    size: _Count = 0
+    sizes: dict[str, _Count] = field(default_factory=dict)
 
 
 class Log:
@@ -110,25 +111,26 @@ class Log:
         if name not in self._passed:
             path = self._path(name)
             self._passed[name] = files.decoded(files.read_json(path) if path.exists() else {}, _Passed, path)
-            self._cut(name, self._passed[name].size)
+            self._cut(name, self._passed[name].sizes)
         return self._passed[name]
 
-    def _cut(self, name: str, size: int) -> None:
-        """Remove lines that were written, but not remembered, when the process was killed: they are written again."""
-        path = self._lines(name)
-        with files.told(path):
-            if not size:
-                path.unlink(missing_ok=True)
-            elif path.exists() and path.stat().st_size > size:
-                os.truncate(path, size)
+    def _cut(self, name: str, sizes: Mapping[str, int]) -> None:
+        """Remove what was written, but not remembered, when the process was killed: it is written again."""
+        for each, path in self._appended(name).items():
+            with files.told(path):
+                if each not in sizes:
+                    path.unlink()
+                elif path.stat().st_size > sizes[each]:
+                    os.truncate(path, sizes[each])
 
-    def _lines(self, name: str) -> Path:
-        """The table of the logger "csv"; of the others there is none."""
-        return self._folder / name / "metrics.csv"
+    def _appended(self, name: str) -> dict[str, Path]:
+        """The files that a logger only adds to; of "wandb" and "trackio" there is none."""
+        folder = self._folder / name
+        found = sorted(folder.glob(_APPENDED[name])) if name in _APPENDED else []
+        return {path.relative_to(folder).as_posix(): path for path in found}
 
     def _keep(self, name: str) -> None:
-        path = self._lines(name)
-        self._known(name).size = path.stat().st_size if path.exists() else 0
+        self._known(name).sizes = {each: path.stat().st_size for each, path in self._appended(name).items()}
         files.write_json(self._path(name), asdict(self._known(name)))
 
     def _path(self, name: str) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.finetuning import samples as reading
 from forgetless.lab.finetuning.classification import ClassifierTraining
@@ -189,7 +190,7 @@ class _Job:
         return {
             "model": training.loaded.name,
             "weights": hashlib.sha256(repr(weights).encode()).hexdigest()[:16],
-            "importance": None if self.request.importance is None else str(self.request.importance),
+            "importance": None if self.request.importance is None else _hashed(self.request.importance),
             **plain,
             **asdict(training.plan),
         }
@@ -244,6 +245,15 @@ class _Job:
         found = training.measure(self.tell)
         found.save(place.importance)
         return found
+
+
+def _hashed(path: Path) -> str:
+    """A file's name and the hash of what is in it."""
+    digest = hashlib.sha256()
+    with files.opened(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f"{path}, SHA-256 {digest.hexdigest()[:16]}"
 
 
 def _told_old(request: Request, training: Training) -> dict[str, Any] | None:
