@@ -78,8 +78,10 @@ def importance() -> forgetless.Importance:
 # -- the same as a loop of one's own
 
 
-def plain_loop(batches: list[Any], importance: forgetless.Importance, strength: Any, accumulated: int) -> nn.Module:
-    """What `Trainer` does, written out: accumulation, clipping, AdamW and a rate that falls linearly to 0."""
+def plain_loop(
+    made: Trainer, batches: list[Any], importance: forgetless.Importance, strength: Any, accumulated: int
+) -> nn.Module:
+    """What `made` does, written out: accumulation, clipping, AdamW and a rate that falls linearly to 0."""
     model = language_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (8 - step) / 8)
@@ -87,7 +89,7 @@ def plain_loop(batches: list[Any], importance: forgetless.Importance, strength: 
     model.train()
     for start in range(0, len(batches), accumulated):
         several = batches[start : start + accumulated]
-        items = sum((batch["labels"][:, 1:] != -100).sum() for batch in several)
+        _, items = made.get_batch_samples(iter(several), accumulated, torch.device("cpu"))  # as it counts tokens
         for batch in several:
             model(**batch, num_items_in_batch=items).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -120,9 +122,10 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, importance: forgetless.
         gradient_accumulation_steps=2,
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
+        optim="adamw_torch_fused",
     )
     made.train()
-    by_hand = plain_loop(batches[:16], importance, STRENGTHS[strength][1](), 2)
+    by_hand = plain_loop(made, batches[:16], importance, STRENGTHS[strength][1](), 2)
     assert equal(weights(made.model), weights(by_hand))
 
 

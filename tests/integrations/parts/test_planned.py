@@ -68,5 +68,7 @@ def test_accelerates_around_it() -> None:
 
 
 def test_a_schedule_that_asks_for_a_metric() -> None:
-    transformers = pytest.importorskip("transformers")
-    assert peak_steps(transformers.optimization.GreedyLR(optimizer()), STEPS) == STEPS
+    schedules = pytest.importorskip("transformers.optimization")
+    if not hasattr(schedules, "GreedyLR"):
+        pytest.skip("this transformers has no GreedyLR")
+    assert peak_steps(schedules.GreedyLR(optimizer()), STEPS) == STEPS
