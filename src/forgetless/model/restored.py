@@ -263,8 +263,7 @@ def _uncompiled() -> contextlib.AbstractContextManager[object]:
     """
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and loading it takes a second
         return contextlib.nullcontext()
-    stance = getattr(torch.compiler, "set_stance", None)  # not before torch 2.6
-    return contextlib.nullcontext() if stance is None else stance("force_eager")
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextlib.contextmanager
