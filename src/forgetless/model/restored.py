@@ -263,7 +263,8 @@ def _uncompiled() -> contextlib.AbstractContextManager[object]:
     """
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and loading it takes a second
         return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    eager: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")  # untyped in torch
+    return eager
 
 
 @contextlib.contextmanager
