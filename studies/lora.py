@@ -4,7 +4,8 @@
     python -m studies.lora                     # writes the table of docs/lora.md only
 
 A Llama of two layers reads bytes. Its perplexity on held-out text of both kinds, after the adapters were trained:
-without protection; with `DeltaAnchor`; and with the same penalty for every weight, the mean of Ω, which is `‖ΔW‖²`.
+without protection; with `DeltaAnchor`, at given λ and at its default; with the same penalty for every weight, the mean
+of Ω, which is `‖ΔW‖²`; and with the base's answers to the windows that Ω is measured on as a target (`Distillation`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import copy
 import math
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from forgetless import Importance, files
+from forgetless import Distillation, HoldShare, Importance, files
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.peft import DeltaAnchor
 from forgetless.measure.estimators.mas import mas
 from studies import blocks
 
+Protected = Callable[[nn.Module], Any]
 SEEDS, STRENGTHS = (0, 1, 2), (1e-5, 1e-4, 1e-3)
 LENGTH, BATCH, FIRST, SECOND, MEASURED, HELD_OUT = 64, 8, 600, 150, 200, 200
 
@@ -80,17 +83,33 @@ def alike(importance: Importance) -> Importance:
     return replace(importance, sums={name: torch.full_like(each, mean) for name, each in importance.sums.items()})
 
 
-def adapted(base: nn.Module, text: Tensor, seed: int, importance: Importance | None, strength: float) -> nn.Module:
+def adapted(base: nn.Module, text: Tensor, seed: int, protected: Protected | None) -> nn.Module:
     """The model with adapters in all linear layers of its blocks, trained on a text."""
     import peft
 
     torch.manual_seed(seed)
     model: nn.Module = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(target_modules="all-linear", r=8))
     optimizer = torch.optim.AdamW((each for each in model.parameters() if each.requires_grad), 5e-3, weight_decay=0)
-    if importance is not None:
-        DeltaAnchor(model, importance, strength).attach(optimizer)
+    if protected is not None:
+        protected(model).attach(optimizer)
     learn(model, text, optimizer, SECOND, seed + 1000)
     return model
+
+
+def protections(importance: Importance, measured: Tensor) -> dict[tuple[str, float], Protected | None]:
+    """Every way to train the adapters, by its name in the table and λ, 0 where none is given."""
+    auto = HoldShare(steps=SECOND / 2)  # the rate falls to 0: half as many steps at its peak
+    old = [{"input_ids": rows} for rows in torch.split(measured, BATCH)]
+    return {
+        ("plain LoRA", 0.0): None,
+        **{("Ω", each): partial(DeltaAnchor, importance=importance, strength=each) for each in STRENGTHS},
+        ("Ω, default (`HoldShare`, length known)", 0.0): partial(DeltaAnchor, importance=importance, strength=auto),
+        **{
+            ("every weight alike", each): partial(DeltaAnchor, importance=alike(importance), strength=each)
+            for each in STRENGTHS
+        },
+        ("old answers, default (`Distillation`)", 1.0): partial(Distillation, old=old, strength=1.0),
+    }
 
 
 def study(read: Mapping[str, tuple[Tensor, Tensor]], seed: int) -> list[dict[str, Any]]:
@@ -106,10 +125,8 @@ def study(read: Mapping[str, tuple[Tensor, Tensor]], seed: int) -> list[dict[str
     measured = windows(read["old"][0], MEASURED, torch.Generator().manual_seed(seed))
     importance = mas(base, {"input_ids": measured}, exclude=("*norm*", "*embed*", "lm_head"), progress=False)
     rows = [_row("before", 0.0, seed, base, read)]
-    kinds: dict[str, Importance | None] = {"plain LoRA": None, "Ω": importance, "every weight alike": alike(importance)}
-    for name, found in kinds.items():
-        for strength in (0.0,) if found is None else STRENGTHS:
-            rows.append(_row(name, strength, seed, adapted(base, read["new"][0], seed, found, strength), read))
+    for (kind, strength), protected in protections(importance, measured).items():
+        rows.append(_row(kind, strength, seed, adapted(base, read["new"][0], seed, protected), read))
     return rows
 
 
@@ -122,19 +139,31 @@ def _row(
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """Means over seeds with their standard deviations, as a Markdown table."""
-    lines = ["| adapters | λ | old text | new text |", "|---|---|---|---|"]
-    groups: dict[tuple[str, float], list[dict[str, float]]] = {}
+    """Means over seeds with their standard deviations, and two shares in nats, as a Markdown table."""
+    groups: dict[tuple[str, float], dict[int, Mapping[str, float]]] = {}
     for row in found["rows"]:
-        groups.setdefault((row["kind"], row["strength"]), []).append(row)
+        groups.setdefault((row["kind"], row["strength"]), {})[row["seed"]] = row
+    before, plain = groups["before", 0.0], groups["plain LoRA", 0.0]
+    lines = [
+        "| adapters | λ | old text | new text | won back, % | of the new skill kept, % |",
+        "|---|---|---|---|---|---|",
+    ]
     for (kind, strength), rows in groups.items():
-        cells = [f"{statistics.fmean(each):.2f} ± {statistics.stdev(each):.2f}" for each in _columns(rows)]
+        cells = [_cell([row[name] for row in rows.values()], 2) for name in ("old", "new")]
+        won = [100 * _share("old", rows[seed], plain[seed], before[seed]) for seed in rows]
+        kept = [100 * _share("new", rows[seed], before[seed], plain[seed]) for seed in rows]
+        cells += ["", ""] if kind == "before" else [_cell(won, 0), _cell(kept, 0)]
         lines.append(f"| {kind} | {f'{strength:g}' if strength else ''} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _columns(rows: Sequence[Mapping[str, float]]) -> list[list[float]]:
-    return [[row[name] for row in rows] for name in ("old", "new")]
+def _share(name: str, row: Mapping[str, float], none: Mapping[str, float], all_: Mapping[str, float]) -> float:
+    """How far a log-perplexity is on the way from one row's to another's."""
+    return math.log(row[name] / none[name]) / math.log(all_[name] / none[name])
+
+
+def _cell(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def main(words: Sequence[str] | None = None) -> None:

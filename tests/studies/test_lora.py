@@ -26,7 +26,20 @@ def test_a_study_has_a_row_for_each_kind_of_training(tmp_path: Path, monkeypatch
     read = lora.texts(tmp_path)
     assert int(read["old"][0].max()) == 127
     rows = lora.study(read, 0) + lora.study(read, 1)
-    assert [row["kind"] for row in rows[:4]] == ["before", "plain LoRA", "Ω", "every weight alike"]
+    kinds = [row["kind"] for row in rows[:6]]
+    assert [kind.split(",")[0] for kind in kinds] == [
+        "before", "plain LoRA", "Ω", "Ω", "every weight alike", "old answers",
+    ]  # fmt: skip
+    assert len({row["old"] for row in rows[:6]}) == 6, "every one of them acts"
     table = lora.table({"rows": rows}).splitlines()
-    assert len(table) == 6
+    assert len(table) == 8
     assert table[4].startswith("| Ω | 0.001 | ")
+
+
+def test_shares_are_of_what_was_lost_and_gained() -> None:
+    rows = [
+        {"kind": kind, "strength": 0.0, "seed": seed, "old": old, "new": new}
+        for seed in (0, 1)
+        for kind, old, new in (("before", 2.0, 64.0), ("plain LoRA", 32.0, 4.0), ("Ω", 4.0, 16.0))
+    ]
+    assert lora.table({"rows": rows}).splitlines()[-1].endswith("| 4.00 ± 0.00 | 16.00 ± 0.00 | 75 ± 0 | 50 ± 0 |")
