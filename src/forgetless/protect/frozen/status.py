@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,5 @@ class CoreStatus:
     fraction: float
     elements: int
     steps: int
-    per_parameter: dict[str, float]
+    per_parameter: dict[str, float] = field(repr=False)  # hundreds of them in a language model
     moved: int
