@@ -57,7 +57,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     blocks.inserted(strength, "norm statistics", norm_statistics.table(found))
     idea_figure.write(docs / "figures" / "idea.svg")
     merging.write(root / "merging", docs / "merging.md")
-    freezing.written(files.read_sealed(root / "freezing" / "language-model.json")["rows"], docs / "freezing.md")
+    freezing.write(root / "freezing", docs / "freezing.md")
     blocks.inserted(docs / "online.md", "online", mango.tables(root / "online"))
     blocks.inserted(docs / "lora.md", "lora", lora.table(files.read_sealed(root / "lora" / "perplexity.json")))
     repair_page.write(root / "repair", docs / "repair.md")

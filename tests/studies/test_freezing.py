@@ -1,52 +1,59 @@
-"""The study of freezing: what it runs, that it continues, and its page."""
+"""The study of freezing: which runs its page takes, and what it says of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from forgetless import files
 from studies import freezing
+from studies.evidence.language_methods import CORES, METHODS
 
 
-def test_it_runs_every_setting_continues_and_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("transformers")
+def row(method: str, setting: float, seed: int, known: float, new: float) -> dict[str, Any]:
+    return {"method": method, "setting": setting, "seed": seed, "general": known, "new": new}
+
+
+def found(seed: int, leave_out: str = "") -> list[dict[str, Any]]:
+    """Rows of one fine-tuning; a core keeps as much as its share, and gives up a tenth of that."""
+    ends = [row("base", 0, seed, 1.0, 5.0), row("fine-tuned", 0, seed, 3.0, 3.0)]
+    named = [name for name in (*freezing.STYLES, *freezing.VARIANTS) if name != leave_out]
+    rows = [row(n, s, seed, 3 - 2 * min(s, 1), 3 + 0.2 * min(s, 1)) for n in named for s in METHODS[n].strengths]
+    return ends + rows
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    rows = [*found(0), *found(1), *found(2, "core at random"), *found(3, "core by loss gradient, rows")]
+    files.write_sealed(tmp_path / "language-shakespeare.json", {"domain": "shakespeare", "rows": rows})
+    return tmp_path
+
+
+def test_a_fine_tuning_counts_where_every_setting_was_run(out: Path) -> None:
+    assert [each.name[-1] for each in freezing.compared(out, freezing.STYLES)] == ["0", "1", "3"]
+    assert [each.name[-1] for each in freezing.compared(out, freezing.VARIANTS)] == ["0", "1", "2"]
+
+
+def test_variants_are_left_out_until_they_have_been_run(tmp_path: Path) -> None:
+    rows = [row for row in found(0) if row["method"] not in freezing.VARIANTS]
+    files.write_sealed(tmp_path / "language-shakespeare.json", {"domain": "shakespeare", "rows": rows})
+    assert not list(freezing.variants(tmp_path))
+
+
+def test_the_page_has_every_core_and_every_rival(out: Path) -> None:
+    pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
-    for name in ("wikitext2/valid.txt", "wikitext2/test.txt", "tinyshakespeare/input.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{name} has a line of text, é too.\n" * 90, encoding="utf-8")
-    small = {"FIRST": 1, "SECOND": 1, "MEASURED": 2, "TESTED": 4, "SHARES": (0.5,), "WIDTH": 16, "SEEDS": (0, 1)}
-    grids = {kind: (which, grid[:1]) for kind, (which, grid) in freezing.PENALTIES.items()}
-    chosen = {kind: how for kind, how in freezing.CHOICES.items() if how[0] in ("modulus", "random")}
-    monkeypatch.setattr(freezing, "CHOICES", chosen)
-    monkeypatch.setattr(freezing, "VARIANTS", dict(list(freezing.VARIANTS.items())[1:]))
-    for name, value in {**small, "PENALTIES": grids}.items():
-        monkeypatch.setattr(freezing, name, value)
-    read = freezing.texts(tmp_path)
-    assert int(read["general"].learned.max()) == 127
-    rows = list(freezing.study(read, tmp_path / "runs"))
-    every = freezing.settings()
-    assert [(row["kind"], row["seed"]) for row in rows] == [(each.kind, seed) for each in every for seed in (0, 1)]
-    for each, row in zip(every, rows[::2], strict=True):
-        assert row["fraction"] == pytest.approx(each.value if each.frozen else 0, abs=0.02)
-    monkeypatch.setattr(freezing, "run", lambda *_: pytest.fail("it runs anew"))
-    assert list(freezing.study(read, tmp_path / "runs")) == rows
-    files.write_sealed(tmp_path / "rows.json", {"rows": rows})
-    (tmp_path / "docs").mkdir()
-    blocks = [f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in ("frozen shares", "penalties", "variants")]
-    (tmp_path / "docs" / "page.md").write_text("".join(blocks))
-    freezing.main(["--out", str(tmp_path / "rows.json"), "--page", str(tmp_path / "docs" / "page.md")])
-    text = (tmp_path / "docs" / "page.md").read_text()
-    assert text.count("\n| ") == len(every) + 3
-    assert (tmp_path / "docs" / "figures" / "freezing.svg").exists()
-
-
-def test_bits_per_byte_of_a_model_that_knows_nothing() -> None:
-    pytest.importorskip("transformers")
-    model = freezing.network(0)
-    for parameter in model.parameters():
-        torch.nn.init.zeros_(parameter)
-    text = torch.randint(128, (500,))
-    assert freezing.bits_per_byte(model, text) == pytest.approx(7.0, abs=1e-5)
+    page = out / "docs" / "page.md"
+    page.parent.mkdir()
+    page.write_text("".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in ("cores", "variants")))
+    freezing.main(["--results", str(out), "--page", str(page)])
+    text = page.read_text()
+    for name in CORES:
+        for share in METHODS[name].strengths:
+            line = f"| {name}, {share:g} | {100 - 10 * share:.0f} "
+            assert line in text
+            assert text.split(line)[1].split("|")[1].startswith(f" {100 * share:.0f} ")
+    assert all(f"| {name} | " in text for name in freezing.RIVALS)
+    assert (page.parent / "figures" / freezing.FIGURE).exists()
