@@ -128,7 +128,7 @@ def drawn(
 ) -> None:
     """The share won back against the share of the new skill that is kept, a panel for each kind of model."""
     pyplot = pyplot_module()
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.6), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(max(7.2, 4.6 * len(panels)), 4.6), squeeze=False)
     for axis, (title, some) in zip(axes[0], panels.items(), strict=True):
         for method, (color, mark) in styles.items():
             settings = sorted({row["setting"] for row in some[0].of(method)})
