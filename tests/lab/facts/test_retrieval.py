@@ -88,7 +88,16 @@ def test_pictures_with_their_facts_when_learned_and_now(tmp_path: Path) -> None:
     # the first picture is of task 1: when learned is after task 1; the second of task 2, which is the last
     hostile = f"✓ {script}"  # a fact that the picture was labeled with
     assert page.of("li") == ["man run", hostile, hostile, "cat sit mat", "✓ dog", "man run", "✓ dog", "man run"]
-    assert page.of("span") == ["0.75", "0.50", "0.88", "0.50", "0.62", "0.00", "0.62", "0.00"]
+    assert [each for each in page.of("span") if each not in page.names()] == [
+        "0.75",
+        "0.50",
+        "0.88",
+        "0.50",
+        "0.62",
+        "0.00",
+        "0.62",
+        "0.00",
+    ]
     assert page.with_class() == [None, "right", "right", None, "right", None, "right", None]
 
 
