@@ -1,11 +1,12 @@
 """What fine-tuning a language model costs of what it knew, and what each kind of protection keeps for what it costs.
 
     python -m studies.evidence.language_base --data DATA --texts TEXTS --out WORK/small      # the small model, once
-    python -m studies.evidence.language --data DATA --texts TEXTS --work WORK --seeds 3       # runs what is missing
+    python -m studies.evidence.language --data DATA --texts TEXTS --work WORK   # runs what is missing
     python -m studies.evidence.language_page   # writes the page
 
 Every point is a file in WORK; `results/evidence` has a file a domain with all its seeds, written after every point. A
-stopped run continues after its last point, and one in a new clone after the committed results.
+stopped run continues after its last point, and one in a new clone after the committed results, if its base is theirs.
+A base that was trained on another machine need not be; it is refused then.
 """
 
 from __future__ import annotations
