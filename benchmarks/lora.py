@@ -7,6 +7,9 @@ A step is forward, backward and `optimizer.step()` of AdamW on the adapters of a
 linear layers are adapted). The rows take turns, in an order that is drawn anew each round; a ratio is the median over
 rounds of a row's time ÷ plain's of the same round. *Memory* is what a step of the optimizer holds at most beside what
 is there before it, less plain's, in sizes of the largest adapted weight.
+
+Measuring Ω of a base in 4 bits (bitsandbytes) is compared with measuring the float network in the same way: in one pass
+through the data, and in as many as there are layers. Its memory is in sizes of all adapted weights in float.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from forgetless import Importance
-from forgetless.integrations.peft import DeltaAnchor
+from forgetless.integrations.peft import DeltaAnchor, base_importance
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "lora.json", ROOT / "docs" / "lora.md"
@@ -121,6 +124,44 @@ def measured(rank: int, tokens: int, rounds: int, clock: str) -> dict[str, Any]:
     return {"rank": rank, "tokens": tokens, "plain_ms": plain, "ratio": ratio, "memory": memory}
 
 
+def base(packed: bool) -> Any:
+    """The model with fresh adapters, its base in 4 bits or not."""
+    import bitsandbytes as bnb
+
+    model = Row("plain", 8, LENGTH).model
+    for layer in [each for each in model.modules() if packed and isinstance(each, peft.tuners.lora.Linear)]:
+        plain: Any = layer.base_layer
+        small: Any = bnb.nn.Linear4bit(
+            plain.in_features, plain.out_features, bias=False, compute_dtype=torch.float32, quant_type="nf4"
+        )
+        small.weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4", module=small)
+        layer.base_layer = small.to("cpu")  # quantizes
+    return model.eval()
+
+
+def quantized(rounds: int, clock: str) -> list[dict[str, Any]]:
+    """The same measurement of the base in float and in 4 bits, in one pass and layer by layer."""
+    data = [{"input_ids": torch.randint(1000, (4, LENGTH))} for _ in range(2)]
+    float_bytes = 4 * sum(each.numel() for each in ones(base(False)).sums.values())
+    rows: dict[str, tuple[Any, dict[str, int]]] = {"float": (base(False), {}), "4 bits, one pass": (base(True), {})}
+    rows["4 bits, layer by layer"] = (base(True), {"at_once": 1})
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    peaks = {}
+    for number in range(rounds + 1):
+        for name in random.sample(list(rows), len(rows)):
+            model, options = rows[name]
+            start = CLOCKS[clock]()
+            base_importance(model, data, progress=False, **options)
+            if number:
+                times[name].append(CLOCKS[clock]() - start)
+    for name, (model, options) in rows.items():
+        with Live() as live:
+            base_importance(model, data, progress=False, **options)
+        peaks[name] = live.peak / float_bytes
+    ratio = {n: statistics.median(a / b for a, b in zip(t, times["float"], strict=True)) for n, t in times.items()}
+    return [{"base": name, "ratio": ratio[name], "memory": peaks[name]} for name in rows]
+
+
 def table(found: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = ["| rank | tokens a step | pull | gradient | memory: pull | gradient |", "|---|---|---|---|---|---|"]
@@ -129,6 +170,8 @@ def table(found: dict[str, Any]) -> str:
             f"{run['memory'][name]:.2f}" for name in ROWS[1:]
         ]
         lines.append(f"| {run['rank']} | {run['tokens']:,} | {' | '.join(cells)} |")
+    lines += ["", "| base | time of measuring Ω | new tensors at once |", "|---|---|---|"]
+    lines += [f"| {each['base']} | {each['ratio']:.2f} × | {each['memory']:.2f} |" for each in found["quantized"]]
     place = found["environment"]
     return "\n".join(
         [
@@ -153,7 +196,8 @@ def main() -> None:
         torch.set_num_threads(1)
         place = {"cpu": cpu(), "clock": given.clock, "torch": torch.__version__, "peft": peft.__version__}
         runs = [measured(rank, tokens, given.rounds, given.clock) for rank, tokens in CASES]
-        RESULTS.write_text(json.dumps({"environment": place, "runs": runs}, indent=1) + "\n")
+        found = {"environment": place, "runs": runs, "quantized": quantized(min(3, given.rounds), given.clock)}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     begin, end = "<!-- lora cost: begin -->\n", "<!-- lora cost: end -->"
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     made = table(json.loads(RESULTS.read_text(encoding="utf-8")))

@@ -204,6 +204,7 @@ THIRD_PARTIES = {
     "mlxtend": "lab.experiments",
     "jaxtyping": "model.shapes",
     "peft": "integrations lab.finetuning",
+    "bitsandbytes": "integrations.parts.dequantized",
     "transformers": "integrations.transformers lab.finetuning cli.parts",
     "lightning": "integrations.lightning",
     "avalanche": "integrations.avalanche",

@@ -477,25 +477,6 @@ def test_adapters_that_start_as_a_part_of_the_weight_are_kept_as_that(start: str
     torch.testing.assert_close(model(words(4)), before, rtol=0.1, atol=0.02)
 
 
-def quantized(kind: str = "Linear4bit") -> nn.Module:
-    """As bitsandbytes leaves a layer: packed bytes, and PEFT's layer of another name."""
-    model = wrapped(target_modules=["body"])
-    layer = layers(model)["body.weight"]
-    layer.__class__ = type(kind, (type(layer),), {"__module__": "peft.tuners.lora.bnb"})
-    layer.base_layer.weight = nn.Parameter(torch.zeros(12, 1, dtype=torch.uint8), requires_grad=False)
-    return model
-
-
-@pytest.mark.parametrize("kind", ["Linear4bit", "Linear8bitLt"])
-def test_a_quantized_base_is_kept_by_the_importance_of_its_float_network(kind: str) -> None:
-    found = forgetless.mas(Net().double(), words(3), exclude=["words", "filter", "mix", "head"])
-    model = quantized(kind)
-    anchor = DeltaAnchor(model, found, 5.0)
-    assert acts(model, anchor, torch.optim.AdamW(adapters(model).values(), lr=1e-3))
-    with pytest.raises(ForgetlessError, match=r"'body\.weight' are quantized .*before it is quantized"):
-        base_importance(model, words(3))
-
-
 def merged_adapters() -> nn.Module:
     model = trained(wrapped())
     model.merge_adapter()

@@ -5,5 +5,5 @@ What counts is ΔW = s·B·A, not A and B: with fresh adapters B is 0, no output
 
 from __future__ import annotations
 
+from forgetless.integrations.parts.base_importance import base_importance as base_importance
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor as DeltaAnchor
-from forgetless.integrations.parts.delta_anchor import base_importance as base_importance

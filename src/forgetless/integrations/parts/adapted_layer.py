@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from forgetless.integrations.parts.dequantized import is_quantized, shape_of, weight_of
 from forgetless.protect.anchored_parameter import pieces
-
-QUANTIZED = ("Linear4bit", "Linear8bitLt")  # PEFT's layers around those of bitsandbytes
 
 
 @dataclass(frozen=True)
@@ -114,18 +113,20 @@ def effective(layer: Any) -> Tensor:
 
 
 def base_matrix(layer: Any) -> Tensor:
-    """W as a matrix [o, i]; a view."""
-    return as_matrix(layer, layer.get_base_layer().weight.detach())
+    """W as a matrix [o, i]; a view, or of a quantized layer dequantized."""
+    base = layer.get_base_layer()
+    return weight_of(base) if is_quantized(base) else as_matrix(layer, base.weight.detach())
 
 
 def is_plain(layer: Any) -> bool:
     """Whether the base weight is an ordinary tensor and not quantized."""
-    return type(layer).__name__ not in QUANTIZED
+    return not is_quantized(layer.get_base_layer())
 
 
 def base_shape(layer: Any) -> tuple[int, ...]:
     """The shape of the base weight, also where a quantized one is stored in another."""
-    return tuple(layer.get_base_layer().weight.shape) if is_plain(layer) else (layer.out_features, layer.in_features)
+    base = layer.get_base_layer()
+    return tuple(base.weight.shape) if is_plain(layer) else shape_of(base)
 
 
 def matrix_shape(layer: Any) -> tuple[int, int]:

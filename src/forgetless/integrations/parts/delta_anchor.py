@@ -1,4 +1,4 @@
-"""`DeltaAnchor` keeps the base of a model with LoRA adapters; `base_importance` measures what matters in it."""
+"""`DeltaAnchor` keeps the base of a model with LoRA adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.integrations.parts.adapted_layer import as_shaped, change_of, dtype_of, effective, is_plain
+from forgetless.integrations.parts.adapted_layer import as_shaped, change_of, dtype_of, is_plain
 from forgetless.integrations.parts.lora import LoraModel, refuse_strangers
 from forgetless.integrations.parts.low_rank import AdaptedWeight
 from forgetless.integrations.parts.low_rank_file import State
@@ -28,7 +28,6 @@ from forgetless.integrations.parts.low_rank_steps import (
     holder,
 )
 from forgetless.integrations.parts.renamed import renamed
-from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.model.admission import switches
 from forgetless.model.parameters import fingerprint, listing
@@ -38,44 +37,6 @@ from forgetless.protect.status import Status
 from forgetless.protect.strength.dial import Dial, at_target
 from forgetless.protect.strength.hold_share import HoldShare
 from forgetless.protect.watch import WeightsWatch
-
-
-def base_importance(model: nn.Module, data: Any, *, into: Importance | None = None, **options: Any) -> Importance:
-    """Measure the importance of the base weights that training the adapters can change, on the wrapped model.
-
-        Ω = 1/N Σ_n |∂‖F(x_n; W + ΔW)‖² / ∂W|
-
-    The model is measured as it computes now, adapters included. With fresh ones Ω is, to the bit, what `forgetless.mas`
-    gives before `get_peft_model`; with trained ones it is that of W + ΔW, as `DeltaAnchor.consolidate` wants it.
-    Measured are the weights under adapters, the copies of `modules_to_save` and whatever else of the base is trainable,
-    under the names that they had before the model was wrapped. `requires_grad` is left unchanged.
-
-    Args:
-        model: a model with LoRA adapters.
-        data: as for `forgetless.mas`.
-        into: an earlier measurement of the same weights to pool with.
-        options: those of `forgetless.mas`.
-
-    Raises:
-        ForgetlessError: not LoRA, adapters that are merged, quantized weights, or DoRA that has been trained (its
-            scaled rows hide the gradient of W + ΔW); all of `forgetless.mas`'s.
-    """
-    lora = LoraModel.of(model)
-    if quantized := lora.quantized():
-        raise ForgetlessError(
-            f"{listing(quantized)} are quantized and have no gradient: measure the float network that they come from "
-            "with forgetless.mas before it is quantized; the names are the same."
-        )
-    fresh = lora.is_fresh()
-    if (scaled := lora.scaled()) and not fresh:
-        raise ForgetlessError(
-            f"DoRA scales the rows of {listing(scaled)}, so that the gradient of W is not that of W + ΔW; measure the "
-            "merged model with forgetless.mas (merge_and_unload)."
-        )
-    with lora.asked():
-        found = mas(model, data, into=None if into is None else renamed(into, lora.copies), **options)
-    found = renamed(found, {wrapped: name for name, wrapped in lora.copies.items()})
-    return found if fresh else replace(found, weights={**found.weights, **_effective(lora, found.sums)})
 
 
 class DeltaAnchor:
@@ -404,19 +365,12 @@ class _Header:
     weights: dict[str, str]
 
 
-def _effective(lora: LoraModel, names: Collection[str]) -> dict[str, str]:
-    """The fingerprints of W + ΔW, of those weights that adapters change; quantized ones are left out."""
-    return {
-        name: fingerprint(effective(layer)) for name, layer in lora.layers.items() if name in names and is_plain(layer)
-    }
-
-
 def _hashes(weights: Collection[AdaptedWeight]) -> dict[str, str]:
     return {each.name: fingerprint(each.layer.get_base_layer().weight) for each in weights if is_plain(each.layer)}
 
 
 def _warn_moved(lora: LoraModel, measured: Mapping[str, str], earlier: Mapping[str, AdaptedWeight]) -> None:
-    now = _effective(lora, measured)
+    now = lora.fingerprints(measured)
     changed = [name for name, value in now.items() if value != measured[name]]
     if not changed:
         return

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError, quoted
 from forgetless.integrations.parts import delta_anchor
-from forgetless.integrations.parts.delta_anchor import DeltaAnchor, base_importance
+from forgetless.integrations.parts.base_importance import base_importance
+from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.grown import grown
 from forgetless.integrations.parts.protection import Protection, Reader, adapted
 from forgetless.integrations.parts.renamed import of_part

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.parts.adapted_layer import (
-    QUANTIZED,
     Change,
     adapters_of,
     as_matrix,
     base_shape,
     device_of,
     dtype_of,
+    effective,
     factor,
     is_plain,
     matrix_shape,
 )
 from forgetless.integrations.parts.low_rank import AdaptedWeight
-from forgetless.model.parameters import canonical, listing, unwrapped
+from forgetless.model.parameters import canonical, fingerprint, listing, unwrapped
 from forgetless.model.sharding import is_sharded
 
 
@@ -112,10 +112,10 @@ class LoraModel:
         return found
 
     @contextlib.contextmanager
-    def asked(self) -> Iterator[None]:
-        """Inside, exactly what training can change of the base requires gradients."""
+    def asked(self, names: Collection[str]) -> Iterator[None]:
+        """Inside, exactly these parameters require gradients."""
         before = {parameter: parameter.requires_grad for parameter in self.module.parameters()}
-        asked = set(self.moved().values())
+        asked = {self.parameters[name] for name in names}
         try:
             for parameter in before:
                 parameter.requires_grad_(parameter in asked)
@@ -134,12 +134,21 @@ class LoraModel:
         """The weights whose rows DoRA scales."""
         return [n for n, layer in self.layers.items() if any(each.magnitude is not None for each in adapters_of(layer))]
 
+    def fingerprints(self, names: Collection[str]) -> dict[str, str]:
+        """Those of W + ΔW, of these weights as far as adapters change them; quantized ones are left out."""
+        return {
+            name: fingerprint(effective(layer))
+            for name, layer in self.layers.items()
+            if name in names and is_plain(layer)
+        }
+
     def quantized(self) -> list[str]:
-        """The base weights that are no matrix of numbers."""
+        """The base weights in 4 or 8 bits."""
         return [name for name, layer in self.layers.items() if not is_plain(layer)]
 
 
 _PLAIN = ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")
+_QUANTIZED = ("Linear4bit", "Linear8bitLt")  # around layers of bitsandbytes
 
 
 def _layers(module: nn.Module) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def _layers(module: nn.Module) -> dict[str, Any]:
 def _refuse_kind(name: str, layer: Any) -> None:
     kind = type(layer).__name__
     lora = type(layer).__module__.startswith("peft.tuners.lora.")
-    if not lora or kind not in (*_PLAIN, *QUANTIZED):
+    if not lora or kind not in (*_PLAIN, *_QUANTIZED):
         raise ForgetlessError(
             f"{name!r} has adapters of another kind ({type(layer).__module__}.{kind}): DeltaAnchor protects the base "
             "from LoRA in linear, embedding and convolution layers, where a weight changes by s·B·A; use that, or "

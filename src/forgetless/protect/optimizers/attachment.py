@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from forgetless.errors import ForgetlessError
 from forgetless.protect.anchored_parameter import AnchoredParameter
 from forgetless.protect.optimizers.move import Move
 from forgetless.protect.optimizers.rates import PeakRates
-from forgetless.protect.optimizers.response import Group, Known, is_settled
+from forgetless.protect.optimizers.response import Group, Known, Response, State, is_settled
 
 Anchored = Mapping[nn.Parameter, AnchoredParameter]
 
@@ -83,6 +84,21 @@ class Attachment:
             now = (skipped > 0).to(torch.int64)
             self._skipped = now if self._skipped is None else self._skipped + now
 
+    def _response(self, known: Known, group: Group, state: State, parameter: Tensor) -> Response:
+        """The form's response.
+
+        Raises:
+            ForgetlessError: an optimizer of another package that bears a known name and keeps another state.
+        """
+        try:
+            return known.form(group, state, parameter)
+        except KeyError as missing:
+            name = type(self.optimizer).__name__
+            raise ForgetlessError(
+                f"this {name} ({type(self.optimizer).__module__}) keeps no {missing} as others of that name do, so its "
+                "steps cannot be followed; attach(optimizer, how='gradient') instead."
+            ) from missing
+
     def moves(
         self, strength: float, l2sp: float = 0.0, *, peak: bool = False
     ) -> Iterator[tuple[nn.Parameter, AnchoredParameter, Move | None]]:
@@ -101,7 +117,7 @@ class Attachment:
             if isinstance(self.known, str) or not is_settled(self.known, state):
                 yield parameter, anchored, None
                 continue
-            response = self.known.form(at_peak.get(id(group), group), state, parameter)
+            response = self._response(self.known, at_peak.get(id(group), group), state, parameter)
             moved = parameter.detach() if response.moved is None else response.moved
             extra = [each for each in (response.second, response.mean, anchored.carry) if each is not None]
             weights, target, importance, *met = anchored.meet(moved, *extra)

@@ -90,6 +90,11 @@ def is_called(optimizer: Optimizer, *names: str) -> bool:
     return any(each.__name__ in names and "step" in vars(each) for each in _running(type(optimizer), step))
 
 
+def comes_from(optimizer: Optimizer, package: str) -> bool:
+    """Whether its class, or one that it is made from, is of this package."""
+    return any(each.__module__.partition(".")[0] == package for each in type(optimizer).__mro__)
+
+
 def number(value: Any) -> Any:
     """A count as a number, unless it lives on a device: asking for it there would stop the stream."""
     return float(value) if not isinstance(value, Tensor) or value.device.type == "cpu" else value

@@ -1,11 +1,14 @@
-"""8-bit Adam states are read as the packages write them; their layouts are stated again here, for CPUs lack them."""
+"""8-bit states are read as the packages write them, and training with them ends at the penalized optimum."""
 
 from __future__ import annotations
+
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
+from forgetless import Anchor, ForgetlessError, Importance
 from forgetless.protect.optimizers import forms
 from forgetless.protect.optimizers.families import quantized
 
@@ -74,3 +77,91 @@ def test_they_are_recognized_by_their_packages():
     assert forms.known(Adam8bit(parameters)).form is quantized.bitsandbytes_adam
     Adam8bit.__module__ = "torchao.optim.adam"
     assert forms.known(Adam8bit(parameters)).form is quantized.torchao_adam
+
+
+class Weights(nn.Module):
+    """`½ ‖θ − c‖²` from 0, with enough elements for states in 8 bits."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = nn.Parameter(torch.zeros(8192))
+        self.center = torch.randn(8192, generator=generator)
+        self.omega = 0.1 + torch.rand(8192, generator=generator)
+
+    def settled(self, optimizer, how="auto", steps=1500):
+        """How far training ends from the optimum of the penalized loss, as the rate falls by four decades."""
+        importance, rate = Importance({"weights": self.omega}, 1.0), optimizer.param_groups[0]["lr"]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="how .* scales gradients is not known|Paged optimizers")
+            anchor = Anchor(self, importance, 1.0).attach(optimizer, how=how)
+            for step in range(steps):
+                optimizer.param_groups[0]["lr"] = rate * 10 ** (-4 * max(0.0, step / steps - 0.3) / 0.7)
+                self.weights.grad = self.weights.detach() - self.center
+                optimizer.step()
+        assert anchor.status().applied == steps
+        return (self.weights.detach() - self.center / (1 + 2 * self.omega)).abs()
+
+
+EVERY = [
+    "Adam",
+    "Adam8bit",
+    "AdamW8bit",
+    "PagedAdamW8bit",
+    "Lion",
+    "Lion8bit",
+    "PagedLion8bit",
+    "RMSprop8bit",
+    "SGD8bit",
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_training_with_bitsandbytes_ends_at_the_penalized_optimum(name):
+    bnb = pytest.importorskip("bitsandbytes")
+    model = Weights()
+    options = {"momentum": 0.9} if name == "SGD8bit" else {}
+    optimizer = getattr(bnb.optim, name)(model.parameters(), lr=0.02, weight_decay=0, **options)
+    assert model.settled(optimizer).max() < 1e-3
+
+
+def test_a_pull_by_8_bits_ends_near_it_and_says_so():
+    bnb = pytest.importorskip("bitsandbytes")
+    model = Weights()
+    optimizer = bnb.optim.Adam8bit(model.parameters(), lr=0.02)
+    with pytest.warns(UserWarning, match="Adam8bit rounds its second moments .* how='gradient'"):
+        away = model.settled(optimizer, how="pull")
+    assert away.mean() < 0.05
+
+
+def test_second_moments_in_8_bits_are_those_that_bitsandbytes_reads():
+    bnb = pytest.importorskip("bitsandbytes")
+    parameter = nn.Parameter(torch.randn(64, 130, generator=torch.Generator().manual_seed(0)))
+    optimizer = bnb.optim.Adam8bit([parameter], lr=0.01)
+    for _ in range(3):
+        parameter.grad = parameter.detach() ** 3
+        optimizer.step()
+    state = optimizer.state[parameter]
+    read = bnb.functional.dequantize_blockwise(
+        state["state2"], absmax=state["absmax2"], code=state["qmap2"], blocksize=256
+    )
+    found = quantized.bitsandbytes_adam(optimizer.param_groups[0], state, parameter)
+    torch.testing.assert_close(found.second, read)
+
+
+def test_an_optimizer_with_a_known_name_and_other_states_is_refused_in_a_sentence():
+    class Lion(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {"lr": 0.1, "betas": (0.9, 0.99)})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for each in self.param_groups[0]["params"]:
+                self.state[each]["mean"] = each.grad.clone()
+
+    model = Weights()
+    optimizer = Lion(model.parameters())
+    Anchor(model, Importance({"weights": model.omega}, 1.0), 1.0).attach(optimizer)
+    model.weights.grad = torch.ones(8192)
+    with pytest.raises(ForgetlessError, match=r"this Lion \(.*\) keeps no 'exp_avg' .* how='gradient'"):
+        optimizer.step()

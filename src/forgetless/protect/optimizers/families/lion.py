@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim import Optimizer
 
-from forgetless.protect.optimizers.response import Group, Known, Response, State, is_called
+from forgetless.protect.optimizers.response import Group, Known, Response, State, comes_from, is_called
 
 
 def lion(group: Group, state: State, parameter: Tensor) -> Response:
@@ -19,6 +19,6 @@ def lion(group: Group, state: State, parameter: Tensor) -> Response:
 
 
 def known(optimizer: Optimizer) -> Known | str | None:
-    """The form of a class called Lion with the usual settings (lion-pytorch, timm)."""
-    usual = {"lr", "betas"} <= optimizer.defaults.keys()
+    """The form of a class called Lion with the usual settings (lion-pytorch, timm); bitsandbytes keeps other states."""
+    usual = {"lr", "betas"} <= optimizer.defaults.keys() and not comes_from(optimizer, "bitsandbytes")
     return Known(lion) if usual and is_called(optimizer, "Lion") else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from forgetless.protect.optimizers.response import Group, Known, Response, State, number
+from forgetless.protect.optimizers.response import Group, Known, Response, State, comes_from, number
 
 _BLOCKS = (256, 2048, 128, 512, 1024, 4096)  # values that share a scale: newest version first
 
@@ -41,9 +41,18 @@ def _spread(scales: Tensor, size: int) -> Tensor:
 
 def known(optimizer: Optimizer) -> Known | str | None:
     """The form, by the package that the class comes from and its settings."""
-    packages = {each.__module__.partition(".")[0] for each in type(optimizer).__mro__}
     if not {"betas", "eps", "lr"} <= optimizer.defaults.keys():
         return None
-    if "bitsandbytes" in packages and getattr(optimizer, "optimizer_name", "") == "adam":
-        return Known(bitsandbytes_adam)
-    return Known(torchao_adam) if "torchao" in packages and "Adam" in type(optimizer).__name__ else None
+    name = type(optimizer).__name__
+    if comes_from(optimizer, "bitsandbytes") and getattr(optimizer, "optimizer_name", "") == "adam":
+        bits = getattr(getattr(optimizer, "args", None), "optim_bits", 32)
+        return Known(bitsandbytes_adam, caution=_ROUNDED.format(name) if bits < 32 else "")
+    if comes_from(optimizer, "torchao") and "Adam" in name:
+        return Known(torchao_adam, caution=_ROUNDED.format(name))
+    return None
+
+
+_ROUNDED = (
+    "{} rounds its second moments to a few bits, which the pull's balance is made of: training ends near the optimum "
+    "of the penalized loss, and not at it; attach(optimizer, how='gradient') ends there."
+)
