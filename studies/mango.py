@@ -90,6 +90,7 @@ VARIANTS = {
 }
 FEW = ("er", "er-half", "mango", "er-ace", "mas-gated")
 LATE = ("fast", "gdumb", "a-gem", "mir")
+OTHERS = ("finetune", "der++", "mir", "gdumb", "er-mas")
 MAIN = tuple(name for name in VARIANTS if name not in LATE)
 LEAST = 3  # seeds of a row
 
@@ -117,7 +118,8 @@ DIGITS = Block("digits, 5 × 2, buffer 100", "mnist10k", 100, ablated=True)
 SMALL = Block("digits, 5 × 2, buffer 30", "mnist10k", 30)
 LARGE = Block("digits, 5 × 2, buffer 300", "mnist10k", 300)
 LETTERS = Block("letters, 13 × 2, buffer 100", "letters", 100)
-BLOCKS = (DIGITS, SMALL, LARGE, LETTERS)
+GROCERIES = Block("groceries, 10 × 8, buffer 100", "groceries", 100)
+BLOCKS = (DIGITS, SMALL, LARGE, LETTERS, GROCERIES)
 #: What is run in this order: a block, the variants and how many seeds.
 STEPS = (
     (DIGITS, MAIN, 5),
@@ -127,6 +129,11 @@ STEPS = (
     (SMALL, FEW, 5),
     (LARGE, FEW, 5),
     (LETTERS, FEW, 5),
+    (GROCERIES, FEW, 5),
+    (SMALL, OTHERS, 5),
+    (LARGE, OTHERS, 5),
+    (LETTERS, OTHERS, 5),
+    (GROCERIES, OTHERS, 5),
 )
 
 

@@ -88,3 +88,24 @@ def lazy_load(lines: list[bytes]) -> bytes:
     vector += len(lines).to_bytes(4, "big")
     vector += b"".join(b"\x00\x04\x00\x09" + len(line).to_bytes(4, "big") + line for line in lines)
     return len(vector).to_bytes(4, "big") + zlib.compress(vector)
+
+
+def test_at_equal_time_equal_seeds_are_compared() -> None:
+    found = {**RESULTS, "runs": [entry(long_text.COMPARED, seed, 2.5 + seed) for seed in (0, 1, 2)]}
+    runs = [entry("transformer-xl", 0, 2.75), entry("transformer-xl", 1, 3.25)]
+    said = long_text.at_equal_time(found, {"config": {"recipe": {"steps": 1500}}, "runs": runs})
+    assert "took 1.25 × one of Transformer-XL" in said
+    assert "1,500 steps, which come to 3.000 ± 0.354 bits" in said
+    assert "is 0.000 ± 0.354 away" in said
+    assert "fewer bits in 1 of 2" in said
+
+
+def test_a_new_run_directory_goes_on_after_the_committed_results(tmp_path: Path) -> None:
+    committed, out = tmp_path / "english.json", tmp_path / "run"
+    files.write_sealed(committed, {**RESULTS, "config": {"experiment": "long-text"}})
+    long_text.restored(out, committed)
+    assert files.read_json(out / "config.json") == {"experiment": "long-text"}
+    assert long_text.read(out)["runs"] == RESULTS["runs"]
+    files.write_sealed(committed, {**RESULTS, "runs": [], "config": {}})
+    long_text.restored(out, committed)
+    assert len(long_text.read(out)["runs"]) == 3  # a directory that has begun is left alone
