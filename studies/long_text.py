@@ -138,8 +138,8 @@ def at_equal_time(found: Mapping[str, Any], longer: Mapping[str, Any]) -> str:
     own = {run["seed"]: run["bits"]["test"] for run in grouped(found)[COMPARED]}
     more = [own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())]
     return (
-        f"**At equal time.** A step of `{COMPARED}` took {steps / SETTINGS['steps']:.2f} × one of Transformer-XL, by the "
-        f"process's clock, and Transformer-XL was given as many more: {steps:,} steps, which come to "
+        f"**At equal time.** A step of `{COMPARED}` took {steps / SETTINGS['steps']:.2f} × one of Transformer-XL, on "
+        f"the clock of the process, and Transformer-XL was given as many more: {steps:,} steps, which come to "
         f"{spread(list(base.values()))} bits on the test. `{COMPARED}` is {spread(more)} away from that with the same "
         f"seeds, and has fewer bits in {sum(each < 0 for each in more)} of {len(more)}."
     )
