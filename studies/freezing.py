@@ -9,13 +9,12 @@ A fine-tuning counts where all the methods that the page names have been run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from studies import blocks
 from studies.evidence.language_methods import CORES, METHODS
-from studies.evidence.language_reading import area, common, drawn, ends, points, read, table, tunings
-from studies.evidence.language_texts import DOMAINS
+from studies.evidence.language_reading import area, complete, drawn, ends, points, table
 from studies.repair_frontier import Tuning
 
 OUT, PAGE, FIGURE = Path("results/freezing"), Path("docs/freezing.md"), "freezing.svg"
@@ -28,14 +27,6 @@ _COLORS = ("#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#999999", "#d55e00", "#e
 STYLES = dict(zip((*CHOICES, *RIVALS), zip(_COLORS, "os^DX*vPh", strict=True), strict=True))
 
 
-def compared(out: Path, methods: Iterable[str]) -> list[Tuning]:
-    """The fine-tunings in which every setting of these methods has been run, with their rows alone."""
-    wanted = {(name, setting) for name in methods for setting in METHODS[name].strengths}
-    made = [each for found in read(out, "language", list(DOMAINS)) for each in tunings(found, "new", (KNOWN,))]
-    whole = [each for each in made if wanted <= {(row["method"], row["setting"]) for row in each.rows}]
-    return common(whole) if whole else []
-
-
 def ranked(some: Sequence[Tuning], methods: Sequence[str]) -> list[str]:
     """The methods, the largest area first."""
     return sorted(methods, key=lambda method: -sum(area(each, method, KNOWN) for each in some))
@@ -43,7 +34,7 @@ def ranked(some: Sequence[Tuning], methods: Sequence[str]) -> list[str]:
 
 def cores(out: Path) -> Iterator[str]:
     """What the fine-tunings gain and lose, every method at the same new skill, and where every core lands."""
-    some, uses = compared(out, STYLES), {name: method.uses for name, method in METHODS.items()}
+    some, uses = complete(out, STYLES, KNOWN), {name: method.uses for name, method in METHODS.items()}
     yield from (*ends(some, KNOWN, "bits per character", 3), "")
     yield from (*table(ranked(some, [*STYLES]), some, uses, KNOWN, "MAS"), "")
     yield f"| mean over {len(some)} fine-tunings (least … most) | of the new skill kept, % | won back, % |"
@@ -54,7 +45,7 @@ def cores(out: Path) -> Iterator[str]:
 
 def variants(out: Path) -> Iterator[str]:
     """Other ways to choose by the first importance; nothing before they have been run."""
-    some = compared(out, (CHOICES[0], *VARIANTS))
+    some = complete(out, (CHOICES[0], *VARIANTS), KNOWN)
     if not some:
         return
     yield "Others by the loss gradient: rows in place of elements, the share in each tensor by itself, and"
@@ -70,7 +61,7 @@ def write(out: Path = OUT, page: Path = PAGE) -> None:
     """Write the tables into their blocks of the page, and the figure beside it."""
     blocks.inserted(page, "cores", "\n".join(cores(out)))
     blocks.inserted(page, "variants", "\n".join(variants(out)))
-    some = compared(out, STYLES)
+    some = complete(out, STYLES, KNOWN)
     panel = f"{len(some)} fine-tunings"
     drawn({panel: some}, {panel: KNOWN}, page.parent / "figures" / FIGURE, STYLES)
 

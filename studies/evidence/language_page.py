@@ -15,7 +15,19 @@ from forgetless import files
 from studies import blocks
 from studies.evidence.language import ASKED, BATCH, MEASURED, OUT, RATES, STEPS
 from studies.evidence.language_methods import CORES, METHODS
-from studies.evidence.language_reading import at, by_domain, common, drawn, ends, points, read, table, tunings
+from studies.evidence.language_reading import (
+    apart,
+    at,
+    by_domain,
+    common,
+    complete,
+    drawn,
+    ends,
+    points,
+    read,
+    table,
+    tunings,
+)
 from studies.evidence.language_texts import DOMAINS
 from studies.repair_frontier import Tuning
 from studies.repair_texts import DOMAINS as REAL
@@ -53,6 +65,13 @@ _FORMS = ("MAS", "MAS in the loss", "MAS, gradient")
 _ABOUT_FORMS = """**The form of the penalty.** The pull after the step (MAS above), the penalty as a term of the
 loss and its gradient added before the step end at the same weights in a long training; this one is short. Over the
 same grid, on the {number} fine-tunings where all three were run (`--methods "MAS in the loss" "MAS, gradient"`):"""
+_AGAIN = ("KL", "MAS + KL", "MAS", "L2-SP", "EWC", "WiSE-FT", "LoRA")
+_ABOUT_AGAIN = """**On a second base, and both together.** The same recipe on another machine makes another base: it
+knows {known:.3f} bits where the first knew {first:.3f}. There are {number} fine-tunings of it ({names};
+`--out results/freezing`). *MAS + KL* is KL with half of the movement held by MAS, an anchor's default, over the
+strengths of KL:"""
+_TOGETHER = """At 95 % of the new skill MAS + KL is {apart} points from KL alone: importance and old answers add up a
+little."""
 _ABOUT_REAL = """SmolLM2-135M-Instruct (4-bit in origin) learns three narrow domains in the way of
 [repair](repair.md#evidence-on-a-language-model), where the models, the exam and the other repairs are described. What
 was known: its own first choices on general text and in chat; the new skill is the accuracy of greedy answers, or the
@@ -66,12 +85,16 @@ def write(out: Path = OUT, page: Path = PAGE) -> None:
     small = _small(out)
     if not small or not page.exists():
         return
-    real, forms = _real(out), _forms(out)
+    real, forms, again = _real(out), _forms(out), complete(out.parent / "freezing", _AGAIN, SMALL)
     found = read(out, "language", list(DOMAINS))[0]
     blocks.inserted(
         page,
         "language",
-        blocks.wrapped("\n".join([*_about_small(found, small), *_about_forms(forms), *_about_real(real)])),
+        blocks.wrapped(
+            "\n".join(
+                [*_about_small(found, small), *_about_again(again, small), *_about_forms(forms), *_about_real(real)]
+            )
+        ),
     )
     blocks.inserted(page, "defaults", "\n".join(_defaults(small)))
     panels = {"small model": small, "SmolLM2-135M, in chat": real}
@@ -127,6 +150,16 @@ def _about_forms(some: Sequence[Tuning]) -> Iterator[str]:
         uses = dict(zip(_FORMS, ("after the step", "in the loss", "before the step, after clipping"), strict=True))
         yield from (_line(_ABOUT_FORMS.format(number=len(some))), "")
         yield from (*table(_FORMS, some, uses, SMALL, "MAS", "where it acts"), "")
+
+
+def _about_again(some: Sequence[Tuning], first: Sequence[Tuning]) -> Iterator[str]:
+    if some:
+        about: dict[str, Any] = {"known": some[0].base[SMALL], "first": first[0].base[SMALL], "number": len(some)}
+        about["names"] = ", ".join(each.name for each in some)
+        uses = {name: method.uses for name, method in METHODS.items()}
+        yield from (_line(_ABOUT_AGAIN.format(**about)), "")
+        yield from (*table(_ranked(some, _AGAIN, SMALL), some, uses, SMALL, "MAS"), "")
+        yield from (_line(_TOGETHER.format(apart=apart("MAS + KL", "KL", some, SMALL))), "")
 
 
 def _about_real(some: Sequence[Tuning]) -> Iterator[str]:

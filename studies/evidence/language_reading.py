@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from forgetless import files
 from forgetless.lab.results.paired import paired
+from studies.evidence.language_methods import METHODS
+from studies.evidence.language_texts import DOMAINS
 from studies.figures import legend, pyplot_module, save
 from studies.repair_frontier import Tuning, at_least, tuning
 
@@ -55,6 +57,14 @@ def common(some: Sequence[Tuning]) -> list[Tuning]:
     ]
 
 
+def complete(out: Path, methods: Iterable[str], what: str) -> list[Tuning]:
+    """The small model's fine-tunings in which every setting of these methods has been run, with their rows alone."""
+    wanted = {(name, setting) for name in methods for setting in METHODS[name].strengths}
+    made = [each for found in read(out, "language", list(DOMAINS)) for each in tunings(found, "new", (what,))]
+    whole = [each for each in made if wanted <= {(row["method"], row["setting"]) for row in each.rows}]
+    return common(whole) if whole else []
+
+
 def table(
     methods: Sequence[str],
     some: Sequence[Tuning],
@@ -92,6 +102,12 @@ def by_domain(methods: Sequence[str], some: Sequence[Tuning], what: str, beside:
 def at(each: Tuning, method: str, what: str) -> float:
     """What is won back at `LEVEL` of the gain."""
     return at_least(each.path(method), LEVEL, what)
+
+
+def apart(one: str, other: str, some: Sequence[Tuning], what: str) -> str:
+    """How much more `one` wins back at `LEVEL` than `other`, with its interval over the fine-tunings."""
+    own, theirs = ({each.name: 100 * at(each, name, what) for each in some} for name in (one, other))
+    return _apart(own, theirs)
 
 
 def _apart(own: Mapping[str, float], other: Mapping[str, float]) -> str:

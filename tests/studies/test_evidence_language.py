@@ -14,7 +14,7 @@ from forgetless.errors import ForgetlessError
 from studies.evidence import language, language_page
 from studies.evidence.language_bench import OMEGAS, Base, Bench, scaled, weights
 from studies.evidence.language_methods import METHODS
-from studies.evidence.language_reading import area, at, points, read, table, tunings
+from studies.evidence.language_reading import apart, area, at, points, read, table, tunings
 from studies.repair_texts import Domain, Rows
 
 transformers = pytest.importorskip("transformers")
@@ -128,6 +128,7 @@ def test_the_tables_say_what_the_frontiers_are():
     lines = list(table(methods, both, dict.fromkeys(methods, "-"), "general", methods[0]))
     assert lines[2].startswith("| MAS, a share held | - | 62 |  | ")
     assert lines[3].startswith("| WiSE-FT | - | 16 | -47 [-47, -47] | ")
+    assert apart("WiSE-FT", methods[0], both, "general") == "-47 [-47, -47]"
     rows = list(points(both, "MAS, a share held", "share {:g}", "general"))
     assert rows == ["| share 0.25 | 100 (100 … 100) | 50 (50 … 50) |", "| share 0.5 | 90 (90 … 90) | 75 (75 … 75) |"]
 

@@ -10,6 +10,7 @@ import pytest
 from forgetless import files
 from studies import freezing
 from studies.evidence.language_methods import CORES, METHODS
+from studies.evidence.language_reading import complete
 
 
 def row(method: str, setting: float, seed: int, known: float, new: float) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_fine_tuning_counts_where_every_setting_was_run(out: Path) -> None:
-    assert [each.name[-1] for each in freezing.compared(out, freezing.STYLES)] == ["0", "1", "3"]
-    assert [each.name[-1] for each in freezing.compared(out, freezing.VARIANTS)] == ["0", "1", "2"]
+    assert [each.name[-1] for each in complete(out, freezing.STYLES, freezing.KNOWN)] == ["0", "1", "3"]
+    assert [each.name[-1] for each in complete(out, freezing.VARIANTS, freezing.KNOWN)] == ["0", "1", "2"]
 
 
 def test_variants_are_left_out_until_they_have_been_run(tmp_path: Path) -> None:
