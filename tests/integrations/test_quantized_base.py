@@ -333,6 +333,12 @@ def test_the_change_that_dora_makes_is_read_off_the_dequantized_weights() -> Non
     assert drifts[0] == pytest.approx(drifts[1], rel=1e-5)
 
 
+def test_a_bias_keeps_its_type() -> None:
+    model = adapted(quantized(compute=torch.bfloat16)).eval()
+    base_importance(model, rows())
+    assert model.base_model.model.first.base_layer.bias.dtype == torch.float32
+
+
 def test_layers_are_grouped_in_order() -> None:
     assert dequantized.grouped([3, 3, 3, 9, 1], 6) == [[0, 1], [2], [3], [4]]
     assert dequantized.grouped([], 6) == []

@@ -159,12 +159,16 @@ def _refuse_difference(name: str, layer: Any, stand_in: Dequantized) -> None:
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(layer, "compute_dtype", None) or torch.float32
     rows = torch.randn(2, stand_in.in_features, generator=generator).to(layer.weight.device, dtype).requires_grad_()
+    bias = None if layer.bias is None else layer.bias.data
     try:
         with torch.enable_grad():
             expected, found = layer(rows).detach(), stand_in(rows).detach()
         same = float((found - expected).norm()) <= _AGREE * float(expected.norm())
     except Exception as error:
         raise ForgetlessError(f"{name!r} cannot be run in bitsandbytes: {error}") from error
+    finally:
+        if bias is not None:
+            layer.bias.data = bias  # which bitsandbytes casts to what it computes in
     if not same:
         raise ForgetlessError(
             f"{name!r} computes something else than its dequantized weights do, so that their importance would be that "
