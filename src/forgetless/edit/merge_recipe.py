@@ -194,6 +194,8 @@ def _parsed(path: str | Path) -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise ValueError("it holds an alias (*), which is not supported")
+            if (tag := self.peek_event().tag) is not None:
+                raise ValueError(f"it holds a tag ({quoted(tag)[1:-1]}), which is not supported")
             self.depth += 1
             if self.depth > DEEPEST:
                 raise ValueError(f"it nests deeper than {DEEPEST} levels")
@@ -214,7 +216,7 @@ def _parsed(path: str | Path) -> Any:
     content = files.read_bytes(path, MOST_BYTES)
     try:
         return yaml.load(content.decode("utf-8"), Strict)  # a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # of a parser that raises whatever its values do
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or brief(error)
         at = "" if mark is None else f" (line {mark.line + 1})"
