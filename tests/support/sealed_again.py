@@ -1,6 +1,6 @@
 """Readers of files with checksums whose content was altered before it was sealed: see `readers`.
 
-A checksum refuses nearly every altered byte, so that what stands behind it is met only by a stranger's well sealed file.
+A checksum refuses nearly every altered byte, so that what stands behind it meets only what a stranger has sealed well.
 """
 
 from __future__ import annotations

@@ -202,9 +202,7 @@ TEXTS: dict[str, Reader] = {
     "weights of adapters": _of(_ADAPTED, _adapted, "adapter/adapter_model.safetensors", save(HALF), save(MODEL)),
     "configurations": _of(_CHECKPOINT, Checkpoint, "config.json"),
     "recipes": Reader(lambda: [RECIPE.encode()], one_file(read_recipe)),
-    "plain texts": Reader(
-        lambda: [b"eins\n\nzwei\r\n\r\ndrei", b"a\nb\nc\n"], one_file(documents.read, "f.txt")
-    ),
+    "plain texts": Reader(lambda: [b"eins\n\nzwei\r\n\r\ndrei", b"a\nb\nc\n"], one_file(documents.read, "f.txt")),
     "rows of JSON": Reader(
         lambda: ["".join(json.dumps(row, ensure_ascii=each) + "\n" for row in ROWS).encode() for each in (True, False)],
         one_file(lambda path: documents.read(path, label="label"), "f.jsonl"),
