@@ -96,6 +96,12 @@ BROKEN = {
     "A: weight must be a finite number, not '1e-3'.": (
         "merge_method: ties\nbase_model: b\nmodels: [{model: A, parameters: {weight: 1e-3}}]"
     ),
+    "A: weight must be a finite number, not a number of 1329 bits.": (
+        f"merge_method: ties\nbase_model: b\nmodels: [{{model: A, parameters: {{weight: 1{'0' * 400}}}}}]"
+    ),
+    "A\\nB has no weight; give one under its parameters.": (
+        'merge_method: ties\nbase_model: b\nmodels: [{model: "A\\nB"}]'
+    ),
     "linear has no density; leave it out.": f"{LINEAR}parameters: {{weight: 1, density: 1}}",
     "parameters: linear has no lambda; leave it out.": f"{LINEAR}parameters: {{weight: 1, lambda: 1}}",
     "parameters: rescale is not supported for ties; leave it out.": f"{START}parameters: {{rescale: true}}",

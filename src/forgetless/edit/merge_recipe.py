@@ -85,10 +85,12 @@ def read_recipe(path: str | Path) -> Recipe:
     _refuse_others(shared, _OF_ALL, f"{where}: parameters")
     models, own = _models(told.get("models"), base, where)
     settings = {**defaults, **_settings(shared, method, defaults, f"{where}: parameters")}
-    weights = tuple(_of_model("weight", each, shared, f"{where}: {at}") for at, each in zip(models, own, strict=True))
+    weights = tuple(
+        _of_model("weight", each, shared, f"{where}: {quoted(at)[1:-1]}") for at, each in zip(models, own, strict=True)
+    )
     if "density" in defaults:
         settings["density"] = tuple(
-            _of_model("density", each, {"density": 1.0, **shared}, f"{where}: {at}")
+            _of_model("density", each, {"density": 1.0, **shared}, f"{where}: {quoted(at)[1:-1]}")
             for at, each in zip(models, own, strict=True)
         )
     elif any("density" in each for each in (shared, *own)):
@@ -156,9 +158,13 @@ def _of_model(name: str, own: Mapping[str, Any], shared: Mapping[str, Any], wher
 def _number(value: Any, where: str) -> float:
     if isinstance(value, (list, dict)):
         raise ForgetlessError(f"{where}: values by layer or by filter are not supported; give one number.")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        found = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        found = math.nan
+    if not math.isfinite(found):
         raise ForgetlessError(f"{where} must be a finite number, not {quoted(value)}.")
-    return float(value)
+    return found
 
 
 def _dtype(told: Mapping[str, Any], where: str) -> torch.dtype | None:

@@ -6,8 +6,10 @@ which takes longer than the commands.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import importlib
+import io
 import json
 import os
 import random
@@ -202,9 +204,11 @@ def _killed(
 
 
 def _removed() -> None:
-    shutil.rmtree("out", ignore_errors=True)
     for each in Path().glob("out*"):
-        each.unlink()
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
 
 
 def _listing() -> list[str]:
@@ -244,7 +248,7 @@ def _full_disk(chance: random.Random, _: Path) -> None:
     def refused(name: str) -> Callable[..., Any]:
         def each(*given: Any, **named: Any) -> Any:
             nonlocal left
-            writes = name != "open" or (len(given) > 1 and given[1] & os.O_CREAT)
+            writes = name != "open" or bool(given[1] & os.O_CREAT)
             left -= writes
             if writes and left < 0:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -254,6 +258,16 @@ def _full_disk(chance: random.Random, _: Path) -> None:
 
     for name in real:
         setattr(os, name, refused(name))
+    opened = io.open
+
+    def one(file: Any, mode: str = "r", *given: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= any(letter in mode for letter in "wax+")
+        if left < 0 and any(letter in mode for letter in "wax+"):
+            raise OSError(errno.ENOSPC, "No space left on device", os.fspath(file))
+        return opened(file, mode, *given, **named)
+
+    builtins.open = io.open = one
 
 
 def _jumping_clock(chance: random.Random, _: Path) -> None:
