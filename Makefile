@@ -17,7 +17,7 @@ help:
 	@echo "make lint   check style and types only"
 	@echo "make pages  make the pages that come from committed runs anew"
 	@echo "make docs   run the tutorials and build the documentation site into build/site; a few minutes"
-	@echo "make soak   random networks, altered files, killed runs, a long stream; hours, resumable"
+	@echo "make soak   random networks, altered files, killed runs, long streams, a simulated day; hours, resumable"
 	@echo "make clean  remove packages and caches, keep runs/"
 
 demo:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def test_data_that_cannot_be_read(forgetless: Command) -> None:
     assert done.exit_code == 2
     assert done.stderr.startswith("forgetless: x.npy is no image dataset, .npy or .safetensors file: ")
     assert not Path("i").exists()
+
+
+@pytest.mark.parametrize("option", ["--data", "--weights"])
+@pytest.mark.parametrize("name", ["pipe.npy", "pipe.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(option: str, name: str, refused: Refused) -> None:
+    os.mkfifo(name)
+    words = {"--data": "x.npy", option: name, "--out": "i"}
+    sentence = f"{name} cannot be read: it is a pipe or a device, not a regular file."
+    refused(sentence, "measure", "nets_of_the_test:made", *(word for pair in words.items() for word in pair))
 
 
 def test_data_with_nan(refused: Refused) -> None:

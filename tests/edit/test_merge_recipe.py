@@ -96,6 +96,12 @@ BROKEN = {
     "A: weight must be a finite number, not '1e-3'.": (
         "merge_method: ties\nbase_model: b\nmodels: [{model: A, parameters: {weight: 1e-3}}]"
     ),
+    "A: weight must be a finite number, not a number of 1329 bits.": (
+        f"merge_method: ties\nbase_model: b\nmodels: [{{model: A, parameters: {{weight: 1{'0' * 400}}}}}]"
+    ),
+    "A\\nB has no weight; give one under its parameters.": (
+        'merge_method: ties\nbase_model: b\nmodels: [{model: "A\\nB"}]'
+    ),
     "linear has no density; leave it out.": f"{LINEAR}parameters: {{weight: 1, density: 1}}",
     "parameters: linear has no lambda; leave it out.": f"{LINEAR}parameters: {{weight: 1, lambda: 1}}",
     "parameters: rescale is not supported for ties; leave it out.": f"{START}parameters: {{rescale: true}}",
@@ -124,7 +130,9 @@ def test_what_is_not_supported_is_refused_by_name(sentence: str, tmp_path: Path)
         ("1: 2", "the key 1 is not text"),
         ("? [a, b]\n: 1", "the key ['a', 'b'] is not text"),
         ("<<: {a: 1}\na: 2", "could not determine a constructor for the tag 'tag:yaml.org,2002:merge'"),
-        ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor for the tag"),
+        ("a: !!python/object/apply:os.system [ls]", "it holds a tag (tag:yaml.org,2002:python/object/apply:os.system)"),
+        ("a: !!int ''", "it holds a tag (tag:yaml.org,2002:int), which is not supported"),
+        ("!!map [a]", "it holds a tag (tag:yaml.org,2002:map), which is not supported"),
         ("a: b: c", "mapping values are not allowed here (line 1)"),
         ("\x00", "unacceptable character #x0000: special characters are not allowed"),
     ],

@@ -39,6 +39,15 @@ def test_another_run_is_told_by_what_differs(tmp_path: Path) -> None:
     )
 
 
+def test_what_differs_is_quoted_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    checkpoint.write(path, {"a\nb\ufeff": "x" * 1000}, POSITION, PARTS)
+    with pytest.raises(ForgetlessError) as caught:
+        checkpoint.read(path, {})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < len(str(path)) + 300
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
 def test_no_damage_goes_unnoticed(tmp_path: Path, place: float, flip: int, cut: bool) -> None:

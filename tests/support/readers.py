@@ -10,11 +10,10 @@ import hashlib
 import io
 import json
 import lzma
+import shutil
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,41 +21,23 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from altered import taken_or_told
+from altered import Reader, one_file, taken_or_told
 from forgetless import files
 from forgetless.lab.datasets.reading import folder, tables
 from forgetless.lab.datasets.reading.archive import unpack
-from forgetless.lab.datasets.reading.decoding import decode
-from forgetless.lab.datasets.reading.pictures import Pictures
+from forgetless.lab.datasets.reading.decoding import decode, decode_one
 from forgetless.lab.experiments.parts import digits
 from idx_files import written
+from sealed_again import SEALED_AGAIN
+from text_readers import TEXTS
 
 VALUE = {"R": [[0.5, None], [0.25, 1.0]], "name": "ä", "deep": {"a": [{"b": [1, 2, 3]}]}, "flag": True}
+MEMBER = bytes(range(100)) * 7
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How a kind of file is read.
-
-    Attributes:
-        good: makes whole files of this kind.
-        read: (content, an empty folder) → None; asserts that content was taken for what it is, or told in a sentence.
-    """
-
-    good: Callable[[], Iterable[bytes]]
-    read: Callable[[bytes, Path], None]
-
-
-def _file(read: Callable[[Path], object]) -> Callable[[bytes, Path], None]:
-    """A reader of one file, which writes nothing."""
-
-    def each(content: bytes, root: Path) -> None:
-        path = root / "f"
-        path.write_bytes(content)
-        taken_or_told(lambda: read(path), root)
-
-    return each
+def _json(path: Path) -> None:
+    json.dumps(files.read_json(path), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def _sealed(path: Path) -> None:
@@ -82,8 +63,8 @@ def tar() -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as file:
         for name in ("a", "folder/b", "x" * 120, "ä"):
             info = tarfile.TarInfo(name)
-            info.size = 700
-            file.addfile(info, io.BytesIO(bytes(range(100)) * 7))
+            info.size = len(MEMBER)
+            file.addfile(info, io.BytesIO(MEMBER))
     return buffer.getvalue()
 
 
@@ -91,7 +72,7 @@ def zipped(method: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as file:
         for name in ("a", "folder/b", "folder/", "ä"):
-            file.writestr(name, b"" if name.endswith("/") else bytes(range(100)) * 7)
+            file.writestr(name, b"" if name.endswith("/") else MEMBER)
     return buffer.getvalue()
 
 
@@ -102,10 +83,14 @@ def archives() -> list[bytes]:
 
 def _archive(content: bytes, root: Path) -> None:
     (root / "a").write_bytes(content)
+    if (root / "in").exists():
+        shutil.rmtree(root / "in")
     taken_or_told(lambda: unpack(root / "a", root / "in"), root, writes=[root / "in"])
     assert not (root / "in").exists() or not list((root / "in").glob(".*"))
     assert all(path.is_dir() or path.is_file() for path in root.rglob("*"))
     assert not any(path.is_symlink() for path in root.rglob("*"))
+    if content.startswith((b"\x1f\x8b", b"\xfd7zXZ\0", b"PK")):  # with checksums
+        assert all(path.read_bytes() == MEMBER for path in (root / "in").rglob("*") if path.is_file())
 
 
 def encoded(kind: str, mode: str = "RGB", **options: Any) -> bytes:
@@ -129,19 +114,19 @@ def pictures() -> list[bytes]:
     ]
 
 
-def _picture(content: bytes, root: Path) -> None:
-    one = Pictures(("a",), [content], ["x"], torch.tensor([0]))
+def _decoded(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, about damaged metadata
-        taken_or_told(lambda: decode(one, 8), root)
+        assert decode_one(path, 8).shape == (3, 8, 8)
 
 
 def _folder(content: bytes, root: Path) -> None:
-    for split in ("train", "test"):
-        for name in ("a", "b"):
+    for split, name, other in (("train", "a", "b"), ("test", "b", "a")):
+        if not (root / split).exists():
             (root / split / name).mkdir(parents=True)
-            (root / split / name / "1.png").write_bytes(content)
-            (root / split / name / "2.png").write_bytes(encoded("png"))
+            (root / split / other).mkdir()
+            (root / split / other / "1.png").write_bytes(encoded("bmp"))
+        (root / split / name / "1.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         taken_or_told(lambda: [decode(part, 8, skip_bad=True) for part in folder.read(root)], root)
@@ -177,24 +162,32 @@ def idx(packed: bool) -> dict[str, bytes]:
 
 def _idx(packed: bool) -> Reader:
     def read(content: bytes, root: Path) -> None:
+        altered = next(name for name in idx(packed) if name.startswith(f"train-{_kind(content)}"))
         for name, whole in idx(packed).items():
-            (root / name).write_bytes(content if "labels" in name or len(content) > 2000 else whole)
+            (root / name).write_bytes(content if name == altered else whole)
         taken_or_told(lambda: digits.load(root), root)
 
-    return Reader(lambda: sorted(idx(packed).values()), read)
+    return Reader(lambda: [whole for name, whole in sorted(idx(packed).items()) if name.startswith("train")], read)
+
+
+def _kind(content: bytes) -> str:
+    """What a file stands for, by its size."""
+    return "images" if len(content) > 2000 else "labels"
 
 
 READERS: dict[str, Reader] = {
     "JSON": Reader(
         lambda: [json.dumps(VALUE).encode(), json.dumps(VALUE, indent=2, ensure_ascii=False).encode()],
-        _file(files.read_json),
+        one_file(_json),
     ),
-    "sealed JSON": Reader(lambda: [json.dumps(files.sealed(VALUE, "f"), indent=1).encode()], _file(_sealed)),
-    "tensors": Reader(lambda: [tensors()], _file(_tensors)),
+    "sealed JSON": Reader(lambda: [json.dumps(files.sealed(VALUE, "f"), indent=1).encode()], one_file(_sealed)),
+    "tensors": Reader(lambda: [tensors()], one_file(_tensors)),
     "archives": Reader(archives, _archive),
-    "pictures": Reader(pictures, _picture),
+    "pictures": Reader(pictures, one_file(_decoded)),
     "folders of pictures": Reader(pictures, _folder),
-    "Parquet tables": Reader(tables_of, _file(lambda path: tables.read(path, path.parent))),
+    "Parquet tables": Reader(tables_of, one_file(lambda path: tables.read(path, path.parent))),
     "idx files": _idx(False),
     "gzipped idx files": _idx(True),
+    **TEXTS,
+    **SEALED_AGAIN,
 }

@@ -85,10 +85,12 @@ def read_recipe(path: str | Path) -> Recipe:
     _refuse_others(shared, _OF_ALL, f"{where}: parameters")
     models, own = _models(told.get("models"), base, where)
     settings = {**defaults, **_settings(shared, method, defaults, f"{where}: parameters")}
-    weights = tuple(_of_model("weight", each, shared, f"{where}: {at}") for at, each in zip(models, own, strict=True))
+    weights = tuple(
+        _of_model("weight", each, shared, f"{where}: {quoted(at)[1:-1]}") for at, each in zip(models, own, strict=True)
+    )
     if "density" in defaults:
         settings["density"] = tuple(
-            _of_model("density", each, {"density": 1.0, **shared}, f"{where}: {at}")
+            _of_model("density", each, {"density": 1.0, **shared}, f"{where}: {quoted(at)[1:-1]}")
             for at, each in zip(models, own, strict=True)
         )
     elif any("density" in each for each in (shared, *own)):
@@ -156,9 +158,13 @@ def _of_model(name: str, own: Mapping[str, Any], shared: Mapping[str, Any], wher
 def _number(value: Any, where: str) -> float:
     if isinstance(value, (list, dict)):
         raise ForgetlessError(f"{where}: values by layer or by filter are not supported; give one number.")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        found = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        found = math.nan
+    if not math.isfinite(found):
         raise ForgetlessError(f"{where} must be a finite number, not {quoted(value)}.")
-    return float(value)
+    return found
 
 
 def _dtype(told: Mapping[str, Any], where: str) -> torch.dtype | None:
@@ -194,6 +200,8 @@ def _parsed(path: str | Path) -> Any:
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise ValueError("it holds an alias (*), which is not supported")
+            if (tag := self.peek_event().tag) is not None:
+                raise ValueError(f"it holds a tag ({quoted(tag)[1:-1]}), which is not supported")
             self.depth += 1
             if self.depth > DEEPEST:
                 raise ValueError(f"it nests deeper than {DEEPEST} levels")
@@ -214,7 +222,7 @@ def _parsed(path: str | Path) -> Any:
     content = files.read_bytes(path, MOST_BYTES)
     try:
         return yaml.load(content.decode("utf-8"), Strict)  # a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # of a parser that raises whatever its values do
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or brief(error)
         at = "" if mark is None else f" (line {mark.line + 1})"

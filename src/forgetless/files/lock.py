@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forgetless.errors import ForgetlessError
+from forgetless.files.places import told
 
 try:
     import fcntl
@@ -49,11 +50,9 @@ class Lock:
             ForgetlessError: another process holds it, or the folder cannot be written.
         """
         self.folder = folder
-        try:
+        with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._handle: int | None = _held(folder / NAME)
-        except OSError as error:
-            raise ForgetlessError(f"{folder} cannot be written: {error.strerror}.") from error
 
     def release(self) -> None:
         """Let go of it; a second time nothing is done."""

@@ -89,7 +89,8 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
     with opened(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > most:
             raise ForgetlessError(f"{path} cannot be read: it has {size} bytes, and {most} are the most here.")
-        return file.read(most)
+        # Room for `most` would be asked of the system before each file is read. /proc says 0 of what it has.
+        return file.read(min(size + (1 << 16), most))
 
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}", re.DOTALL)  # what `replacing` writes to

@@ -243,7 +243,7 @@ def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str
 def kind_of(path: str | Path) -> str | None:
     """The kind of the file that `write_tensors` wrote; None where it does not tell, which `read_tensors` explains."""
     try:
-        with safetensors.safe_open(str(path), framework="pt") as found:
+        with opened(path), safetensors.safe_open(str(path), framework="pt") as found:
             kind = parse_json((found.metadata() or {})[_KEY], "its header")["kind"]
     except Exception:  # whatever is wrong with the file
         return None

@@ -85,7 +85,7 @@ def read(path: Path, config: Config) -> tuple[object, Parts]:
     if not isinstance(found, dict) or not isinstance(position, dict):
         raise ForgetlessError(f"{path} is damaged: its header lacks the configuration or the position.")
     differences = [
-        f"{key} is {found.get(key, 'absent')!r} there and {config.get(key, 'absent')!r} here"
+        f"{quoted(key)[1:-1]} is {quoted(found.get(key, 'absent'))} there and {quoted(config.get(key, 'absent'))} here"
         for key in {**found, **config}
         if found.get(key, "absent") != config.get(key, "absent")
     ]

@@ -75,6 +75,14 @@ def test_it_runs_and_goes_on_to_the_same_bits_after_ctrl_c(pictures: Path, tmp_p
     assert left[0] == left[1]
 
 
+def test_rates_that_are_damaged_are_told(pictures: Path, tmp_path: Path) -> None:
+    experiment = built(pictures)
+    assert experiment.online is not None
+    (tmp_path / "er.json").write_text("[0.1]")
+    with pytest.raises(ForgetlessError, match=r"er\.json is damaged: its content must be an object, not \[0\.1\]"):
+        experiment.online.rate("er", {}, experiment.network, experiment.tasks, tmp_path)
+
+
 def test_each_method_has_a_rate_of_its_own_unless_one_is_given(pictures: Path, tmp_path: Path) -> None:
     experiment = built(pictures)
     assert experiment.online is not None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,29 @@ def test_wikitext_103_as_a_folder_and_as_a_zip(ending: str, tmp_path: Path) -> N
     (tmp_path / f"wiki.test.{ending}").unlink()
     with pytest.raises(ForgetlessError, match=r"has no wiki\.test\.tokens and no wiki\.test\.raw"):
         wikitext103(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda content: content.replace(b"one two", b"one\xfftwo"), "Bad CRC-32 for file 'wiki.train.tokens'"),
+        (lambda content: content[:47] + b"\x07" + content[48:], "Error -3 while decompressing data"),
+        (
+            lambda content: content.replace((1400).to_bytes(4, "little"), b"\xff" * 4),
+            "a member would unpack to 4294967295",
+        ),
+        (lambda content: content[: len(content) // 2], "File is not a zip file"),
+        (lambda content: b"", "File is not a zip file"),
+    ],
+)
+def test_a_zip_that_is_damaged(damage: Callable[[bytes], bytes], why: str, tmp_path: Path) -> None:
+    method = zipfile.ZIP_STORED if "CRC" in why else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(tmp_path / "w.zip", "w", method) as archive:
+        archive.writestr("wiki.train.tokens", "one two\nthree\n" * 100)
+    (tmp_path / "w.zip").write_bytes(damage((tmp_path / "w.zip").read_bytes()))
+    with pytest.raises(ForgetlessError) as caught:
+        wikitext103(tmp_path / "w.zip")
+    assert str(caught.value).startswith(f"{tmp_path / 'w.zip'} is damaged or no zip: {why}")
 
 
 def test_pg_19_as_folders_of_books(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_read_refuses_a_missing_file(tmp_path: Path) -> None:
         (["runs", 1], 5, "run 1 names no method."),
         (["runs", 0, "method"], None, "run 0 names no method."),
         (["runs", 0, "seed"], True, "run 0 has no integer seed."),
+        (["runs", 0, "column"], ["a"], "run 0 has a 'column' that is not text."),
         (["runs", 0, "strength"], "1", "run 0 has a strength that is neither a number nor null."),
         (["runs", 0, "seconds"], {"train": math.nan}, "run 0 has 'seconds' that are not numbers by name."),
         (["runs", 0, "learned"], "ab", "run 0 has a 'learned' that is no order of the tasks."),

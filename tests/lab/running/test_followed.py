@@ -106,6 +106,32 @@ def test_a_line_that_is_not_whole_is_read_when_it_is(tmp_path: Path) -> None:
     assert watched.jobs["mas", 0, 0].stage == "running"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "start", "runs": 5},
+        {"event": "start", "runs": [["mas"], [[], 0, 0]]},
+        {"event": "train", "method": "mas", "seed": [], "order": {}},
+        {"event": "train", "method": "mas", "epoch": float("nan"), "loss": float("inf")},
+        {"event": "train", "method": "mas", "epoch": "x", "loss": [1]},
+        {"event": "train", "method": "mas", "epoch": 10**400, "loss": 10**400, "average": -(10**400)},
+        {"event": "done", "method": "mas", "accuracy": [[float("nan"), 1], {}]},
+        {"event": "done", "method": "mas", "accuracy": {"a": 1}},
+    ],
+)
+@pytest.mark.parametrize("tasks", ["3", "[]", '["a"]'])
+def test_a_line_of_somebody_else_is_no_reason_to_end(line: dict[str, object], tasks: str, tmp_path: Path) -> None:
+    run = RunLog(tmp_path / "run")
+    (run.folder / "log.jsonl").write_text("[" * 100_000 + "\n" + json.dumps(line) + "\n")
+    (run.folder / "config.json").write_text(f'{{"tasks": {tasks}, "recipe": {{"epochs": "many"}}}}')
+    watched = Follower(run.folder)
+    watched.update()
+    json.dumps(watched.facts(), allow_nan=False)
+    run.train("si", "a", 1)
+    watched.update()
+    assert watched.jobs["si", 0, 0].epoch == 1
+
+
 def test_what_writes_there(tmp_path: Path) -> None:
     run = RunLog(tmp_path / "run")
     assert not in_use(run.folder)

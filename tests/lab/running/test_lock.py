@@ -111,7 +111,7 @@ def test_the_lock_is_let_go_of_when_a_run_ends_or_fails(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(ForgetlessError, match=r"out cannot be written: Not a directory\."),
+        pytest.raises(ForgetlessError, match=r"out cannot be written: one of its folders is a file"),
         locked(tmp_path / "file/out"),
     ):
         pass

@@ -1,6 +1,6 @@
 """`make soak`: every part, or those that are named; each goes on from what it has left.
 
-PYTHONPATH=tests/support OMP_NUM_THREADS=1 python -m soak networks stream online kills altered-files
+PYTHONPATH=tests/support OMP_NUM_THREADS=1 python -m soak networks stream online day kills altered-files
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from soak import altered_files, kills, networks, online, stream
+from soak import altered_files, day, kills, networks, online, stream
 
 #: A part → what runs it, and how much of it is done in two hours on one core.
 PARTS: dict[str, tuple[Callable[[int], bool], int]] = {
     "networks": (networks.run, 2_000),
     "stream": (stream.run, 1_000_000),
     "online": (online.run, 1_000_000),
+    "day": (day.run, 24),
     "kills": (kills.run, 200),
     "altered-files": (altered_files.run, 10_000_000),
 }

@@ -142,10 +142,12 @@ def _reading(path: Path) -> Any:
             f"{path} is a pickle, which can run code when it is read; where you trust it, save it again with "
             f"safetensors.torch.save_model(network, {path.with_suffix('.safetensors').name!r})."
         )
+    with files.opened(path):  # a regular file that can be read
+        pass
     try:
         return safe_open(path, framework="pt")
     except Exception as error:
-        raise ForgetlessError(f"{path} cannot be read as safetensors: {error}.") from error
+        raise ForgetlessError(f"{path} cannot be read as safetensors: {brief(error)}.") from error
 
 
 def save(network: nn.Module, classes: Sequence[str], folder: Path) -> None:

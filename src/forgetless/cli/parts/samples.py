@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from forgetless import files
 from forgetless.cli.parts.models import named_function
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, brief
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,12 +117,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    try:
-        if path.suffix == ".npy":
-            return {"": torch.from_numpy(np.load(path, allow_pickle=False))}
-        return load_file(path)
-    except Exception as error:
-        raise ForgetlessError(f"{path} is no image dataset, .npy or .safetensors file: {error}.") from error
+    with files.opened(path) as file:  # a regular file, which no reader waits for
+        try:
+            if path.suffix == ".npy":
+                return {"": torch.from_numpy(np.load(file, allow_pickle=False))}
+            return load_file(path)
+        except Exception as error:
+            raise ForgetlessError(f"{path} is no image dataset, .npy or .safetensors file: {brief(error)}.") from error
 
 
 def _function(name: str) -> Any:

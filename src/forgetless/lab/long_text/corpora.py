@@ -15,6 +15,7 @@ from forgetless.errors import ForgetlessError, brief, quoted
 
 PARTS = ("train", "validation", "test")
 _ENWIK8 = 100_000_000
+_MOST_BYTES = 2 << 30  # of a member of a zip; WikiText-103's largest has a quarter of that
 #: PG-19: books and words of each part (github.com/google-deepmind/pg19).
 _PG19 = {"train": (28_602, 1_973_136_207), "validation": (50, 3_007_061), "test": (100, 6_966_499)}
 
@@ -161,11 +162,16 @@ def _inside(path: Path, names: Sequence[str]) -> Path:
 
 def _unzipped(path: Path, *names: str) -> bytes:
     """The bytes of the first member that has one of those names, in whatever folder of the zip."""
-    try:
-        with files.opened(path) as file, zipfile.ZipFile(file) as archive:
-            for member in archive.namelist():
-                if member.rpartition("/")[2] in names:
-                    return archive.read(member)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ForgetlessError(f"{path} is damaged or no zip: {brief(error)}.") from error
+    with files.opened(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    if member.filename.rpartition("/")[2] in names:
+                        if member.file_size > _MOST_BYTES:
+                            raise ValueError(f"a member would unpack to {member.file_size} bytes")
+                        return archive.read(member)  # no more than it says, with the checksum that it says
+        except Exception as error:  # whatever the decoders raise
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ForgetlessError(f"{path} is damaged or no zip: {brief(error)}.") from error
     raise ForgetlessError(f"{path} does not hold {quoted(names[0])}.")

@@ -46,6 +46,8 @@ def _check_run(run: Any, names: list[str], where: str) -> None:
         raise ForgetlessError(f"{where} names no method.")
     if not _is_integer(run.get("seed")):
         raise ForgetlessError(f"{where} has no integer seed.")
+    if not isinstance(run.get("column", ""), str):
+        raise ForgetlessError(f"{where} has a 'column' that is not text.")
     if run.get("strength") is not None and not _is_number(run["strength"]):
         raise ForgetlessError(f"{where} has a strength that is neither a number nor null.")
     seconds = run.get("seconds", {})

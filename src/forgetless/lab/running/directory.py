@@ -55,7 +55,7 @@ class RunDirectory:
             self._refuse_other(files.read_json(path / "config.json"))
             if (path / "results.json").exists():
                 self.results = self._read()
-        elif path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
+        elif path.is_dir() and any(map(_is_more, path.iterdir())):
             raise ForgetlessError(f"{path} is neither empty nor a run directory; choose another --out.")
         elif path.exists() and not path.is_dir():
             raise ForgetlessError(f"{path} is a file; choose another --out.")
@@ -79,12 +79,10 @@ class RunDirectory:
         Raises:
             ForgetlessError: it cannot be written.
         """
-        try:
+        with files.told(self.path):
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
             files.write_json(self.path / "config.json", self.config)
             self._write({**self._on_disk(), "environment": dict(environment)})
-        except OSError as error:
-            raise ForgetlessError(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def add(self, run: Mapping[str, Any]) -> None:
         """Add a finished run to the results on the disk, and write the page anew. What is there is kept.
@@ -117,10 +115,21 @@ class RunDirectory:
         report.page(self.results, self.path / "report.html", traces.read(self.path, self.results["runs"]))
 
     def log(self, event: str, **facts: Any) -> None:
-        """Append a line to the log."""
+        """Append a line to the log.
+
+        Raises:
+            ForgetlessError: it cannot be written.
+        """
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts})
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+        path = self.path / "log.jsonl"
+        with files.told(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _is_more(path: Path) -> bool:
+    """Whether it is more than what a process leaves that was killed before it began."""
+    empty = path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())
+    return not (empty or path.name == LOCK or path.name.startswith(".config.json."))
 
 
 def key(run: Mapping[str, Any]) -> tuple[str, int, int]:

@@ -77,8 +77,8 @@ class Follower:
         config = config if isinstance(config, dict) else {}
         self.experiment = str(config.get("experiment", folder.name))
         tasks, recipe = config.get("tasks"), config.get("recipe")
-        self.tasks = len(tasks) if isinstance(tasks, list) else 1
-        self.epochs = int(recipe["epochs"]) if isinstance(recipe, dict) and "epochs" in recipe else 1
+        self.tasks = len(tasks) if isinstance(tasks, list) and tasks else 1
+        self.epochs = _count(recipe.get("epochs") if isinstance(recipe, dict) else None) or 1
         self.jobs: dict[tuple[Any, ...], Followed] = {}
         self._journal, self._learned = Journal(folder), 0.0
         self._folder, self._settled = folder, set[Job]()
@@ -107,11 +107,11 @@ class Follower:
         self._last = _seconds(entry.get("time"))
         event = entry.get("event")
         if event == "start":
-            for each in entry.get("runs", []):
+            for each in _runs(entry.get("runs")):
                 self._followed(*each)
             self._begun, self._learned = self._last, sum(each.share for each in self.jobs.values())
         elif isinstance(entry.get("method"), str):
-            run = self._followed(entry["method"], entry.get("seed", 0), entry.get("order", 0))
+            run = self._followed(entry["method"], _count(entry.get("seed")), _count(entry.get("order")))
             if event == "done":
                 run.stage, run.share, run.task = "done", 1.0, self.tasks
                 run.average, run.forgetting = _figures(entry.get("accuracy"))
@@ -129,7 +129,7 @@ class Follower:
             known.append(name)
         run.stage, run.name, run.phase = "running", name, phase
         run.task = known.index(name) + 1 if name in known else max(1, run.task)
-        run.epoch, run.loss = int(entry.get("epoch") or 0), entry.get("loss")
+        run.epoch, run.loss = _count(entry.get("epoch")), _number(entry.get("loss"))
         run.average, run.forgetting = _number(entry.get("average")), _number(entry.get("forgetting"))
         within = {"search": 0.0, "warm_start": 0.0, "train": run.epoch / max(1, self.epochs)}.get(phase, 1.0)
         run.share = max(run.share, min(1.0, (run.task - 1 + within) / self.tasks))
@@ -181,14 +181,33 @@ def in_use(path: Path) -> bool:
 def _figures(accuracy: Any) -> tuple[float | None, float | None]:
     """The average after the last task, and the forgetting."""
     try:
-        average = metrics.average_accuracy(accuracy)
-        return average, metrics.forgetting(accuracy) if len(accuracy) > 1 else None
-    except (ForgetlessError, TypeError):
+        rows: list[list[float | None]] = files.decoded(accuracy, list[list[float | None]], "the log")
+        average = metrics.average_accuracy(rows)
+        return average, metrics.forgetting(rows) if len(rows) > 1 else None
+    except ForgetlessError:
         return None, None
 
 
+def _runs(value: Any) -> list[tuple[str, int, int]]:
+    """What a start plans: method, seed and order of each run; nothing where that is not what stands there."""
+    try:
+        found: list[tuple[str, int, int]] = files.decoded(value, list[tuple[str, int, int]], "the log")
+    except ForgetlessError:
+        return []
+    return found
+
+
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    try:
+        found = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _count(value: Any) -> int:
+    """A number of a line that may come from anywhere; 0 where it is none."""
+    return value if type(value) is int and 0 <= value < 1 << 53 else 0
 
 
 def _seconds(text: Any) -> float | None:

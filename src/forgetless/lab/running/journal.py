@@ -43,8 +43,8 @@ class Journal:
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:
-                continue  # a process was killed while it wrote
+            except (ValueError, RecursionError):
+                continue  # a process was killed while it wrote, or somebody else wrote it
             if isinstance(entry, dict):
                 found.append(entry)
         return found

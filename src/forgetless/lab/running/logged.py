@@ -98,7 +98,8 @@ class Logged:
             for step, values in self._points(entry):
                 self._logger(entry.run).log(step, values)
         if self._journal.at != before:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            with files.told(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
             files.write_json(self._read, {"read": self._journal.at, "learned": self._learned})
 
     def close(self) -> None:

@@ -83,11 +83,10 @@ class Online:
             return self.budget.lr
         path = None if folder is None else folder / f"{name}.json"
         if path is not None and path.exists():
-            scores: dict[str, float] = files.read_json(path)
+            scores: dict[str, float] = files.decoded(files.read_json(path), dict[str, float], path)
         else:
             scores = {str(rate): self.score(name, settings, network, tasks, rate) for rate in self.rates}
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_json(path, scores)
         best = max(sorted(self.rates), key=lambda rate: scores.get(str(rate), -1.0))
         if scores.get(str(best), -1.0) < 0:
