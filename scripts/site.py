@@ -56,6 +56,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """
     if page.is_homepage:
         page.meta["hide"] = ["navigation"]
+    if page.file.src_uri == "examples.md":  # code throughout
+        return markdown
     here = ROOT / FROM_ROOT.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     pages = {source: name for name, source in FROM_ROOT.items()}
 
