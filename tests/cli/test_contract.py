@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from forgetless.cli.parts.output import EXIT_CODES
 from forgetless.lab.experiments import EXPERIMENTS
 
 Path = tuple[str, ...]
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def walk(command: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -160,3 +163,22 @@ def test_a_warning_is_told_in_the_name_of_who_gives_it(forgetless: Command, tmp_
     )
     done = forgetless("verify", "loud_of_the_test:made")
     assert done.stderr.splitlines()[0] == "loud_of_the_test: is old"
+
+
+def commands_in(page: pathlib.Path) -> Iterator[str]:
+    """The commands in a page's blocks of code, each on one line and without its comment."""
+    text = re.sub(r" *\\\n\s*", " ", page.read_text(encoding="utf-8"))
+    for line in re.findall(r"^(?: {4,}|\$ |    \$ )?(forgetless .*)$", text, re.MULTILINE):
+        yield re.split(r"\s#\s|\s[>|&]", line)[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_in_the_pages_are_those_of_the_commands(page: pathlib.Path) -> None:
+    unknown = []
+    for line in commands_in(page):
+        words = line.split()[1:]
+        longest = max((each for each in COMMANDS if tuple(words[: len(each)]) == each), key=len)
+        known = {name for option in COMMANDS[longest].params for name in option.opts + option.secondary_opts}
+        known |= {"--help", "--version", "--install-completion", "--show-completion"}
+        unknown += [f"{line}: {word}" for word in words if re.match(r"--\w", word) and word.split("=")[0] not in known]
+    assert unknown == []

@@ -379,6 +379,9 @@ def test_pictures_and_timm(forgetless: Command) -> None:
     done = forgetless(*words, "--out", "o", "--epochs", 2)
     assert done.exit_code == 0, done.stderr
     assert found("o")["after"]["mas"]["new_accuracy"] == 1
+    # The weights do not name their classes; the old pictures have as many.
+    assert 0 <= found("o")["before"]["old_accuracy"] <= 1
+    assert f"taken for those of the old data, in this order: {', '.join(map(repr, CLASSES))}." in done.stdout
     state = load_file("o/model.safetensors")
     timm.create_model("test_vit", num_classes=2).load_state_dict(state)
     assert load_file("o/old_head.safetensors").keys() == {"head.weight", "head.bias"}

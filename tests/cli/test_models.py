@@ -233,6 +233,6 @@ def test_a_file_of_weights_is_no_model(refused: Refused) -> None:
     refused(f"{sentence}.safetensors file with --weights ({kinds}).", "measure", "w.pt", *rest)
     sentence = "hf:pytorch_model.bin is a file: name the folder that it is in, which also has config.json; only "
     refused(f"{sentence}.safetensors files are read.", "measure", "hf:pytorch_model.bin", *rest)
-    sentence = "w.pt is a pickle, which can run code when it is read; where you trust it, save it again with "
-    sentence += "safetensors.torch.save_model(network, 'w.safetensors')."
+    sentence = "w.pt is a pickle, which can run code when it is read; save its weights again with "
+    sentence += "safetensors.torch.save_file(torch.load('w.pt', weights_only=True), 'w.safetensors')."
     refused(sentence, "measure", "timm:resnet10t", "--weights", "w.pt", *rest)

@@ -47,7 +47,7 @@ _COVERED = """() => [...document.querySelectorAll(".scroll")].flatMap(box => {
 })"""
 
 # What is cut short is there in full for those who point at it.
-_CUT = """() => [...document.querySelectorAll("body *")].flatMap(each => {
+_CUT = """within => [...document.querySelectorAll(within + " *")].flatMap(each => {
   const cut = getComputedStyle(each).overflowX === "hidden" && each.scrollWidth > each.clientWidth + 1;
   return cut && !each.title && !each.classList.contains("hidden") ? [each.textContent.trim().slice(0, 30)] : [];
 })"""
@@ -91,18 +91,22 @@ _CONTRAST = """() => {
   return found;
 }"""
 
+_PICTURES = """() => [...document.images].flatMap(image => image.naturalWidth && image.alt ? [] : [image.src])"""
+
 _CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]"
 
 
 def complaints(browser: Any, path: Path) -> list[str]:
     """What is wrong with the page in the file; an empty list for a good one."""
-    found = list[str]()
+    found, address = list[str](), path.as_uri()
     for width in WIDTHS:
         for scheme in SCHEMES:
-            with _opened(browser, path, width, scheme, found) as page:
+            with opened(browser, address, address, width, scheme, found) as page:
                 found += _laid_out(page, width)
+                found += [f"the first column covers the others at {width}: {name}" for name in page.evaluate(_COVERED)]
+                found += [f"an empty figure at {width}: {name}" for name in page.evaluate(_MARKS)]
                 found += [f"contrast, screen, {scheme}: {each}" for each in page.evaluate(_CONTRAST)]
-    with _opened(browser, path, WIDTHS[0], SCHEMES[0], found) as page:
+    with opened(browser, address, address, WIDTHS[0], SCHEMES[0], found) as page:
         found += _hostile(page)
         found += _keyboard(page)
         count = page.locator("img:not([alt])").count()
@@ -112,35 +116,43 @@ def complaints(browser: Any, path: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def complaints_of_a_site(browser: Any, site: str, page: str, width: int, scheme: str) -> list[str]:
+    """What is wrong with a page of a site that is served at the address `site`."""
+    found = list[str]()
+    with opened(browser, site + page, site, width, scheme, found) as opened_page:
+        found += _laid_out(opened_page, width, ".md-content")
+        found += [f"contrast, {scheme}: {each}" for each in opened_page.evaluate(_CONTRAST)]
+        found += [f"no picture or no description: {each}" for each in opened_page.evaluate(_PICTURES)]
+    return [f"{page} at {width}: {each}" for each in dict.fromkeys(found)]
+
+
 @contextlib.contextmanager
-def _opened(browser: Any, path: Path, width: int, scheme: str, found: list[str]) -> Iterator[Any]:
-    """The page, loaded and painted, in a window of its own; adds what it does besides."""
+def opened(browser: Any, address: str, own: str, width: int, scheme: str, found: list[str]) -> Iterator[Any]:
+    """The page, loaded and painted, in a window of its own; adds what it does besides, and asks outside of `own`."""
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     try:
         page = context.new_page()
         page.on("console", lambda message: found.append(f"the console says: {message.text}"))
         page.on("pageerror", lambda error: found.append(f"a script failed: {error}"))
         page.on("dialog", lambda dialog: (found.append("it opens a dialog"), dialog.dismiss()))
-        page.on("request", lambda request: _asked(request.url, path, found))
-        page.goto(path.as_uri())
+        page.on("request", lambda request: _asked(request.url, own, found))
+        page.goto(address)
         page.evaluate(_SETTLED)
         yield page
     finally:
         context.close()
 
 
-def _laid_out(page: Any, width: int) -> list[str]:
+def _laid_out(page: Any, width: int, within: str = "body") -> list[str]:
     wide = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
     found = [f"it is {wide} pixels wide on a screen of {width}"] if wide > width else []
     shift = page.evaluate(_SHIFT)
     found += [f"it moves by {shift:.3f} while it loads, at {width}"] if shift > MOST_SHIFT else []
-    found += [f"the first column covers the others at {width}: {name}" for name in page.evaluate(_COVERED)]
-    found += [f"cut at {width}: {name}" for name in page.evaluate(_CUT)]
-    return found + [f"an empty figure at {width}: {name}" for name in page.evaluate(_MARKS)]
+    return found + [f"cut at {width}: {name}" for name in page.evaluate(_CUT, within)]
 
 
-def _asked(url: str, path: Path, found: list[str]) -> None:
-    if url != path.as_uri() and not url.startswith("data:"):
+def _asked(url: str, own: str, found: list[str]) -> None:
+    if not url.startswith((own, "data:")):
         found.append(f"it asks for {url}")
 
 

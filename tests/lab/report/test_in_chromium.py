@@ -1,8 +1,15 @@
-"""Every kind of page, opened in the Chromium that is installed: see `chromium.complaints` for what is asked of each."""
+"""Every kind of page, opened in the Chromium that is installed: see `chromium.complaints` for what is asked of each.
+
+The documentation site is there where `pip install '.[docs]'` was.
+"""
 
 from __future__ import annotations
 
 import copy
+import functools
+import http.server
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +18,7 @@ import pytest
 import torch
 
 import chromium
-from chromium import HOSTILE, complaints
+from chromium import HOSTILE, complaints, complaints_of_a_site
 from forgetless.lab.facts import retrieval
 from forgetless.lab.long_text.page import page as long_text_page
 from forgetless.lab.report import page, repair_page
@@ -204,3 +211,92 @@ def test_every_fault_is_seen(browser: Any, tmp_path: Path) -> None:
     path.write_text(GOOD.format("".join(FAULTS)))
     found = complaints(browser, path)
     assert [sentence for sentence in FAULTS.values() if not any(sentence in each for each in found)] == []
+
+
+ROOT = Path(__file__).parents[3]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the site, built anew; its tutorials have their texts and code, but are not run."""
+    builder = pytest.importorskip("mkdocs.commands.build", reason="mkdocs builds the site")
+    pytest.importorskip("mkdocstrings")
+    from mkdocs.config import load_config
+
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("NO_MKDOCS_2_WARNING", "1")
+        patched.setattr(sys, "path", [*sys.path, str(ROOT / "scripts")])
+        import tutorials
+
+        patched.setattr(tutorials, "built", lambda _: unrun(tutorials.cells, folder / "tutorials"))
+        builder.build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder / "site")))
+    handler = functools.partial(Quiet, directory=str(folder / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def unrun(cells: Callable[[str], Any], folder: Path) -> dict[str, Path]:
+    """A page for each tutorial, of what it says and does."""
+    for script in (ROOT / "tutorials").glob("*.py"):
+        parts = [
+            cell.text if cell.kind == "markdown" else f"```python\n{cell.text}\n```"
+            for cell in cells(script.read_text(encoding="utf-8"))
+        ]
+        (folder / script.stem).mkdir(parents=True)
+        (folder / script.stem / "page.md").write_text("\n\n".join(parts), encoding="utf-8")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def pages_of(site: str, browser: Any) -> list[str]:
+    """Every page that the first page's menus and links lead to."""
+    page = browser.new_page()
+    page.goto(site)
+    links = page.evaluate("[...document.querySelectorAll('a[href]')].map(link => link.href.split('#')[0])")
+    page.close()
+    return sorted({link.removeprefix(site) for link in links if link.startswith(site) and link != site})
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (820, "light"), (1280, "dark")])
+def test_the_site(browser: Any, site: str, width: int, scheme: str) -> None:
+    pages = pages_of(site, browser)
+    assert len(pages) > 40
+    assert [each for page in pages for each in complaints_of_a_site(browser, site, page, width, scheme)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("lora", "lora.html"), ("which strength", "tutorials/which_strength.html"), ("latex", "results.html")],
+)
+def test_search_leads_to_the_page(browser: Any, site: str, words: str, page: str) -> None:
+    opened = browser.new_page()
+    opened.goto(site)
+    opened.keyboard.press("/")
+    opened.keyboard.type(words)
+    first = opened.locator(".md-search-result__link").first
+    first.click()
+    opened.wait_for_url(lambda address: "?h=" in address)
+    assert opened.url.removeprefix(site).partition("?")[0] == page
+    assert words.split()[-1].lower() in opened.locator("article").inner_text().lower()
+    opened.close()
+
+
+def test_the_dark_scheme_stays_and_moves_nothing(browser: Any, site: str) -> None:
+    opened = browser.new_page(color_scheme="light")
+    opened.goto(f"{site}trainers.html")
+    where = "() => [...document.querySelectorAll('article > *')].map(each => each.getBoundingClientRect().top)"
+    scheme, ground = "document.body.dataset.mdColorScheme", "getComputedStyle(document.body).backgroundColor"
+    places, light = opened.evaluate(where), opened.evaluate(ground)
+    opened.locator("label[title=Dark]").click()
+    assert (opened.evaluate(scheme), opened.evaluate(where)) == ("slate", places)
+    assert opened.evaluate(ground) != light
+    opened.goto(f"{site}lora.html")
+    assert opened.evaluate(scheme) == "slate"
+    opened.close()

@@ -27,7 +27,8 @@ def test_many_tasks_are_left_to_their_average(results: Callable[..., Results]) -
 
 
 @pytest.mark.parametrize(
-    "name", ["100%", "a&b", r"\input{x}", "$x$", "#_^~{}", r"[3]", "*", "a--b", "x\ny", "^^M", '"`', "\\\\", "<|>"]
+    "name",
+    ["100%", "a&b", r"\input{x}", "$x$", "#_^~{}", r"[3]", "*", "a--b", "x\ny", "^^M", "don''t", '"`', "\\\\", "<|>"],
 )
 def test_names_are_shown_as_they_are_and_do_nothing(results: Callable[..., Results], name: str) -> None:
     found = results(tasks=(name, "b"), methods=(name, "mas"), experiment=name, seeds=2)
@@ -37,7 +38,15 @@ def test_names_are_shown_as_they_are_and_do_nothing(results: Callable[..., Resul
     assert len(lines) == len(known)
     for line, other in zip(lines, known, strict=True):
         # What LaTeX would act on: commands are those that write a sign, and cells, groups and math are those of "x".
-        signs = r"\\text\w+\{\}|\{\\char34\}|\{[-*\[\]]\}|\\[&%$#_{}]"
+        signs = r"\\text\w+\{\}|\{\\char34\}|\{[-'*\[\]]\}|\\[&%$#_{}]"
         left = [re.sub(r"[^\\&%$#_{}^~]|\\[a-z]+", "", re.sub(signs, "", each)) for each in (line, other)]
         assert left[0] == left[1]
         assert re.match(r"[\[*]", line) is None
+
+
+def test_letters_that_pdflatex_lacks_are_math_or_told_of(results: Callable[..., Results]) -> None:
+    known = latex(results(tasks=("Ω ≤ −2 θ", "b")))
+    assert r"method & $\Omega$ $\leq$ $-$2 $\theta$ & b" in known
+    assert "lualatex" not in known
+    told = latex(results(tasks=("日é日", "b"))).splitlines()[1]
+    assert told == "% pdflatex knows accented letters; where it lacks one of 日é, use lualatex with a font of yours."

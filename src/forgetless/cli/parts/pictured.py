@@ -139,8 +139,9 @@ def load_weights(network: nn.Module, path: Path) -> tuple[str, ...]:
 def _reading(path: Path) -> Any:
     if path.suffix in PICKLED and path.is_file():
         raise ForgetlessError(
-            f"{path} is a pickle, which can run code when it is read; where you trust it, save it again with "
-            f"safetensors.torch.save_model(network, {path.with_suffix('.safetensors').name!r})."
+            f"{path} is a pickle, which can run code when it is read; save its weights again with "
+            f"safetensors.torch.save_file(torch.load({path.name!r}, weights_only=True), "
+            f"{path.with_suffix('.safetensors').name!r})."
         )
     with files.opened(path):  # a regular file that can be read
         pass

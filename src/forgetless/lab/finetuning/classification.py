@@ -26,6 +26,7 @@ from forgetless.learn.recipe import Recipe
 from forgetless.learn.task import Task
 from forgetless.learn.train import learn
 from forgetless.measure.importance import Importance
+from forgetless.model.parameters import listing
 from forgetless.protect.distillation import Distillation
 
 OLD_HEAD = "old_head.safetensors"
@@ -49,6 +50,13 @@ class ClassifierTraining(Training):
         self._labeled = None if old is None else numbered(old, loaded.classes)
         self._taught = False  # whether the model is in two parts, and the new head answers
         self._answers = None if old is None else self._outputs(old)
+        outputs = 0 if self._answers is None else self._answers.shape[1]
+        if old is not None and not loaded.classes and len(old.classes) == outputs > 1:
+            self._labeled = old
+            self.notes.append(
+                f"the model does not name its classes: its {len(old.classes)} outputs are taken for those of the old "
+                f"data, in this order: {listing(old.classes)}."
+            )
         self.model = self._checked()
         if not self.same:
             beside = (

@@ -19,18 +19,60 @@ _SPECIAL = {
     "[": "{[}",  # after a row's end it would be that command's argument
     "]": "{]}",
     "*": "{*}",
+    "'": "{'}",  # two of them would be a double quote
     "-": "{-}",  # two of them would be a dash
-    "λ": r"$\lambda$",
     "±": r"$\pm$",
     "–": "--",
+    "−": "$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "√": r"$\surd$",
+    "∞": r"$\infty$",
     "\N{REPLACEMENT CHARACTER}": "?",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "δ": r"$\delta$",
+    "ε": r"$\epsilon$",
+    "ζ": r"$\zeta$",
+    "η": r"$\eta$",
+    "θ": r"$\theta$",
+    "ι": r"$\iota$",
+    "κ": r"$\kappa$",
+    "λ": r"$\lambda$",
+    "μ": r"$\mu$",
+    "ν": r"$\nu$",
+    "ξ": r"$\xi$",
+    "π": r"$\pi$",
+    "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
+    "τ": r"$\tau$",
+    "υ": r"$\upsilon$",
+    "φ": r"$\phi$",
+    "χ": r"$\chi$",
+    "ψ": r"$\psi$",
+    "ω": r"$\omega$",
+    "Γ": r"$\Gamma$",
+    "Δ": r"$\Delta$",
+    "Θ": r"$\Theta$",
+    "Λ": r"$\Lambda$",
+    "Ξ": r"$\Xi$",
+    "Π": r"$\Pi$",
+    "Σ": r"$\Sigma$",
+    "Υ": r"$\Upsilon$",
+    "Φ": r"$\Phi$",
+    "Ψ": r"$\Psi$",
+    "Ω": r"$\Omega$",
 }
 _WIDEST = 8  # more columns of tasks do not fit a page
 
 
 def latex(results: Mapping[str, Any], method: str | None = None) -> str:
     """Write the content of a `results.json` as a LaTeX table for `booktabs`: a row per method.
+
+    pdflatex compiles it unless a name holds letters that it has none of, such as 日; a comment then says so.
 
     A column per task (its score after the last task; left out where there are more than eight), the average, the
     forgetting and, where seeds allow, what one method has more than every other on the same seeds. Names are escaped.
@@ -42,7 +84,12 @@ def latex(results: Mapping[str, Any], method: str | None = None) -> str:
     Raises:
         ForgetlessError: the content is not the results of an experiment, or holds no run yet; as `compared`.
     """
-    return "\n".join(_lines(summarize(results), results, method)) + "\n"
+    lines = list(_lines(summarize(results), results, method))
+    foreign = dict.fromkeys(letter for line in lines if line[0] != "%" for letter in line if not letter.isascii())
+    if foreign:
+        known = "pdflatex knows accented letters; where it lacks one of"
+        lines.insert(1, f"% {known} {''.join(foreign)}, use lualatex with a font of yours.")
+    return "\n".join(lines) + "\n"
 
 
 def _lines(summary: Summary, results: Mapping[str, Any], method: str | None) -> Iterator[str]:
