@@ -231,7 +231,7 @@ def environment(found: Mapping[str, Any]) -> str:
     minutes = statistics.fmean(run["seconds"]["train"] for run in runs) / 60
     return (
         f"{found['data']} {sizes} parameters; compressors have up to {others} more. "
-        f"{minutes:.0f} minutes of training a run on average, on a machine with other work. "
+        f"{minutes:.1f} minutes of training a run on average, on a machine with other work. "
         f"{place['cpu']}, {place['threads']} thread; torch {place['torch']}."
     )
 

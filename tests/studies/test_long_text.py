@@ -56,7 +56,7 @@ def test_the_tables(tmp_path: Path) -> None:
     assert "conv+attention" not in (drawn := (tmp_path / "figures" / "long-text-attention.svg").read_text())
     assert all(word in drawn for word in ("transformer-xl", "mean", "layer 2", "compressed"))
     assert "the paper's order, over 2 variants: 1.00." in page.read_text()
-    assert "Some text. 1,000 parameters; compressors have up to 200 more. 2 minutes" in " ".join(
+    assert "Some text. 1,000 parameters; compressors have up to 200 more. 2.0 minutes" in " ".join(
         page.read_text().split()
     )
 
