@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
@@ -35,26 +36,28 @@ def published() -> str:
 
 
 def differences(root: Path) -> str:
-    """MAS minus fine-tuning over the seeds that both have, as Markdown."""
+    """MAS minus fine-tuning over the seeds that both have, as Markdown; also with λ by stability decay, if that was run."""
     lines = [
-        "| MAS − FineTune, points, 95 % interval | average mAP now | forgetting | mAP of all facts | seeds |",
-        "|---|---|---|---|---|",
+        "| MAS − FineTune, points, 95 % interval | λ | average mAP now | forgetting | mAP of all facts | seeds |",
+        "|---|---|---|---|---|---|",
     ]
     for split in SPLITS:
-        found = results.read(root / "facts" / f"{split}.json")
-        looked = {
-            method: {
-                run["seed"]: 100 * run["figures"]["all facts"][-1] for run in found["runs"] if run["method"] == method
+        given = results.read(root / "facts" / f"{split}.json")
+        plain = [run for run in given["runs"] if run["method"] == "finetune"]
+        for name in (split, f"{split}-tuned"):
+            if not (path := root / "facts" / f"{name}.json").exists():
+                continue
+            runs = [run for run in results.read(path)["runs"] if run["method"] == "mas"]
+            both: dict[str, Any] = {**given, "runs": [*plain, *runs]}
+            looked = {
+                method: {run["seed"]: 100 * run["figures"]["all facts"][-1] for run in some}
+                for method, some in (("mas", runs), ("finetune", plain))
             }
-            for method in ("mas", "finetune")
-        }
-        pairs = [
-            *(by_method(found, metric) for metric in (metrics.average_accuracy, metrics.forgetting_mas)),
-            looked,
-        ]
-        compared = [paired(each["mas"], each["finetune"]) for each in pairs]
-        cells = [f"{each.mean:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in compared]
-        lines.append(f"| {split} | {' | '.join(cells)} | {compared[0].count} |")
+            pairs = [*(by_method(both, each) for each in (metrics.average_accuracy, metrics.forgetting_mas)), looked]
+            compared = [paired(each["mas"], each["finetune"]) for each in pairs]
+            cells = [f"{each.mean:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in compared]
+            strengths = ", ".join(f"{each:g}" for each in sorted({run["strength"] for run in runs}))
+            lines.append(f"| {split} | {strengths} | {' | '.join(cells)} | {compared[0].count} |")
     return "\n".join(lines)
 
 
