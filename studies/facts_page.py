@@ -36,7 +36,7 @@ def published() -> str:
 
 
 def differences(root: Path) -> str:
-    """MAS minus fine-tuning over the seeds that both have, as Markdown; also with λ by stability decay, if that was run."""
+    """MAS minus fine-tuning over equal seeds, as Markdown; with a λ by stability decay as well, where that was run."""
     lines = [
         "| MAS − FineTune, points, 95 % interval | λ | average mAP now | forgetting | mAP of all facts | seeds |",
         "|---|---|---|---|---|---|",
