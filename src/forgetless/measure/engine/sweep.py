@@ -18,6 +18,7 @@ from torch import Tensor
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.confidence import Confidence
+from forgetless.measure.engine import refusals
 from forgetless.measure.engine.group import Alone, Group
 from forgetless.measure.engine.passes import accumulate, wide
 from forgetless.measure.engine.target import Quantity, Target
@@ -213,8 +214,5 @@ class Sweep:
         }
         for name, total in whole.items():
             if not self.group.finite(total):
-                raise ForgetlessError(
-                    f"the gradients of {name!r} overflow {parameters[name].dtype}; "
-                    "measure in bfloat16 or float32 (model.float())."
-                )
+                raise ForgetlessError(refusals.gradients(name, parameters[name].dtype))
         return Sums(whole, count, unused, confidence)
