@@ -91,7 +91,7 @@ class Sweep:
         batch_size: int | None = None,
         until: Callable[[Sums], bool] | None = None,
     ) -> None:
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise ForgetlessError(f"batch_size must be a whole number of 1 or more, not {batch_size!r}.")
         self.passes, self.quantity, self.group = passes, quantity, group or Alone()
         self.batch_size, self.until = batch_size, until
