@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 import forgetless
+from optimizers import ENDING, OTHERS
+from problems import PROBLEMS
+from refused import REFUSED_DATA, REFUSED_MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -49,3 +52,11 @@ def test_every_page_has_its_place_on_the_site() -> None:
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     tutorials = {f"tutorials/{script.stem}.md" for script in (ROOT / "tutorials").glob("*.py")}
     assert pages | tutorials | {"changelog.md", "contributing.md", "security.md"} == listed
+
+
+def test_the_page_of_exactness_has_a_line_for_every_problem_optimizer_and_refusal() -> None:
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "exactness.md").read_text(encoding="utf-8"), re.MULTILINE)
+    refused = [f"{what}: {name}" for what, each in (("model", REFUSED_MODELS), ("data", REFUSED_DATA)) for name in each]
+    expected = [*(problem.name for problem in PROBLEMS), *map(str, ENDING), *OTHERS, *refused]
+    heads = {"problem", "optimizer", "other optimizers", "what is given"}
+    assert sorted(row for row in rows if row not in heads) == sorted(expected)
