@@ -41,7 +41,7 @@ INSIDE = {
     "files": {
         "places": "",
         "strict": "places",
-        "lock": "",
+        "lock": "places",
         "hub": "",
         "foreign": "places strict tensors",
         "sealed": "strict places",

@@ -19,6 +19,9 @@ import pytest
 import torch
 
 import forgetless
+from optimizers import ENDING, OTHERS
+from problems import PROBLEMS
+from refused import REFUSED_DATA, REFUSED_MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -133,3 +136,11 @@ def test_the_code_for_a_vision_backbone_runs() -> None:
     assert (names["old_head"].out_features, model.classifier.out_features) == (3, 5)
     assert "classifier.weight" not in names["importance"].weights
     assert 0 <= names["meter"].read().agreement <= 1
+
+
+def test_the_page_of_exactness_has_a_line_for_every_problem_optimizer_and_refusal() -> None:
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "exactness.md").read_text(encoding="utf-8"), re.MULTILINE)
+    refused = [f"{what}: {name}" for what, each in (("model", REFUSED_MODELS), ("data", REFUSED_DATA)) for name in each]
+    expected = [*(problem.name for problem in PROBLEMS), *map(str, ENDING), *OTHERS, *refused]
+    heads = {"problem", "optimizer", "other optimizers", "what is given"}
+    assert sorted(row for row in rows if row not in heads) == sorted(expected)

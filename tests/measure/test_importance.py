@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +199,46 @@ def test_it_is_shown_in_a_line() -> None:
     assert repr(importance) == "Importance(estimator='mas', count=5, 8 weights of 2 parameters)"
     anchor = forgetless.Anchor(model, importance, 2.0)
     assert repr(anchor) == "Anchor(2 parameters of Linear, strength=2, attached=False)"
+
+
+USES = """
+import os
+import torch
+import forgetless
+torch.manual_seed(0)
+model = torch.nn.Linear(64, 64)
+fresh = forgetless.mas(model, torch.randn(4, 64), progress=False)
+fresh.save("importance")
+mapped = forgetless.Importance.load("importance", mmap=True)
+os.truncate("importance", 3000)
+uses = [mapped.mean, lambda: mapped.save("copy"), lambda: fresh.merge(mapped), lambda: forgetless.Anchor(model, mapped)]
+for use in uses:
+    try:
+        use()
+        print("nothing")
+    except forgetless.ForgetlessError as error:
+        print(error)
+"""
+
+
+def test_a_mapped_file_that_was_cut_is_told_before_it_is_used(tmp_path: Path) -> None:
+    """Zeros would be read where it ends within a page; behind that page the system ends the process, hence another."""
+    source = str(Path(forgetless.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", USES],
+        env={**os.environ, "PYTHONPATH": source},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = re.findall(r"importance was cut from \d+ to 3000 bytes while its tensors were in use", done.stdout)
+    assert (done.returncode, len(said)) == (0, 4), done
+    assert [path.name for path in tmp_path.iterdir()] == ["importance"]
+
+
+def test_a_copy_of_a_mapped_importance_is_its_own(tmp_path: Path) -> None:
+    made().save(tmp_path / "importance")
+    found = copy.deepcopy(Importance.load(tmp_path / "importance", mmap=True))
+    os.truncate(tmp_path / "importance", 100)
+    assert same(found, made())

@@ -55,7 +55,7 @@ def test_exclude_takes_strings(excluded: Any) -> None:
         forgetless.mas(nn.Linear(4, 3), X, exclude=excluded, progress=False)
 
 
-@pytest.mark.parametrize("size", [2.5, "3", 0, -1])
+@pytest.mark.parametrize("size", [2.5, "3", 0, -1, True])
 @pytest.mark.usefixtures("unchecked")
 def test_a_batch_size_is_a_whole_number(size: Any) -> None:
     with pytest.raises(ForgetlessError, match="batch_size must be a whole number of 1 or more, not"):

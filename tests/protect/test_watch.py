@@ -139,6 +139,20 @@ def test_it_keeps_silent_when_a_scaler_skips_steps():
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_diverge_were_changed_by_nobody_else(value: float):
+    model, optimizer, _ = attached()
+    steps(model, optimizer, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        optimizer.step()
+        steps(model, optimizer)
+        for _ in range(30):  # as where a scaler leaves the steps out
+            backward(model)
+
+
 def test_a_second_anchor_on_the_same_optimizer_is_no_stranger():
     model, optimizer, _ = attached(rate=0.01)
     steps(model, optimizer, 3)

@@ -14,7 +14,7 @@ from forgetless.files.places import MISSING, Inside, opened, read_bytes, replaci
 from forgetless.files.sealed import read_sealed, sealed, unsealed, write_sealed
 from forgetless.files.streamed import Streamed
 from forgetless.files.strict import parse_json, read_json, write_json, written
-from forgetless.files.tensors import FLOATS, Mapped, kind_of, read_tensors, sha256, write_tensors
+from forgetless.files.tensors import FLOATS, Mapped, MappedTensors, kind_of, read_tensors, sha256, write_tensors
 from forgetless.files.typed import Between, Shape, decoded
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Inside",
     "Layout",
     "Mapped",
+    "MappedTensors",
     "Shape",
     "Streamed",
     "decoded",

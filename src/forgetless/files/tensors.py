@@ -13,7 +13,7 @@ import json
 import os
 import re
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, ItemsView, Mapping, ValuesView
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -213,6 +213,36 @@ class Mapped:
                 f"{self._path} was cut from {self._size} to {size} bytes while its tensors were in use (mmap=True); "
                 "restore it and load it again, or load it without mmap=."
             )
+
+
+class MappedTensors(dict[str, Tensor]):
+    """Tensors of a file that is looked at before they are used; a copy is an ordinary dict.
+
+    Args:
+        tensors: by name, as `read_tensors(mmap=True)` gives them.
+        path: the file.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+        super().__init__(tensors)
+        self._file = Mapped(path)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._file.check()
+        return super().__getitem__(name)
+
+    def items(self) -> ItemsView[str, Tensor]:  # type: ignore[override]
+        """As of a dict."""
+        self._file.check()
+        return super().items()
+
+    def values(self) -> ValuesView[Tensor]:  # type: ignore[override]
+        """As of a dict."""
+        self._file.check()
+        return super().values()
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return dict, (dict(self.items()),)
 
 
 def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:

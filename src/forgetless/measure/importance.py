@@ -209,7 +209,7 @@ class Importance(Shared):
         tensors = self.sums
         if self.confidence is not None:
             header["confidence"], halves = self.confidence.state()
-            tensors = {**tensors, **halves}
+            tensors = {**dict(tensors.items()), **halves}
         files.write_tensors(path, tensors, "importance", header)
 
     @classmethod
@@ -225,6 +225,7 @@ class Importance(Shared):
             ForgetlessError: the file is missing, cut, damaged or holds something else.
         """
         tensors, header = files.read_tensors(path, "importance", dtypes=files.FLOATS, mmap=mmap)
+        tensors = files.MappedTensors(tensors, path) if mmap else tensors
         noted: _Header = files.decoded(header, _Header, path)
         try:
             found = noted.confidence

@@ -97,7 +97,7 @@ class WeightsWatch:
         if self._said or self._after is None:
             return
         for number, (was, now) in enumerate(zip(self._after, self._views(), strict=True)):
-            if not self._said and not torch.equal(was, now):
+            if not self._said and not _same(was, now):
                 self._judge(number, now)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -139,7 +139,7 @@ class WeightsWatch:
             return
         now = _blocks(parameter).clone()
         if self._seen is not None:
-            self._moves = 0 if torch.equal(now, self._seen) else self._moves + 1
+            self._moves = 0 if _same(now, self._seen) else self._moves + 1
         self._seen = now
         if self._moves >= (2 if waits else _IN_A_ROW):
             self._say(
@@ -173,6 +173,11 @@ class WeightsWatch:
     def _say(self, sentence: str) -> None:
         self._said = True
         warnings.warn(sentence, stacklevel=4)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether values are the same; NaN is, as in weights that have diverged."""
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _readable(parameter: Tensor) -> bool:

@@ -64,6 +64,11 @@ def routed(m: Any, x: Tensor) -> Tensor:
     return m.gate(chosen * x) + m.lin(x)
 
 
+class Root(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x**2).sqrt()
+
+
 def overflowing() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).half()
     with torch.no_grad():
@@ -169,6 +174,12 @@ CASES: dict[str, Case] = {
         lambda: torch.ones(4, 4).half(),
         {},
         r"the gradients of '0\.weight' overflow torch.float16; measure in bfloat16 or float32",
+    ),
+    "a root at 0": (
+        lambda: nn.Sequential(nn.Linear(4, 4, bias=False), Root()),
+        lambda: torch.cat([x()(), torch.zeros(1, 4)]),
+        {},
+        r"the gradients of '0\.weight' are NaN or Inf, though the output is finite: .* root, a norm or a power at 0",
     ),
     "NaN in weights": (broken(float("nan")), x(), {}, r"the weights of 'lin\.weight' hold NaN or Inf; the network is"),
     "Inf in weights": (broken(float("inf")), x(), {}, r"the weights of 'lin\.weight' hold NaN or Inf"),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgetless import files
 from forgetless.cli.parts.models import named_function
 from forgetless.errors import ForgetlessError, brief
 
@@ -116,6 +115,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     import numpy as np
     import torch
     from safetensors.torch import load_file
+
+    from forgetless import files
 
     with files.opened(path) as file:  # a regular file, which no reader waits for
         try:

@@ -179,6 +179,17 @@ def _cause(module: nn.Module, bad: Tensor) -> str:
     return "check for a division by 0, the root or logarithm of a negative number, or a mask that hides every position"
 
 
+def gradients(name: str, dtype: torch.dtype) -> str:
+    """Why the gradients of a parameter cannot be NaN or Inf where every output is finite."""
+    if dtype == torch.float16:
+        return f"the gradients of {name!r} overflow {dtype}; measure in bfloat16 or float32 (model.float())."
+    return (
+        f"the gradients of {name!r} are NaN or Inf, though the output is finite: a root, a norm or a power at 0 and a "
+        "division by 0 have none, also where a mask hides them, and values far from 1 overflow; keep what goes in "
+        "there away from 0."
+    )
+
+
 def _finite(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from forgetless.errors import ForgetlessError
 from forgetless.measure.confidence import Confidence
+from forgetless.measure.engine import refusals
 from forgetless.measure.engine.group import Alone, Group
 from forgetless.measure.engine.passes import accumulate, wide
 from forgetless.measure.engine.target import Quantity, Target
@@ -90,7 +91,7 @@ class Sweep:
         batch_size: int | None = None,
         until: Callable[[Sums], bool] | None = None,
     ) -> None:
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise ForgetlessError(f"batch_size must be a whole number of 1 or more, not {batch_size!r}.")
         self.passes, self.quantity, self.group = passes, quantity, group or Alone()
         self.batch_size, self.until = batch_size, until
@@ -213,8 +214,5 @@ class Sweep:
         }
         for name, total in whole.items():
             if not self.group.finite(total):
-                raise ForgetlessError(
-                    f"the gradients of {name!r} overflow {parameters[name].dtype}; "
-                    "measure in bfloat16 or float32 (model.float())."
-                )
+                raise ForgetlessError(refusals.gradients(name, parameters[name].dtype))
         return Sums(whole, count, unused, confidence)
