@@ -91,6 +91,9 @@ _CONTRAST = """() => {
   return found;
 }"""
 
+_REPEATED = """() => [...document.querySelectorAll("tfoot")].some(
+  foot => getComputedStyle(foot).display === "table-footer-group")"""
+
 _PICTURES = """() => [...document.images].flatMap(image => image.naturalWidth && image.alt ? [] : [image.src])"""
 
 _CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]"
@@ -113,6 +116,7 @@ def complaints(browser: Any, path: Path) -> list[str]:
         found += [f"{count} pictures without a description"] if count else []
         page.emulate_media(media="print", color_scheme="dark")
         found += [f"contrast, print, dark: {each}" for each in page.evaluate(_CONTRAST)]
+        found += ["a table's totals are printed on each of its pages"] if page.evaluate(_REPEATED) else []
     return list(dict.fromkeys(found))
 
 

@@ -199,6 +199,7 @@ FAULTS = {
     "<p style='color:#999'>pale</p>": 'contrast, screen, light: 2.85 for "pale"',
     "<p style='background:color-mix(in srgb, #111 60%, white)'>dark</p>": 'for "dark"',
     "<style>@media print { p { color: #ccc } }</style><p>faint</p>": "contrast, print, dark",
+    "<table><tfoot><tr><td>sum</table>": "a table's totals are printed on each of its pages",
     "<div tabindex=-1>x</div>": "the keyboard reaches 1 of 2 controls",
     "<button style='outline:none'>x</button>": "a control does not show that it has the focus",
 }
