@@ -193,6 +193,7 @@ FAULTS = {
     "<th style='position:sticky;left:0;min-width:300px'>a<td>b</table></div>": "covers the others at 360: wide",
     "<script>requestAnimationFrame(() => requestAnimationFrame(() => "
     "document.body.style.paddingTop = '400px'))</script>": "while it loads, at 1280",
+    "<style>@media (prefers-color-scheme: dark) { p { padding-top: 9px } }</style>": "it moves where the scheme turns",
     "<p style='width:4em;overflow:hidden;white-space:nowrap'>a name that is too long</p>": "cut at 360: a name",
     "<svg aria-label=empty><path class=line d='M1 1'/></svg>": "an empty figure at 360: empty",
     "<img src='data:,'>": "1 pictures without a description",
