@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from importlib import metadata
+from importlib import metadata, util
 
 import pytest
 
@@ -47,6 +48,31 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(forgetless: Command, mo
     assert extras["peft"]["missing"].startswith("peft (needs >=")
     compiled = {part["name"]: part["missing"] for part in found["compiled"]}
     assert compiled["the proximal step"].startswith("not compiled")
+
+
+def test_a_compiler_is_told_of(forgetless: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "forgetless.protect.optimizers._pull", None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    parts = {part["name"]: part for part in json.loads(forgetless("doctor", "--json").stdout)["compiled"]}
+    assert parts["C compiler"]["found"].startswith("none")
+    assert parts["the proximal step"]["advice"].startswith("install a C compiler, then pip install")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    parts = {part["name"]: part for part in json.loads(forgetless("doctor", "--json").stdout)["compiled"]}
+    assert parts["C compiler"]["found"].startswith("/bin/")
+    assert parts["the proximal step"]["advice"].startswith("pip install")
+
+
+def test_a_package_whose_files_are_gone(forgetless: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name in {"safetensors", "peft"} else found(name))
+    done = forgetless("doctor", "--json")
+    assert done.exit_code == 1
+    parts = json.loads(done.stdout)
+    lost = [part for part in parts["always needed"] if part["missing"]]
+    assert [part["name"] for part in lost] == ["safetensors"]
+    assert lost[0]["missing"] == "installed, but its files are not found"
+    assert lost[0]["advice"].startswith("pip install --force-reinstall")
+    assert "peft (installed, but" in next(part["missing"] for part in parts["extras"] if part["name"] == "peft")
 
 
 def test_what_is_always_needed_and_wrong_numbers_make_it_fail(

@@ -91,6 +91,14 @@ _CONTRAST = """() => {
   return found;
 }"""
 
+_PLACES = """() => [...document.querySelectorAll("body *")].map(each => {
+  const box = each.getBoundingClientRect();
+  return [box.x, box.y + scrollY, box.width, box.height].map(Math.round).join(" ");
+})"""
+
+_REPEATED = """() => [...document.querySelectorAll("tfoot")].some(
+  foot => getComputedStyle(foot).display === "table-footer-group")"""
+
 _PICTURES = """() => [...document.images].flatMap(image => image.naturalWidth && image.alt ? [] : [image.src])"""
 
 _CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex]"
@@ -111,8 +119,12 @@ def complaints(browser: Any, path: Path) -> list[str]:
         found += _keyboard(page)
         count = page.locator("img:not([alt])").count()
         found += [f"{count} pictures without a description"] if count else []
+        places = page.evaluate(_PLACES)
+        page.emulate_media(color_scheme="dark")
+        found += ["it moves where the scheme turns dark"] if page.evaluate(_PLACES) != places else []
         page.emulate_media(media="print", color_scheme="dark")
         found += [f"contrast, print, dark: {each}" for each in page.evaluate(_CONTRAST)]
+        found += ["a table's totals are printed on each of its pages"] if page.evaluate(_REPEATED) else []
     return list(dict.fromkeys(found))
 
 

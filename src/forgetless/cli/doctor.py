@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import platform
-from collections.abc import Iterator
+import shlex
+import shutil
+import sysconfig
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import metadata, util
 from typing import TYPE_CHECKING
 
 import typer
@@ -104,10 +108,38 @@ def _packages(extra: str | None) -> Iterator[_Part]:
         except metadata.PackageNotFoundError:
             yield _Part(requirement.name, "", "not installed", advice)
             continue
-        if requirement.specifier.contains(version, prereleases=True):
-            yield _Part(requirement.name, version)
-        else:
+        if not requirement.specifier.contains(version, prereleases=True):
             yield _Part(requirement.name, version, f"needs {requirement.specifier}", advice)
+        elif not _is_found(requirement.name):
+            advice = f'pip install --force-reinstall "{requirement.name}{requirement.specifier}"'
+            yield _Part(requirement.name, version, "installed, but its files are not found", advice)
+        else:
+            yield _Part(requirement.name, version)
+
+
+def _is_found(package: str) -> bool:
+    """Whether an installed package has a module that `import` finds; it is not imported, which takes long for some."""
+    from packaging.utils import canonicalize_name
+
+    for module in _modules().get(canonicalize_name(package), ()):
+        try:
+            if util.find_spec(module) is not None:
+                return True
+        except (ImportError, ValueError):
+            continue
+    return False
+
+
+@functools.cache
+def _modules() -> Mapping[str, list[str]]:
+    """The modules of every package that is installed."""
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, list[str]] = {}
+    for module, packages in metadata.packages_distributions().items():
+        for package in packages:
+            found.setdefault(canonicalize_name(package), []).append(module)
+    return found
 
 
 def _extra(name: str) -> _Part:
@@ -121,14 +153,18 @@ def _extra(name: str) -> _Part:
 def _compiled() -> Iterator[_Part]:
     from importlib import import_module
 
+    named = shlex.split(sysconfig.get_config_var("CC") or "")[:1]  # what Python was built with
+    compiler = next(filter(None, map(shutil.which, [*named, "cc", "gcc", "clang", "cl"])), None)
     for module, what in _COMPILED.items():
         try:
             import_module(module)
         except ImportError:
-            advice = "pip install --force-reinstall --no-deps forgetless, where a C compiler is installed"
+            advice = "pip install --force-reinstall --no-deps ., in the clone"
+            advice = advice if compiler else f"install a C compiler, then {advice}"
             yield _Part(what, "by torch's operations", "not compiled; slower, with the same numbers", advice)
         else:
             yield _Part(what, "compiled")
+    yield _Part("C compiler", compiler or "none; it is needed at installation only")
 
 
 def _devices() -> Iterator[_Part]:

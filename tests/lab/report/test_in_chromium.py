@@ -193,12 +193,14 @@ FAULTS = {
     "<th style='position:sticky;left:0;min-width:300px'>a<td>b</table></div>": "covers the others at 360: wide",
     "<script>requestAnimationFrame(() => requestAnimationFrame(() => "
     "document.body.style.paddingTop = '400px'))</script>": "while it loads, at 1280",
+    "<style>@media (prefers-color-scheme: dark) { p { padding-top: 9px } }</style>": "it moves where the scheme turns",
     "<p style='width:4em;overflow:hidden;white-space:nowrap'>a name that is too long</p>": "cut at 360: a name",
     "<svg aria-label=empty><path class=line d='M1 1'/></svg>": "an empty figure at 360: empty",
     "<img src='data:,'>": "1 pictures without a description",
     "<p style='color:#999'>pale</p>": 'contrast, screen, light: 2.85 for "pale"',
     "<p style='background:color-mix(in srgb, #111 60%, white)'>dark</p>": 'for "dark"',
     "<style>@media print { p { color: #ccc } }</style><p>faint</p>": "contrast, print, dark",
+    "<table><tfoot><tr><td>sum</table>": "a table's totals are printed on each of its pages",
     "<div tabindex=-1>x</div>": "the keyboard reaches 1 of 2 controls",
     "<button style='outline:none'>x</button>": "a control does not show that it has the focus",
 }
