@@ -538,6 +538,34 @@ def test_the_callback_measures_in_several_passes(tmp_path: Path) -> None:
         torch.testing.assert_close(each, found[1][name], rtol=1e-4, atol=1e-6 * float(each.max()))
 
 
+def test_lightning_measures_in_several_passes() -> None:
+    lightning = pytest.importorskip("lightning")
+    from forgetless.integrations.lightning import ForgetlessCallback as Protecting
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = adapted(quantized())
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(adapters(self).values(), lr=0.01)
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows()), batch_size=4)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    protecting = Protecting(loader, at_once=1)
+    lightning.Trainer(max_epochs=1, enable_model_summary=False, callbacks=[protecting], **quiet).fit(Module(), loader)
+    assert protecting.anchor is not None
+    wanted = base_importance(adapted(quantized()), rows()).mean()
+    for name, each in protecting.anchor.importance.items():
+        torch.testing.assert_close(each, wanted[name.removeprefix("net.")], rtol=1e-5, atol=1e-6)
+
+
 def test_at_once_is_refused_without_adapters(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, wide_language_model(), ForgetlessCallback(texts(6, 2), at_once=1 << 30))
     with pytest.raises(ForgetlessError, match="at_once= is for a base in 4 or 8 bits under LoRA adapters"):

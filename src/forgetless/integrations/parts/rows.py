@@ -216,13 +216,16 @@ def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> 
     Raises:
         ForgetlessError: while they are gone through: there are no rows, or none with a token; those of `Collate`.
     """
-    if isinstance(data, Iterator):
-        return _collated(data, collate, size, share)
-    return _Repeated(lambda: _collated(data, collate, size, share))
+    return repeated(data, lambda: _collated(data, collate, size, share))
+
+
+def repeated(data: Any, made: Callable[[], Iterator[Any]]) -> Iterable[Any]:
+    """What `made` gives of the data: once if they are an iterator, else each time anew."""
+    return made() if isinstance(data, Iterator) else _Repeated(made)
 
 
 class _Repeated:
-    """What a function gives, each time anew."""
+    """See `repeated`."""
 
     def __init__(self, made: Callable[[], Iterator[Any]]) -> None:
         self._made = made
