@@ -21,6 +21,7 @@ from forgetless import ForgetlessError  # noqa: E402
 from forgetless.integrations.parts import dequantized  # noqa: E402
 from forgetless.integrations.peft import DeltaAnchor, base_importance  # noqa: E402
 from forgetless.integrations.transformers import ForgetlessCallback  # noqa: E402
+from forgetless.protect.forgetting.probes import Probes  # noqa: E402
 from lora_models import adapters, layers, trained  # noqa: E402
 from tiny_language import texts, tokenizer, wide_language_model  # noqa: E402
 from warned import said  # noqa: E402
@@ -218,6 +219,170 @@ def test_frozen_layers_keep_no_float_weights_for_the_backward_pass() -> None:
     torch.testing.assert_close(found, torch.ones(4, 64) @ dequantized.weight_of(layer))
 
 
+def test_autocast_keeps_no_float_weights_either() -> None:
+    """It would cast W and keep the cast of every frozen layer for the backward pass."""
+    model = adapted(quantized(), ("first",)).eval()
+    with dequantized.dequantized(model, []):
+        stand_in = model.base_model.model.third
+        made: list[torch.dtype] = []
+        own = stand_in.made
+        stand_in.made = lambda dtype=None: made.append(dtype) or own(dtype)
+        x = torch.randn(4, 128, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = stand_in(x)
+        out.sum().backward()
+    assert made == [torch.bfloat16, torch.bfloat16]  # on the way back once more
+
+
+def test_adapters_on_float_layers_alone_are_measured_through_quantized_ones() -> None:
+    for kind in ("nf4", "int8"):
+        model = adapted(quantized(kind), ("start",)).eval()
+        with left_alone(model), warnings.catch_warnings(record=True) as caught:
+            found = base_importance(model, rows())
+        assert not said(caught)
+        same(found, expected(quantized(kind), "start.weight"))
+
+
+def test_what_a_layer_settles_in_its_first_pass_is_still_open() -> None:
+    """bitsandbytes computes in the dtype of the first rows, and casts the bias to it for good."""
+    net = quantized(compute=torch.bfloat16)
+    net.second = quantized(compute=None).second
+    model = adapted(net).eval()
+    base_importance(model, rows())
+    first, second = (getattr(model.base_model.model, name).base_layer for name in ("first", "second"))
+    assert first.bias.dtype == torch.float32
+    assert second.compute_dtype is None
+    assert not second.compute_type_is_set
+
+
+@pytest.mark.parametrize("kind", [bnb.nn.Embedding4bit, bnb.nn.Embedding8bit])
+def test_a_quantized_embedding_is_left_as_it_is(kind: Any) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.first, self.head = kind(16, 64).to("cpu"), quantized().first, nn.Linear(64, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.first(self.words(x).mean(1))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    tokens, x = Tokens().requires_grad_(False), torch.randint(16, (5, 4))
+    model = peft.get_peft_model(tokens, peft.LoraConfig(target_modules=["first"], r=2)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which rows belong to which sample is not known of 4-bit embeddings
+        found = base_importance(model, x)
+    embedded = tokens.words(x)
+    twin = nn.Linear(64, 64)
+    twin.load_state_dict({"weight": dequantized.weight_of(quantized().first).float(), "bias": quantized().first.bias})
+    wanted = forgetless.mas(twin, embedded, forward=lambda net, rows: tokens.head(torch.tanh(net(rows.mean(1)))))
+    torch.testing.assert_close(found.sums["first.weight"], wanted.sums["weight"], rtol=1e-5, atol=1e-7)
+
+    with pytest.raises(ForgetlessError, match=r"'words' has adapters around a quantized layer that is not linear"):
+        base_importance(peft.get_peft_model(tokens, peft.LoraConfig(target_modules=["words"], r=2)), x)
+
+
+def test_a_layer_that_is_not_quantized_yet_is_refused() -> None:
+    net = Net()
+    net.first = bnb.nn.Linear4bit(64, 64, compute_dtype=torch.float32)
+    with pytest.raises(ForgetlessError, match=r"shape \(64, 64\) is not quantized yet.*move the model"):
+        base_importance(adapted(net), rows())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("size", [0, -5, float("nan"), "2GB", None, True])
+def test_at_once_is_a_number_of_bytes(size: Any) -> None:
+    with pytest.raises(ForgetlessError, match=r"at_once must be a number of bytes, .*, not "):
+        base_importance(adapted(quantized()), rows(), at_once=size)
+
+
+def test_an_earlier_measurement_of_more_weights_is_refused() -> None:
+    """The others would be lost."""
+    earlier = base_importance(adapted(quantized()), rows())
+    with pytest.raises(
+        ForgetlessError, match=r"into= does not fit .*: it has 'second\.weight', 'third\.weight' besides"
+    ):
+        base_importance(adapted(quantized(), ("first",)), rows(), into=earlier)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_what_stops_it_halfway_leaves_the_model_as_it_was(error: type[BaseException]) -> None:
+    model = adapted(quantized()).train()
+    model.base_model.model.first.eval()
+    modes = {name: each.training for name, each in model.named_modules()}
+
+    class Stopped:
+        passes = 0
+
+        def __iter__(self) -> Iterator[Tensor]:
+            self.passes += 1
+            yield rows()
+            if self.passes == 2:
+                raise error
+
+    with left_alone(model), pytest.raises(error):
+        base_importance(model, Stopped(), at_once=1)
+    assert {name: each.training for name, each in model.named_modules()} == modes
+
+
+def trainable_start() -> Net:
+    net = quantized()
+    net.start.requires_grad_(True)
+    return net
+
+
+def test_a_quantized_model_without_adapters_is_told_what_is_left_out() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = forgetless.mas(trainable_start(), rows())
+    assert any("'third.weight' are quantized" in str(each.message) for each in caught)
+    same(found, expected(quantized(), "start.weight", "start.bias"))
+
+
+def asked_by_probes(model: Any) -> None:
+    Probes(model, rows())
+
+
+def asked_by_a_measurement(model: Any) -> None:
+    model.base_model.model.start.requires_grad_(True)
+    forgetless.mas(model, rows(), exclude="*.lora_*")
+    model.base_model.model.start.requires_grad_(False)
+
+
+def asked_by_distillation(model: Any) -> None:
+    kept = forgetless.Distillation(model, rows())
+    optimizer = torch.optim.SGD(adapters(model).values(), lr=0.0)
+    kept.attach(optimizer)
+    model(rows()).square().sum().backward()
+    optimizer.step()
+    kept.detach()
+
+
+@pytest.mark.parametrize("ask", [asked_by_probes, asked_by_a_measurement, asked_by_distillation])
+@pytest.mark.filterwarnings("ignore")
+def test_asking_leaves_gradients_as_they_were(ask: Any) -> None:
+    """On some CPUs bitsandbytes repacks a layer in eval mode, and from then on no gradients pass through it."""
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(rows()).square().sum().backward()
+        return [each.grad.clone() for each in adapters(model).values() if each.grad is not None]
+
+    model = trained(adapted(quantized()))
+    before = gradients()
+    ask(model)
+    after = gradients()
+    assert len(before) == len(after) == 6
+    for mine, its in zip(after, before, strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_layers_that_were_packed_for_inference_are_refused_without_adapters_too() -> None:
+    net = trainable_start()
+    net.third.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(ForgetlessError, match=r"has packed 'third\.weight' for inference on this CPU"):
+        forgetless.mas(net, rows())
+
+
 def test_a_layer_that_was_packed_for_inference_is_refused_and_stays_as_it_is() -> None:
     """Turning it back would leave other weights than those that the layer computes with."""
     model = adapted(quantized()).eval()
@@ -356,18 +521,68 @@ def in_four_bits(folder: Path) -> Any:
     return peft.get_peft_model(peft.prepare_model_for_kbit_training(model), config).train()
 
 
-def test_the_callback_measures_and_holds_a_model_in_four_bits(tmp_path: Path) -> None:
-    collator = transformers.DataCollatorForLanguageModeling(tokenizer(), mlm=False)
+def trainer_of(folder: Path, model: Any, callback: ForgetlessCallback, **settings: Any) -> Any:
+    """Trains on eight texts."""
     rows = [dict(tokenizer()(text)) for text in texts(8, 1)]
+    collator = transformers.DataCollatorForLanguageModeling(tokenizer(), mlm=False)
+    plan = {"max_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "seed": 3, **settings}
+    quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no"}
+    arguments = transformers.TrainingArguments(str(folder / "run"), **plan, **quiet)
+    tokens = {"processing_class": tokenizer()}
+    return transformers.Trainer(model, arguments, collator, train_dataset=rows, callbacks=[callback], **tokens)
+
+
+def test_the_callback_measures_in_several_passes(tmp_path: Path) -> None:
+    """Of texts in a list the trainer's batches can be gone through again."""
+    found = []
+    for size in (1, 4 << 30):
+        callback = ForgetlessCallback(texts(6, 2), at_once=size)
+        trainer_of(tmp_path, in_four_bits(tmp_path / "model"), callback).train()
+        assert callback.anchor is not None
+        found.append(callback.anchor.importance)
+    for name, each in found[0].items():
+        torch.testing.assert_close(each, found[1][name], rtol=1e-4, atol=1e-6 * float(each.max()))
+
+
+def test_lightning_measures_in_several_passes() -> None:
+    lightning = pytest.importorskip("lightning")
+    from forgetless.integrations.lightning import ForgetlessCallback as Protecting
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = adapted(quantized())
+
+        def forward(self, x: Tensor) -> Any:
+            return self.net(x)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(adapters(self).values(), lr=0.01)
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(rows()), batch_size=4)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    protecting = Protecting(loader, at_once=1)
+    lightning.Trainer(max_epochs=1, enable_model_summary=False, callbacks=[protecting], **quiet).fit(Module(), loader)
+    assert protecting.anchor is not None
+    wanted = base_importance(adapted(quantized()), rows()).mean()
+    for name, each in protecting.anchor.importance.items():
+        torch.testing.assert_close(each, wanted[name.removeprefix("net.")], rtol=1e-5, atol=1e-6)
+
+
+def test_at_once_is_refused_without_adapters(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, wide_language_model(), ForgetlessCallback(texts(6, 2), at_once=1 << 30))
+    with pytest.raises(ForgetlessError, match="at_once= is for a base in 4 or 8 bits under LoRA adapters"):
+        trainer.train()
+
+
+def test_the_callback_measures_and_holds_a_model_in_four_bits(tmp_path: Path) -> None:
     drift = {}
     for strength in (0.0, 1e6):
-        model = in_four_bits(tmp_path / "model")
-        callback = ForgetlessCallback(rows, strength=strength)
-        plan = {"max_steps": 6, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "seed": 3}
-        quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no"}
-        arguments = transformers.TrainingArguments(str(tmp_path / "run"), **plan, **quiet)
-        trainer = transformers.Trainer(model, arguments, collator, train_dataset=rows, callbacks=[callback])
-        trainer.train()
+        callback = ForgetlessCallback(texts(8, 1), strength=strength)
+        trainer_of(tmp_path, in_four_bits(tmp_path / "model"), callback, max_steps=6).train()
         assert callback.anchor is not None
         names = callback.anchor.importance
         assert names

@@ -19,6 +19,7 @@ from forgetless.integrations.parts.kept_answers import KeptAnswers
 from forgetless.integrations.parts.methods import protection, refuse_other_state
 from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Reader
+from forgetless.integrations.parts.rows import repeated
 from forgetless.model import batches
 from forgetless.model.outputs import Forward, Output
 from forgetless.protect.anchor import Anchor
@@ -165,7 +166,7 @@ class ForgetlessCallback(Callback):
 
         def once(data: Any) -> Iterable[Any]:
             found = batches.of(data, self._batch_size, self._collate_fn)
-            return (precision.convert_input(batch) for batch in found)
+            return repeated(data, lambda: (precision.convert_input(batch) for batch in found))
 
         def forward(given: Forward | None) -> Forward:
             def answered(model: nn.Module, batch: Any) -> Any:

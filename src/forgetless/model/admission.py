@@ -80,6 +80,20 @@ def refuse_kinds(parameters: Mapping[str, Tensor]) -> None:
         places[place] = name
 
 
+def refuse_packed(module: nn.Module) -> None:
+    """Refuse layers in 4 bits that a CPU has used for inference.
+
+    Raises:
+        ForgetlessError: bitsandbytes has repacked weights, after which a layer passes on no gradients.
+    """
+    states = {name: getattr(parameter, "quant_state", None) for name, parameter in module.named_parameters()}
+    if packed := [canonical(name) for name, each in states.items() if getattr(each, "packing_format_for_cpu", False)]:
+        raise ForgetlessError(
+            f"bitsandbytes has packed {listing(packed)} for inference on this CPU, after which no gradients pass "
+            "through the layer; load the model anew, and measure it before it is used in eval mode."
+        )
+
+
 def unfreezing(module: nn.Module) -> str:
     """What to do with a model in which nothing is trainable."""
     quantized = any(type(each).__module__.startswith(_QUANTIZED) for each in module.modules())
@@ -102,6 +116,24 @@ def warn_merged(module: nn.Module) -> None:
         warnings.warn(
             f"the adapters of {listing(merged)} are merged into the weights and take no part in what is computed, so "
             "their importance is 0; unmerge them first (model.train(), or unmerge_adapter() in PEFT).",
+            stacklevel=4,
+        )
+
+
+def warn_quantized(module: nn.Module) -> None:
+    """Say that linear layers in 4 or 8 bits are left out, where no adapters stand for them."""
+    if any(_pairs(each) for each in module.modules()):
+        return
+    integers = [
+        canonical(f"{name}.weight")
+        for name, each in module.named_modules()
+        if isinstance(each, nn.Linear) and not torch.is_floating_point(each.weight)
+    ]
+    if integers:
+        warnings.warn(
+            f"the weights of {listing(integers)} are quantized and have no gradient, so they are not measured: add "
+            "LoRA adapters (peft.get_peft_model) and measure with forgetless.integrations.peft.base_importance, which "
+            "takes their dequantized weights.",
             stacklevel=4,
         )
 

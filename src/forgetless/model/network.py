@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from forgetless.errors import ForgetlessError
-from forgetless.model.admission import refuse_kinds, refuse_places, unfreezing, warn_fresh, warn_merged
+from forgetless.model.admission import (
+    refuse_kinds,
+    refuse_packed,
+    refuse_places,
+    unfreezing,
+    warn_fresh,
+    warn_merged,
+    warn_quantized,
+)
 from forgetless.model.parameters import patterns_of, trainable, unwrapped
 from forgetless.model.ranks import Ranks, ranks_of
 from forgetless.model.sharding import resharded
@@ -59,8 +67,10 @@ class Network:
                 f"{type(module).__name__} has no trainable parameter to measure; {unfreezing(module)} or exclude fewer."
             )
         refuse_kinds(parameters)
+        refuse_packed(module)
         warn_merged(module)
         warn_fresh(module)
+        warn_quantized(module)
         return cls(module, ranks, parameters, excluded)
 
     @property

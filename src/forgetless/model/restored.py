@@ -90,6 +90,14 @@ def evaluating(model: nn.Module) -> None:
             module.training = False
 
 
+REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' layers in 4 bits, in eval mode without gradients
+
+
+def repacking(model: nn.Module) -> list[nn.Module]:
+    """The layers that would be repacked when they are asked in eval mode, and from then on pass on no gradients."""
+    return [module for module in model.modules() if vars(module).get(REPACKS)]
+
+
 class _Found:
     """What a model was, to be put back."""
 
@@ -125,6 +133,8 @@ class _Found:
         for module, mode in self._modes:
             if mode:
                 module.training = False
+        for module in repacking(self._model):
+            setattr(module, REPACKS, False)
         for module, name, buffer in self._buffers:
             if buffer.is_inference():  # autograd cannot save it
                 module._buffers[name] = buffer.clone()

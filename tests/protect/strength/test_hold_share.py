@@ -114,6 +114,19 @@ def test_a_training_of_one_step_is_looked_at_once():
     assert [found.step for found in dial.history] == [1]
 
 
+def test_steps_that_moved_nothing_do_not_use_up_its_looks():
+    """A rate that rises from 0 moves nothing in the first step, which is all that a training of three looks at."""
+    model, dial = network(), HoldShare(steps=1.5)
+    optimizer = optim.Adam(model.parameters(), lr=1e-2)
+    schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 2)
+    anchor = Anchor(model, importance(model), dial).attach(optimizer)
+    for step in range(4):
+        train(model, optimizer, 1, step)
+        schedule.step()
+    assert [found.step for found in dial.history] == [2]
+    assert anchor.status().applied == 2
+
+
 @pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
 def test_the_scale_of_the_importance_makes_no_difference(scale):
     ends = []

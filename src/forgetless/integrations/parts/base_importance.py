@@ -11,7 +11,7 @@ from torch import nn
 
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.parts.adapted_layer import base_shape
-from forgetless.integrations.parts.dequantized import dequantized, grouped
+from forgetless.integrations.parts.dequantized import dequantized, grouped, has_quantized
 from forgetless.integrations.parts.lora import LoraModel
 from forgetless.integrations.parts.renamed import renamed
 from forgetless.measure.estimators.mas import mas
@@ -43,9 +43,12 @@ def base_importance(
 
     Raises:
         ForgetlessError: not LoRA, adapters that are merged, DoRA that has been trained (its scaled rows hide the
-            gradient of W + ΔW), quantized layers that compute something else than their dequantized weights do; where
-            several passes are needed, data that can be gone through once only, or `until`; all of `forgetless.mas`'s.
+            gradient of W + ΔW), an `at_once` that is no number of bytes, quantized layers that compute something else
+            than their dequantized weights do; where several passes are needed, data that can be gone through once only,
+            or `until`; all of `forgetless.mas`'s.
     """
+    if isinstance(at_once, bool) or not isinstance(at_once, int | float) or not at_once > 0:
+        raise ForgetlessError(f"at_once must be a number of bytes, such as 4 << 30 for 4 GiB, not {at_once!r}.")
     lora = LoraModel.of(model)
     fresh = lora.is_fresh()
     if (scaled := lora.scaled()) and not fresh:
@@ -53,7 +56,7 @@ def base_importance(
             f"DoRA scales the rows of {listing(scaled)}, so that the gradient of W is not that of W + ΔW; measure the "
             "merged model with forgetless.mas (merge_and_unload)."
         )
-    if not lora.quantized():
+    if not has_quantized(lora.module):
         return _measured(model, lora.moved(), data, into, options)
     return _measured_in_float(model, data, into, at_once, options)
 
@@ -78,6 +81,10 @@ def _measured_in_float(
     trainable(lora.module, patterns)  # refuses those that fit nothing
     options = {**options, "exclude": ()}
     moved = [name for name in lora.moved() if not any(matches(name, pattern) for pattern in patterns)]
+    if into is not None and (besides := [name for name in into.sums if name not in moved]):
+        raise ForgetlessError(
+            f"the importance given as into= does not fit the model: it has {listing(besides)} besides."
+        )
     packed = [name for name in lora.quantized() if name in moved]
     sizes = [8 * math.prod(base_shape(lora.layers[name])) for name in packed]
     groups = [[packed[index] for index in group] for group in grouped(sizes, at_once)] or [[]]

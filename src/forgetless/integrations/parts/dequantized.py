@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from forgetless.errors import ForgetlessError
+from forgetless.errors import ForgetlessError, brief
 from forgetless.model.parameters import canonical
 
 _WEIGHTS = ("Params4bit", "Int8Params")  # of bitsandbytes, which need not be installed
@@ -25,6 +25,16 @@ _AGREE = 0.1  # 8 bits round the inputs as well, and 4 bits on some processors c
 def is_quantized(layer: nn.Module) -> bool:
     """Whether the layer keeps its own weight in 4 or 8 bits."""
     return type(layer._parameters.get("weight")).__name__ in _WEIGHTS
+
+
+def has_quantized(model: nn.Module) -> bool:
+    """Whether a linear layer of the model is quantized."""
+    return any(_is_linear(each) for each in model.modules())
+
+
+def _is_linear(layer: nn.Module | None) -> bool:
+    """Whether it is a quantized layer that gradients pass through; those of embeddings end in them."""
+    return isinstance(layer, nn.Linear) and is_quantized(layer)
 
 
 def shape_of(layer: Any) -> tuple[int, int]:
@@ -37,13 +47,15 @@ def weight_of(layer: Any) -> Tensor:
     """W [o, i] of a quantized layer, in the dtype that it comes in.
 
     Raises:
-        ForgetlessError: its scales are lost, its bytes are in another order, or it was not made of a linear layer's
-            weight.
+        ForgetlessError: it is not quantized yet, its scales are lost, its bytes are in another order, or it was not
+            made of a linear layer's weight.
     """
     import bitsandbytes.functional as bnb
 
     weight = layer.weight
     if type(weight).__name__ == "Int8Params":
+        if weight.is_floating_point():  # has_fp16_weights=True: quantized anew in every forward pass
+            return weight.data
         scales = weight.SCB if layer.state.SCB is None else layer.state.SCB
         if scales is None:
             raise ForgetlessError(
@@ -52,6 +64,11 @@ def weight_of(layer: Any) -> Tensor:
             )
         found: Tensor = bnb.int8_vectorwise_dequant(weight.data, scales.to(weight.device))
     else:
+        if weight.quant_state is None:
+            raise ForgetlessError(
+                f"a layer in 4 bits of shape {shape_of(layer)} is not quantized yet, which bitsandbytes does when it "
+                "is moved to a device; move the model to its own first (model.to(device))."
+            )
         if getattr(weight.quant_state, "packing_format_for_cpu", False):
             raise ForgetlessError(
                 f"a layer in 4 bits of shape {shape_of(layer)} was packed for inference on this CPU, and bitsandbytes "
@@ -112,7 +129,10 @@ class Made(Dequantized):
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The same; autograd keeps no W for the backward pass."""
-        weight = self.made(x.dtype)
+        dtype, device = x.dtype, x.device.type
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(device)  # else autograd would keep the W that autocast makes
+        weight = self.made(dtype)
         place = weight.untyped_storage().data_ptr()
 
         def packed(saved: Tensor) -> Any:
@@ -120,7 +140,7 @@ class Made(Dequantized):
             return (saved.shape, saved.stride(), saved.storage_offset()) if mine else saved
 
         def unpacked(saved: Any) -> Tensor:
-            return saved if isinstance(saved, Tensor) else self.made(x.dtype).as_strided(*saved)
+            return saved if isinstance(saved, Tensor) else self.made(dtype).as_strided(*saved)
 
         with torch.autograd.graph.saved_tensors_hooks(packed, unpacked):
             return F.linear(x, weight, bias)
@@ -137,7 +157,7 @@ def dequantized(model: nn.Module, held: Collection[nn.Module]) -> Iterator[None]
         (module, name, child)
         for module in model.modules()
         for name, child in module._modules.items()
-        if child is not None and is_quantized(child)
+        if _is_linear(child)
     ]
     names = {id(each): canonical(f"{name}.weight") for name, each in model.named_modules()}
     made: dict[int, Dequantized] = {}
@@ -155,20 +175,25 @@ def dequantized(model: nn.Module, held: Collection[nn.Module]) -> Iterator[None]
 
 
 def _refuse_difference(name: str, layer: Any, stand_in: Dequantized) -> None:
-    """Look whether both compute the same of two random rows, which ask for gradients as those of a training do."""
+    """Look whether both compute the same of two random rows, which ask for gradients as those of a training do.
+
+    bitsandbytes settles the dtypes of a layer and of its bias by the first rows, which these are not to be.
+    """
+    settled = {name: vars(layer)[name] for name in ("compute_dtype", "compute_type_is_set") if name in vars(layer)}
+    bias = None if layer.bias is None else layer.bias.data
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(layer, "compute_dtype", None) or torch.float32
     rows = torch.randn(2, stand_in.in_features, generator=generator).to(layer.weight.device, dtype).requires_grad_()
-    bias = None if layer.bias is None else layer.bias.data
     try:
         with torch.enable_grad():
-            expected, found = layer(rows).detach(), stand_in(rows).detach()
+            expected, found = layer.forward(rows).detach(), stand_in(rows).detach()
         same = float((found - expected).norm()) <= _AGREE * float(expected.norm())
     except Exception as error:
-        raise ForgetlessError(f"{name!r} cannot be run in bitsandbytes: {error}") from error
+        raise ForgetlessError(f"{name!r} cannot be run in bitsandbytes: {brief(error)}.") from error
     finally:
+        vars(layer).update(settled)
         if bias is not None:
-            layer.bias.data = bias  # which bitsandbytes casts to what it computes in
+            layer.bias.data = bias
     if not same:
         raise ForgetlessError(
             f"{name!r} computes something else than its dequantized weights do, so that their importance would be that "

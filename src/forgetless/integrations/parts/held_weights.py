@@ -29,6 +29,7 @@ from forgetless.protect.strength.hold_share import HoldShare
 
 # What `forgetless.mas` takes by name: "form", "exclude", …
 _OPTIONS = tuple(name for name, each in inspect.signature(mas).parameters.items() if each.kind is each.KEYWORD_ONLY)
+_AT_ONCE = "at_once"  # of base_importance
 
 
 class HeldWeights(Protection):
@@ -50,7 +51,7 @@ class HeldWeights(Protection):
         """
         super().__init__(old, strength, probes, options, later=later)
         self._open = strength if isinstance(strength, HoldShare) and strength.steps is None else None
-        if strange := [name for name in options if name not in _OPTIONS]:
+        if strange := [name for name in options if name not in (*_OPTIONS, _AT_ONCE)]:
             raise ForgetlessError(
                 f"protection by importance takes {listing(_OPTIONS, most=len(_OPTIONS))} besides (those of "
                 f"forgetless.mas), and not {listing(strange)}; leave that out."
@@ -141,6 +142,10 @@ class HeldWeights(Protection):
         return state, hashes
 
     def _measured(self, model: nn.Module, batches: Callable[[], Any], options: Mapping[str, Any]) -> Importance:
+        if _AT_ONCE in self._options and not adapted(model):
+            raise ForgetlessError(
+                f"{_AT_ONCE}= is for a base in 4 or 8 bits under LoRA adapters, and the model has none; leave it out."
+            )
         with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
             measured = base_importance if adapted(model) else mas
             return measured(model, batches(), **{**options, **self._options})

@@ -171,6 +171,11 @@ def _refuse_kind(name: str, layer: Any) -> None:
             "from LoRA in linear, embedding and convolution layers, where a weight changes by s·B·A; use that, or "
             "leave this layer out of target_modules."
         )
+    if not is_plain(layer) and not isinstance(layer.get_base_layer(), nn.Linear):
+        raise ForgetlessError(
+            f"{name!r} has adapters around a quantized layer that is not linear "
+            f"({type(layer.get_base_layer()).__name__}); leave it out of target_modules."
+        )
     if getattr(layer.get_base_layer(), "groups", 1) > 1:
         raise ForgetlessError(
             f"{name!r} is a grouped convolution, to which LoRA adds what is no change of its weight; leave it out of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -203,8 +203,8 @@ def _described(feature: Any, row: Any) -> str:
     return f"a sample is a {type(feature).__name__}"
 
 
-def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> Iterator[Any]:
-    """The batches of rows, in their order.
+def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> Iterable[Any]:
+    """The batches of rows, in their order, as often as the rows can be gone through.
 
     Args:
         data: a list, a `Dataset` or a `datasets.Dataset`.
@@ -214,8 +214,27 @@ def collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> 
             is not known, all.
 
     Raises:
-        ForgetlessError: there are no rows, or none with a token; those of `Collate`.
+        ForgetlessError: while they are gone through: there are no rows, or none with a token; those of `Collate`.
     """
+    return repeated(data, lambda: _collated(data, collate, size, share))
+
+
+def repeated(data: Any, made: Callable[[], Iterator[Any]]) -> Iterable[Any]:
+    """What `made` gives of the data: once if they are an iterator, else each time anew."""
+    return made() if isinstance(data, Iterator) else _Repeated(made)
+
+
+class _Repeated:
+    """See `repeated`."""
+
+    def __init__(self, made: Callable[[], Iterator[Any]]) -> None:
+        self._made = made
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._made()
+
+
+def _collated(data: Any, collate: Collate, size: int, share: tuple[int, int]) -> Iterator[Any]:
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         rows = iter(data)
     else:

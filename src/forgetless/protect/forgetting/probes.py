@@ -15,6 +15,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.model import batches
 from forgetless.model.outputs import Forward, Output, Select
 from forgetless.model.parameters import fingerprint, unwrapped
+from forgetless.model.restored import REPACKS, repacking
 from forgetless.protect.forgetting.divergence import divergence_of, log_probabilities
 
 MOST = 1024  # samples that are kept
@@ -216,14 +217,18 @@ def pooled(readings: Sequence[Reading]) -> Reading:
 def asked(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every module's mode and torch's random numbers are as they were."""
     modes = [(module, module.training) for module in model.modules() if module.training]
-    state = torch.get_rng_state()
+    state, repacked = torch.get_rng_state(), repacking(model)
     for module, _ in modes:
         module.training = False
+    for module in repacked:
+        setattr(module, REPACKS, False)
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for module in repacked:
+            setattr(module, REPACKS, True)
         torch.set_rng_state(state)
 
 

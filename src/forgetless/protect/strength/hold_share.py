@@ -102,7 +102,7 @@ class HoldShare(Dial):
         """Find λ if it is time to."""
         self._taken += 1
         steps = self._taken if self.steps is None else self.steps
-        late = self.steps is not None and self._taken > 1 and 2 * self._taken > self.steps
+        late = self.steps is not None and self._next > 1 and 2 * self._taken > self.steps  # and something was found
         if self._taken < self._next or late:
             return
         found = anchor.strength_holding(self.share, steps, self._taken if self.of_movement else None)
