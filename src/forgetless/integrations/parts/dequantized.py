@@ -55,7 +55,8 @@ def weight_of(layer: Any) -> Tensor:
     weight = layer.weight
     if type(weight).__name__ == "Int8Params":
         if weight.is_floating_point():  # has_fp16_weights=True: quantized anew in every forward pass
-            return weight.data
+            plain: Tensor = weight.data
+            return plain
         scales = weight.SCB if layer.state.SCB is None else layer.state.SCB
         if scales is None:
             raise ForgetlessError(
@@ -157,7 +158,7 @@ def dequantized(model: nn.Module, held: Collection[nn.Module]) -> Iterator[None]
         (module, name, child)
         for module in model.modules()
         for name, child in module._modules.items()
-        if _is_linear(child)
+        if child is not None and _is_linear(child)
     ]
     names = {id(each): canonical(f"{name}.weight") for name, each in model.named_modules()}
     made: dict[int, Dequantized] = {}
