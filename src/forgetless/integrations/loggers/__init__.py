@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.parts.figures import figures as figures
 from forgetless.model.parameters import listing
@@ -70,9 +71,7 @@ def create(name: str, folder: str | Path, run: str = "run", *, project: str = "f
     """
     check(name)
     folder = Path(folder)
-    try:
+    with files.told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         made: Logger = importlib.import_module(f"{__name__}.{name}").Logger(folder, run, project)
-    except OSError as error:
-        raise ForgetlessError(f"{folder} cannot be written: {error.strerror}.") from error
     return made
