@@ -41,7 +41,7 @@ def _examples() -> str:
     """A page with every example as it is."""
     parts = [
         "# Examples",
-        "Each file of the folder `examples` is complete and runs in less than a minute or so on a CPU.",
+        "Each file of the folder `examples` is complete and runs as it is, on a CPU too.",
     ]
     for script in sorted((ROOT / "examples").glob("*.py")):
         code = script.read_text(encoding="utf-8").strip()
