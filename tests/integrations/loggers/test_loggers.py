@@ -141,7 +141,7 @@ def test_an_unknown_logger_and_a_folder_that_is_a_file(tmp_path: Path) -> None:
         loggers.create("mlflow", tmp_path)
     assert str(caught.value) == "there is no logger 'mlflow'; there are 'csv', 'tensorboard', 'wandb', 'trackio'."
     (tmp_path / "file").touch()
-    with pytest.raises(ForgetlessError, match=r"file cannot be written: one of its folders is a file; choose another place\."):
+    with pytest.raises(ForgetlessError, match=r"file cannot be written: one of its folders is a file; choose another"):
         loggers.create("csv", tmp_path / "file")
 
 
