@@ -288,6 +288,16 @@ def test_a_layer_that_is_not_quantized_yet_is_refused() -> None:
         base_importance(adapted(net), rows())
 
 
+def test_weights_that_are_quantized_in_every_pass_are_taken_as_they_are() -> None:
+    net = Net().requires_grad_(False)
+    layer = bnb.nn.Linear8bitLt(64, 64, has_fp16_weights=True).requires_grad_(False)
+    layer.load_state_dict(net.first.state_dict())
+    net.first = layer
+    found, twin = base_importance(adapted(net, ("first",)), rows()), Net().requires_grad_(False)
+    twin.first.weight.requires_grad_(True)
+    same(found, forgetless.mas(twin, rows()))
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("size", [0, -5, float("nan"), "2GB", None, True])
 def test_at_once_is_a_number_of_bytes(size: Any) -> None:

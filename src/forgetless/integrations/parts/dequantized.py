@@ -32,7 +32,7 @@ def has_quantized(model: nn.Module) -> bool:
     return any(_is_linear(each) for each in model.modules())
 
 
-def _is_linear(layer: nn.Module | None) -> bool:
+def _is_linear(layer: nn.Module) -> bool:
     """Whether it is a quantized layer that gradients pass through; those of embeddings end in them."""
     return isinstance(layer, nn.Linear) and is_quantized(layer)
 
@@ -53,18 +53,8 @@ def weight_of(layer: Any) -> Tensor:
     import bitsandbytes.functional as bnb
 
     weight = layer.weight
-    if type(weight).__name__ == "Int8Params":
-        if weight.is_floating_point():  # has_fp16_weights=True: quantized anew in every forward pass
-            plain: Tensor = weight.data
-            return plain
-        scales = weight.SCB if layer.state.SCB is None else layer.state.SCB
-        if scales is None:
-            raise ForgetlessError(
-                f"a layer in 8 bits of shape {shape_of(layer)} has lost its scales (SCB), which happens where it is "
-                "moved or dequantized on a CPU; load the model anew."
-            )
-        found: Tensor = bnb.int8_vectorwise_dequant(weight.data, scales.to(weight.device))
-    else:
+    found: Tensor = weight.data
+    if type(weight).__name__ == "Params4bit":
         if weight.quant_state is None:
             raise ForgetlessError(
                 f"a layer in 4 bits of shape {shape_of(layer)} is not quantized yet, which bitsandbytes does when it "
@@ -76,6 +66,14 @@ def weight_of(layer: Any) -> Tensor:
                 "does not turn that back exactly; load the model anew, and measure it before it is used in eval mode."
             )
         found = bnb.dequantize_4bit(weight.data, weight.quant_state)
+    elif not found.is_floating_point():  # else, with has_fp16_weights=True, it is quantized in every forward pass
+        scales = weight.SCB if layer.state.SCB is None else layer.state.SCB
+        if scales is None:
+            raise ForgetlessError(
+                f"a layer in 8 bits of shape {shape_of(layer)} has lost its scales (SCB), which happens where it is "
+                "moved or dequantized on a CPU; load the model anew."
+            )
+        found = bnb.int8_vectorwise_dequant(weight.data, scales.to(weight.device))
     if tuple(found.shape) != shape_of(layer):
         raise ForgetlessError(
             f"a layer in 4 or 8 bits of shape {shape_of(layer)} has dequantized weights of {tuple(found.shape)}, so it "
