@@ -87,7 +87,7 @@ REFUSED_MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "one memory": (in_one_memory, r"'0\.weight' and '1\.weight' are two parameters in the same memory"),
     "offloaded": (offloaded, "offloaded by accelerate"),
     "meta": (lambda: nn.Linear(4, 3, device="meta"), "'weight' is on the meta device and has no values"),
-    "quantized": (quantized, "no trainable parameter to measure; its weights are quantized"),
+    "quantized": (quantized, "no trainable parameter to measure: its weights are quantized"),
     "a subclass": (
         lambda: Weight(Wrapping(torch.randn(3, 4))),
         "'weight' is a Wrapping, a tensor that computes in a way",

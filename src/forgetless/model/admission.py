@@ -98,7 +98,10 @@ def unfreezing(module: nn.Module) -> str:
     """What to do with a model in which nothing is trainable."""
     quantized = any(type(each).__module__.startswith(_QUANTIZED) for each in module.modules())
     if quantized or any(not each.is_floating_point() and not each.is_complex() for each in module.parameters()):
-        return "its weights are quantized, so measure the float network that they come from"
+        return (
+            "its weights are quantized, so measure the float network that they come from, or with adapters the base "
+            "(forgetless.integrations.peft.base_importance)"
+        )
     return "unfreeze some (requires_grad_(True))"
 
 

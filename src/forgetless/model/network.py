@@ -63,8 +63,9 @@ class Network:
         module = resharded(unwrapped(model))
         parameters = trainable(module, excluded)
         if not parameters:
+            fewer = ", or exclude fewer" if excluded else ""
             raise ForgetlessError(
-                f"{type(module).__name__} has no trainable parameter to measure; {unfreezing(module)} or exclude fewer."
+                f"{type(module).__name__} has no trainable parameter to measure: {unfreezing(module)}{fewer}."
             )
         refuse_kinds(parameters)
         refuse_packed(module)

@@ -218,12 +218,12 @@ CASES: dict[str, Case] = {
         {},
         "a batch must be a tensor, a tuple with the inputs first or a dict of tensors, not int",
     ),
-    "nothing to measure": (nn.Tanh, x(), {}, r"Tanh has no trainable parameter to measure; unfreeze some"),
+    "nothing to measure": (nn.Tanh, x(), {}, r"Tanh has no trainable parameter to measure: unfreeze some"),
     "everything frozen": (
         lambda: nn.Linear(4, 4).requires_grad_(False),
         x(),
         {},
-        r"Linear has no trainable parameter to measure; unfreeze some \(requires_grad_\(True\)\)",
+        r"Linear has no trainable parameter to measure: unfreeze some \(requires_grad_\(True\)\)",
     ),
     "excluding what is not there": (
         lambda: nn.Linear(4, 4),
