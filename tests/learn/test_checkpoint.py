@@ -48,6 +48,13 @@ def test_what_differs_is_quoted_on_one_line(tmp_path: Path) -> None:
     assert len(str(caught.value)) < len(str(path)) + 300
 
 
+def test_of_long_values_the_part_is_shown_that_differs(tmp_path: Path) -> None:
+    path, alike = tmp_path / "c", "same " * 40
+    checkpoint.write(path, {"task": f"{alike}red"}, POSITION, PARTS)
+    with pytest.raises(ForgetlessError, match=r"task is '….{19}red' there and '….{19}green' here"):
+        checkpoint.read(path, {"task": f"{alike}green"})
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut=st.booleans())
 def test_no_damage_goes_unnoticed(tmp_path: Path, place: float, flip: int, cut: bool) -> None:

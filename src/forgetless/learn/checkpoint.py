@@ -21,6 +21,8 @@ from forgetless.model.parameters import fingerprint
 Config = dict[str, str | int | float | bool | None]
 Parts = dict[str, dict[str, Tensor]]
 
+_SHORT = 76  # characters of a value that are shown from its beginning
+
 
 @runtime_checkable
 class Described(Protocol):
@@ -84,10 +86,11 @@ def read(path: Path, config: Config) -> tuple[object, Parts]:
     found, position = header.get("config"), header.get("position")
     if not isinstance(found, dict) or not isinstance(position, dict):
         raise ForgetlessError(f"{path} is damaged: its header lacks the configuration or the position.")
+    both = {key: (found.get(key, "absent"), config.get(key, "absent")) for key in {**found, **config}}
     differences = [
-        f"{quoted(key)[1:-1]} is {quoted(found.get(key, 'absent'))} there and {quoted(config.get(key, 'absent'))} here"
-        for key in {**found, **config}
-        if found.get(key, "absent") != config.get(key, "absent")
+        "{} is {} there and {} here".format(quoted(key)[1:-1], *_from_where_they_differ(*values))
+        for key, values in both.items()
+        if values[0] != values[1]
     ]
     if differences:
         shown = "; ".join(differences[:6])
@@ -99,6 +102,16 @@ def read(path: Path, config: Config) -> tuple[object, Parts]:
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
     return position, parts
+
+
+def _from_where_they_differ(there: object, here: object) -> tuple[str, str]:
+    """Both values quoted; long strings from shortly before the first character that is not the same."""
+    if isinstance(there, str) and isinstance(here, str) and max(len(there), len(here)) > _SHORT:
+        pairs = enumerate(zip(there, here, strict=False))
+        alike = next((place for place, (one, other) in pairs if one != other), min(len(there), len(here)))
+        if (start := alike - _SHORT // 4) > 0:
+            there, here = f"…{there[start:]}", f"…{here[start:]}"
+    return quoted(there), quoted(here)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Tensor]:
