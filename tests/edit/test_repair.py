@@ -499,6 +499,14 @@ def test_types_that_cannot_be_computed_with_are_refused(dtype: torch.dtype) -> N
         edit.repaired({"w": torch.ones(4, 4)}, {"w": torch.ones(4, 4).to(dtype)}, "wise-ft")
 
 
+def test_a_configuration_that_nests_too_deeply_is_told(tmp_path: Path) -> None:
+    before, after, *_ = pair(tmp_path)
+    (after / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ForgetlessError, match=r"config\.json cannot be read as JSON: it nests too deeply"):
+        edit.repair(before, after, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_result_that_would_not_be_finite_is_refused(tmp_path: Path) -> None:
     big, small = torch.full((40, 32), 3.3e38), torch.full((40, 32), -3.3e38)
     with pytest.raises(ForgetlessError, match="'w' would hold NaN or Inf as float32"):

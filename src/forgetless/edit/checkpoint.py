@@ -171,6 +171,8 @@ def _config(path: Path) -> dict[str, Any]:
     """A model's configuration; as other libraries write it, with Infinity."""
     try:
         found = json.loads(files.read_bytes(path))
+    except RecursionError as error:
+        raise ForgetlessError(f"{path} cannot be read as JSON: it nests too deeply.") from error
     except ValueError as error:
         if isinstance(error, ForgetlessError):
             raise

@@ -224,6 +224,6 @@ def _is_json(path: Path) -> bool:
     """Whether a file that the trainer does not write at once is whole."""
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
