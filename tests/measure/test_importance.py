@@ -237,6 +237,33 @@ def test_a_mapped_file_that_was_cut_is_told_before_it_is_used(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["importance"]
 
 
+WAYS = {
+    "[]": lambda held: held["w"],
+    "get": lambda held: held.get("w"),
+    "pop": lambda held: held.pop("w"),
+    "values": lambda held: [*held.values()],
+    "items": lambda held: [*held.items()],
+    "dict": dict,
+    "**": lambda held: {**held},
+    "|": lambda held: held | {},
+    "| behind": lambda held: {} | held,
+    "update": lambda held: {}.update(held),
+    "copy": lambda held: held.copy(),
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_a_mapped_tensor_looks_at_the_file_first(way: str, tmp_path: Path) -> None:
+    path = tmp_path / "importance"
+    Importance({"w": torch.rand(4000)}, 2).save(path)
+    held = Importance.load(path, mmap=True).sums
+    WAYS[way](Importance.load(path, mmap=True).sums)  # nothing to say of a whole file
+    os.truncate(path, 3000)
+    with pytest.raises(ForgetlessError, match="was cut from"):
+        WAYS[way](held)
+
+
 def test_a_copy_of_a_mapped_importance_is_its_own(tmp_path: Path) -> None:
     made().save(tmp_path / "importance")
     found = copy.deepcopy(Importance.load(tmp_path / "importance", mmap=True))

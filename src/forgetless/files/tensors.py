@@ -13,7 +13,7 @@ import json
 import os
 import re
 import weakref
-from collections.abc import Collection, ItemsView, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterator, Mapping, ValuesView
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -230,6 +230,18 @@ class MappedTensors(dict[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         self._file.check()
         return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:  # by which dict(self), {**self} and self | other come to __getitem__
+        return super().__iter__()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dict."""
+        return self[name] if name in self else default
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """As of a dict."""
+        self._file.check()
+        return super().pop(name, *default)
 
     def items(self) -> ItemsView[str, Tensor]:  # type: ignore[override]
         """As of a dict."""

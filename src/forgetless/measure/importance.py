@@ -209,7 +209,7 @@ class Importance(Shared):
         tensors = self.sums
         if self.confidence is not None:
             header["confidence"], halves = self.confidence.state()
-            tensors = {**dict(tensors.items()), **halves}
+            tensors = {**tensors, **halves}
         files.write_tensors(path, tensors, "importance", header)
 
     @classmethod
