@@ -236,7 +236,8 @@ class MappedTensors(dict[str, Tensor]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """As of a dict."""
-        return self[name] if name in self else default
+        self._file.check()
+        return super().get(name, default)
 
     def pop(self, name: str, *default: Any) -> Any:
         """As of a dict."""

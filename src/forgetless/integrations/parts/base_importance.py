@@ -83,7 +83,8 @@ def _measured_in_float(
     moved = [name for name in lora.moved() if not any(matches(name, pattern) for pattern in patterns)]
     if into is not None and (besides := [name for name in into.sums if name not in moved]):
         raise ForgetlessError(
-            f"the importance given as into= does not fit the model: it has {listing(besides)} besides."
+            f"the importance given as into= does not fit: {listing(besides)} are in it and are not measured here; "
+            "measure the same weights, with the same exclude=."
         )
     packed = [name for name in lora.quantized() if name in moved]
     sizes = [8 * math.prod(base_shape(lora.layers[name])) for name in packed]

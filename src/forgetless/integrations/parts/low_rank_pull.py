@@ -133,7 +133,8 @@ def _solved(curvature: Tensor, firmness: Tensor, force: Tensor) -> Tensor:
     place = torch.empty(rank, rank, dtype=torch.int64, device=force.device)
     one, other = torch.triu_indices(rank, rank, device=force.device)
     place[one, other] = place[other, one] = torch.arange(len(one), device=force.device)
-    matrix = torch.index_select(curvature, 1, place.flatten()).double().view(-1, rank, rank)  # [:, place] takes 4 times
+    # Four times as fast as curvature[:, place].
+    matrix = torch.index_select(curvature, 1, place.flatten()).double().view(-1, rank, rank)
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     above = firmness + diagonal.sum(1, keepdim=True)
     diagonal.mul_(1 + _SLACK * rank * torch.finfo(curvature.dtype).eps).add_(firmness)

@@ -48,8 +48,8 @@ class HoldShare(Dial):
     It is the movement and not the number of weights because optimizers differ: SGD moves few weights far, those with
     large gradients, which often matter to the old task as well; Adam moves all alike.
 
-    s depends on the optimizer's state, which settles: λ is found after the steps 1, 2, 4, 8, … up to half of the
-    training. Before the first it is 0. Where the length of the training is not known, these looks go on to its end, and
+    s depends on the optimizer's state, which settles: λ is found after the first step that moved a weight, and again
+    whenever twice as many steps are done, up to half of the training. Before the first time it is 0. Where the length of the training is not known, these looks go on to its end, and
     each takes the training to be as long as it has been so far: λ is larger at first, and at the end up to twice too
     large under a constant rate, up to twice too small under one that falls to 0.
 
@@ -102,7 +102,8 @@ class HoldShare(Dial):
         """Find λ if it is time to."""
         self._taken += 1
         steps = self._taken if self.steps is None else self.steps
-        late = self.steps is not None and self._next > 1 and 2 * self._taken > self.steps  # and something was found
+        found_before = self._next > 1
+        late = self.steps is not None and found_before and 2 * self._taken > self.steps
         if self._taken < self._next or late:
             return
         found = anchor.strength_holding(self.share, steps, self._taken if self.of_movement else None)
