@@ -49,9 +49,10 @@ class HoldShare(Dial):
     large gradients, which often matter to the old task as well; Adam moves all alike.
 
     s depends on the optimizer's state, which settles: λ is found after the first step that moved a weight, and again
-    whenever twice as many steps are done, up to half of the training. Before the first time it is 0. Where the length of the training is not known, these looks go on to its end, and
-    each takes the training to be as long as it has been so far: λ is larger at first, and at the end up to twice too
-    large under a constant rate, up to twice too small under one that falls to 0.
+    whenever twice as many steps are done, up to half of the training. Before the first time it is 0. Where the length
+    of the training is not known, these looks go on to its end, and each takes the training to be as long as it has been
+    so far: λ is larger at first, and at the end up to twice too large under a constant rate, up to twice too small
+    under one that falls to 0.
 
     Attributes:
         history: one `Found` each time.
