@@ -103,7 +103,7 @@ class Studied(MAS):
             logits: Tensor = model(batch["inputs"], names[int(batch["task"][0])])
             return logits
 
-        return KeepAgreement(target, batches, forward=answer, start=self.strength)
+        return KeepAgreement(target, batches, forward=answer, start=float(self.strength))
 
     def _leave_to(self, dial: KeepAgreement, model: Network) -> None:
         """Let the dial set the strength from here on, at the current θ* and Ω."""

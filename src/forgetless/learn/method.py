@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from forgetless.protect.anchor import Anchor
 
 
+#: λ, or "auto": half of the movement of each task's training is held back.
+Strength = float | Literal["auto"]
+
+
 @dataclass
 class Method:
     """A way to learn a stream. The loop calls it at fixed points, and the method keeps what it needs.
@@ -28,19 +32,28 @@ class Method:
 
     Attributes:
         name: what it is called in the registry and in every table.
-        strength: λ, constant over a task; None for a method that takes none.
+        strength: λ, constant over a task; None for a method that takes none; "auto" for half of the movement of each
+            task's training held back (`forgetless.HoldShare`).
+        automatic: whether it takes "auto".
     """
 
     name: ClassVar[str]
-    strength: float | None = field(default=None, init=False)
+    automatic: ClassVar[bool] = False
+    strength: Strength | None = field(default=None, init=False)
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Its public fields, which define it together with its name."""
         return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
 
-    def set_strength(self, strength: float) -> None:
-        """Give it another λ, which acts from the next task on."""
+    def set_strength(self, strength: Strength) -> None:
+        """Give it another λ, or "auto", which acts from the next task on."""
         self.strength = strength
+
+    def found_strength(self) -> float | None:
+        """λ, of "auto" that of the last step; None for a method that takes none."""
+        if isinstance(self.strength, str):
+            return next((anchor.strength for anchor in self.anchors()), None)
+        return self.strength
 
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Called before a task's first step and before the warm start of its head.

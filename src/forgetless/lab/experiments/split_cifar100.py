@@ -28,7 +28,7 @@ class SplitCIFAR100(Settings):
     """Split CIFAR-100 as in Hsu et al. 2018: 5 tasks of 20 classes, WideResNet-28-2 from scratch, Adam at 1e-3.
 
     Their rate falls tenfold after 80 and after 120 of the 160 epochs; here it falls along a cosine. Methods have their
-    published coefficients, unless `--strength auto` finds one for every task.
+    published coefficients, unless `--strength search` finds one for every task.
     """
 
     NAME: ClassVar[str] = "split-cifar100"

@@ -46,7 +46,7 @@ METHODS = (*SPLIT_MNIST["task"], "mas-per-batch")
 class SplitMNIST(Settings):
     """Split MNIST as in Hsu et al. 2018: 5 tasks of 2 classes, MLP 400-400, Adam 1e-3, three scenarios.
 
-    Methods have their published coefficients, unless `--strength auto` finds one for every task. As many steps as
+    Methods have their published coefficients, unless `--strength search` finds one for every task. As many steps as
     there, whatever the number of pictures.
     """
 

@@ -27,7 +27,7 @@ METHODS = ("finetune", "joint", "l2sp", "ewc", "si", "mas", "lwf", "mas-per-batc
 class SplitTinyImageNet(Settings):
     """Split Tiny ImageNet: 10 tasks of 20 classes, a small VGG from scratch, SGD at 0.005 with momentum 0.9.
 
-    `mas-per-batch` is Avalanche's MAS with its λ = 2; the others have their own λ, unless `--strength auto` finds one
+    `mas-per-batch` is Avalanche's MAS with its λ = 2; the others have their own λ, unless `--strength search` finds one
     for every task. The labels of the official test part are secret, so its validation part is the test part here.
     """
 

@@ -4,7 +4,7 @@ config.json     what defines the experiment; a directory with another one is ref
 results.json    what was found so far, with a checksum; read and written whole after every run
 checkpoints/    a file per run: where it is, and in the end what was learned
 strengths/      where strengths are tuned: the trials for each method, and what was found
-searches/       with `--strength auto`: the trials for each run and task
+searches/       with `--strength search`: the trials for each run and task
 traces/         of each run how the weights moved, what was protected and what it answered, for the page
 kept/           what the experiment asks to be kept of each run
 log.jsonl       what happened when, a JSON object per line

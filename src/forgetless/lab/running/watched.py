@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless.learn.families.state import pack, unpack
-from forgetless.learn.method import Method
+from forgetless.learn.method import Method, Strength
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
@@ -45,7 +45,16 @@ class Watched(Method):
         """The method's."""
         return self.inner.settings()
 
-    def set_strength(self, strength: float) -> None:
+    @property
+    def automatic(self) -> bool:  # type: ignore[override]
+        """The method's."""
+        return self.inner.automatic
+
+    def found_strength(self) -> float | None:
+        """The method's."""
+        return self.inner.found_strength()
+
+    def set_strength(self, strength: Strength) -> None:
         """Give it to the method."""
         self.inner.set_strength(strength)
         self.strength = self.inner.strength

@@ -29,7 +29,7 @@ from forgetless.learn.train import learn
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.stability_decay import Trial
 
-AUTO = "auto"  # a strength found for every task by stability decay
+SEARCH = "search"  # a strength found for every task by stability decay
 KEPT = "what an experiment keeps of a run"  # the kind of its file
 
 
@@ -47,8 +47,8 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
 
     Args:
         experiment: what is run.
-        strength: λ of the methods that take one; "auto" to find one for every task; None for each method's own, or the
-            one that the experiment tunes.
+        strength: λ of the methods that take one; "auto" to hold back half of the movement, where the method can;
+            "search" to find one for every task; None for each method's own, or the one that the experiment tunes.
         folder: the experiment's run directory.
         job: which run.
         tell: called with its progress.
@@ -71,7 +71,7 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
         found["order"] = job.order
         found["learned"] = [task.name for task in tasks]
     model = experiment.network(job.seed)
-    if strength == AUTO and method.strength is not None:
+    if strength == SEARCH and method.strength is not None:
         found |= _searched(experiment, model, tasks, method, folder, job, tell)
         _keep(experiment, model, {}, folder, job)
         return found
@@ -81,7 +81,7 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     seen = _recorded(experiment, model, learned.anchors, tasks, folder, job, experiment.recipe.worth, tell)
     outcome = learn(model, tasks, learned, experiment.recipe, seed=job.seed, checkpoint=checkpoint, on_progress=seen)
     seconds = {phase: round(seconds, 3) for phase, seconds in outcome.seconds.items()}
-    found |= {"strength": method.strength, "accuracy": outcome.accuracy, "seconds": seconds}
+    found |= {"strength": method.found_strength(), "accuracy": outcome.accuracy, "seconds": seconds}
     if watched is not None:
         found["figures"] = watched.figures()
     _keep(experiment, model, {} if watched is None else watched.tensors(), folder, job)
@@ -154,7 +154,7 @@ def _searched(
         on_trial=_tells_trials(tell, tasks),
     )
     return {
-        "strength": float(decided[-1]) if decided[-1] is not None else method.strength,
+        "strength": float(decided[-1]) if decided[-1] is not None else method.found_strength(),
         "strengths": [None if each is None else float(each) for each in decided],
         "trials": sum(len(each.trials) for each in decided if each is not None),
         "accuracy": accuracy,
@@ -180,5 +180,6 @@ def order_of(number: int, tasks: int) -> list[int]:
 def _method(experiment: Experiment, name: str, strength: float | str | None) -> Method:
     settings = dict(experiment.settings.get(name, {}))
     own = settings.pop("strength", None)
-    given = own if strength is None or isinstance(strength, str) else strength
-    return experiment.create(name, None if methods.create(name).strength is None else given, **settings)
+    known = methods.create(name)
+    given = own if strength in (None, SEARCH) or (strength == "auto" and not known.automatic) else strength
+    return experiment.create(name, None if known.strength is None else given, **settings)

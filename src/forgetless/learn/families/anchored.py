@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless.learn.families.state import pack, unpack
-from forgetless.learn.method import Method
+from forgetless.learn.method import Method, Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
@@ -28,11 +28,12 @@ class Anchored(Method):
     task is not protected, because no later task trains it; a head that tasks share is protected like everything else.
 
     Attributes:
-        strength: λ.
+        strength: λ, or "auto".
     """
 
+    automatic: ClassVar[bool] = True
     how: ClassVar[str] = "pull"  # what the anchor is attached as
-    strength: float = 1.0
+    strength: Strength = 1.0
     _anchor: Anchor | None = field(default=None, init=False, repr=False)
 
     def measure(self, model: Network, task: Task) -> Importance:
@@ -42,7 +43,8 @@ class Anchored(Method):
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Attach the anchor: from now on every step is pulled towards θ*, by Ω."""
         anchor = self.anchor(model)
-        anchor.strength = self.strength
+        if not isinstance(self.strength, str):
+            anchor.strength = self.strength
         anchor.attach(optimizer, self.how)
 
     def end(self, model: Network, task: Task) -> None:

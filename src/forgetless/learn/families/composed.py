@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
 from forgetless.learn.families.state import pack, unpack
-from forgetless.learn.method import Method
+from forgetless.learn.method import Method, Strength
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
@@ -46,8 +46,13 @@ class Composed(Method):
         """The parts' names, joined by +."""
         return "+".join(part.name for part in self.parts)
 
-    def set_strength(self, strength: float) -> None:
-        """Give another λ to the first part that takes one."""
+    @property
+    def automatic(self) -> bool:  # type: ignore[override]
+        """Whether the first part that takes a strength takes "auto"."""
+        return next((part.automatic for part in self.parts if part.strength is not None), False)
+
+    def set_strength(self, strength: Strength) -> None:
+        """Give another λ, or "auto", to the first part that takes one."""
         next(part for part in self.parts if part.strength is not None).set_strength(strength)
         self.strength = strength
 

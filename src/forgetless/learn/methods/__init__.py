@@ -41,17 +41,18 @@ _KINDS: tuple[type[Method], ...] = (
 METHODS = {kind.name: kind for kind in _KINDS}
 
 
-def create(name: str, strength: float | None = None, **settings: Any) -> Method:
+def create(name: str, strength: float | str | None = None, **settings: Any) -> Method:
     """A fresh method by its name, with its defaults where nothing is given.
 
     Args:
         name: one of `METHODS`, or several joined by + ("mas+er", "mas+lwf"), which then act together.
-        strength: λ; of several methods, that of the first that takes one.
+        strength: λ; of several methods, that of the first that takes one. Methods that anchor weights also take "auto",
+            which holds back half of the movement of each task's training.
         settings: other fields of the method; of several methods, none.
 
     Raises:
         ForgetlessError: no method has that name, it takes no strength and one is given, the strength is
-            negative or not finite, or it has no such setting.
+            negative or not finite or one that the method does not take, or it has no such setting.
     """
     kinds = [_kind(part) for part in _parts(name)]
     method = kinds[0]() if len(kinds) == 1 else Composed([kind() for kind in kinds])
@@ -65,9 +66,15 @@ def create(name: str, strength: float | None = None, **settings: Any) -> Method:
         return method
     if method.strength is None:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
-    if not (math.isfinite(strength) and strength >= 0):
+    if strength == "auto" and method.automatic:
+        method.set_strength("auto")
+    elif isinstance(strength, str):
+        accepted = "a number or 'auto'" if method.automatic else "a number"
+        raise ForgetlessError(f"the strength of the method {name!r} must be {accepted}, not {strength!r}.")
+    elif math.isfinite(strength) and strength >= 0:
+        method.set_strength(strength)
+    else:
         raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
-    method.set_strength(strength)
     return method
 
 

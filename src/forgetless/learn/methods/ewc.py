@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.information import information
 from forgetless.learn.families.state import padded
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
@@ -35,7 +38,7 @@ class EWC(Anchored):
     """
 
     name: ClassVar[str] = "ewc"
-    strength: float = 100.0
+    strength: Strength = 100.0
     classes: int = 10
 
     def measure(self, model: Network, task: Task) -> Importance:
@@ -48,12 +51,18 @@ class EWC(Anchored):
         earlier.detach()
         if not self.strength:
             return
-        latest = Anchor(model, self.measure(model, task), self.strength)
+        automatic = isinstance(self.strength, str)
+        latest = Anchor(model, self.measure(model, task), 1.0 if automatic else self.strength)
         if earlier.weights:
             state = earlier.state_dict()
             for name, weights in latest.weights.items():  # a head may have grown
                 state[f"weights.{name}"] = padded(state[f"weights.{name}"], weights)
                 state[f"importance.{name}"] = padded(state[f"importance.{name}"], weights)
+            if automatic:  # Ω of all tasks on one scale, whatever λ was found for each
+                state["strength"] = torch.ones_like(state["strength"])
             earlier.load_state_dict(state)
             latest = earlier.merge(latest)
         self._anchor = latest
+        if automatic:
+            self._anchor = Anchor(model, None, self.strength)
+            self._anchor.load_state_dict({**latest.state_dict(), **self._anchor.state_dict()})

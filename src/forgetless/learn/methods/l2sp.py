@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch.optim import Optimizer
 
 from forgetless.learn.families.anchored import Anchored, uniform
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.protect.anchor import Anchor
@@ -32,7 +33,7 @@ class L2SP(Anchored):
     """
 
     name: ClassVar[str] = "l2sp"
-    strength: float = 0.01
+    strength: Strength = 0.01
     new_rows: bool = False
 
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forgetless.learn.families.anchored import Anchored
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.estimators.mas import mas
@@ -31,7 +32,7 @@ class MAS(Anchored):
     """
 
     name: ClassVar[str] = "mas"
-    strength: float = 1.0
+    strength: Strength = 1.0
 
     def measure(self, model: Network, task: Task) -> Importance:
         """Eq. 2 on the task's training inputs."""

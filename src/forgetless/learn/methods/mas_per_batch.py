@@ -12,6 +12,7 @@ import torch
 
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.emulation import emulate
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
@@ -33,7 +34,7 @@ class MASPerBatch(Anchored):
 
     name: ClassVar[str] = "mas-per-batch"
     how: ClassVar[str] = "gradient"
-    strength: float = 1.0
+    strength: Strength = 1.0
     code: Literal["authors", "avalanche", "facil", "hsu"] = "authors"
     batch: int = 200
 

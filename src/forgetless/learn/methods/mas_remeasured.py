@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.state import Tensors, from_leaves, leaves, pack, unpack
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.estimators.mas import mas
@@ -39,7 +40,7 @@ class MASRemeasured(Anchored):
     """
 
     name: ClassVar[str] = "mas-remeasured"
-    strength: float = 1.0
+    strength: Strength = 1.0
     memory: int = 0
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 

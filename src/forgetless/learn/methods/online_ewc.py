@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.information import information
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
@@ -31,7 +32,7 @@ class OnlineEWC(Anchored):
     """
 
     name: ClassVar[str] = "online-ewc"
-    strength: float = 400.0
+    strength: Strength = 400.0
     gamma: float = 1.0
     classes: int = 10
 

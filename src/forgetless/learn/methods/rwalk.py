@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.state import Tensors, on_device_of, pack, padded, scalar, unpack
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.estimators.path_integral import PathIntegral
@@ -45,7 +46,7 @@ class RWalk(Anchored):
     """
 
     name: ClassVar[str] = "rwalk"
-    strength: float = 1.0
+    strength: Strength = 1.0
     decay: float = 0.9
     window: int = 10
     damping: float = 1e-3

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from forgetless.learn.families.anchored import Anchored
 from forgetless.learn.families.state import pack, unpack
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.measure.estimators.path_integral import PathIntegral
@@ -37,7 +38,7 @@ class SI(Anchored):
     """
 
     name: ClassVar[str] = "si"
-    strength: float = 1.0
+    strength: Strength = 1.0
     damping: float = 0.1
     _path: PathIntegral | None = field(default=None, init=False, repr=False)
 

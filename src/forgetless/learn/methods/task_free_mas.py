@@ -17,6 +17,7 @@ from forgetless.learn.families.hard_buffer import HardBuffer
 from forgetless.learn.families.plateaus import Plateaus
 from forgetless.learn.families.state import pack, unpack
 from forgetless.learn.families.task_free import TaskFree
+from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
@@ -43,7 +44,7 @@ class TaskFreeMASMethod(Anchored):
     """
 
     name: ClassVar[str] = "task-free-mas"
-    strength: float = 1.0
+    strength: Strength = 1.0
     window: int = 5
     mean: float = 0.2
     variance: float = 0.1
