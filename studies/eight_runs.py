@@ -61,7 +61,7 @@ class Found:
 
     @property
     def strength(self) -> float | str | None:
-        """The strength that was given; None where each method's was found, "auto" where each task's was."""
+        """The strength that was given; None where each method's was found, "search" where each task's was."""
         return self.config.get("strength")
 
 
@@ -94,8 +94,8 @@ def strengths(found: Sequence[Found]) -> dict[str, dict[float, MethodSummary]]:
     """
     curves: dict[str, dict[float, MethodSummary]] = {}
     for each in found:
-        if not each.eight or each.network != MAIN or each.strength == "auto":
-            continue  # a strength of its own for every task is no point of a curve
+        if not each.eight or each.network != MAIN or isinstance(each.strength, str):
+            continue  # strengths of their own for every task are no point of a curve
         for method in summarize(each.results).methods if each.results["runs"] else ():
             if method.strengths and method.method in TITLES:
                 curve = curves.setdefault(method.method, {})

@@ -40,7 +40,7 @@ COLUMNS = {
     ),
     "auto": (
         "λ by stability decay, for every task from its own training samples",
-        "forgetless run split-mnist --strength auto --method mas --method l2sp --method ewc --method online-ewc "
+        "forgetless run split-mnist --strength search --method mas --method l2sp --method ewc --method online-ewc "
         "--method si --method lwf --processes 0 --resume --out runs/split-mnist-auto",
     ),
     "orders": (

@@ -159,16 +159,16 @@ def test_numbers_that_make_no_sense(tmp_path: Path) -> None:
 
 
 def test_a_strength_found_for_every_task(tmp_path: Path) -> None:
-    found = run(EXPERIMENT, ["finetune", "mas"], [1], tmp_path / "out", strength="auto")
+    found = run(EXPERIMENT, ["finetune", "mas"], [1], tmp_path / "out", strength="search")
     plain, protected = found["runs"]
     assert (plain["strength"], "trials" in plain) == (None, False)
     assert protected["strengths"][0] is None  # nothing to protect yet
     assert all(each > 0 for each in protected["strengths"][1:])
     assert protected["strength"] == protected["strengths"][-1]
     assert protected["trials"] >= 4
-    again = run(EXPERIMENT, ["mas"], [1], tmp_path / "again", strength="auto")
+    again = run(EXPERIMENT, ["mas"], [1], tmp_path / "again", strength="search")
     assert again["runs"][0]["accuracy"] == protected["accuracy"]
-    with pytest.raises(ForgetlessError, match=r"^the strength must be a number or 'auto', not 'much'\.$"):
+    with pytest.raises(ForgetlessError, match=r"^the strength must be a number, 'auto' or 'search', not 'much'\.$"):
         run(EXPERIMENT, ["mas"], [1], tmp_path / "x", strength="much")
 
 

@@ -120,7 +120,7 @@ def test_a_run_uses_one_strength_for_every_seed_and_a_given_one_instead(tmp_path
     assert not (tmp_path / "g" / "strengths").exists()
 
 
-@pytest.mark.parametrize("strength", [None, "auto"])
+@pytest.mark.parametrize("strength", [None, "search"])
 def test_the_trials_of_a_search_are_told_as_progress_of_their_task(tmp_path: Path, strength: str | None) -> None:
     tuning = Tuning(Search(drop=0.05, factor=0.25, most=2))
     experiment = Experiment("small", TASKS, network, RECIPE, tuning=tuning)

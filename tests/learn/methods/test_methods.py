@@ -11,7 +11,7 @@ import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -45,6 +45,7 @@ RECIPE = Recipe(lr=0.1, epochs=8, batch_size=24)
 STEPS = 16
 NAMES = [*METHODS, "mas+er", "mas+lwf"]
 STRONG = [name for name in NAMES if create(name).strength is not None]
+AUTOMATIC = [name for name in STRONG if create(name).automatic]
 MERGERS = {"imm-mean", "imm-mode"}  # merge weights at every strength
 HOARDERS = {"joint", "mas-remeasured"}  # keep all data, or inputs
 
@@ -215,6 +216,68 @@ def test_a_strength_that_is_changed_between_tasks_is_the_one_that_acts(name: str
     expected = learned(free, None)
     assert same(learned(make(name), 0.0), expected)
     assert not same(learned(make(name), None), expected)
+
+
+def automatic(name: str) -> Method:
+    method = make(name)
+    method.set_strength("auto")
+    return method
+
+
+@pytest.mark.parametrize("name", AUTOMATIC)
+def test_auto_finds_a_strength_that_keeps_old_tasks(name: str) -> None:
+    """It holds half of the movement, whatever the scale of Ω is; what it found is told."""
+    method, plain = automatic(name), whole("finetune")[1].accuracy
+    found = learn(network(), STREAM, method, RECIPE, seed=1).accuracy
+    assert metrics.forgetting(found) < metrics.forgetting(plain)
+    strength = method.found_strength()
+    assert strength is not None
+    assert 0 < strength < math.inf
+    if name in METHODS:
+        assert method.settings()["strength"] == "auto"
+
+
+@pytest.mark.parametrize("name", ["mas", "ewc", "si", "l2sp", "mas+er"])
+def test_with_auto_it_is_resumed_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    def go(**more: Any) -> tuple[MultiHead, Outcome, float | None]:
+        model, method = network(noisy=True), automatic(name)
+        outcome = learn(model, STREAM, method, RECIPE, seed=1, **more)
+        return model, outcome, method.found_strength()
+
+    model, outcome, strength = killed_again_and_again(tmp_path / "c", go, PLACES)
+    expected_model, expected, whole_strength = go()
+    assert same(model, expected_model)
+    assert (outcome.accuracy, strength) == (expected.accuracy, whole_strength)
+
+
+@pytest.mark.parametrize("name", sorted({*AUTOMATIC} & {*METHODS}))
+def test_a_number_takes_the_place_of_auto_between_tasks_and_auto_of_a_number(name: str) -> None:
+    def learned(first: float | Literal["auto"], then: float | Literal["auto"]) -> tuple[MultiHead, Method]:
+        model, method = network(), make(name)
+        method.set_strength(first)
+        learn(model, STREAM[:1], method, RECIPE, seed=1)
+        method.set_strength(then)
+        learn(model, STREAM[1:2], method, RECIPE, seed=1)
+        return model, method
+
+    assert same(learned("auto", 2.0)[0], learned(2.0, 2.0)[0])
+    later, method = learned(2.0, "auto")
+    assert same(later, learned("auto", "auto")[0])
+    found = method.found_strength()
+    assert found is not None
+    assert found != 2.0
+
+
+def test_ewc_with_auto_weighs_all_tasks_alike() -> None:
+    """What λ was found for a task is no part of how much it counts in the next one's Ω."""
+    automatically, by_number = automatic("ewc"), make("ewc", 1.0)
+    for method in (automatically, by_number):
+        assert isinstance(method, EWC)
+        model = network()
+        learn(model, STREAM[:2], method, dataclasses.replace(RECIPE, lr=1e-30), seed=1)  # the weights stay as they are
+    (first,), (second,) = automatically.anchors(), by_number.anchors()
+    found, expected = first.importance, second.importance
+    assert all(torch.allclose(found[key], expected[key], rtol=1e-5, atol=0) for key in expected)
 
 
 @pytest.mark.parametrize("scenario", ["domain", "class"])
@@ -428,6 +491,16 @@ def test_a_method_that_is_not_there() -> None:
 def test_a_strength_for_a_method_without() -> None:
     with pytest.raises(ForgetlessError, match=r"^the method 'finetune' takes no strength\.$"):
         create("finetune", 1.0)
+
+
+def test_a_strength_in_words() -> None:
+    assert create("mas+er", "auto").strength == "auto"
+    with pytest.raises(ForgetlessError, match=r"^the strength of the method 'lwf' must be a number, not 'auto'\.$"):
+        create("lwf", "auto")
+    with pytest.raises(
+        ForgetlessError, match=r"^the strength of the method 'mas' must be a number or 'auto', not 'much'\.$"
+    ):
+        create("mas", "much")
 
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])

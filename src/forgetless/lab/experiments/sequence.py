@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments.parts import images
 from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.networks.pretrained import pretrained, refuse_small
 from forgetless.lab.running.experiment import Experiment
+from forgetless.learn import methods
 from forgetless.learn.heads import MultiHead
+from forgetless.learn.method import Method
 from forgetless.learn.recipe import Recipe
 from forgetless.model.parameters import listing
 
@@ -22,6 +24,7 @@ class PictureSequence(Settings):
     """Learn your own image datasets, one after the other.
 
     With the defaults fine-tuning learns clearly more than a frozen backbone, so that there is something to protect.
+    Methods that anchor weights hold back half of the movement of each task's training, as `--strength auto` does.
     Every picture is decoded once; batch-norm statistics are frozen.
     """
 
@@ -57,8 +60,17 @@ class PictureSequence(Settings):
             [read(folder) for folder in self.tasks],
             functools.partial(_start, self.network),
             recipe,
-            **self.described(),
+            create=_create,
+            **self.described(default_strength="auto"),
         )
+
+
+def _create(name: str, strength: float | str | None = None, **settings: Any) -> Method:
+    """A method whose strength is "auto" where none is given and it takes that."""
+    method = methods.create(name, strength, **settings)
+    if strength is None and method.automatic:
+        method.set_strength("auto")
+    return method
 
 
 def _start(network: str, seed: int) -> MultiHead:

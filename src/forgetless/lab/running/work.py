@@ -181,5 +181,10 @@ def _method(experiment: Experiment, name: str, strength: float | str | None) -> 
     settings = dict(experiment.settings.get(name, {}))
     own = settings.pop("strength", None)
     known = methods.create(name)
-    given = own if strength in (None, SEARCH) or (strength == "auto" and not known.automatic) else strength
-    return experiment.create(name, None if known.strength is None else given, **settings)
+    if known.strength is None:
+        return experiment.create(name, None, **settings)
+    if strength == SEARCH:  # a number to begin with
+        strength = known.strength if own is None else own
+    elif strength is None or (strength == "auto" and not known.automatic):
+        strength = own
+    return experiment.create(name, strength, **settings)

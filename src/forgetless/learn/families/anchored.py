@@ -43,6 +43,8 @@ class Anchored(Method):
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Attach the anchor: from now on every step is pulled towards θ*, by Ω."""
         anchor = self.anchor(model)
+        if isinstance(self.strength, str) != is_automatic(anchor):  # it was changed from one kind to the other
+            self._anchor = anchor = with_strength(model, anchor, self.strength)
         if not isinstance(self.strength, str):
             anchor.strength = self.strength
         anchor.attach(optimizer, self.how)
@@ -52,6 +54,13 @@ class Anchored(Method):
         anchor = self.anchor(model)
         anchor.detach()
         anchor.consolidate(self.measure(model, task))
+
+    def renew(self, model: Network, importance: Importance | None) -> None:
+        """Put a new anchor at the present weights; with "auto" its λ is the one found last until it finds its own."""
+        earlier = self.anchor(model)
+        self._anchor = Anchor(model, importance, self.strength)
+        if isinstance(self.strength, str) and is_automatic(earlier):
+            self._anchor.strength = earlier.strength
 
     def anchors(self) -> tuple[Anchor, ...]:
         """The anchor, once there is one."""
@@ -72,6 +81,18 @@ class Anchored(Method):
         if self._anchor is None:
             self._anchor = Anchor(model, None, self.strength)
         return self._anchor
+
+
+def is_automatic(anchor: Anchor) -> bool:
+    """Whether the anchor finds its λ by itself."""
+    return "dial.share" in anchor.state_dict()
+
+
+def with_strength(model: Network, anchor: Anchor, strength: Strength) -> Anchor:
+    """An anchor of the same θ* and Ω with another strength."""
+    made = Anchor(model, None, strength)
+    made.load_state_dict({**anchor.state_dict(), **made.state_dict()})
+    return made
 
 
 def uniform(model: Network, task: Task, estimator: str, *, new_rows: bool = False) -> Importance:

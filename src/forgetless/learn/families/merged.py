@@ -14,7 +14,6 @@ from forgetless.learn.families.state import Tensors, corner, on_device_of, pack,
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
 from forgetless.model.parameters import trainable
-from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Merged(Anchored):
         with torch.no_grad():
             for name, weights in self._latest.items():
                 shared[name][corner(weights)] = weights
-        self._anchor = Anchor(model, uniform(model, task, self.name) if model.is_trained else None, self.strength)
+        self.renew(model, uniform(model, task, self.name) if model.is_trained else None)
         super().begin(model, task, optimizer)
 
     def end(self, model: Network, task: Task) -> None:

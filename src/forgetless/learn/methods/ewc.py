@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from forgetless.learn.families.anchored import Anchored
+from forgetless.learn.families.anchored import Anchored, is_automatic, with_strength
 from forgetless.learn.families.information import information
 from forgetless.learn.families.state import padded
 from forgetless.learn.method import Strength
@@ -49,6 +49,7 @@ class EWC(Anchored):
         """Measure the task's F, and add an anchor at the current weights to the earlier ones."""
         earlier = self.anchor(model)
         earlier.detach()
+        found = earlier.strength if is_automatic(earlier) else 0.0
         if not self.strength:
             return
         automatic = isinstance(self.strength, str)
@@ -62,7 +63,7 @@ class EWC(Anchored):
                 state["strength"] = torch.ones_like(state["strength"])
             earlier.load_state_dict(state)
             latest = earlier.merge(latest)
-        self._anchor = latest
         if automatic:
-            self._anchor = Anchor(model, None, self.strength)
-            self._anchor.load_state_dict({**latest.state_dict(), **self._anchor.state_dict()})
+            latest = with_strength(model, latest, self.strength)
+            latest.strength = found  # until it finds its own
+        self._anchor = latest

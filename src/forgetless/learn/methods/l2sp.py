@@ -15,7 +15,6 @@ from forgetless.learn.families.anchored import Anchored, uniform
 from forgetless.learn.method import Strength
 from forgetless.learn.network import Network
 from forgetless.learn.task import Task
-from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -39,7 +38,7 @@ class L2SP(Anchored):
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Anchor a trained backbone to the current weights, and attach."""
         importance = uniform(model, task, self.name, new_rows=self.new_rows) if model.is_trained else None
-        self._anchor = Anchor(model, importance, self.strength)
+        self.renew(model, importance)
         super().begin(model, task, optimizer)
 
     def end(self, model: Network, task: Task) -> None:

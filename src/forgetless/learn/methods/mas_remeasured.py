@@ -22,7 +22,6 @@ from forgetless.learn.task import Task
 from forgetless.measure.estimators.mas import mas
 from forgetless.measure.importance import Importance
 from forgetless.model import batches
-from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -61,7 +60,7 @@ class MASRemeasured(Anchored):
         chosen = torch.randperm(size)[: self.memory or size].sort().values
         inputs = batches.inputs(task.samples.take(chosen))
         self._kept = dict(sorted({**self._kept, task.name: inputs}.items()))
-        self._anchor = Anchor(model, self.measure(model, task), self.strength)
+        self.renew(model, self.measure(model, task))
 
     def state(self) -> dict[str, Tensor]:
         """θ*, Ω and the samples."""

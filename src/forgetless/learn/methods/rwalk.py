@@ -23,7 +23,6 @@ from forgetless.learn.task import Task
 from forgetless.measure.estimators.path_integral import PathIntegral
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import trainable
-from forgetless.protect.anchor import Anchor
 
 
 @dataclass
@@ -113,7 +112,7 @@ class RWalk(Anchored):
     def end(self, model: Network, task: Task) -> None:
         """Anchor the network to the current weights, by the Ω of all tasks so far."""
         self.anchor(model).detach()
-        self._anchor = Anchor(model, self.measure(model, task), self.strength)
+        self.renew(model, self.measure(model, task))
 
     def state(self) -> dict[str, Tensor]:
         """θ*, Ω, F and s, and inside a task the present window."""
