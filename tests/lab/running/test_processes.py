@@ -172,6 +172,20 @@ def test_a_strength_found_for_every_task(tmp_path: Path) -> None:
         run(EXPERIMENT, ["mas"], [1], tmp_path / "x", strength="much")
 
 
+def test_auto_is_for_the_methods_that_take_it(tmp_path: Path) -> None:
+    found = run(EXPERIMENT, ["finetune", "mas", "lwf"], [1], tmp_path / "out", strength="auto")
+    told = {each["method"]: (each["settings"].get("strength"), each["strength"]) for each in found["runs"]}
+    assert told["finetune"] == (None, None)
+    assert told["lwf"] == (1.0, 1.0)  # its own
+    chosen, strength = told["mas"]
+    assert chosen == "auto"
+    assert strength > 0
+    with pytest.raises(
+        ForgetlessError, match=r"^none of the methods 'finetune', 'lwf' finds its strength by itself; give a number\.$"
+    ):
+        run(EXPERIMENT, ["finetune", "lwf"], [1], tmp_path / "x", strength="auto")
+
+
 def test_settings_of_an_experiment(tmp_path: Path) -> None:
     settings = {"mas": {"strength": 0.25}, "er": {"memory": 12}}
     experiment = dataclasses.replace(EXPERIMENT, methods=["mas", "er"], settings=settings)
