@@ -25,6 +25,8 @@ from studies import blocks, eight_figures, eight_sections, figures
 from studies.eight_runs import MAIN, Found, collect, other_orders, plain, strengths
 
 _RUN = "forgetless run eight-tasks --data DATA"
+#: The λ of table 3 at one λ: the geometric mean of the four that the searches of table 2 found for MAS.
+ONE = 0.375
 #: All methods in the tasks' own order; then four of them in another order.
 _SEQUENCE = (
     f"{_RUN} --seeds 3 --out runs/squeezenet",
@@ -230,10 +232,7 @@ def _networks(found: Sequence[Found]) -> Iterator[str]:
 
 
 def _pairs(found: Sequence[Found]) -> Iterator[str]:
-    by_source: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for each in found:
-        if each.pair is not None and each.network == MAIN and each.strength is None and each.results["runs"]:
-            by_source.setdefault(each.omega, {})[each.pair] = each.results
+    by_source, fixed = _by_source(found, None), _by_source(found, ONE)
     yield "## Two tasks (table 2)"
     yield ""
     yield "The first task at the end (what it lost since it was learned) / the second task, in percent."
@@ -245,17 +244,41 @@ def _pairs(found: Sequence[Found]) -> Iterator[str]:
     yield pairs.two_tasks(by_source.get("train", {}))
     yield "## What Ω is measured on, and global against local (table 3)"
     yield ""
-    for source in ("test", "both"):
-        if not by_source.get(source):
-            yield from _missing(f"{_RUN} --pairs --omega {source} --out runs/pairs-{source}")
-    made = [source for source in ("test", "both") if by_source.get(source)]
-    if made:
-        yield from blocks.console(*(f"{_RUN} --pairs --omega {source} --out runs/pairs-{source}" for source in made))
+    command = (
+        f"{_RUN} --pairs --omega {{0}} --method mas --method local-mas --strength {ONE:g} --out runs/pairs-one-{{0}}"
+    )
     yield (
-        "Every cell's λ was found by a search of its own. Where two sources of Ω differ, λ may differ as well, so a "
-        "difference may come from either."
+        f"With one λ for all, {ONE:g}: the geometric mean of those that the searches of table 2 found for MAS. (The "
+        "paper's 1 nearly freezes this network.)"
     )
     yield ""
+    yield from _tables(fixed, ("train", "test", "both"), command)
+    yield (
+        "With a λ from a search for every cell, as in table 2. Where two sources of Ω differ, λ may differ as well, so "
+        "a difference may come from either."
+    )
+    yield ""
+    yield from _tables(by_source, ("test", "both"), f"{_RUN} --pairs --omega {{0}} --out runs/pairs-{{0}}")
+
+
+def _by_source(found: Sequence[Found], strength: float | None) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """What Ω was measured on → pair → results, of the runs with that strength."""
+    by_source: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for each in found:
+        if each.pair is not None and each.network == MAIN and each.strength == strength and each.results["runs"]:
+            by_source.setdefault(each.omega, {})[each.pair] = each.results
+    return by_source
+
+
+def _tables(
+    by_source: Mapping[str, Mapping[str, Mapping[str, Any]]], sources: Sequence[str], command: str
+) -> Iterator[str]:
+    """Table 3, under the commands of the sources that there are."""
+    for source in sources:
+        if not by_source.get(source):
+            yield from _missing(command.format(source))
+    if made := [source for source in sources if by_source.get(source)]:
+        yield from blocks.console(*map(command.format, made))
     yield pairs.measured_on(by_source)
 
 

@@ -86,6 +86,7 @@ def test_the_page_has_every_part_and_names_what_is_missing(tmp_path: Path) -> No
         "--pairs --out",
         "--pairs --omega test",
         "--pairs --omega both",
+        "--pairs --omega train --method mas --method local-mas --strength 0.375",
         "--method mas --strength 0.1",
         "--rise --method mas --method ewc --method si --seeds 3",
     ):
@@ -159,8 +160,13 @@ def test_the_tables_of_pairs(tmp_path: Path) -> None:
     for source in ("train", "test"):
         config = {"pair": "birds-scenes", "pairs": True, "omega": source, "names": ("birds", "scenes")}
         committed(tmp_path / source, FINETUNE, MAS, **config)
+    fixed = run("mas", [0.9, None], [0.7, 0.75], strength=0.375)
+    committed(tmp_path / "one", fixed, **config, strength=0.375)
     text = page(collect(tmp_path))
     assert "| FineTune | ours | 50.0 (-40.0) / 80.0 | – | – | – |" in text
+    one, searched = (part.count("| MAS | test | ours |") for part in text.split("With a λ from a search")[:2])
+    assert (one, searched) == (1, 1)  # each in its own table
+    assert "| MAS | test | ours | 70.0 (-20.0) / 75.0 | – | – | – |" in text
     assert (
         "| FineTune | paper | 45.2 (-8.0) / 57.8 | 49.7 (-9.3) / 52.8 | 64.9 (-13.2) / 53.8 | 70.2 (-7.9) / 57.3 |"
         in text
