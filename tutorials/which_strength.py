@@ -128,17 +128,16 @@ for strength, (old, new) in frontier.items():
 # %% [markdown]
 # ## Without a frontier
 #
-# `HoldShare` needs no data and no scale: it holds back a share of the movement that the planned steps would make. Half
-# of it is what an anchor does by default.
+# `HoldShare` needs no data and no scale: it holds back a share of the movement that training would make. Half of it is
+# what an anchor does by default.
 # `KeepAgreement` is told what to keep: the share of answers to a few unlabeled old samples that must stay the same. It
 # raises and lowers λ while the network learns.
 
 # %%
 probes = pixels[halves[0][PARTS["validation"]]][:100]
-steps = EPOCHS * len(halves[1][PARTS["train"]].split(32))
 CHOSEN = {
-    "HoldShare(0.5)": lambda model: forgetless.HoldShare(0.5, steps=steps),
-    "HoldShare(0.9)": lambda model: forgetless.HoldShare(0.9, steps=steps),
+    "HoldShare(0.5)": lambda model: forgetless.HoldShare(0.5),
+    "HoldShare(0.9)": lambda model: forgetless.HoldShare(0.9),
     "KeepAgreement(0.98)": lambda model: forgetless.KeepAgreement(
         0.98, probes, forward=old_head, start=0.01, every=5
     ),
