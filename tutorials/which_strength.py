@@ -208,8 +208,8 @@ assert points["HoldShare(0.9)"][0] >= points["HoldShare(0.5)"][0] - 1
 # - Going along the line, λ moves the network from learning to keeping. The whole way lies within a few powers of ten,
 #   so a grid of two strengths for each is fine enough.
 # - The dials end on the same line, at points that nobody had to search for. `HoldShare` does not know how much the old
-#   task needs: half is mild here, 0.9 keeps most. `KeepAgreement` ends near where it was told to, and its target is
-#   what you can explain to others.
+#   task needs: half keeps almost as much here as 0.9, and lets more be learned. `KeepAgreement` ends near where it was
+#   told to, and its target is what you can explain to others.
 # - The frontier costs a training per strength, and validation samples of the old task *with labels*. If you have none,
 #   take `HoldShare`; if you have 100 unlabeled old samples, take `KeepAgreement`.
 # - The accuracies are means over three seeds on 200 digits: differences of a point or two are noise.
