@@ -28,8 +28,7 @@ def train(model: nn.Module, half: int, importance: forgetless.Importance | None 
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     if importance is not None:
-        strength = forgetless.HoldShare(0.5, steps=EPOCHS * len(loader) / 2)
-        anchor = forgetless.Anchor(model, importance, strength).attach(optimizer)
+        anchor = forgetless.Anchor(model, importance).attach(optimizer)
         accelerator.register_for_checkpointing(anchor)  # save_state and load_state take θ* and Ω along
     for _ in range(EPOCHS):
         for x, y in loader:

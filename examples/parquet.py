@@ -52,7 +52,7 @@ first = nn.ModuleDict({"backbone": backbone, "heads": nn.ModuleList([nn.Linear(6
 train(first, 0, torch.optim.AdamW(first.parameters(), lr=2e-3))
 answers = {"forward": lambda model, x: model["heads"][0](model["backbone"](x)), "exclude": "heads"}
 importance = forgetless.mas(first, (x for x, _ in batches(0)), **answers)  # one batch in memory at a time, no labels
-for name, strength in (("plain fine-tuning", 0), ("with forgetless", forgetless.HoldShare(0.5, steps=250))):
+for name, strength in (("plain fine-tuning", 0), ("with forgetless", "auto")):
     model = copy.deepcopy(first)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     forgetless.Anchor(model, importance, strength).attach(optimizer)

@@ -54,7 +54,7 @@ for name in ("plain fine-tuning", "with forgetless"):
         forgetless.freeze_batchnorm(model)
         head = {"forward": lambda model, x: model["old"](model["backbone"](x)), "exclude": ["old", "new"]}
         importance = forgetless.mas(model, (x for x, _ in pictures("old", "train")), **head)
-        forgetless.Anchor(model, importance, forgetless.HoldShare(0.5, steps=63)).attach(optimizer)
+        forgetless.Anchor(model, importance).attach(optimizer)
     train(model, "new", 3, optimizer)
     kept, learned = accuracy(model, "old"), accuracy(model, "new")
     print(f"{name:>17}: 0 … 4 {accuracy(first, 'old'):.1f} % → {kept:.1f} %, 5 … 9 {learned:.1f} %")

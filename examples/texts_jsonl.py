@@ -50,7 +50,7 @@ layers = [nn.Embedding(2048, 32), nn.Flatten(), nn.Linear(79 * 32, 64), nn.ReLU(
 first = nn.Sequential(*layers)
 train(first, OLD, torch.optim.Adam(first.parameters(), lr=5e-3))
 importance = forgetless.mas(first, OLD[200:], collate_fn=collate, exclude="4")  # all but the head
-for name, strength in (("plain fine-tuning", 0), ("with forgetless", forgetless.HoldShare(0.5, steps=240))):
+for name, strength in (("plain fine-tuning", 0), ("with forgetless", "auto")):
     model = copy.deepcopy(first)
     model[4] = nn.Linear(64, 3)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)

@@ -51,7 +51,7 @@ torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 model = train(LlamaForCausalLM(LlamaConfig(vocab_size=len(letters), pad_token_id=0, **sizes)), old, 200)
 print(f"{'before':>17}: English {perplexity(model, old):.2f}, Latin {perplexity(model, new):.2f}")
-strengths = {"plain fine-tuning": None, "with forgetless": "auto", "held at 90 %": HoldShare(0.9, steps=15)}
+strengths = {"plain fine-tuning": None, "with forgetless": "auto", "held at 90 %": HoldShare(0.9)}
 for name, strength in strengths.items():
     callbacks = [] if strength is None else [ForgetlessCallback(old, strength)]
     tuned = train(copy.deepcopy(model), new, 30, callbacks=callbacks)

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forgetless import Distillation, HoldShare, Importance, files
+from forgetless import Distillation, Importance, files
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.peft import DeltaAnchor
 from forgetless.measure.estimators.mas import mas
@@ -98,12 +98,11 @@ def adapted(base: nn.Module, text: Tensor, seed: int, protected: Protected | Non
 
 def protections(importance: Importance, measured: Tensor) -> dict[tuple[str, float], Protected | None]:
     """Every way to train the adapters, by its name in the table and λ, 0 where none is given."""
-    auto = HoldShare(steps=SECOND / 2)  # the rate falls to 0: half as many steps at its peak
     old = [{"input_ids": rows} for rows in torch.split(measured, BATCH)]
     return {
         ("plain LoRA", 0.0): None,
         **{("Ω", each): partial(DeltaAnchor, importance=importance, strength=each) for each in STRENGTHS},
-        ("Ω, default (`HoldShare`, length known)", 0.0): partial(DeltaAnchor, importance=importance, strength=auto),
+        ("Ω, default (`HoldShare`)", 0.0): partial(DeltaAnchor, importance=importance, strength="auto"),
         **{
             ("every weight alike", each): partial(DeltaAnchor, importance=alike(importance), strength=each)
             for each in STRENGTHS

@@ -116,7 +116,7 @@ print(
 # %% [markdown]
 # ## It learns code, in three ways
 #
-# Without protection; with the callback's default, which holds back half of the movement that the planned steps would make;
+# Without protection; with the callback's default, which holds back half of the movement that training would make;
 # and with a stronger setting. The callback measures on 200 rows of English before the first step. `probes` are 32 more rows: the
 # share of their next bytes that the model still predicts alike is logged as `forgetless/agreement`.
 # None of the rows needs labels.
@@ -128,7 +128,7 @@ probes = [{"input_ids": row["input_ids"]} for row in english_test[:32]]
 SETTINGS = {
     "plain fine-tuning": None,
     "with forgetless": "auto",
-    "90 % held back": HoldShare(0.9, steps=STEPS / 2),
+    "90 % held back": HoldShare(0.9),
 }
 found, logs = {}, {}
 for name, strength in SETTINGS.items():

@@ -106,11 +106,11 @@ class Lab:
 
 
 def rates(lab: Lab) -> None:
-    """Print what plain fine-tuning, and plain LoRA, learn of the domain of development at each rate."""
+    """Print what plain fine-tuning, LoRA and OSF learn of the domain of development at each rate."""
     for rate in RATES:
         bench = lab.bench(next(iter(DOMAINS)), 0, rate=rate, lora=rate)
-        for method in ("fine-tuned", "LoRA"):
-            print(method, rate, lab.figures(METHODS[method].run(bench, 1.0), bench), flush=True)
+        for method, strength in (("fine-tuned", 0), ("LoRA", 1), ("OSF", 0.5)):
+            print(method, rate, lab.figures(METHODS[method].run(bench, strength), bench), flush=True)
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

@@ -133,8 +133,22 @@ def blended(bench: Bench, strength: float) -> Any:
 def _lora(bench: Bench) -> Any:
     import peft
 
-    torch.manual_seed(derive(bench.seed, "lora"))
     config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    return _through_adapters(bench, config)
+
+
+def subspace(bench: Bench, share: float) -> Any:
+    """OSF: of every linear layer the largest singular directions, that share of them, stand still."""
+    import peft
+
+    config = peft.OSFConfig(effective_rank=share, target_modules="all-linear", task_type="CAUSAL_LM")
+    return _through_adapters(bench, config)
+
+
+def _through_adapters(bench: Bench, config: Any) -> Any:
+    import peft
+
+    torch.manual_seed(derive(bench.seed, "lora"))
     model = peft.get_peft_model(bench.base.load(), config)
     tune(model.base_model.model, bench.domain, bench.seed, rate=bench.lora)
     return model.merge_and_unload()
@@ -201,6 +215,7 @@ METHODS: dict[str, Method] = {
     "L2-SP": Method(pulled("ones"), _GRID, "nothing", "l2sp"),
     "EWC": Method(pulled("fisher"), _GRID, _OMEGA, "ewc"),
     "LoRA": Method(adapted, (*_ALPHAS, 1), "nothing", "lora"),
+    "OSF": Method(subspace, (0.25, 0.5, 0.75, 0.9), "nothing", "osf"),
     "replay": Method(replayed, (0.3, 1, 3, 10), "1 % of the base's training text, all along", "replay"),
     "MAS": Method(pulled("mas"), _GRID, _OMEGA, "mas"),
     "MAS in the loss": Method(in_loss, _GRID, _OMEGA, "mas-loss"),

@@ -23,7 +23,7 @@ import forgetless
 DRAW = torch.Generator().manual_seed(0)
 OLD = torch.randn(12, 4, generator=DRAW)
 NEW = TensorDataset(torch.randn(16, 4, generator=DRAW), torch.randint(0, 3, (16,), generator=DRAW))
-STRENGTHS = {"a number": lambda: 3.0, "HoldShare": lambda: forgetless.HoldShare(0.5, steps=2.5)}
+STRENGTHS = {"a number": lambda: 3.0, "HoldShare": lambda: forgetless.HoldShare(0.5)}
 
 
 @pytest.fixture(autouse=True)

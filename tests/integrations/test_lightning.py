@@ -81,7 +81,6 @@ def chosen(strength: Any) -> Any:
 
 @pytest.mark.parametrize("strength", [3.0, "auto", "a share"])
 def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, strength: Any) -> None:
-    share = 0.9 if strength == "a share" else 0.5
     held, callback = Module(), ForgetlessCallback(DataLoader(OLD, batch_size=5), chosen(strength))
     trainer(tmp_path, callback, accumulate_grad_batches=2, gradient_clip_val=0.5, max_epochs=2, max_steps=-1).fit(
         held, NEW
@@ -90,7 +89,7 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, strength: Any) -> None:
     plain = Module()
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2)
     scheduler = LambdaLR(optimizer, lambda step: 1 - step / 8)
-    dial = strength if strength == 3.0 else forgetless.HoldShare(share, steps=4.5)
+    dial = forgetless.HoldShare(0.5) if strength == "auto" else chosen(strength)
     importance = forgetless.mas(plain, DataLoader(OLD, batch_size=5), progress=False)  # type: ignore[arg-type]
     forgetless.Anchor(plain, importance, dial).attach(optimizer)
     pairs = list(NEW) * 2
@@ -322,9 +321,15 @@ def test_old_data_that_do_not_fit(tmp_path: Path, old: Callable[[], Any], said: 
         trainer(tmp_path, ForgetlessCallback(old())).fit(Module(), NEW)
 
 
-def test_endless_training_has_no_auto(tmp_path: Path) -> None:
-    with pytest.raises(forgetless.ForgetlessError, match='strength="auto" depends on how long training will last'):
-        trainer(tmp_path, ForgetlessCallback(OLD), max_steps=-1, max_epochs=-1).fit(Module(), NEW)
+def test_a_training_without_an_end(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
+            trainer.should_stop = trainer.global_step == 5
+
+    endless, planned = Module(), Module()
+    trainer(tmp_path, ForgetlessCallback(OLD), Stop(), max_steps=-1, max_epochs=-1).fit(endless, NEW)
+    trainer(tmp_path, ForgetlessCallback(OLD), max_steps=5).fit(planned, NEW)
+    assert equal(endless, planned)
 
 
 def test_a_sharding_strategy_is_refused(tmp_path: Path) -> None:

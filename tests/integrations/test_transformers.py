@@ -101,8 +101,9 @@ def plain_loop(
 
 STRENGTHS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # in the callback, and by hand
     "a number": (lambda: 3.0, lambda: 3.0),
-    "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.5, steps=4.5)),
-    "a share": (lambda: forgetless.HoldShare(0.9), lambda: forgetless.HoldShare(0.9, steps=4.5)),
+    "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.5)),
+    "a share": (lambda: forgetless.HoldShare(0.9), lambda: forgetless.HoldShare(0.9)),
+    "a share, of steps": (lambda: forgetless.HoldShare(0.9, steps=6), lambda: forgetless.HoldShare(0.9, steps=6)),
     "a dial": (lambda: forgetless.DriftBudget(0.5), lambda: forgetless.DriftBudget(0.5)),
 }
 
@@ -244,7 +245,7 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-@pytest.mark.parametrize("chosen", ["a number", "auto", "a share"])
+@pytest.mark.parametrize("chosen", ["a number", "auto", "a share", "a share, of steps"])
 def test_resumed_training_ends_with_the_same_bits(
     tmp_path: Path, importance: forgetless.Importance, chosen: str
 ) -> None:

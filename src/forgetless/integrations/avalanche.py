@@ -10,20 +10,17 @@ from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.models.utils import avalanche_forward, is_multi_task_module
-from avalanche.training.plugins import LRSchedulerPlugin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from forgetless.errors import ForgetlessError
 from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.held_weights import HeldWeights
-from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Reader
 from forgetless.model.parameters import fingerprint, named
 from forgetless.model.ranks import alone
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.dial import Dial
-from forgetless.protect.strength.hold_share import HoldShare
 
 
 class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
@@ -51,8 +48,8 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         Args:
             old: what the model can do before its first experience, which is protected from then on: unlabeled samples
                 (also the `dataset` of an experience), an `Importance`, or the path of its file; None: nothing.
-            strength: "auto" (`HoldShare`: half of the movement of an experience's training is held back), λ, or a dial,
-                of which `HoldShare(0.9)` takes the planned steps of every experience, too.
+            strength: "auto" (`HoldShare()`: half of the movement of an experience's training is held back), λ, or a
+                dial such as `HoldShare(0.9)`.
             gamma: γ in [0, 1]: below 1 earlier experiences fade.
             measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …
 
@@ -62,9 +59,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         super().__init__()
         if not 0 <= gamma <= 1:
             raise ForgetlessError(f"gamma must be between 0 and 1, not {gamma!r}.")
-        chosen = HoldShare() if strength == "auto" else strength
-        self._planned = chosen if isinstance(chosen, HoldShare) and chosen.steps is None else None
-        self._old, self._gamma, self._settings = old, gamma, (chosen, None, measuring)
+        self._old, self._gamma, self._settings = old, gamma, (strength, None, measuring)
         self._protection = HeldWeights(old, *self._settings, later=True)
         self._loaded: dict[str, Tensor] | None = None
 
@@ -85,14 +80,12 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
             self._restore(strategy.model, self._loaded)
         elif self.anchor is None and self._old is not None:
             reader = Reader(_converted(strategy))
-            self._protection.make(strategy.model, 0, reader, **_forward(strategy.model))
+            self._protection.make(strategy.model, reader, **_forward(strategy.model))
         elif self.anchor is not None and not self._protection.is_of(strategy.model):
             raise ForgetlessError(
                 "the strategy trains another model than the one whose weights are protected; give it a "
                 "ForgetlessPlugin of its own."
             )
-        if self._planned is not None:
-            self._planned.steps = _steps(strategy)
         if self.anchor is not None:
             self._protection.attach(strategy.optimizer)
 
@@ -142,7 +135,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         self._restore(model, state)
 
     def _restore(self, model: nn.Module, state: dict[str, Tensor]) -> None:
-        self._protection.restore(model, state, 0, Reader())
+        self._protection.restore(model, state, Reader())
         self._loaded = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,14 +183,3 @@ def _converted(strategy: Any) -> Any:
 def _moved(loader: DataLoader[Any], device: Any) -> Iterator[tuple[Any, ...]]:
     for batch in loader:
         yield tuple(part.to(device) for part in batch)
-
-
-def _steps(strategy: Any) -> float:
-    """The planned steps of the present experience, in steps at the peak rate."""
-    steps = len(strategy.dataloader) * strategy.train_epochs
-    plans = [
-        peak_steps(each.scheduler, steps, strategy.train_epochs if each.step_granularity == "epoch" else steps)
-        for each in strategy.plugins
-        if isinstance(each, LRSchedulerPlugin) and not each.first_epoch_only
-    ]
-    return max(plans, default=float(steps))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,7 +16,6 @@ from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.held_weights import HeldWeights
 from forgetless.integrations.parts.kept_answers import KeptAnswers
 from forgetless.integrations.parts.methods import protection, refuse_other_state
-from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Reader
 from forgetless.integrations.parts.rows import repeated
 from forgetless.model import batches
@@ -66,9 +64,8 @@ class ForgetlessCallback(Callback):
             old: unlabeled samples like those whose skill is to be kept, as `forgetless.mas` takes them (a
                 `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file. For "distillation"
                 data that can be read again and again.
-            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial, of
-                which `HoldShare(0.9)` takes the planned steps, too; of "distillation" "auto" is λ = 1, and there is no
-                dial.
+            strength: "auto" (`HoldShare()`: half of the movement is held back), λ, or a dial such as `HoldShare(0.9)`;
+                of "distillation" "auto" is λ = 1, and there is no dial.
             method: "mas", or "distillation".
             probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.
             collate_fn: a list of samples → a batch, where `old` and `probes` are samples.
@@ -99,8 +96,8 @@ class ForgetlessCallback(Callback):
         """Measure, or take the checkpoint's state; attach.
 
         Raises:
-            ForgetlessError: a strategy that shards the weights, an endless training with "auto", old data or an
-                importance that do not fit, or a checkpoint without what is kept, or of another method.
+            ForgetlessError: a strategy that shards the weights, old data or an importance that do not fit, or a
+                checkpoint without what is kept, or of another method.
         """
         if (strategy := type(trainer.strategy).__name__) in _SHARDING:
             raise ForgetlessError(
@@ -116,10 +113,10 @@ class ForgetlessCallback(Callback):
                         "begin anew."
                     )
                 refuse_other_state(str(trainer.ckpt_path), self._loaded, self._protection)
-                self._protection.restore(model, self._loaded, _steps(trainer), self._reader(trainer))
+                self._protection.restore(model, self._loaded, self._reader(trainer))
             elif not self._protection.is_of(model):
                 progress = trainer.is_global_zero and trainer.progress_bar_callback is not None
-                self._protection.make(model, _steps(trainer), self._reader(trainer), progress=progress)
+                self._protection.make(model, self._reader(trainer), progress=progress)
         self._loaded = None
         self._protection.attach(trainer.optimizers)
 
@@ -192,16 +189,3 @@ def _refuse(data: Any) -> None:
             f"the old data are a LightningDataModule ({type(data).__name__}), which has several loaders; give one of "
             "them, such as old.train_dataloader() (after old.setup('fit'))."
         )
-
-
-def _steps(trainer: Trainer) -> float:
-    """The planned steps, in steps at the peak rate."""
-    steps = trainer.estimated_stepping_batches
-    if not math.isfinite(steps) or steps < 1:
-        return math.inf
-    plans = []
-    for config in trainer.lr_scheduler_configs:
-        epochs = trainer.max_epochs if config.interval == "epoch" else None
-        calls = (epochs or int(steps)) // config.frequency
-        plans.append(peak_steps(config.scheduler, int(steps), calls))
-    return max(plans, default=float(steps))

@@ -19,7 +19,6 @@ from forgetless.integrations.parts.delta_anchor import DeltaAnchor
 from forgetless.integrations.parts.held_weights import HeldWeights
 from forgetless.integrations.parts.kept_answers import KeptAnswers
 from forgetless.integrations.parts.methods import protection, refuse_other_file
-from forgetless.integrations.parts.planned import peak_steps
 from forgetless.integrations.parts.protection import Protection, Reader
 from forgetless.integrations.parts.rows import Collate, collated, filled, opened
 from forgetless.model.parameters import fingerprint, named
@@ -74,9 +73,8 @@ class ForgetlessCallback(TrainerCallback):
             old: unlabeled samples like those whose skill is to be kept: texts, chats, rows like those of the train set
                 in a list, a `Dataset` or a `datasets.Dataset`, or batches (a `DataLoader`); or an `Importance`, or the
                 path of its file. For "distillation" data that can be read again and again.
-            strength: "auto" (`HoldShare`: half of the movement of the planned training is held back), λ, or a dial, of
-                which `HoldShare(0.9)` takes the planned steps, too; of "distillation" "auto" is λ = 1, and there is no
-                dial.
+            strength: "auto" (`HoldShare()`: half of the movement is held back), λ, or a dial such as `HoldShare(0.9)`;
+                of "distillation" "auto" is λ = 1, and there is no dial.
             method: "mas", or "distillation".
             probes: samples of the old use, as for `old`, at most 1,024; asked at every log and evaluation.
             new_skill: the metric of an evaluation that tells what was learned.
@@ -116,13 +114,12 @@ class ForgetlessCallback(TrainerCallback):
         callbacks.remove(self)
         callbacks.insert(0, self)
         model = trainer.model_wrapped
-        steps = peak_steps(trainer.lr_scheduler, state.max_steps)
         reader = _reader(trainer, self._collate_fn)
         if state.global_step:
-            self._protection.restore(model, _checkpoint(trainer, self._protection), steps, reader)
+            self._protection.restore(model, _checkpoint(trainer, self._protection), reader)
         elif not self._protection.is_of(model):
             progress = state.is_local_process_zero and not args.disable_tqdm
-            self._protection.make(model, steps, reader, _embeddings(trainer.model), progress=progress)
+            self._protection.make(model, reader, _embeddings(trainer.model), progress=progress)
         self._protection.attach(trainer.optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

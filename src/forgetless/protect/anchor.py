@@ -90,10 +90,10 @@ class Anchor:
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
-            strength: "auto" holds back half of the movement that training would make (`HoldShare()`, which is better
-                told how long the training will be); a number is λ ≥ 0, on the paper's scale (1 in all its object
-                recognition experiments); or what chooses λ while training goes on: `forgetless.HoldShare`,
-                `forgetless.KeepAgreement`, `forgetless.DriftBudget`. All but a number need `attach`.
+            strength: "auto" holds back half of the movement that training would make (`HoldShare()`); a number is
+                λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what chooses λ while
+                training goes on: `forgetless.HoldShare`, `forgetless.KeepAgreement`, `forgetless.DriftBudget`. All but
+                a number need `attach`.
             l2sp: w ≥ 0, a weight decay towards θ* in place of the optimizer's towards 0 (L2-SP, Li et al. 2018): every
                 anchored weight also has the penalty `w/2 (θ − θ*)²`, whatever its importance and the strength.
             compact: keep Ω in bfloat16 (True), at most 0.4 % off, or in 8 bits ("8bit"), at most 4.5 % off

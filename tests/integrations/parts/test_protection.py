@@ -24,7 +24,7 @@ def network() -> nn.Linear:
 
 def made(model: nn.Module, strength: Any = 2.0, **measuring: Any) -> HeldWeights:
     protection = HeldWeights(OLD, strength, OLD, measuring)
-    protection.make(model, 8.0, Reader())
+    protection.make(model, Reader())
     return protection
 
 
@@ -35,7 +35,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) ->
         optimizer.step()
 
 
-def test_auto_is_a_quarter_of_the_planned_steps() -> None:
+def test_auto_holds_back_half_of_the_movement() -> None:
     model = network()
     protection = made(model, "auto")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -45,7 +45,7 @@ def test_auto_is_a_quarter_of_the_planned_steps() -> None:
     expected = network()
     by_hand = torch.optim.Adam(expected.parameters(), lr=1e-2)
     importance = forgetless.mas(expected, OLD, progress=False)
-    forgetless.Anchor(expected, importance, forgetless.HoldShare(0.5, steps=8)).attach(by_hand)
+    forgetless.Anchor(expected, importance, forgetless.HoldShare(0.5)).attach(by_hand)
     train(expected, by_hand)
     assert torch.equal(model.weight, expected.weight)
 
@@ -63,12 +63,26 @@ def test_an_option_that_nothing_takes_is_refused_at_once(strange: str) -> None:
         HeldWeights(OLD, "auto", None, {strange: 2.0})
 
 
-def test_an_end_must_be_known_for_auto() -> None:
-    with pytest.raises(forgetless.ForgetlessError, match="depends on how long training will last"):
-        HeldWeights(OLD, "auto", None, {}).make(network(), float("inf"), Reader())
-    share = forgetless.HoldShare(0.9)
-    HeldWeights(OLD, share, None, {}).make(network(), float("inf"), Reader())
-    assert share.steps is None
+def test_auto_goes_on_as_it_began() -> None:
+    """Also where that was for a number of steps: another default wrote such a file."""
+    model = network()
+    first = made(model, forgetless.HoldShare(0.9, steps=8))
+    second = HeldWeights(OLD, "auto", None, {})
+    assert first.anchor is not None
+    second.restore(model, first.anchor.state_dict(), Reader())
+    assert second.anchor is not None
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    second.attach(optimizer)
+    train(model, optimizer, 1)
+    state = second.anchor.state_dict()
+    assert (float(state["dial.share"]), float(state["dial.steps"])) == (pytest.approx(0.9), 8)
+    by_hand = network()
+    expected = made(by_hand, forgetless.HoldShare(0.9, steps=8))
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-2)
+    expected.attach(optimizer)
+    train(by_hand, optimizer, 1)
+    assert expected.anchor is not None
+    assert float(state["strength"]) == float(expected.anchor.state_dict()["strength"]) > 0
 
 
 def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:
@@ -80,7 +94,7 @@ def test_a_restored_one_compares_with_the_answers_at_the_beginning() -> None:
         model.weight.neg_()
     moved = model.weight.detach().clone()
     second = HeldWeights(OLD, 5.0, OLD, {})
-    second.restore(model, state, 8.0, Reader())
+    second.restore(model, state, Reader())
     assert torch.equal(model.weight, moved)
     assert second.anchor is not None
     assert second.anchor.strength == 5.0  # as it is written now, and not as it was
@@ -151,7 +165,7 @@ def test_the_random_numbers_stay_as_they_are() -> None:
     model = network()
     torch.manual_seed(1)
     protection = HeldWeights(OLD, 1.0, OLD, {})
-    protection.make(model, 8.0, Reader(drawing))
+    protection.make(model, Reader(drawing))
     assert torch.equal(torch.rand(2), expected)
 
 
@@ -161,4 +175,4 @@ def test_a_text_is_no_file_of_an_importance(tmp_path: Path, old: str) -> None:
     given = str(tmp_path / old) if old.endswith(".txt") else old
     made = HeldWeights(given, 1.0, None, {})
     with pytest.raises(forgetless.ForgetlessError, match=r"names the file of an importance, .* is none; .*\[text\]"):
-        made.make(nn.Linear(2, 2), 1, Reader())
+        made.make(nn.Linear(2, 2), Reader())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from forgetless.model.parameters import listing, unwrapped
 from forgetless.protect import anchor_file
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.dial import Dial, at_target
-from forgetless.protect.strength.hold_share import HoldShare
 
 # What `forgetless.mas` takes by name: "form", "exclude", …
 _OPTIONS = tuple(name for name, each in inspect.signature(mas).parameters.items() if each.kind is each.KEYWORD_ONLY)
@@ -35,8 +33,8 @@ _AT_ONCE = "at_once"  # of base_importance
 class HeldWeights(Protection):
     """Weights that matter to the old data are held near their old values.
 
-    `old` is data, an `Importance` or the path of its file; the options are those of `forgetless.mas`; "auto" is a
-    `HoldShare` for the planned training, and a `HoldShare` without steps takes those that are planned.
+    `old` is data, an `Importance` or the path of its file; the options are those of `forgetless.mas`; "auto" is that
+    of an anchor.
     """
 
     method = "mas"
@@ -50,7 +48,6 @@ class HeldWeights(Protection):
             ForgetlessError: those of `Protection`; an option that `forgetless.mas` does not take.
         """
         super().__init__(old, strength, probes, options, later=later)
-        self._open = strength if isinstance(strength, HoldShare) and strength.steps is None else None
         if strange := [name for name in options if name not in (*_OPTIONS, _AT_ONCE)]:
             raise ForgetlessError(
                 f"protection by importance takes {listing(_OPTIONS, most=len(_OPTIONS))} besides (those of "
@@ -66,7 +63,6 @@ class HeldWeights(Protection):
     def make(
         self,
         model: nn.Module,
-        steps: float,
         reader: Reader,
         embeddings: Iterable[nn.Module | None] = (),
         *,
@@ -86,9 +82,9 @@ class HeldWeights(Protection):
             importance = self._measured(model, lambda: reader.once(self._old), {"progress": progress, **options})
         importance = of_part(importance, unwrapped(model))
         if adapted(model):
-            anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._chosen(steps))
+            anchor: Anchor | DeltaAnchor = DeltaAnchor(model, importance, self._strength)
         else:
-            anchor = Anchor(model, grown(importance, model, embeddings), self._chosen(steps))
+            anchor = Anchor(model, grown(importance, model, embeddings), self._strength)
         self._take(anchor, model, reader, contextlib.nullcontext())
 
     def learned(self, model: nn.Module, batches: Any, gamma: float = 1.0, **options: Any) -> None:
@@ -107,23 +103,18 @@ class HeldWeights(Protection):
         if self.anchor is not None:
             self.anchor.consolidate(importance, gamma)
             return
-        made = (DeltaAnchor if adapted(model) else Anchor)(model, importance, self._chosen(math.nan))
+        made = (DeltaAnchor if adapted(model) else Anchor)(model, importance, self._strength)
         self._take(made, model, Reader(), contextlib.nullcontext())
 
-    def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, reader: Reader) -> None:
-        """Take θ*, Ω and where a dial stands from an anchor's state; a strength given as a number stays.
-
-        "auto", or a `HoldShare` without steps, goes on as it began: a trainer that resumes may plan other steps, those
-        that are left for one.
+    def restore(self, model: nn.Module, state: Mapping[str, Tensor], reader: Reader) -> None:
+        """Take θ*, Ω and where a dial stands from an anchor's state. A strength given as a number stays; with "auto"
+        the strength goes on as it began.
 
         Raises:
             ForgetlessError: the state is damaged or another model's.
         """
-        begun = self._strength == "auto" and any(key.startswith("dial.") for key in state)
-        anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, "auto" if begun else self._chosen(steps))
+        anchor = (DeltaAnchor if adapted(model) else Anchor)(model, None, self._strength)
         anchor.load_state_dict(state)
-        if self._open is not None and "dial.steps" in state:
-            self._open.steps = float(state["dial.steps"]) or None
         if isinstance(self._strength, float):
             anchor.strength = self._strength
         self._take(anchor, model, reader, _at_target(anchor))
@@ -149,18 +140,6 @@ class HeldWeights(Protection):
         with torch.random.fork_rng([]):  # a loader that shuffles draws its seed
             measured = base_importance if adapted(model) else mas
             return measured(model, batches(), **{**options, **self._options})
-
-    def _chosen(self, steps: float) -> float | Dial:
-        if self._open is not None:
-            self._open.steps = steps if math.isfinite(steps) and steps > 0 else None
-        if not isinstance(self._strength, str):
-            return self._strength
-        if not math.isfinite(steps):
-            raise ForgetlessError(
-                'strength="auto" depends on how long training will last: give the trainer an end (max_steps, '
-                "max_epochs), or give a strength."
-            )
-        return HoldShare(steps=steps)
 
 
 def _loaded(path: str | Path) -> Importance:

@@ -62,7 +62,6 @@ class KeptAnswers(Protection):
     def make(
         self,
         model: nn.Module,
-        steps: float,
         reader: Reader,
         embeddings: Iterable[nn.Module | None] = (),
         *,
@@ -71,7 +70,7 @@ class KeptAnswers(Protection):
         """Let the model's present answers be the old ones: a copy of it, or its base where fresh adapters learn."""
         self._begin(self._made(model, reader), model, reader)
 
-    def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, reader: Reader) -> None:
+    def restore(self, model: nn.Module, state: Mapping[str, Tensor], reader: Reader) -> None:
         """Take the old answers from a distillation's state, and go on with the old samples where they stood.
 
         Adapters have been trained by now. That their base gives the old answers is what the state tells.

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,9 @@ class Protection(abc.ABC):
             raise ForgetlessError(f'strength must be "auto", a number or a dial, not {strength!r}.')
         self.kept: Anchor | DeltaAnchor | Distillation | None = None
         self._old, self._probes, self._options = old, probes, dict(options)
-        self._strength = strength if isinstance(strength, str | Dial) else checked(strength)
+        self._strength: float | Dial | Literal["auto"] = (
+            strength if isinstance(strength, Dial) else "auto" if isinstance(strength, str) else checked(strength)
+        )
         self._asked: Probes | None = None
         self._model: nn.Module | None = None
         self._optimizers: list[Optimizer] = []
@@ -91,7 +93,6 @@ class Protection(abc.ABC):
     def make(
         self,
         model: nn.Module,
-        steps: float,
         reader: Reader,
         embeddings: Iterable[nn.Module | None] = (),
         *,
@@ -101,7 +102,6 @@ class Protection(abc.ABC):
 
         Args:
             model: the network as the trainer wraps it.
-            steps: planned, at the peak learning rate.
             reader: how the trainer reads samples.
             embeddings: modules with a row per token, which may have grown since a given importance was measured.
             progress: show a progress bar on a terminal.
@@ -111,7 +111,7 @@ class Protection(abc.ABC):
         """
 
     @abc.abstractmethod
-    def restore(self, model: nn.Module, state: Mapping[str, Tensor], steps: float, reader: Reader) -> None:
+    def restore(self, model: nn.Module, state: Mapping[str, Tensor], reader: Reader) -> None:
         """Go on from what `state` gave, of a model with the weights that it had then.
 
         Raises:

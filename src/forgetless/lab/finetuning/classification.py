@@ -149,8 +149,7 @@ class ClassifierTraining(Training):
             assert self.old is not None
             method = Distilled(self._old_answers, self.old.listing, self.plan.strength)
         elif importance is not None:
-            planned, share = max(1, self.steps // 2), self.plan.hold or HALF
-            method = Protected(_renamed(importance, model), self.plan.strength, planned, share)
+            method = Protected(_renamed(importance, model), self.plan.strength, self.plan.hold or HALF)
 
         def report(at: Progress) -> None:
             if at.phase == "train":

@@ -41,25 +41,23 @@ class Protected(Method):
     Attributes:
         importance: Ω, by the names of the network's parameters.
         chosen: λ, or "auto".
-        steps: the planned steps, counted in steps at the peak rate.
         share: of the movement, which "auto" is to hold back.
     """
 
     name: ClassVar[str] = "given importance"
     importance: Importance
     chosen: float | str
-    steps: int
     share: float = HALF
     made: Anchor | None = field(default=None, init=False, repr=False)
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """λ as it was chosen; the importance is told by its count."""
         chosen = self.chosen if self.share == HALF else f"{self.chosen}, {self.share:g} held"
-        return {"strength": chosen, "samples": self.importance.count, "steps": self.steps}
+        return {"strength": chosen, "samples": self.importance.count}
 
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
         """Anchor the network where it is, and protect it in every step."""
-        self.made = Anchor(model, self.importance, strength(self.chosen, self.steps, self.share))
+        self.made = Anchor(model, self.importance, strength(self.chosen, self.share))
         self.made.attach(optimizer)
 
     def end(self, model: Network, task: Task) -> None:
@@ -74,7 +72,7 @@ class Protected(Method):
     def load_state(self, model: Network, tensors: dict[str, Tensor], tasks: Sequence[Task] = ()) -> None:
         """Take them back."""
         if kept := unpack(tensors).get("anchor"):
-            self.made = self.made or Anchor(model, self.importance, strength(self.chosen, self.steps, self.share))
+            self.made = self.made or Anchor(model, self.importance, strength(self.chosen, self.share))
             self.made.load_state_dict(kept)
 
 
@@ -120,14 +118,14 @@ class Distilled(Method):
             self.made.load_state_dict(kept)
 
 
-def strength(chosen: float | str, steps: int, share: float = HALF) -> float | Dial:
-    """λ, or the dial that finds it: the λ at which a share of the movement of the planned training is held back.
+def strength(chosen: float | str, share: float = HALF) -> float | Dial:
+    """λ, or the dial that finds it: the λ at which a share of the movement is held back.
 
     Raises:
         ForgetlessError: neither "auto" nor a number of 0 or more.
     """
     if chosen == "auto":
-        return forgetless.HoldShare(share, steps=steps)
+        return forgetless.HoldShare(share)
     if isinstance(chosen, str):
         raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {chosen!r}.")
     return chosen

@@ -1,4 +1,4 @@
-"""`HoldShare`: a strength without units: how much of the movement the planned training is to hold back."""
+"""`HoldShare`: a strength without units: how much of the movement is to be held back."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Found:
 
 
 class HoldShare(Dial):
-    """The strength that holds a share of the movement: `Anchor(model, importance, strength=HoldShare(steps=1000))`.
+    """The strength that holds a share of the movement: `Anchor(model, importance, strength=HoldShare(0.8))`.
 
-    A weight is held if the pulls of the whole training would bring it back by themselves, `Σ_t s_t ≥ 1`: then it ends
-    near its balance with the gradient, and below that it moves almost as if it were free. λ is set so that held weights
+    A weight is held if the pulls of the training would bring it back by themselves, `Σ_t s_t ≥ 1`: then it ends near
+    its balance with the gradient, and below that it moves almost as if it were free. λ is set so that held weights
     account for `share` of the way that all anchored weights would go unprotected, `Σ |θ − θ*|`. It has no unit: the
     scale of Ω, the learning rate and the optimizer make no difference, which they do to λ = 1.
 
@@ -49,10 +49,13 @@ class HoldShare(Dial):
     large gradients, which often matter to the old task as well; Adam moves all alike.
 
     s depends on the optimizer's state, which settles: λ is found after the first step that moved a weight, and again
-    whenever twice as many steps are done, up to half of the training. Before the first time it is 0. Where the length
-    of the training is not known, these looks go on to its end, and each takes the training to be as long as it has been
-    so far: λ is larger at first, and at the end up to twice too large under a constant rate, up to twice too small
-    under one that falls to 0.
+    whenever twice as many steps are done. Before the first time it is 0. Each of these looks takes the training to be
+    as long as it has been so far: λ is large at first and falls as training goes on, however long that is. At the end
+    it is up to twice that of the length that the training had, under a constant rate, and down to half of it under one
+    that falls to 0.
+
+    With `steps` each look takes the training to be of that length, and the last one comes at half of it: λ is smaller
+    at first, and early steps are held less.
 
     Attributes:
         history: one `Found` each time.
@@ -72,8 +75,8 @@ class HoldShare(Dial):
 
         Args:
             share: of the movement, in (0, 1].
-            steps: of the optimizer in the whole training, counted in steps at the peak rate: 500 for 1,000 steps whose
-                rate falls linearly to 0; None if it is not known.
+            steps: to set λ for a training of that length, counted in steps at the peak rate: 500 for 1,000 steps whose
+                rate falls linearly to 0; None for the length so far.
             of: "movement"; or "weights", of which all that are anchored count alike.
             on_found: called with every `Found`, to pass it on to a logger.
 
