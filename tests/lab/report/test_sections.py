@@ -95,6 +95,20 @@ def test_several_strengths_are_columns_and_a_frontier(results: Callable[..., Res
     assert where == [0.1, 1.0, 3.0]
 
 
+def test_a_strength_that_every_seed_finds_is_one_point(results: Callable[..., Results], tmp_path: Path) -> None:
+    made = strengths(results, [0.1, 3.0])
+    found = joined(made)
+    (first, *_) = (run for run in found["runs"] if run["method"] == "mas")
+    for seed, strength in ((0, 0.5), (1, 0.7)):
+        more = {"seed": seed, "strength": strength, "settings": {"strength": "auto"}, "column": "0.5, 0.7"}
+        found["runs"].append({**first, **more})
+    text = html(found, tmp_path)
+    frontier = text[text.index("What a strength trades") : text.index("Accuracy matrices")]
+    assert re.findall(r"mas, λ = ([\w.]+):", frontier) == ["0.1", "auto", "3"]
+    alone = {**found, "runs": [run for run in found["runs"] if run["method"] != "mas" or run["column"] == "0.5, 0.7"]}
+    assert "What a strength trades" not in html(alone, tmp_path)  # two seeds are no two strengths
+
+
 def test_every_run_of_several_gets_a_folder_of_its_own(results: Callable[..., Results]) -> None:
     """The same for files in one folder; and what is no command of a shell stays as it was recorded."""
     weak, strong = strengths(results, [0.1, 3.0]).values()

@@ -103,6 +103,17 @@ def test_strengths_that_differ_are_a_range(content: Content) -> None:
     assert results.summarize(content).methods[1].label == "mas, λ = 0.25 … 1"
 
 
+def test_a_strength_that_was_found_by_itself_is_told_as_such(content: Content) -> None:
+    for run, found in zip(content["runs"][1:], (0.0123456, 0.0202), strict=True):
+        run |= {"settings": {"strength": "auto"}, "strength": found}
+    (_, mas) = results.summarize(content).methods
+    assert (mas.given, mas.label) == ("auto", "mas, auto λ = 0.0123 … 0.0202")
+    content["runs"][2]["settings"] = ["no", "settings"]
+    assert results.summarize(content).methods[1].given is None  # they differ
+    content["runs"][1] |= {"settings": {"strength": 1.0}, "strengths": [None, 0.5]}
+    assert results.given(content["runs"][1]) == "search"
+
+
 def test_names_are_made_printable(content: Content) -> None:
     content.update(experiment="a\x1b[31m", tasks=["x\ny", "ü €"])
     summary = results.summarize(content)

@@ -18,6 +18,7 @@ from forgetless.lab.results.summary import (
     Summary,
     column,
     derived,
+    given,
     percent,
     summarize,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "column",
     "compared",
     "derived",
+    "given",
     "joined",
     "parts",
     "percent",

@@ -64,6 +64,7 @@ class MethodSummary:
         method: its name.
         seeds: one per run, in the order of the runs.
         strengths: the different λ its runs used, `None` left out.
+        given: what the runs were given: λ, "auto", or "search" for one found for every task; None where that differs.
         matrix: R over runs, T × T; row and column i are the task that was learned i-th.
         learned: each task's accuracy when it was learned, in the order of `Summary.tasks`.
         now: each task's accuracy after the last one, in the same order.
@@ -78,6 +79,7 @@ class MethodSummary:
     method: str
     seeds: tuple[int, ...]
     strengths: tuple[float, ...]
+    given: float | str | None
     matrix: tuple[tuple[Estimate | None, ...], ...]
     learned: tuple[Estimate | None, ...]
     now: tuple[Estimate | None, ...]
@@ -90,11 +92,15 @@ class MethodSummary:
 
     @property
     def label(self) -> str:
-        """The method with its strength: `"mas, λ = 1"`, `"mas, λ = 0.5 … 2"` if it differs between runs."""
+        """The method with its strength: `"mas, λ = 1"`, `"mas, λ = 0.5 … 2"` if it differs between runs.
+
+        One that was found by itself is told with three digits: `"mas, auto λ = 0.0123 … 0.0202"`.
+        """
         if not self.strengths:
             return self.method
-        low, high = min(self.strengths), max(self.strengths)
-        return f"{self.method}, λ = {low:g}" + ("" if low == high else f" … {high:g}")
+        form, auto = (".3g", "auto ") if self.given == "auto" else ("g", "")
+        low, high = (f"{found(self.strengths):{form}}" for found in (min, max))
+        return f"{self.method}, {auto}λ = {low}" + ("" if low == high else f" … {high}")
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,17 @@ def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
     return None if estimate is None else {"mean": estimate.mean, "sd": estimate.sd}
 
 
+def given(run: Mapping[str, Any]) -> float | str | None:
+    """The λ that a run was given; "auto" or "search" where it was found, None for a method that takes none."""
+    settings = run.get("settings")
+    settings = settings if isinstance(settings, Mapping) else {}  # nothing else reads it
+    if any(str(name).rpartition(".")[2] == "strength" and value == "auto" for name, value in settings.items()):
+        return "auto"
+    if "strengths" in run:
+        return "search"
+    return None if run.get("strength") is None else float(run["strength"])
+
+
 def column(run: Mapping[str, Any]) -> tuple[str, str]:
     """What the runs of one column of a table have in common: the method, and in joined results its strength."""
     return run["method"], run.get("column", "")
@@ -206,6 +223,7 @@ def _summarize_method(method: str, runs: list[Mapping[str, Any]], names: list[st
         method=method,
         seeds=tuple(run["seed"] for run in runs),
         strengths=tuple(dict.fromkeys(strengths)),
+        given=next(iter(every)) if len(every := {given(run) for run in runs}) == 1 else None,
         matrix=matrix,
         learned=tuple(_estimate(R[place[j]][place[j]] for R, place in of_runs) for j in tasks),
         now=tuple(_estimate(R[-1][place[j]] for R, place in of_runs) for j in tasks),

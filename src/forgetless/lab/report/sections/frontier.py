@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetless.lab.report.shown import Shown
-from forgetless.lab.results import column
+from forgetless.lab.results import column, given
 from forgetless.learn import metrics
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 410.0, 12.0, 250.0
@@ -19,14 +19,19 @@ class Point:
     """All runs of a method with one strength.
 
     Attributes:
-        strength: λ; None for a method that takes none.
+        given: λ, "auto" or "search"; None for a method that takes none.
         learned: the mean score of a task right after it was learned.
         kept: the mean score after the last task on all tasks but that one.
     """
 
-    strength: float | None
+    given: float | str | None
     learned: float
     kept: float
+
+    @property
+    def strength(self) -> str:
+        """What was given, to be shown; empty for a method that takes none."""
+        return self.given if isinstance(self.given, str) else "" if self.given is None else f"{self.given:g}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Plane:
     """The figure: points by method, and where they lie.
 
     Attributes:
-        lines: number and label of a method, with its points from the least strength to the largest.
+        lines: number and label of a method, with its points from the least λ to the largest.
         low: the least and the greatest score shown, across and up.
         high: likewise.
     """
@@ -66,7 +71,7 @@ class Plane:
 def section(shown: Shown) -> dict[str, Any] | None:
     """The figure; None where no method ran with two strengths, or a single task leaves nothing to keep."""
     points = _points(shown.results["runs"])
-    varied = any(len({each.strength for each in found}) > 1 for found in points.values())
+    varied = any(len({each.given for each in found}) > 1 for found in points.values())
     if not varied:
         return None
     columns = dict.fromkeys(map(column, shown.results["runs"]))
@@ -80,19 +85,22 @@ def section(shown: Shown) -> dict[str, Any] | None:
 
 def _points(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
     """Method → its points, by strength."""
-    groups: dict[str, dict[float | None, list[tuple[float, float]]]] = {}
+    groups: dict[str, dict[float | str | None, list[tuple[float, float, float]]]] = {}
     for run in runs:
         pair = _pair(run["accuracy"])
         if pair is not None:
-            strength = None if run.get("strength") is None else float(run["strength"])
-            groups.setdefault(run["method"], {}).setdefault(strength, []).append(pair)
-    return {
-        name: [
-            Point(strength, math.fsum(x for x, _ in pairs) / len(pairs), math.fsum(y for _, y in pairs) / len(pairs))
-            for strength, pairs in sorted(found.items(), key=lambda each: -1.0 if each[0] is None else each[0])
-        ]
-        for name, found in groups.items()
-    }
+            strength = -1.0 if run.get("strength") is None else float(run["strength"])
+            groups.setdefault(run["method"], {}).setdefault(given(run), []).append((strength, *pair))
+    return {name: _in_order(found) for name, found in groups.items()}
+
+
+def _in_order(found: Mapping[float | str | None, Sequence[tuple[float, float, float]]]) -> list[Point]:
+    """The points of a method by λ; where it was found, by the mean of what was found."""
+    means = list[tuple[float, Point]]()
+    for chosen, each in found.items():
+        strength, learned, kept = (math.fsum(values) / len(values) for values in zip(*each, strict=True))
+        means.append((strength, Point(chosen, learned, kept)))
+    return [point for _, point in sorted(means, key=lambda each: each[0])]
 
 
 def _pair(accuracy: metrics.Rows) -> tuple[float, float] | None:
