@@ -36,8 +36,8 @@ PAGE, FIGURE = Path("docs/evidence.md"), "evidence-language.svg"
 _REPAIRS = {"MAS in training": "MAS, a share held", "importance": "blend by importance"}
 _SKILLS = {"shakespeare": "target loss", "banking": "target accuracy", "clinc": "target accuracy"}
 _SHARES = {
-    "MAS, default": "`HoldShare({:g}, steps=…)`, what callbacks take",
-    "MAS, default, length unknown": "`HoldShare({:g})`, an anchor's default",
+    "MAS, default": "`HoldShare({:g}, steps=…)`, told the length",
+    "MAS, default, length unknown": "`HoldShare({:g})`, the default",
     "MAS, a share held": '`HoldShare({:g}, steps=…, of="weights")`',
 }
 #: Repairs that need nothing of the old; see `studies.repair`.
@@ -68,7 +68,7 @@ same grid, on the {number} fine-tunings where all three were run (`--methods "MA
 _AGAIN = ("KL", "MAS + KL", "MAS", "L2-SP", "EWC", "WiSE-FT", "LoRA")
 _ABOUT_AGAIN = """**On a second base, and both together.** The same recipe on another machine makes another base: it
 knows {known:.3f} bits where the first knew {first:.3f}. There are {number} fine-tunings of it ({names};
-`--out results/freezing`). *MAS + KL* is KL with half of the movement held by MAS, an anchor's default, over the
+`--out results/freezing`). *MAS + KL* is KL with half of the movement held by MAS (told the length), over the
 strengths of KL:"""
 _TOGETHER = """At 95 % of the new skill MAS + KL is {apart} points from KL alone: importance and old answers add up a
 little."""
