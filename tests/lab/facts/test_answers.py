@@ -17,7 +17,7 @@ from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.fact import PARTS, made, written
 from forgetless.lab.facts.answers import Answers, Match
 from forgetless.lab.facts.words import UnknownWords, glove
-from forgetless.lab.running.work import KEPT
+from forgetless.lab.kept import KEPT
 
 pytest.importorskip("faiss", reason="FAISS is not installed")
 
