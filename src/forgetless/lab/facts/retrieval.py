@@ -43,7 +43,7 @@ def retrieval(folder: Path) -> None:
     """
     pictures: list[str] = []
     methods: dict[str, list[Shown]] = {}
-    found = [read(path) for path in sorted((folder / "kept").glob("*.safearrays"))]
+    found = [read(path) for path in sorted((folder / "kept").glob("*.safetensors"))]
     for arrays, header in sorted(found, key=lambda each: each[1].run.seed):
         # Nothing was looked at where strengths are found for every task, and columns mean other tasks in other orders.
         if header.run.method in methods or header.run.order or "top_facts" not in arrays:
