@@ -52,7 +52,9 @@ def test_every_damaged_byte_is_told_as_the_reader_of_tensors_tells_it(path: Path
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-        told = [sentence(lambda read=read: read(path, "importance")) for read in (files.read_arrays, files.read_tensors)]
+        told = [
+            sentence(lambda read=read: read(path, "importance")) for read in (files.read_arrays, files.read_tensors)
+        ]
         assert told[0].startswith(str(path))
         assert told[0] == told[1]
     path.write_bytes(whole[:-1])
