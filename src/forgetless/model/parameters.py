@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from forgetless.errors import ForgetlessError
-from forgetless.errors import listing as listing
+from forgetless.errors import listing as listing  # of names of parameters, for whoever has them from here
 
 _WRAPPERS = (
     "module.",
