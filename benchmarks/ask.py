@@ -1,10 +1,11 @@
 """How long `forgetless ask` takes, as a user waits for it: whole processes, one after the other, on one core.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/ask.py RUN PICTURE
+    OMP_NUM_THREADS=1 PYTHONPATH=. python benchmarks/ask.py RUN PICTURE   writes benchmarks/results/ask.json
+    PYTHONPATH=. python benchmarks/ask.py                                 rewrite the table in docs/facts.md
 
 RUN is a run directory of `forgetless run facts`. Each command runs once before it is measured, so that its files are in
-the system's cache. The table of docs/facts.md has the processor's seconds (user and system), which a core that does
-nothing else takes; benchmarks/results/ask.json has those on the clock too.
+the system's cache. The table has the processor's seconds (user and system), which a core that does nothing else takes;
+the file has those on the clock too.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from importance import environment
+from rounds import footer
 from studies import blocks
 
 RESULTS = Path(__file__).parent / "results" / "ask.json"
@@ -46,28 +49,30 @@ def seconds(command: list[str]) -> tuple[float, float]:
     return wall, used
 
 
-def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """The medians and the slowest as Markdown."""
+def table(found: dict[str, Any]) -> str:
+    """The medians and the slowest as Markdown, and what they depend on."""
     lines = ["| command | seconds of one core: median, slowest |", "|---|---|"]
-    for title, each in found.items():
+    for title, each in found["rows"].items():
         lines.append(f"| {title} | {statistics.median(each['processor']):.2f}, {max(each['processor']):.2f} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *footer({"ask": found}, ["ask"])])
 
 
 def main() -> None:
     """See the top of this file."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("run", type=Path)
-    words.add_argument("picture", type=Path)
+    words.add_argument("run", type=Path, nargs="?")
+    words.add_argument("picture", type=Path, nargs="?")
     given = words.parse_args()
-    found: dict[str, dict[str, list[float]]] = {}
-    for title, command in commands(given.run, given.picture).items():
-        seconds(command)
-        wall, used = zip(*(seconds(command) for _ in range(ROUNDS)), strict=True)
-        found[title] = {"clock": list(wall), "processor": list(used)}
-    RESULTS.write_text(json.dumps({"rows": found, "environment": environment("cpu")}, indent=1) + "\n")
-    blocks.inserted(PAGE, "asked", table(found))
-    print(table(found))
+    if given.run is not None and given.picture is not None:
+        rows: dict[str, dict[str, list[float]]] = {}
+        for title, command in commands(given.run, given.picture).items():
+            seconds(command)
+            wall, used = zip(*(seconds(command) for _ in range(ROUNDS)), strict=True)
+            rows[title] = {"clock": list(wall), "processor": list(used)}
+        RESULTS.write_text(json.dumps({"rows": rows, "environment": environment("cpu")}, indent=1) + "\n")
+    text = table(json.loads(RESULTS.read_text()))
+    blocks.inserted(PAGE, "asked", text)
+    print(text)
 
 
 if __name__ == "__main__":
