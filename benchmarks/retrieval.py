@@ -29,11 +29,11 @@ def measure(count: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     keys = torch.nn.functional.normalize(torch.randn(count, WIDTH, generator=generator), dim=1)
     queries = torch.nn.functional.normalize(torch.randn(ROUNDS, 1, WIDTH, generator=generator), dim=2)
-    index = Index(keys)
+    index = Index(keys.numpy())
     ours, plain, same = [], [], True
     for query in queries:
         start = time.perf_counter()
-        found = index.nearest(query, MOST)[0]
+        found = index.nearest(query.numpy(), MOST)[0]
         ours.append(1000 * (time.perf_counter() - start))
         start = time.perf_counter()
         expected = (query @ keys.T)[0].topk(MOST)

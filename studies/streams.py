@@ -42,6 +42,7 @@ STREAMS = {
     "domain, returning": ("parity", "returning"),
     "class, abrupt": ("digit", "abrupt"),
     "class, gradual": ("digit", "gradual"),
+    "class, returning": ("digit", "returning"),
 }
 #: Method → whether it protects by importance, whether it replays the buffer.
 METHODS = {

@@ -47,7 +47,9 @@ INSIDE = {
         "sealed": "strict places",
         "streamed": "foreign lock places strict tensors",
         "typed": "",
-        "tensors": "places strict typed",
+        "verified": "places strict typed",
+        "arrays": "verified",
+        "tensors": "places strict verified",
     },
     "model": {
         "shapes": "",
@@ -158,13 +160,14 @@ INSIDE = {
     "lab": {
         "published": "",
         "results": "",
-        "traces": "",
+        "kept": "",
+        "traces": "kept",
         "report": "results published traces",
         "datasets": "",
         "networks": "",
-        "running": "datasets published results report traces",
-        "facts": "running networks datasets results report",
-        "long_text": "running networks datasets results report",
+        "running": "datasets kept published results report traces",
+        "facts": "kept networks datasets results report",
+        "long_text": "kept running networks datasets results report",
         "experiments": "long_text facts running networks datasets results published report",
         "finetuning": "datasets",
     },
@@ -189,7 +192,7 @@ INSIDE = {
 THIRD_PARTIES = {
     "safetensors": "files cli.parts",
     "huggingface_hub": "files.hub",
-    "numpy": "measure.draws measure.kernels edit.merging lab cli.parts",
+    "numpy": "files.arrays measure.draws measure.kernels edit.merging lab cli.parts",
     "yaml": "edit.merge_recipe",
     "rich": "measure.engine lab.report cli",
     "typer": "cli",
@@ -500,6 +503,12 @@ def test_the_command_line_answers_before_torch_is_loaded() -> None:
     loaded = loaded_by("import forgetless.cli")
     assert {module.split(".")[0] for module in loaded}.isdisjoint({"torch", "numpy", "jinja2"})
     assert "forgetless.lab.experiments" not in loaded
+
+
+def test_the_pictures_of_a_fact_are_found_without_torch() -> None:
+    loaded = {module.split(".")[0] for module in loaded_by("import forgetless.lab.facts.answers")}
+    assert "numpy" in loaded
+    assert loaded.isdisjoint({"torch", "scipy", "pandas", "PIL"})
 
 
 def test_a_wheel_has_every_file_that_the_package_reads() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgetless.errors import brief, quoted
+from forgetless.errors import brief, listing, quoted
 
 
 class Odd:
@@ -43,3 +43,9 @@ def test_brief() -> None:
     assert brief(ValueError("one.\ntwo")) == "one"
     assert brief(ValueError()) == "ValueError"
     assert brief(ValueError("\x1b[1m" + "y" * 1000)) == "\ufffd[1m" + "y" * 195 + "…"
+
+
+def test_listing() -> None:
+    assert listing([]) == "none"
+    assert listing("abc") == "'a', 'b', 'c'"
+    assert listing("abcdefgh") == "'a', 'b', 'c', 'd', 'e', 'f' and 2 more"

@@ -1,5 +1,7 @@
 """The one exception that users meet, and how its sentences quote what somebody else wrote."""
 
+from collections.abc import Iterable
+
 _MOST = 80  # characters of a foreign value in a sentence
 
 
@@ -43,3 +45,12 @@ def brief(error: BaseException, most: int = 200) -> str:
     text = (lines or [""])[0].strip().rstrip(".") or type(error).__name__
     shown = "".join(each if each.isprintable() else "\ufffd" for each in text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def listing(names: Iterable[str], most: int = 6) -> str:
+    """`'a', 'b' and 7 more`: names for an error message."""
+    names = [quoted(name, 200) for name in names]
+    rest = len(names) - most
+    if rest > 0:
+        return ", ".join(names[:most]) + f" and {rest} more"
+    return ", ".join(names) or "none"

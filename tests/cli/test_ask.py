@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +44,22 @@ def test_the_pictures_of_a_fact(forgetless: Command) -> None:
     assert lines == [f"{match.similarity:6.3f}  {match.name}   ({shown(match.fact)})" for match in found]
     assert len(lines) == 5
     assert last.endswith("by finetune, seed 3")
+
+
+@pytest.mark.parametrize(("ask", "needed"), [(("--fact", "woman,row,boat"), False), (("--image", "x.png"), True)])
+def test_only_a_picture_needs_torch(ask: tuple[str, str], needed: bool, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(encoded(1))
+    code = (
+        "import sys; from forgetless.cli import app; app(standalone_mode=False); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ask", run(), *ask], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].endswith("by mas, seed 3")
+    loaded = {module.partition(".")[0] for module in done.stderr.split()}
+    assert ("torch" in loaded) == needed
+    assert {"faiss", "numpy"} <= loaded
+    assert loaded.isdisjoint({"pandas", "scipy", "torchvision", "transformers", "jinja2"})
 
 
 @pytest.mark.parametrize("ask", [("--image", "x.png"), ("--fact", "dog")])

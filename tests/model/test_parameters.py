@@ -13,7 +13,6 @@ from forgetless.model.parameters import (
     canonical,
     fingerprint,
     fingerprints,
-    listing,
     named,
     trainable,
     unwrapped,
@@ -93,12 +92,6 @@ def test_a_pattern_that_matches_nothing() -> None:
         "exclude='heads' matches no parameter of Net; its parameters are 'body.0.weight', 'body.0.bias', "
         "'body.1.weight', 'body.1.bias', 'head.weight', 'head.bias'."
     )
-
-
-def test_listing() -> None:
-    assert listing([]) == "none"
-    assert listing("abc") == "'a', 'b', 'c'"
-    assert listing("abcdefgh") == "'a', 'b', 'c', 'd', 'e', 'f' and 2 more"
 
 
 def test_fingerprints_tell_weights_apart() -> None:

@@ -40,9 +40,15 @@ def test_every_digit_comes_once(name: str, data: dict[str, tuple[Tensor, Tensor]
     assert all(torch.equal(one[0], two[0]) for one, two in zip(found.batches, again.batches, strict=True))
 
 
-def test_how_concepts_follow_one_another(data: dict[str, tuple[Tensor, Tensor]]) -> None:
+def test_both_labelings_come_in_all_three_ways() -> None:
+    ways = [(reads, drift) for reads in ("parity", "digit") for drift in ("abrupt", "gradual", "returning")]
+    assert list(streams.STREAMS.values()) == ways
+
+
+@pytest.mark.parametrize("labels", ["domain", "class"])
+def test_how_concepts_follow_one_another(labels: str, data: dict[str, tuple[Tensor, Tensor]]) -> None:
     abrupt, gradual, returning = (
-        streams.stream(data, f"domain, {drift}", 0, "test") for drift in ("abrupt", "gradual", "returning")
+        streams.stream(data, f"{labels}, {drift}", 0, "test") for drift in ("abrupt", "gradual", "returning")
     )
     for number, border in enumerate(abrupt.borders):
         before, after = abrupt.batches[border - 1][2], abrupt.batches[border][2]

@@ -51,6 +51,12 @@ def _tensors(path: Path) -> None:
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
 
 
+def _arrays(path: Path) -> None:
+    found, header = files.read_arrays(path, "importance")
+    assert header == {"count": 3}
+    assert {name: array.tolist() for name, array in found.items()} == {n: t.tolist() for n, t in TENSORS.items()}
+
+
 def tensors() -> bytes:
     sums = {name: files.sha256(tensor) for name, tensor in TENSORS.items()}
     seal = hashlib.sha256(b'{"count": 3}').hexdigest()
@@ -182,6 +188,7 @@ READERS: dict[str, Reader] = {
     ),
     "sealed JSON": Reader(lambda: [json.dumps(files.sealed(VALUE, "f"), indent=1).encode()], one_file(_sealed)),
     "tensors": Reader(lambda: [tensors()], one_file(_tensors)),
+    "tensors, as arrays": Reader(lambda: [tensors()], one_file(_arrays)),
     "archives": Reader(archives, _archive),
     "pictures": Reader(pictures, one_file(_decoded)),
     "folders of pictures": Reader(pictures, _folder),

@@ -18,6 +18,8 @@ from torch import Tensor
 from altered import Reader, one_file, taken_or_told
 from forgetless import files
 from forgetless.lab import results
+from forgetless.lab.facts import kept
+from forgetless.lab.kept import KEPT
 from forgetless.learn import checkpoint
 from forgetless.learn.position import Position
 from forgetless.measure.importance import Importance
@@ -63,6 +65,23 @@ _RESULTS = {
         {"method": "finetune", "seed": 0, "accuracy": [[0.5, None], [0.125, 1.0]], "column": "x"},
     ],
 }
+_FACTS = {
+    "run": {"method": "mas", "seed": 0, "order": 0},
+    "network": "squeezenet",
+    "size": 32,
+    "facts": ["man,run,", "dog,,"],
+    "pictures": ["a.png", "b.png", "c.png"],
+    "tasks": [{"name": "a", "facts": [0]}, {"name": "b", "facts": [1]}],
+}
+_KEYS = {
+    "facts": torch.eye(2, 6),
+    "pictures": torch.eye(3, 6),
+    "labels": torch.tensor([0, 1, 1]),
+    "shown": torch.tensor([0, 2]),
+    "thumbnails": torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
+    "top_facts": torch.zeros(2, 2, 2, dtype=torch.int64),
+    "top_similarities": torch.zeros(2, 2, 2),
+}
 
 
 def _value(content: bytes) -> Any:
@@ -106,9 +125,16 @@ def _checkpoint(path: Path) -> None:
     assert 0 <= found.index <= 2
 
 
+def _facts(path: Path) -> None:
+    arrays, header = kept.read(path)
+    assert [header.facts[label] for label in arrays["labels"]]
+    assert len(header.pictures) in (0, len(arrays["pictures"]))
+
+
 SEALED_AGAIN: dict[str, Reader] = {
     "results, sealed again": Reader(lambda: [json.dumps(_RESULTS).encode()], _sealed_again),
     "importances, sealed again": _headed("importance", _IMPORTANCE, Importance.load),
     "anchors, sealed again": _headed("anchor", _ANCHOR, anchor_file.read),
     "checkpoints, sealed again": _headed("checkpoint", {"config": _CONFIG, "position": _POSITION}, _checkpoint),
+    "runs of facts, sealed again": _headed(KEPT, _FACTS, _facts, _KEYS),
 }

@@ -37,7 +37,7 @@ def ask(
     ```
 
     Without --image and --fact, questions are read from the standard input, one a line: a picture's file, or a fact. The
-    first one waits for the network to be loaded; those after it are answered at once.
+    first picture waits for PyTorch and the network to be loaded; those after it are answered at once.
     """
     from forgetless.lab.facts.answers import Answers
 

@@ -23,33 +23,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from forgetless.errors import ForgetlessError, brief, quoted
-from forgetless.files.places import opened, replacing, told
+from forgetless.files import verified
+from forgetless.files.places import opened, replacing
 from forgetless.files.strict import parse_json
-from forgetless.files.typed import decoded
 from forgetless.model import sharding
 
-_KEY = "forgetless"
-_VERSION = 1
 _PIECE = 1 << 20  # bytes of a file that are read at once
-_TRIES = 10  # to read a file that others replace
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _INTEGERS = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 _DTYPES = FLOATS | _INTEGERS | {torch.complex64}
 #: How safetensors calls them in a file.
-_NAMES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "C64": torch.complex64,
-}
+_NAMES: dict[str, torch.dtype] = {stored: getattr(torch, name) for stored, name in verified.NAMES.items()}
 
 
 def sha256(tensor: Tensor) -> str:
@@ -104,10 +89,10 @@ def _called(dtype: torch.dtype) -> str:
 
 def _write(path: Path, stored: dict[str, Tensor], kind: str, header: Mapping[str, Any]) -> None:
     try:
-        seal = _seal(header)
+        seal = verified.seal(header)
         meta = {
             "kind": kind,
-            "version": _VERSION,
+            "version": verified.VERSION,
             "sha256": {name: sha256(tensor) for name, tensor in stored.items()},
             "header": dict(header),
             "header_sha256": seal,
@@ -118,7 +103,7 @@ def _write(path: Path, stored: dict[str, Tensor], kind: str, header: Mapping[str
     parse_json(text, f"the header of {path}")  # what is written can be read
     with replacing(path) as temporary:
         try:
-            save_file(stored, str(temporary), metadata={_KEY: text})
+            save_file(stored, str(temporary), metadata={verified.KEY: text})
         except safetensors.SafetensorError as error:  # it tells the system's errors in its own words
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, brief(error)) from error
@@ -144,47 +129,16 @@ def read_tensors(
         ForgetlessError: the file is missing, no regular file, cut, damaged, of another kind or from a newer version, or
             holds tensors of other types.
     """
-    path = Path(path)
-    with told(path, "read"):
-        there = path.exists() or path.is_symlink()
-    if not there:
-        raise ForgetlessError(f"{path} does not exist; name a file of that kind ({kind}) that was saved before.")
-    for _ in range(_TRIES):  # a file that takes its place meanwhile is a whole one, and is read instead
-        if (found := _read(path, kind, dtypes, mmap)) is not None:
-            return found
-    raise ForgetlessError(f"{path} changed each time it was read; try again when nothing writes to it.")
 
+    def load(found: Any, file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
+        sums = _sums(file, path) if mmap else {}
+        tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118 (no mapping)
+        if not mmap:
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+            sums = {name: sha256(tensor) for name, tensor in tensors.items()}
+        return tensors, sums
 
-def _read(
-    path: Path, kind: str, dtypes: Collection[torch.dtype], mmap: bool
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What `read_tensors` gives; None if the file was replaced between the two times that it is opened."""
-    with opened(path) as file:
-        before = os.fstat(file.fileno())
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as found:
-                if not os.path.samestat(before, path.stat()):  # what is mapped would not be what `file` reads
-                    return None
-                meta = _meta(path, kind, found.metadata())
-                for name in found.keys():  # noqa: SIM118 (no mapping)
-                    _refuse_type(path, name, str(found.get_slice(name).get_dtype()), dtypes)
-                sums = _sums(file, path) if mmap else {}
-                tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
-                if not mmap:
-                    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-                    sums = {name: sha256(tensor) for name, tensor in tensors.items()}
-        except (ForgetlessError, OSError):
-            raise
-        except Exception as error:
-            raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
-        if os.fstat(file.fileno()).st_size != before.st_size:
-            return None
-    for name in tensors:
-        if name in meta["sha256"] and sums.get(name) != meta["sha256"][name]:
-            raise ForgetlessError(f"{path} is damaged: the bytes of {quoted(name)} are not the ones written.")
-    if set(meta["sha256"]) != set(tensors):
-        raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
-    return tensors, meta["header"]
+    return verified.read(path, kind, "pt", set(map(_called, dtypes)), load)
 
 
 class Mapped:
@@ -258,36 +212,11 @@ class MappedTensors(dict[str, Tensor]):
         return dict, (dict(self.items()),)
 
 
-def _meta(path: Path, kind: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """What `_write` noted: of this kind and version, with the header that was written and a checksum per tensor."""
-    raw = (metadata or {}).get(_KEY)
-    try:
-        meta = None if raw is None else parse_json(raw, "its header")
-    except ForgetlessError as error:
-        raise ForgetlessError(f"{path} is damaged or no {kind} file: {brief(error)}.") from error
-    if not isinstance(meta, dict) or meta.get("kind") != kind:
-        named = meta.get("kind") if isinstance(meta, dict) else None
-        what = f"holds {quoted(named)}" if isinstance(named, str) else "was not written by forgetless"
-        raise ForgetlessError(f"{path} is no {kind} file: it {what}.")
-    if type(meta.get("version")) is not int or meta["version"] != _VERSION:
-        raise ForgetlessError(
-            f"{path} has format version {quoted(meta.get('version'))} and this release reads {_VERSION}; "
-            "read it with the release that wrote it, or a newer one."
-        )
-    sums, header = meta.get("sha256"), meta.get("header")
-    if not isinstance(sums, dict) or not isinstance(header, dict):
-        raise ForgetlessError(f"{path} is damaged: its header does not match its tensors.")
-    decoded(sums, dict[str, str], path)
-    if _seal(header) != meta.get("header_sha256"):
-        raise ForgetlessError(f"{path} is damaged: its header is not the one written.")
-    return meta
-
-
 def kind_of(path: str | Path) -> str | None:
     """The kind of the file that `write_tensors` wrote; None where it does not tell, which `read_tensors` explains."""
     try:
         with opened(path), safetensors.safe_open(str(path), framework="pt") as found:
-            kind = parse_json((found.metadata() or {})[_KEY], "its header")["kind"]
+            kind = parse_json((found.metadata() or {})[verified.KEY], "its header")["kind"]
     except Exception:  # whatever is wrong with the file
         return None
     return kind if isinstance(kind, str) else None
@@ -303,17 +232,7 @@ def stored_name(dtype: torch.dtype) -> str:
     return next(name for name, known in _NAMES.items() if known == dtype)
 
 
-def _refuse_type(path: Path, name: str, stored: str, dtypes: Collection[torch.dtype]) -> None:
-    dtype = dtype_called(stored)
-    if dtype not in dtypes:
-        named = _called(dtype) if dtype is not None else quoted(stored)
-        raise ForgetlessError(
-            f"{path} cannot be used: {quoted(name)} has the type {named}, and it may be "
-            f"{', '.join(sorted(map(_called, dtypes)))}."
-        )
-
-
-def _sums(file: BinaryIO, path: Path) -> dict[str, str]:
+def _sums(file: BinaryIO, path: str | Path) -> dict[str, str]:
     """The SHA-256 of every tensor's bytes, read from the file in pieces: mapped pages, once read, count as memory."""
     length = int.from_bytes(file.read(8), "little")
     listed = parse_json(file.read(length).decode("utf-8"), f"the list of tensors in {path}")
@@ -327,7 +246,3 @@ def _sums(file: BinaryIO, path: Path) -> dict[str, str]:
             left -= count
         sums[name] = digest.hexdigest()
     return sums
-
-
-def _seal(header: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(header), allow_nan=False).encode()).hexdigest()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from forgetless.errors import ForgetlessError, quoted
+from forgetless.errors import ForgetlessError
+from forgetless.errors import listing as listing  # of names of parameters, for whoever has them from here
 
 _WRAPPERS = (
     "module.",
@@ -139,15 +140,6 @@ def short(value: object, most: int = 80) -> str:
 def matches(name: str, pattern: str) -> bool:
     """Whether `exclude=pattern` means the parameter: by its name, its module's name, or a shell pattern."""
     return name == pattern or fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".")
-
-
-def listing(names: Iterable[str], most: int = 6) -> str:
-    """`'a', 'b' and 7 more`: names for an error message."""
-    names = [quoted(name, 200) for name in names]
-    rest = len(names) - most
-    if rest > 0:
-        return ", ".join(names[:most]) + f" and {rest} more"
-    return ", ".join(names) or "none"
 
 
 def fingerprint(tensor: Tensor) -> str:

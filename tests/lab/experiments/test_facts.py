@@ -17,9 +17,9 @@ from forgetless.lab.experiments import create
 from forgetless.lab.experiments.demo import Scale
 from forgetless.lab.experiments.facts import METHODS
 from forgetless.lab.experiments.parts import facts
+from forgetless.lab.kept import KEPT
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
-from forgetless.lab.running.work import KEPT
 from forgetless.learn import optimizers
 from forgetless.learn.heads import MultiHead
 from forgetless.learn.position import Progress

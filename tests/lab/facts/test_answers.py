@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from torch import Tensor
 from fact_sets import FACTS, encoded, trained
 from forgetless import files
 from forgetless.errors import ForgetlessError
-from forgetless.lab.datasets.reading.fact import PARTS, made, written
-from forgetless.lab.facts.answers import Answers, Match
+from forgetless.lab.datasets.reading.fact import PARTS, made, parsed, written
+from forgetless.lab.facts.answers import Answers, Match, fact_key
 from forgetless.lab.facts.words import UnknownWords, glove
-from forgetless.lab.running.work import KEPT
+from forgetless.lab.kept import KEPT
+from forgetless.learn.facts import fact_keys
 
 pytest.importorskip("faiss", reason="FAISS is not installed")
 
@@ -86,6 +88,16 @@ def test_the_pictures_of_a_fact_against_all_of_them(fact: str) -> None:
     assert [match.fact for match in found] == [of_row[match.name] for match in found]
 
 
+@pytest.mark.parametrize("fact", ["man,row,boat", "dog", "cat,facepalm,", ",,rowing boats", "man,rock & roll,new york"])
+def test_the_key_of_a_fact_is_that_of_training(fact: str) -> None:
+    parts = parsed(fact)
+    vectors = torch.stack([glove().vector(part) if part else torch.zeros(50) for part in parts])
+    expected = fact_keys(vectors[None], torch.tensor([[bool(part) for part in parts]]))
+    key = fact_key(fact)
+    assert key.dtype == np.float32
+    assert np.allclose(key, expected.numpy(), rtol=0, atol=1e-6)
+
+
 def test_all_test_pictures_of_the_tasks_can_be_found() -> None:
     found = Answers(run()).pictures_of("man", 99)
     assert len(found) == len(FACTS) - 1  # one fact was held out
@@ -143,6 +155,14 @@ def test_files_that_are_missing_or_damaged(copied: Path, tmp_path: Path) -> None
     for name in ("facts", "pictures", "labels", "shown", "thumbnails"):
         files.write_tensors(path, {other: each for other, each in tensors.items() if other != name}, KEPT, header)
         assert refusal(lambda: Answers(copied)) == f"{path} is no run of facts: it lacks '{name}'."
+    for name, wrong in {
+        "labels": torch.tensor(0),
+        "pictures": tensors["pictures"][0],
+        "facts": tensors["shown"],
+    }.items():
+        files.write_tensors(path, {**tensors, name: wrong}, KEPT, header)
+        kind = str(wrong.dtype).removeprefix("torch.")
+        assert refusal(lambda: Answers(copied)) == f"{path} is damaged: {name!r} is {kind} {list(wrong.shape)}."
     for size in ("32", 0, 10**9):
         assert refusal(changed(size=size)).startswith(f"{path}")
     assert refusal(changed("network")).startswith(f"{path}")

@@ -17,7 +17,7 @@ from fact_sets import Image, trained
 from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.facts.retrieval import retrieval
-from forgetless.lab.running.work import KEPT
+from forgetless.lab.kept import KEPT
 
 FACTS = ["man,run,", "<script>alert(1)</script>,\"a\" & 'b',", "dog,,", "cat,sit,mat"]
 #: Two tasks, [0, 1] and [2, 3]; of each a picture is shown, of the facts 1 and 2.

@@ -18,6 +18,7 @@ from torch import Tensor
 from fact_sets import parquet, pyarrow
 from forgetless.errors import ForgetlessError
 from forgetless.lab.facts import words as module
+from forgetless.lab.facts.vocabulary import Vocabulary
 from forgetless.lab.facts.words import UnknownWords, WordVectors, glove
 from warned import said
 
@@ -45,7 +46,7 @@ DIMENSIONS = 6
 
 def small() -> WordVectors:
     drawn = torch.randn(len(WORDS), DIMENSIONS, generator=torch.Generator().manual_seed(0)) + 2
-    return WordVectors(WORDS, drawn.numpy(), drawn.double().mean(0).float())
+    return WordVectors(Vocabulary.of(WORDS), drawn.numpy(), drawn.double().mean(0).float().numpy())
 
 
 def expected(*known: str) -> Tensor:
@@ -82,6 +83,19 @@ def test_a_phrase_against_a_loop(known: list[str]) -> None:
 )
 def test_words_with_and_without_a_vector(phrase: str, known: list[str], unknown: list[str]) -> None:
     assert small().known(phrase) == (known, unknown)
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5))
+def test_a_unit_vector_is_that_of_torch(known: list[str]) -> None:
+    phrase = " ".join(known)
+    unit = small().unit(phrase)
+    assert unit.dtype == np.float32
+    assert np.allclose(unit, small().vector(phrase).numpy(), rtol=0, atol=1e-6)
+
+
+def test_a_phrase_that_is_the_mean_of_all_words_has_no_direction() -> None:
+    same = WordVectors(Vocabulary.of(["a"]), np.ones((1, 3), np.float32), np.ones(3, np.float32))
+    assert same.unit("a").tolist() == same.vector("a").tolist() == [0.0] * 3
 
 
 def test_only_frequent_words_are_found_inside_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +154,7 @@ def test_glove() -> None:
     assert (len(found.words), found.vectors.shape, found.words[0]) == (400_000, (400_000, 50), "the")
     assert glove() is found
     assert found.known("facepalm") == (["face", "palm"], [])
-    assert torch.allclose(found.mean, torch.from_numpy(found.vectors.mean(0, dtype=np.float64)).float())
+    assert np.allclose(found.mean, found.vectors.mean(0, dtype=np.float64))
     assert float(found.vector("man") @ found.vector("woman")) > float(found.vector("man") @ found.vector("boat"))
     with pytest.raises(UnknownWords, match=r"for 'motorcicle'; similar words that have one: 'motorcycle'"):
         found.vector("motorcicle")
@@ -167,7 +181,7 @@ def test_a_package_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     package(tmp_path, monkeypatch, ["a", "b"], vectors)
     found = read_anew()
     assert (list(found.words), found.mean.tolist()) == (["a", "b"], [25.0 + n for n in range(50)])
-    assert found.rows == {"a": 0, "b": 1}
+    assert [found.words.row(word) for word in ("a", "b", "c")] == [0, 1, None]
 
 
 @pytest.mark.parametrize(

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from forgetless.errors import ForgetlessError, quoted
-from forgetless.lab.datasets import (
-    actions,
-    aircraft100,
-    birds,
-    cars,
-    cars196,
-    chars74k,
-    cifar100,
-    cub200,
-    digits,
-    emoji_facts,
-    flowers,
-    flowers102,
-    groceries,
-    indoor67,
-    letters,
-    mnist10k,
-    scenes,
-    six_ds,
-    svhn,
-    textures,
-    tiny_imagenet,
-    voc_actions,
-    vrd,
-)
-from forgetless.lab.datasets.reading.entry import Entry
-from forgetless.model.parameters import listing
+import functools
+from typing import TYPE_CHECKING, Any
 
-#: The paper's eight in its order, two that later work splits into tasks, small ones, and facts.
-CATALOG: dict[str, Entry] = {
-    entry.name: entry
-    for entry in (
+from forgetless.errors import ForgetlessError, listing, quoted
+
+if TYPE_CHECKING:
+    from forgetless.lab.datasets.reading.entry import Entry
+
+    CATALOG: dict[str, Entry]
+
+
+@functools.cache
+def _catalog() -> dict[str, Entry]:
+    """Name → dataset: the paper's eight in its order, two that later work splits into tasks, small ones, and facts.
+
+    It is made at its first use: what reads pictures needs PyTorch, and what reads the text of a fact does not.
+    """
+    from forgetless.lab.datasets import (
+        actions,
+        aircraft100,
+        birds,
+        cars,
+        cars196,
+        chars74k,
+        cifar100,
+        cub200,
+        digits,
+        emoji_facts,
+        flowers,
+        flowers102,
+        groceries,
+        indoor67,
+        letters,
+        mnist10k,
+        scenes,
+        six_ds,
+        svhn,
+        textures,
+        tiny_imagenet,
+        voc_actions,
+        vrd,
+    )
+
+    entries = (
         flowers102.ENTRY,
         indoor67.ENTRY,
         cub200.ENTRY,
@@ -59,7 +70,13 @@ CATALOG: dict[str, Entry] = {
         vrd.ENTRY,
         emoji_facts.ENTRY,
     )
-}
+    return {entry.name: entry for entry in entries}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CATALOG":
+        return _catalog()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def entry(name: str) -> Entry:
@@ -68,6 +85,7 @@ def entry(name: str) -> Entry:
     Raises:
         ForgetlessError: no dataset has that name.
     """
-    if name not in CATALOG:
-        raise ForgetlessError(f"no dataset is called {quoted(name)}; there are {listing(CATALOG, most=99)}.")
-    return CATALOG[name]
+    catalog = _catalog()
+    if name not in catalog:
+        raise ForgetlessError(f"no dataset is called {quoted(name)}; there are {listing(catalog, most=99)}.")
+    return catalog[name]

@@ -5,23 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab import results
-from forgetless.lab.datasets.reading.decoding import decode_one
 from forgetless.lab.datasets.reading.fact import PARTS, parsed
-from forgetless.lab.facts.forked import forked
 from forgetless.lab.facts.index import Index
 from forgetless.lab.facts.kept import read
 from forgetless.lab.facts.words import glove
-from forgetless.lab.networks.pretrained import pretrained
-from forgetless.lab.running.jobs import Job
-from forgetless.lab.running.work import kept
-from forgetless.learn.facts import fact_keys, picture_keys
-from forgetless.learn.network import Network
+from forgetless.lab.kept import kept, stem
+
+if TYPE_CHECKING:  # the pictures of a fact are found without PyTorch
+    from forgetless.lab.facts.pictured import Pictured
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,9 @@ class Answers:
 
     def __init__(self, run: Path, method: str | None = None, seed: int | None = None) -> None:
         self.method, self.seed = _chosen(run, method, seed)
-        tensors, self.header = read(kept(run, Job("", self.method, self.seed, 0)))
-        self._facts, self._pictures, self._labels = (tensors[name] for name in ("facts", "pictures", "labels"))
-        self._weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        arrays, self.header = read(kept(run, stem(self.method, self.seed)))
+        self._facts, self._pictures, self._labels = (arrays[name] for name in ("facts", "pictures", "labels"))
+        self._weights = {name[6:]: array for name, array in arrays.items() if name.startswith("model.")}
 
     def facts_of(self, picture: Path, most: int = 5) -> list[Match]:
         """The facts that are most similar to a picture.
@@ -67,10 +64,7 @@ class Answers:
         Raises:
             ForgetlessError: the picture cannot be read, or the network's packages are not installed.
         """
-        pixels = decode_one(picture, self.header.size)[None]
-        network = self._network
-        with torch.no_grad():
-            key = picture_keys(network(pixels, "asked").float(), len(PARTS))
+        key = self._network.key(picture)
         names = self.header.facts
         return [Match(names[n], similar, names[n]) for n, similar in Index(self._facts).nearest(key, most)[0]]
 
@@ -81,7 +75,7 @@ class Answers:
             ForgetlessError: it is no fact, a part has no word with a vector (similar words are offered), or the run
                 has no pictures.
         """
-        key = _key(fact)
+        key = fact_key(fact)
         found = Index(self._pictures).nearest(key, most)[0]
         names, facts = self.header.pictures, self.header.facts
         return [
@@ -90,24 +84,23 @@ class Answers:
         ]
 
     @cached_property
-    def _network(self) -> Network:
-        start = pretrained(self.header.network)
-        dimensions = self._facts.shape[1] // len(PARTS)
-        network = forked(start.backbone, start.features, dimensions, 0)
-        try:
-            network.load_state_dict(self._weights)
-        except RuntimeError as error:
-            raise ForgetlessError(f"the weights of {self.method} do not fit {self.header.network}.") from error
-        return network.eval()
+    def _network(self) -> Pictured:
+        from forgetless.lab.facts.pictured import Pictured
+
+        return Pictured(self.header, self.method, self._facts.shape[1] // len(PARTS), self._weights)
 
 
-def _key(fact: str) -> Tensor:
-    """The key of a fact, `[1, P·D]`; every part that is given must have a vector."""
+def fact_key(fact: str) -> np.ndarray:
+    """The key of a fact, float32 `[1, P·D]`, as `forgetless.learn.facts.fact_keys` makes it of its parts' vectors.
+
+    Raises:
+        ForgetlessError: it is no fact, or a word of a part that is given has no vector.
+    """
     words, parts = glove(), parsed(fact)
     for part in parts:
         words.refuse_unknown(part)
-    vectors = torch.stack([words.vector(part) if part else torch.zeros_like(words.mean) for part in parts])
-    return fact_keys(vectors[None], torch.tensor([[bool(part) for part in parts]]))
+    vectors = [words.unit(part) if part else np.zeros_like(words.mean) for part in parts]
+    return np.concatenate(vectors)[None] / np.float32(sum(map(bool, parts)))
 
 
 def _chosen(run: Path, method: str | None, seed: int | None) -> tuple[str, int]:

@@ -6,7 +6,7 @@ flat index is exact, so that no answer is silently missing, and fast enough at 1
 
 from __future__ import annotations
 
-from torch import Tensor
+import numpy as np
 
 from forgetless.errors import ForgetlessError
 from forgetless.model.shapes import Float
@@ -16,33 +16,33 @@ class Index:
     """Keys `[N, D]`, searched by inner product; exact.
 
     Args:
-        keys: float32 `[N, D]`, N of at least 1.
+        keys: `[N, D]`, N of at least 1; searched as float32.
 
     Raises:
         ForgetlessError: no keys, keys that are not finite, or FAISS is not installed.
     """
 
-    def __init__(self, keys: Float[Tensor, "n d"]) -> None:
+    def __init__(self, keys: Float[np.ndarray, "n d"]) -> None:
         try:
             import faiss
         except ImportError as error:
             raise ForgetlessError("retrieval needs FAISS: pip install 'forgetless[facts]'.") from error
         if not len(keys):
             raise ForgetlessError("there is nothing to retrieve from: the set is empty.")
-        if not bool(keys.isfinite().all()):
+        if not bool(np.isfinite(keys).all()):
             raise ForgetlessError("the keys to be searched hold NaN or Inf.")
         self._index = faiss.IndexFlatIP(keys.shape[1])
-        self._index.add(keys.detach().cpu().float().contiguous().numpy())
+        self._index.add(np.ascontiguousarray(keys, np.float32))
 
     def __len__(self) -> int:
         """How many keys there are."""
         return int(self._index.ntotal)
 
-    def nearest(self, queries: Float[Tensor, "q d"], most: int) -> list[list[tuple[int, float]]]:
+    def nearest(self, queries: Float[np.ndarray, "q d"], most: int) -> list[list[tuple[int, float]]]:
         """The numbers and the products of the most similar keys of every query, the most similar first.
 
         Args:
-            queries: float32 `[Q, D]`.
+            queries: `[Q, D]`; searched as float32.
             most: how many; all where there are fewer.
 
         Raises:
@@ -50,13 +50,11 @@ class Index:
         """
         if most < 1:
             raise ForgetlessError(f"at least one answer must be asked for, not {most}.")
-        if queries.dim() != 2 or queries.shape[1] != self._index.d:
+        if queries.ndim != 2 or queries.shape[1] != self._index.d:
             raise ForgetlessError(f"the keys have {self._index.d} numbers and the queries {list(queries.shape)}.")
-        if not bool(queries.isfinite().all()):
+        if not bool(np.isfinite(queries).all()):
             raise ForgetlessError("the queries hold NaN or Inf.")  # FAISS would answer with the number −1
-        products, numbers = self._index.search(
-            queries.detach().cpu().float().contiguous().numpy(), min(most, len(self))
-        )
+        products, numbers = self._index.search(np.ascontiguousarray(queries, np.float32), min(most, len(self)))
         return [
             [(int(number), float(product)) for number, product in zip(*each, strict=True)]
             for each in zip(numbers, products, strict=True)

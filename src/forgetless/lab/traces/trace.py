@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from forgetless import files
 from forgetless.errors import ForgetlessError
+from forgetless.lab.kept import stem
 from forgetless.lab.traces.album import Album, read_albums
 
 FOLDER = "traces"
@@ -147,11 +148,6 @@ def latest(folder: Path, method: str, seed: int, order: int = 0) -> Moved | None
     """Where the weights of a run were seen last; None where that is not known."""
     found = _read(folder / FOLDER, {"method": method, "seed": seed, "order": order})
     return found.moved[-1] if found is not None and found.moved else None
-
-
-def stem(method: str, seed: int, order: int = 0) -> str:
-    """The name of a run's files, without their ending."""
-    return f"{method}-{seed}" + (f"-{order}" if order else "")
 
 
 def _read(folder: Path, run: Mapping[str, Any]) -> Trace | None:
