@@ -30,7 +30,7 @@ from studies import (
     results_page,
     scale,
 )
-from studies.evidence import language_page, vision_page
+from studies.evidence import language_page, length, vision_page
 
 
 def write(root: Path, docs: Path, readme: Path) -> None:
@@ -64,6 +64,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     repair_vision.write(root / "repair", docs / "repair.md")
     language_page.write(root / "evidence", docs / "evidence.md")
     vision_page.write(root / "evidence" / "vision-pairs.json", docs / "evidence.md")
+    length.write(root / "evidence" / "length.json", docs / "evidence.md")
 
 
 def main(words: Sequence[str] | None = None) -> None:
