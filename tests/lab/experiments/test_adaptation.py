@@ -186,5 +186,5 @@ def test_a_list_that_is_no_part_of_the_facts_is_refused(folder: Path, tmp_path: 
 
 
 def test_facts_are_not_listed_for_image_datasets(tmp_path: Path) -> None:
-    with pytest.raises(ForgetlessError, match="--used lists facts, and .* holds none; of image datasets use --subset"):
+    with pytest.raises(ForgetlessError, match=r"--used lists facts, and .* holds none; of image datasets use --subset"):
         experiments.create("adaptation", data=tmp_path, used=tmp_path / "used.txt").build()

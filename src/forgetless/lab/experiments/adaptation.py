@@ -30,9 +30,10 @@ from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 
 METHODS = ("finetune", "joint", "si", "mas")
-#: λ of MAS and Adam's rate. Those of image datasets were chosen on the other subset, so that fine-tuning forgets there
-#: and MAS learns; of facts, λ is the paper's, and the rate a little above that of the experiment on facts.
-FACTS, IMAGES = (5.0, 3e-4), (0.001, 4e-4)
+#: Strengths that are not searched for, and Adam's rate. They were chosen on the other subset, so that fine-tuning forgets
+#: there and MAS learns; those of facts on other designers' drawings, too.
+FACTS: tuple[dict[str, float], float] = ({"mas": 10.0, "si": 400.0}, 3e-4)
+IMAGES: tuple[dict[str, float], float] = ({"mas": 0.001}, 4e-4)
 #: Picture sets: two that make the first task together, of which the network is used for the second; the later tasks.
 PICTURES = {
     "sport": (("scenes", "letters"), ("actions", "mnist10k")),
@@ -85,7 +86,7 @@ class Adaptation(Settings):
             raise ForgetlessError(f"--used lists facts, and {self.data} holds none; of image datasets use --subset.")
         start, tasks, subset = self._facts() if from_facts else self._pictures()
         first = tasks[0]
-        strength, rate = FACTS if from_facts else IMAGES
+        strengths, rate = FACTS if from_facts else IMAGES
         inside = torch.isin(first.train[1], subset)
         if bool(inside.all()) or not bool(inside.any()):
             raise ForgetlessError(f"the subset {self.subset!r} is all or nothing of the first task, {first.name!r}.")
@@ -98,7 +99,7 @@ class Adaptation(Settings):
                 self.lr or rate, self.epochs, self.batch_size, adam, clip=5.0, schedule="cosine", freeze_batchnorm=True
             ),
             **self.described(**({"used": _names(first, subset)} if from_facts else {})),
-            tuning=Tuning(Search(), fixed={"mas": strength}),
+            tuning=Tuning(Search(), fixed=strengths),
             methods=METHODS,
             look=functools.partial(use.look, first.objective, first.test, subset, first.name),
         )
