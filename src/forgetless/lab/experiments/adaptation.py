@@ -30,8 +30,8 @@ from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 
 METHODS = ("finetune", "joint", "si", "mas")
-#: Strengths that are not searched for, and Adam's rate. They were chosen on the other subset, so that fine-tuning forgets
-#: there and MAS learns; those of facts on other designers' drawings, too.
+#: Strengths that are not searched for, and Adam's rate. They were chosen on the other subset, so that fine-tuning
+#: forgets there and MAS learns; those of facts on other designers' drawings, too.
 FACTS: tuple[dict[str, float], float] = ({"mas": 10.0, "si": 800.0}, 3e-4)
 IMAGES: tuple[dict[str, float], float] = ({"mas": 0.001}, 4e-4)
 #: Picture sets: two that make the first task together, of which the network is used for the second; the later tasks.
