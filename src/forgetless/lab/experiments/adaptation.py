@@ -13,7 +13,7 @@ from torch import Tensor
 
 from forgetless.errors import ForgetlessError
 from forgetless.lab.datasets.reading.fact import parsed
-from forgetless.lab.experiments.parts import facts, images, use
+from forgetless.lab.experiments.parts import facts, images, patterns, use
 from forgetless.lab.experiments.parts.settings import Settings, setting
 from forgetless.lab.facts.words import glove
 from forgetless.lab.networks.pretrained import pretrained
@@ -30,17 +30,10 @@ from forgetless.learn.seeding import derive, permutation
 from forgetless.learn.task import Task
 
 METHODS = ("finetune", "joint", "si", "mas")
-#: λ of MAS and Adam's rate. Those of image datasets were chosen on the other subset, so that fine-tuning forgets there
-#: and MAS learns; of facts, λ is the paper's, and the rate a little above that of the experiment on facts.
-FACTS, IMAGES = (5.0, 3e-4), (0.001, 4e-4)
-#: Predicates of the facts of a subset. The settings were chosen on "daily"; "sport" is the paper's.
-SUBSETS = {
-    "sport": (
-        *("bounce", "cartwheel", "climb", "lift", "play", "row", "run", "swim"),
-        *("ride bike", "ride mountain bike", "ride wave"),
-    ),
-    "daily": ("bow", "dance", "feed", "gesture", "get", "kneel", "meditate", "raise", "sit in", "stand", "walk"),
-}
+#: Strengths that are not searched for, and Adam's rate. They were chosen on the other subset, so that fine-tuning
+#: forgets there and MAS learns; those of facts on other designers' drawings, too.
+FACTS: tuple[dict[str, float], float] = ({"mas": 10.0, "si": 800.0}, 3e-4)
+IMAGES: tuple[dict[str, float], float] = ({"mas": 0.001}, 4e-4)
 #: Picture sets: two that make the first task together, of which the network is used for the second; the later tasks.
 PICTURES = {
     "sport": (("scenes", "letters"), ("actions", "mnist10k")),
@@ -54,12 +47,19 @@ class Adaptation(Settings):
 
     A first task, a subset of which is used later on, then two more tasks. MAS measures Ω on the subset, without labels,
     on everything, and on a wrong set; beside it are fine-tuning, SI and joint training. DATA holds facts, whose subset
-    is sport, or image datasets: scenes and letters as one task, of which letters are used, then actions and mnist10k.
+    is sport or listed in a file, or image datasets: scenes and letters as one task, of which letters are used, then
+    actions and mnist10k.
     """
 
     NAME: ClassVar[str] = "adaptation"
     data: Path = setting(help="A folder of facts, or one that holds image datasets.", place=True)
-    subset: str = setting("sport", help="Which subset; settings were chosen on daily.", choices=tuple(SUBSETS))
+    subset: str = setting("sport", help="Which subset; settings were chosen on daily.", choices=tuple(PICTURES))
+    used: Path | None = setting(
+        None,
+        help="A text file that lists the subset: a fact SUBJECT,PREDICATE,OBJECT a line, * for any part.",
+        absent="the subset of that name",
+        place=True,
+    )
     network: str = images.network_setting()
     size: int = images.size_setting()
     limit: int = images.limit_setting(12)
@@ -78,12 +78,15 @@ class Adaptation(Settings):
         """The experiments: Ω on everything, with all methods; MAS with Ω on the subset, and on the rest.
 
         Raises:
-            ForgetlessError: the folder holds neither, or a picture, the network or the word vectors are missing.
+            ForgetlessError: the folder holds neither, a picture, the network or the word vectors are missing, or the
+                subset is none or too many of the facts, or listed in a file that is wrong or for image datasets.
         """
         from_facts = facts.kind(self.data) is not None
+        if self.used is not None and not from_facts:
+            raise ForgetlessError(f"--used lists facts, and {self.data} holds none; of image datasets use --subset.")
         start, tasks, subset = self._facts() if from_facts else self._pictures()
         first = tasks[0]
-        strength, rate = FACTS if from_facts else IMAGES
+        strengths, rate = FACTS if from_facts else IMAGES
         inside = torch.isin(first.train[1], subset)
         if bool(inside.all()) or not bool(inside.any()):
             raise ForgetlessError(f"the subset {self.subset!r} is all or nothing of the first task, {first.name!r}.")
@@ -95,8 +98,8 @@ class Adaptation(Settings):
             Recipe(
                 self.lr or rate, self.epochs, self.batch_size, adam, clip=5.0, schedule="cosine", freeze_batchnorm=True
             ),
-            **self.described(),
-            tuning=Tuning(Search(), fixed={"mas": strength}),
+            **self.described(**({"used": _names(first, subset)} if from_facts else {})),
+            tuning=Tuning(Search(), fixed=strengths),
             methods=METHODS,
             look=functools.partial(use.look, first.objective, first.test, subset, first.name),
         )
@@ -117,13 +120,18 @@ class Adaptation(Settings):
         both = [
             label for label in range(len(train.classes)) if (first[1] == label).any() and (second[1] == label).any()
         ]
-        subset = [label for label in both if _inside(train.classes[label], SUBSETS[self.subset])]
+        names = [train.classes[label] for label in both]
+        inside = patterns.named(self.subset, names) if self.used is None else patterns.listed(self.used, names)
+        subset = [label for label, one in zip(both, inside, strict=True) if one]
         others = [label for label in both if label not in subset]
         order = [others[n] for n in permutation(len(others), derive(0, "adaptation")).tolist()]
         beside, rest = order[: len(subset)], order[len(subset) :]
         groups = [subset + beside, rest[::2], rest[1::2]]
         if not subset or not all(groups):
-            raise ForgetlessError(f"{self.data} has {len(subset)} facts of {self.subset}, and {len(others)} others.")
+            raise ForgetlessError(
+                f"{self.data} has {len(subset)} facts of {self.used or self.subset}, and {len(others)} others; of the "
+                "others it takes as many for the first task, and one each for two more."
+            )
         tasks = []
         for number, group in enumerate(groups, 1):
             part = _limited(facts.only(first, group), self.limit)
@@ -150,9 +158,10 @@ class Adaptation(Settings):
         return start, [both, *rest], torch.arange(before, len(classes))
 
 
-def _inside(name: str, predicates: tuple[str, ...]) -> bool:
-    _, predicate, object_ = parsed(name)
-    return predicate in predicates or f"{predicate} {object_}" in predicates
+def _names(task: Task, labels: Tensor) -> list[str]:
+    """The facts of these labels, for the config: a file that lists them may change."""
+    assert isinstance(task.objective, Facts)
+    return [task.objective.names[label] for label in labels.tolist()]
 
 
 def _limited(samples: tuple[Tensor, Tensor], each: int | None) -> tuple[Tensor, Tensor]:
