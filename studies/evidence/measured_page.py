@@ -1,0 +1,176 @@
+"""The part of docs/evidence.md that says what the measurement of Ω buys.
+
+python -m studies.evidence.measured_page   # from what is in results/
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from forgetless import files
+from forgetless.lab.results.paired import Paired, paired
+from studies import blocks
+from studies.evidence.language import OUT
+from studies.evidence.language_reading import LEVEL, at
+from studies.evidence.language_texts import DOMAINS
+from studies.evidence.measured import FIXED, KNOWN, reference
+from studies.evidence.measured_omegas import COUNT, REFERENCE, VARIANTS, names
+from studies.repair_frontier import Tuning
+
+PAGE, WHAT = Path("docs/evidence.md"), "general"
+#: What the same base's results have at the same grid.
+RIVALS = ("EWC", "L2-SP")
+_SHARE = f"{100 * LEVEL:.0f} %"
+_ABOUT = """The second base again, seed 0 of each domain, and MAS with one thing changed at a time. The reference is Ω as
+the library measures it: exact, per window, on {count} windows of the three sources. Every Ω is divided by its mean, so
+that one grid of λ serves all; each is trained at neighboring λ of that grid until one keeps {share} of the new skill and
+the next less, and read on the line between them, as above. Three fine-tunings make wide intervals: those of Student's
+t with two degrees of freedom are 2.5 standard deviations of a difference to either side, and of twenty such intervals
+one misses by chance. *Rank correlation* (Spearman) and *top 10 %*, the share of the most important tenth that both
+have, compare Ω with the reference over all 11.2 M weights; *mean* is that of Ω before the division, and *cost* the
+processor's time of the measurement, both relative to the reference."""
+_SCALE = """**At a fixed λ** a batch's Ω is smaller, since gradients cancel in it, and λ means less. Here Ω is divided by
+the *reference's* mean, and λ are the two of the reference around {share} of the new skill; differences from the reference at
+the same λ, in points:"""
+
+
+def write(out: Path = OUT, page: Path = PAGE, known: Path = KNOWN) -> None:
+    """Write the block of the page; nothing where there are no results."""
+    path = out / "measured.json"
+    if path.exists() and page.exists():
+        blocks.inserted(page, "measured", blocks.wrapped("\n".join(told(files.read_sealed(path), known))))
+
+
+def told(found: Mapping[str, Any], known: Path = KNOWN) -> Iterator[str]:
+    """The whole block."""
+    some = joined(found, known)
+    yield from (_line(_ABOUT.format(count=COUNT, share=_SHARE)), "")
+    yield from blocks.console(
+        "python -m studies.evidence.measured --data DATA --texts TEXTS --work runs/evidence --measure",
+        "python -m studies.evidence.measured --data DATA --texts TEXTS --work runs/evidence",
+        "python -m studies.evidence.measured_page",
+    )
+    yield from (*table(found, some), "")
+    yield from (_line(_SCALE.format(share=_SHARE)), "", *fixed(some), "")
+    yield from answers(found, some)
+
+
+def joined(found: Mapping[str, Any], known: Path = KNOWN) -> list[Tuning]:
+    """The fine-tunings of the same base, with the rows of this study among theirs."""
+    made = []
+    for domain in DOMAINS:
+        first = reference(domain, known)
+        own = [row for row in found["rows"] if row["domain"] == domain]
+        made.append(replace(first, rows=[*first.rows, *own]))
+    return made
+
+
+def whole(some: Sequence[Tuning], method: str) -> bool:
+    """Whether all fine-tunings have points of a method on both sides of `LEVEL`."""
+    return all({point.kept >= LEVEL for point in each.path(method)} == {True, False} for each in some)
+
+
+def won(some: Sequence[Tuning], method: str) -> dict[str, float]:
+    """Fine-tuning → what is won back at `LEVEL`, in percent."""
+    return {each.name: 100 * at(each, method, WHAT) for each in some}
+
+
+def behind(some: Sequence[Tuning], method: str, other: str = "MAS") -> Paired:
+    """How much more a method wins back than another, by default than the reference."""
+    return paired(won(some, method), won(some, other))
+
+
+def table(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[str]:
+    """A Markdown table: every Ω beside the reference, and what it wins back."""
+    yield f"| Ω | windows | cost | mean | rank correlation | top 10 % | won back at {_SHARE}, % | − reference |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name in VARIANTS:
+        rows = [row for row in found["compared"] if row["variant"] == name]
+        if not rows:
+            continue
+        (first,) = (row for row in found["compared"] if row["variant"] == REFERENCE)
+        cost = statistics.fmean(row["seconds"] for row in rows) / first["seconds"]
+        figures = [statistics.fmean(row[key] for row in rows) for key in ("scale", "spearman", "top")]
+        cells = [f"{rows[0]['windows']:,}", _short(cost), _short(figures[0])]
+        cells += [f"{figures[1]:.2f}", f"{100 * figures[2]:.0f} %"]
+        yield f"| {name} | {' | '.join(cells)} | {' | '.join(_won(some, 'MAS' if name == REFERENCE else name))} |"
+    for name in RIVALS:
+        yield f"| {name} | | | | | | {' | '.join(_won(some, name))} |"
+
+
+def fixed(some: Sequence[Tuning]) -> Iterator[str]:
+    """A Markdown table: what a batch's Ω does at the λ of the reference."""
+    yield "| Ω | the new skill kept, lower λ | won back | the new skill kept, higher λ | won back |"
+    yield "|---|---|---|---|---|"
+    for name in _fixed(some):
+        cells = [_interval(each) for place in (0, 1) for each in same(some, name, place)]
+        yield f"| {name.removesuffix(FIXED)} | {' | '.join(cells)} |"
+
+
+def same(some: Sequence[Tuning], name: str, place: int) -> tuple[Paired, Paired]:
+    """What is kept and won back more than by the reference at the same λ, the lower or the higher one, in points."""
+    kept, back = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
+    for each in some:
+        row = each.of(name)[place]
+        (first,) = (other for other in each.of("MAS") if other["setting"] == row["setting"])
+        ours, theirs = each.point(row), each.point(first)
+        kept[each.name] = (100 * ours.kept, 100 * theirs.kept)
+        back[each.name] = (100 * ours.won[WHAT], 100 * theirs.won[WHAT])
+    first, second = (
+        paired({key: pair[0] for key, pair in both.items()}, {key: pair[1] for key, pair in both.items()})
+        for both in (kept, back)
+    )
+    return first, second
+
+
+def answers(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[str]:
+    """A line for each question, with what was trained for it."""
+    for about, question in QUESTIONS.items():
+        trained = [name for name in names(about) if whole(some, name)]
+        parts = [f"{name} {_interval(behind(some, name))}" for name in trained]
+        untrained = [name for name in names(about) if name not in trained]
+        yield f"- **{question}** Won back, − reference: {', '.join(parts) or 'nothing was trained'}."
+        if untrained:
+            yield f"  Not trained at a λ of their own: {', '.join(untrained)}."
+
+
+QUESTIONS = {
+    "batches": "What does exactness buy?",
+    "windows": "What does the number of windows buy?",
+    "probes": "What does another text cost?",
+    "form": "Another form or scale?",
+}
+
+
+def _fixed(some: Sequence[Tuning]) -> list[str]:
+    wanted = [f"{name}{FIXED}" for name in names("batches")]
+    return [name for name in wanted if all(len(each.of(name)) == 2 for each in some)]
+
+
+def _won(some: Sequence[Tuning], method: str) -> tuple[str, str]:
+    if not whole(some, method):
+        return "not trained", ""
+    return f"{statistics.fmean(won(some, method).values()):.0f}", "" if method == "MAS" else _interval(
+        behind(some, method)
+    )
+
+
+def _interval(found: Paired) -> str:
+    return f"{found.mean:+.0f} [{found.low:+.0f}, {found.high:+.0f}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\n", " ", text)
+
+
+if __name__ == "__main__":
+    write()
