@@ -26,16 +26,16 @@ PAGE, WHAT = Path("docs/evidence.md"), "general"
 #: What the same base's results have at the same grid.
 RIVALS = ("EWC", "L2-SP")
 _SHARE = f"{100 * LEVEL:.0f} %"
-_ABOUT = """The second base again, seed 0 of each domain, and MAS with one thing changed at a time. The reference is Ω as
-the library measures it: exact, per window, on {count} windows of the three sources. Every Ω is divided by its mean, so
-that one grid of λ serves all; each is trained at neighboring λ of that grid until one keeps {share} of the new skill and
-the next less, and read on the line between them, as above. Three fine-tunings make wide intervals: those of Student's
-t with two degrees of freedom are 2.5 standard deviations of a difference to either side, and of twenty such intervals
-one misses by chance. *Rank correlation* (Spearman) and *top 10 %*, the share of the most important tenth that both
-have, compare Ω with the reference over all 11.2 M weights; *mean* is that of Ω before the division, and *cost* the
-processor's time of the measurement, both relative to the reference."""
-_SCALE = """**At a fixed λ** a batch's Ω is smaller, since gradients cancel in it, and λ means less. Here Ω is divided by
-the *reference's* mean, and λ are the two of the reference around {share} of the new skill; differences from the reference at
+_ABOUT = """The second base again, seed 0 of each domain, and MAS with one thing changed at a time. The reference is
+Ω as the library measures it: exact, per window, on {count} windows of the three sources. Every Ω is divided by its
+mean, so that one grid of λ serves all. Each is trained at neighboring λ of that grid until one keeps {share} of the
+new skill and the next less, and read on the line between them, as above. With three fine-tunings the intervals are
+wide, 2.5 standard deviations of a difference to either side, and one of twenty misses by chance. *Rank correlation*
+(Spearman) and *top 10 %*, the share of the most important tenth that both have, compare Ω with the reference over all
+11.2 M weights. *Mean* is that of Ω before the division and *cost* the processor's time of the measurement, both
+relative to the reference."""
+_SCALE = """**At a fixed λ** the Ω of a batch protects less, because gradients cancel in it. Here Ω is divided by the
+*reference's* mean, and λ are the reference's two around {share} of the new skill. Differences from the reference at
 the same λ, in points:"""
 
 
@@ -57,7 +57,7 @@ def told(found: Mapping[str, Any], known: Path = KNOWN) -> Iterator[str]:
     )
     yield from (*table(found, some), "")
     yield from (_line(_SCALE.format(share=_SHARE)), "", *fixed(some), "")
-    yield from answers(found, some)
+    yield from answers(some)
 
 
 def joined(found: Mapping[str, Any], known: Path = KNOWN) -> list[Tuning]:
@@ -128,23 +128,40 @@ def same(some: Sequence[Tuning], name: str, place: int) -> tuple[Paired, Paired]
     return first, second
 
 
-def answers(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[str]:
-    """A line for each question, with what was trained for it."""
+def answers(some: Sequence[Tuning]) -> Iterator[str]:
+    """A line for each question, and what follows for the default."""
     for about, question in QUESTIONS.items():
-        trained = [name for name in names(about) if whole(some, name)]
-        parts = [f"{name} {_interval(behind(some, name))}" for name in trained]
-        untrained = [name for name in names(about) if name not in trained]
-        yield f"- **{question}** Won back, − reference: {', '.join(parts) or 'nothing was trained'}."
-        if untrained:
-            yield f"  Not trained at a λ of their own: {', '.join(untrained)}."
+        yield f"- **{question}** {' '.join(_sentences(some, names(about)))}"
+    yield f"- {_DECAY}"
+    ahead = [name for name in VARIANTS if whole(some, name) and behind(some, name).low > 0]
+    yield f"- **Which one, then?** {_CHANGE.format(names=', '.join(ahead)) if ahead else _STAYS}"
+
+
+def _sentences(some: Sequence[Tuning], wanted: Sequence[str]) -> Iterator[str]:
+    """Which of these win back more or less than the reference, by more than their interval, and which have not run."""
+    found = {name: behind(some, name) for name in wanted if whole(some, name)}
+    told = {
+        "More than the reference": {name: each for name, each in found.items() if each.low > 0},
+        "Less than the reference": {name: each for name, each in found.items() if each.high < 0},
+        "Not told apart from it": {name: each for name, each in found.items() if each.low <= 0 <= each.high},
+    }
+    for said, which in told.items():
+        if which:
+            yield f"{said}: {', '.join(f'{name} {_interval(each)}' for name, each in which.items())}."
+    if rest := [name for name in wanted if name not in found]:
+        yield f"Measured, but not trained at λ of their own: {', '.join(rest)}."
 
 
 QUESTIONS = {
-    "batches": "What does exactness buy?",
+    "batches": "What does exactness buy, each at its best λ?",
     "windows": "What does the number of windows buy?",
     "probes": "What does another text cost?",
-    "form": "Another form or scale?",
+    "form": "Another form, or another scale?",
 }
+_DECAY = """**Does old Ω have to decay?** That takes old uses that change: see
+[use that changes](adaptation.md#use-that-changes).""".replace("\n", " ")
+_STAYS = """Nothing is ahead of the reference by more than its interval: `forgetless.mas` stays as it is."""
+_CHANGE = """Ahead of the reference by more than the interval: {names}."""
 
 
 def _fixed(some: Sequence[Tuning]) -> list[str]:
