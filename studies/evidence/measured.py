@@ -37,28 +37,26 @@ from studies.repair_tuning import tune
 GRID = METHODS["MAS"].strengths
 #: The results of the same base, of which MAS is the reference.
 KNOWN = Path("results/freezing")
-#: Ways whose Ω keeps the reference's scale in the trainings, so that λ means the same.
-FIXED = ", same λ"
 #: The trainings, the most telling ones first.
 TRAINED = (
     "9 windows",
-    "a batch of 513" + FIXED,
+    "a batch of 513",
     "the new domain",
     "E g²",
-    "batches of 32" + FIXED,
     "random tokens",
     "÷ its mean in each tensor",
+    "batches of 32",
     "E‖J‖²",
     "999 windows",
     "novels alone",
-    "a batch of 513",
     "3 windows",
-    "wikitext alone",
     "manuals alone",
+    "wikitext alone",
     "E |g|^½",
-    "batches of 8" + FIXED,
-    "batches of 128" + FIXED,
+    "batches of 8",
+    "batches of 128",
     "3,000 windows it was trained on",
+    "255 windows it was trained on",
     "30 windows",
     "99 windows",
 )
@@ -66,7 +64,7 @@ TRAINED = (
 
 def slug(name: str) -> str:
     """A name for files."""
-    for sign, word in (("‖J‖²", "jacobian"), ("²", " squared"), ("^½", " root"), ("÷", "by"), ("λ", "lambda")):
+    for sign, word in (("‖J‖²", "jacobian"), ("²", " squared"), ("^½", " root"), ("÷", "by")):
         name = name.replace(sign, word)
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
@@ -137,10 +135,9 @@ class Study:
         return Importance.load(path)
 
     def protecting(self, name: str, domain: str) -> Importance:
-        """Ω on the scale of the trainings: ÷ its own mean, or ÷ the reference's."""
-        variant = name.removesuffix(FIXED)
-        found = self.omega(variant, domain)
-        if variant == name:
+        """Ω ÷ its mean; in batches ÷ the reference's, so that λ means the same."""
+        found = self.omega(name, domain)
+        if VARIANTS[name].about != "batches":
             return scaled(found)
         by = mean(self.omega(REFERENCE, domain))
         return replace(found, sums={key: each / by for key, each in found.sums.items()})
@@ -159,17 +156,14 @@ class Study:
                 self.swept(name, domain, out)
 
     def swept(self, name: str, domain: str, out: Path) -> None:
-        """Fine-tune at neighboring λ around `LEVEL` of the new skill; at the reference's where the scale is fixed."""
+        """Fine-tune at neighboring λ around `LEVEL` of the new skill, the reference's first."""
         known = reference(domain)
         first = lower([known.point(row).kept for row in known.of("MAS")])
 
         def kept(at: int) -> float:
             return known.point(self.point(name, domain, GRID[at], out)).kept
 
-        if name.endswith(FIXED):
-            kept(first), kept(first + 1)
-        else:
-            bracket(kept, first)
+        bracket(kept, first)
 
     def point(self, name: str, domain: str, strength: float, out: Path) -> dict[str, Any]:
         """Where a fine-tuning ends; it is run once."""

@@ -18,7 +18,7 @@ from studies import blocks
 from studies.evidence.language import OUT
 from studies.evidence.language_reading import LEVEL, at
 from studies.evidence.language_texts import DOMAINS
-from studies.evidence.measured import FIXED, KNOWN, reference
+from studies.evidence.measured import KNOWN, lower, reference
 from studies.evidence.measured_omegas import COUNT, REFERENCE, VARIANTS, names
 from studies.repair_frontier import Tuning
 
@@ -96,7 +96,8 @@ def table(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[str]:
         (first,) = (row for row in found["compared"] if row["variant"] == REFERENCE)
         cost = statistics.fmean(row["seconds"] for row in rows) / first["seconds"]
         figures = [statistics.fmean(row[key] for row in rows) for key in ("scale", "spearman", "top")]
-        cells = [f"{rows[0]['windows']:,}", _short(cost), _short(figures[0])]
+        scale = "" if VARIANTS[name].about == "form" else _short(figures[0])
+        cells = [f"{rows[0]['windows']:,}", _short(cost), scale]
         cells += [f"{figures[1]:.2f}", f"{100 * figures[2]:.0f} %"]
         yield f"| {name} | {' | '.join(cells)} | {' | '.join(_won(some, 'MAS' if name == REFERENCE else name))} |"
     for name in RIVALS:
@@ -107,25 +108,23 @@ def fixed(some: Sequence[Tuning]) -> Iterator[str]:
     """A Markdown table: what a batch's Ω does at the λ of the reference."""
     yield "| Ω | the new skill kept, lower λ | won back | the new skill kept, higher λ | won back |"
     yield "|---|---|---|---|---|"
-    for name in _fixed(some):
-        cells = [_interval(each) for place in (0, 1) for each in same(some, name, place)]
-        yield f"| {name.removesuffix(FIXED)} | {' | '.join(cells)} |"
+    for name in names("batches"):
+        if whole(some, name):
+            cells = [_interval(each) for place in (0, 1) for each in same(some, name, place)]
+            yield f"| {name} | {' | '.join(cells)} |"
 
 
 def same(some: Sequence[Tuning], name: str, place: int) -> tuple[Paired, Paired]:
     """What is kept and won back more than by the reference at the same λ, the lower or the higher one, in points."""
     kept, back = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
     for each in some:
-        row = each.of(name)[place]
-        (first,) = (other for other in each.of("MAS") if other["setting"] == row["setting"])
+        grid = each.of("MAS")
+        first = grid[lower([each.point(row).kept for row in grid]) + place]
+        (row,) = (row for row in each.of(name) if row["setting"] == first["setting"])
         ours, theirs = each.point(row), each.point(first)
         kept[each.name] = (100 * ours.kept, 100 * theirs.kept)
         back[each.name] = (100 * ours.won[WHAT], 100 * theirs.won[WHAT])
-    first, second = (
-        paired({key: pair[0] for key, pair in both.items()}, {key: pair[1] for key, pair in both.items()})
-        for both in (kept, back)
-    )
-    return first, second
+    return _apart(kept), _apart(back)
 
 
 def answers(some: Sequence[Tuning]) -> Iterator[str]:
@@ -164,9 +163,8 @@ _STAYS = """Nothing is ahead of the reference by more than its interval: `forget
 _CHANGE = """Ahead of the reference by more than the interval: {names}."""
 
 
-def _fixed(some: Sequence[Tuning]) -> list[str]:
-    wanted = [f"{name}{FIXED}" for name in names("batches")]
-    return [name for name in wanted if all(len(each.of(name)) == 2 for each in some)]
+def _apart(both: Mapping[str, tuple[float, float]]) -> Paired:
+    return paired({key: ours for key, (ours, _) in both.items()}, {key: theirs for key, (_, theirs) in both.items()})
 
 
 def _won(some: Sequence[Tuning], method: str) -> tuple[str, str]:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from forgetless import Importance, files
+from forgetless.lab.results.paired import Paired
 from forgetless.learn.families.emulation import emulate
 from studies.evidence import measured, measured_page
 from studies.evidence.language_reading import LEVEL
-from studies.evidence.measured import FIXED, GRID, TRAINED, VARIANTS, bracket, lower, slug
+from studies.evidence.measured import GRID, TRAINED, VARIANTS, bracket, lower, slug
 from studies.evidence.measured_omegas import exact, flat, mean, moduli, within_tensors
 from studies.repair_texts import Rows
 
@@ -87,7 +88,7 @@ def test_neighbors_on_both_sides_of_the_level_are_trained(first: int, fails: int
 
 
 def test_every_trained_name_is_a_variant_with_a_file_of_its_own() -> None:
-    assert {name.removesuffix(FIXED) for name in TRAINED} <= VARIANTS.keys()
+    assert set(TRAINED) < VARIANTS.keys()
     assert len({slug(name) for name in (*TRAINED, *VARIANTS)}) == len({*TRAINED, *VARIANTS})
 
 
@@ -113,3 +114,19 @@ def test_a_page_without_results_stays(tmp_path: Path) -> None:
     page.write_text("as it was")
     measured_page.write(tmp_path, page)
     assert page.read_text() == "as it was"
+
+
+def test_what_is_said_follows_from_the_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "batches of 8": Paired(2, 1, 3, 1, 3),
+        "batches of 32": Paired(-2, -3, -1, 1, 3),
+        "batches of 128": Paired(-2, -5, 1, 1, 3),
+    }
+    monkeypatch.setattr(measured_page, "whole", lambda _, name: name in found)
+    monkeypatch.setattr(measured_page, "behind", lambda _, name: found[name])
+    line, *_, last = measured_page.answers([])
+    assert "More than the reference: batches of 8 +2 [+1, +3]. Less than the reference: batches of 32 -2" in line
+    assert "Not told apart from it: batches of 128 -2 [-5, +1]. Measured, but not trained" in line
+    assert "batches of 8." in last
+    monkeypatch.setattr(measured_page, "whole", lambda _, name: name == "batches of 128")
+    assert "Nothing is ahead" in [*measured_page.answers([])][-1]
