@@ -195,7 +195,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=Path, required=True, help="the folder of texts from packages")
     parser.add_argument("--work", type=Path, default=Path("runs/evidence"), help="the folder of the model and of Ω")
     parser.add_argument("--measure", action="store_true", help="measure and compare every Ω, and train nothing")
-    parser.add_argument("--variants", nargs="+", choices=TRAINED, default=list(TRAINED), help="train no others")
+    parser.add_argument("--variants", nargs="+", choices=TRAINED, default=list(TRAINED), help="take no others")
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS), help="learn no others")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of results")
@@ -204,8 +204,8 @@ def main(words: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     study = Study(Lab(options.data, options.texts, options.work))
     if options.measure:
-        for name, variant in VARIANTS.items():
-            for domain in options.domains if variant.own else options.domains[:1]:
+        for name in (REFERENCE, *options.variants):
+            for domain in options.domains if VARIANTS[name].own else options.domains[:1]:
                 study.omega(name, domain)
         study.collect(options.out)
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from studies.evidence.language_reading import LEVEL, at
 from studies.evidence.language_texts import DOMAINS
 from studies.evidence.measured import KNOWN, lower, reference
 from studies.evidence.measured_omegas import COUNT, REFERENCE, VARIANTS, names
-from studies.repair_frontier import Tuning
+from studies.repair_frontier import Row, Tuning
 
 PAGE, WHAT = Path("docs/evidence.md"), "general"
 #: What the same base's results have at the same grid.
@@ -37,6 +37,18 @@ relative to the reference."""
 _SCALE = """**At a fixed λ** the Ω of a batch protects less, because gradients cancel in it. Here Ω is divided by the
 *reference's* mean, and λ are the reference's two around {share} of the new skill. Differences from the reference at
 the same λ, in points:"""
+
+QUESTIONS = {
+    "batches": "What does exactness buy, each at its best λ?",
+    "windows": "What does the number of windows buy?",
+    "probes": "What does another text cost?",
+    "form": "Another form, or another scale?",
+}
+_DECAY = """**Does old Ω have to decay?** That takes old uses that change: see
+[use that changes](adaptation.md#use-that-changes)."""
+_AHEAD = "Ahead of the reference by more than the interval: {names}."
+_STAYS = """Nothing that was trained is ahead of the reference by more than its interval, so the recommendation is the
+default: `forgetless.mas` on samples of the old use, exact and with the modulus."""
 
 
 def write(out: Path = OUT, page: Path = PAGE, known: Path = KNOWN) -> None:
@@ -56,8 +68,9 @@ def told(found: Mapping[str, Any], known: Path = KNOWN) -> Iterator[str]:
         "python -m studies.evidence.measured_page",
     )
     yield from (*table(found, some), "")
-    yield from (_line(_SCALE.format(share=_SHARE)), "", *fixed(some), "")
-    yield from answers(some)
+    if len(rows := [*fixed(some)]) > 2:
+        yield from (_line(_SCALE.format(share=_SHARE)), "", *rows, "")
+    yield from answers({row["variant"] for row in found["compared"]}, some)
 
 
 def joined(found: Mapping[str, Any], known: Path = KNOWN) -> list[Tuning]:
@@ -109,7 +122,7 @@ def fixed(some: Sequence[Tuning]) -> Iterator[str]:
     yield "| Ω | the new skill kept, lower λ | won back | the new skill kept, higher λ | won back |"
     yield "|---|---|---|---|---|"
     for name in names("batches"):
-        if whole(some, name):
+        if all(_beside(each, name, place) for each in some for place in (0, 1)):
             cells = [_interval(each) for place in (0, 1) for each in same(some, name, place)]
             yield f"| {name} | {' | '.join(cells)} |"
 
@@ -118,25 +131,28 @@ def same(some: Sequence[Tuning], name: str, place: int) -> tuple[Paired, Paired]
     """What is kept and won back more than by the reference at the same λ, the lower or the higher one, in points."""
     kept, back = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
     for each in some:
-        grid = each.of("MAS")
-        first = grid[lower([each.point(row).kept for row in grid]) + place]
-        (row,) = (row for row in each.of(name) if row["setting"] == first["setting"])
+        ((row, first),) = _beside(each, name, place)
         ours, theirs = each.point(row), each.point(first)
         kept[each.name] = (100 * ours.kept, 100 * theirs.kept)
         back[each.name] = (100 * ours.won[WHAT], 100 * theirs.won[WHAT])
     return _apart(kept), _apart(back)
 
 
-def answers(some: Sequence[Tuning]) -> Iterator[str]:
-    """A line for each question, and what follows for the default."""
+def answers(measured: Collection[str], some: Sequence[Tuning]) -> Iterator[str]:
+    """A line for each question, and what follows for the default.
+
+    Args:
+        measured: the variants whose Ω was compared with the reference.
+        some: the fine-tunings.
+    """
     for about, question in QUESTIONS.items():
-        yield f"- **{question}** {' '.join(_sentences(some, names(about)))}"
-    yield f"- {_DECAY}"
+        yield f"- **{question}** {' '.join(_sentences(measured, some, names(about)))}"
+    yield f"- {_line(_DECAY)}"
     ahead = [name for name in VARIANTS if whole(some, name) and behind(some, name).low > 0]
-    yield f"- **Which one, then?** {_CHANGE.format(names=', '.join(ahead)) if ahead else _STAYS}"
+    yield f"- **Which one, then?** {_AHEAD.format(names=', '.join(ahead)) if ahead else _line(_STAYS)}"
 
 
-def _sentences(some: Sequence[Tuning], wanted: Sequence[str]) -> Iterator[str]:
+def _sentences(measured: Collection[str], some: Sequence[Tuning], wanted: Sequence[str]) -> Iterator[str]:
     """Which of these win back more or less than the reference, by more than their interval, and which have not run."""
     found = {name: behind(some, name) for name in wanted if whole(some, name)}
     told = {
@@ -147,20 +163,28 @@ def _sentences(some: Sequence[Tuning], wanted: Sequence[str]) -> Iterator[str]:
     for said, which in told.items():
         if which:
             yield f"{said}: {', '.join(f'{name} {_interval(each)}' for name, each in which.items())}."
-    if rest := [name for name in wanted if name not in found]:
-        yield f"Measured, but not trained at λ of their own: {', '.join(rest)}."
+    rest = [name for name in wanted if name not in found]
+    alone = [f"{name} {gap:+.0f} ({of})" for name in rest for of, gap in _alone(some, name)]
+    if alone:
+        yield f"In single fine-tunings, which have no interval: {', '.join(alone)}."
+    if only := [name for name in rest if name in measured]:
+        yield f"Measured, but not trained in all three domains: {', '.join(only)}."
+    if never := [name for name in rest if name not in measured]:
+        yield f"Not run: {', '.join(never)}."
 
 
-QUESTIONS = {
-    "batches": "What does exactness buy, each at its best λ?",
-    "windows": "What does the number of windows buy?",
-    "probes": "What does another text cost?",
-    "form": "Another form, or another scale?",
-}
-_DECAY = """**Does old Ω have to decay?** That takes old uses that change: see
-[use that changes](adaptation.md#use-that-changes).""".replace("\n", " ")
-_STAYS = """Nothing is ahead of the reference by more than its interval: `forgetless.mas` stays as it is."""
-_CHANGE = """Ahead of the reference by more than the interval: {names}."""
+def _alone(some: Sequence[Tuning], name: str) -> Iterator[tuple[str, float]]:
+    """The fine-tunings with points on both sides of `LEVEL`, and how much more is won back than by the reference."""
+    for each in some:
+        if whole([each], name):
+            yield each.name, won([each], name)[each.name] - won([each], "MAS")[each.name]
+
+
+def _beside(each: Tuning, name: str, place: int) -> list[tuple[Row, Row]]:
+    """A method's row at the reference's λ on that side of `LEVEL`, and the reference's; nothing where it is missing."""
+    grid = each.of("MAS")
+    first = grid[lower([each.point(row).kept for row in grid]) + place]
+    return [(row, first) for row in each.of(name) if row["setting"] == first["setting"]]
 
 
 def _apart(both: Mapping[str, tuple[float, float]]) -> Paired:
@@ -169,7 +193,7 @@ def _apart(both: Mapping[str, tuple[float, float]]) -> Paired:
 
 def _won(some: Sequence[Tuning], method: str) -> tuple[str, str]:
     if not whole(some, method):
-        return "not trained", ""
+        return "–", ""
     return f"{statistics.fmean(won(some, method).values()):.0f}", "" if method == "MAS" else _interval(
         behind(some, method)
     )
