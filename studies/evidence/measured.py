@@ -175,7 +175,8 @@ class Study:
             files.write_json(path, row)
             print(row, flush=True)
             self.collect(out)
-        return files.read_json(path)
+        found: dict[str, Any] = files.read_json(path)
+        return found
 
     def collect(self, out: Path) -> None:
         """Put all that is there into the file of results."""
