@@ -28,18 +28,18 @@ RIVALS = ("EWC", "L2-SP")
 _SHARE = f"{100 * LEVEL:.0f} %"
 _ABOUT = """The second base again, seed 0 of each domain, and MAS with one thing changed at a time. The reference is
 Ω as the library measures it: exact, per window, on {count} windows of the three sources. Every Ω is divided by its
-mean, so that one grid of λ serves all. Each is trained at neighboring λ of that grid until one keeps {share} of the
-new skill and the next less, and read on the line between them, as above. With three fine-tunings the intervals are
-wide, 2.5 standard deviations of a difference to either side, and one of twenty misses by chance. *Rank correlation*
-(Spearman) and *top 10 %*, the share of the most important tenth that both have, compare Ω with the reference over all
-11.2 M weights. *Mean* is that of Ω before the division and *cost* the processor's time of the measurement, both
-relative to the reference."""
+mean, that of batches by the reference's, so that one grid of λ serves all. Each is trained at neighboring λ of that
+grid until one keeps {share} of the new skill and the next less, and read on the line between them, as above. With
+three fine-tunings the intervals are wide, 2.5 standard deviations of a difference to either side, and one of twenty
+misses by chance. *Rank correlation* is Spearman's with the reference over all 11.2 M weights, and *top tenth* the
+share of the most important tenth that both have: 10 % by chance. *Mean* is that of Ω before the division and *cost*
+the processor's time of the measurement, both relative to the reference."""
 _SCALE = """**At a fixed λ** the Ω of a batch protects less, because gradients cancel in it. Here Ω is divided by the
 *reference's* mean, and λ are the reference's two around {share} of the new skill. Differences from the reference at
 the same λ, in points:"""
 
 QUESTIONS = {
-    "batches": "What does exactness buy, each at its best λ?",
+    "batches": "What does exactness buy beyond the scale?",
     "windows": "What does the number of windows buy?",
     "probes": "What does another text cost?",
     "form": "Another form, or another scale?",
@@ -100,7 +100,7 @@ def behind(some: Sequence[Tuning], method: str, other: str = "MAS") -> Paired:
 
 def table(found: Mapping[str, Any], some: Sequence[Tuning]) -> Iterator[str]:
     """A Markdown table: every Ω beside the reference, and what it wins back."""
-    yield f"| Ω | windows | cost | mean | rank correlation | top 10 % | won back at {_SHARE}, % | − reference |"
+    yield f"| Ω | windows | cost | mean | rank correlation | top tenth | won back at {_SHARE}, % | − reference |"
     yield "|---|---|---|---|---|---|---|---|"
     for name in VARIANTS:
         rows = [row for row in found["compared"] if row["variant"] == name]
@@ -158,7 +158,9 @@ def _sentences(measured: Collection[str], some: Sequence[Tuning], wanted: Sequen
     told = {
         "More than the reference": {name: each for name, each in found.items() if each.low > 0},
         "Less than the reference": {name: each for name, each in found.items() if each.high < 0},
-        "Not told apart from it": {name: each for name, each in found.items() if each.low <= 0 <= each.high},
+        "Not told apart from it by three fine-tunings": {
+            name: each for name, each in found.items() if each.low <= 0 <= each.high
+        },
     }
     for said, which in told.items():
         if which:

@@ -126,7 +126,7 @@ def test_what_is_said_follows_from_the_intervals(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(measured_page, "behind", lambda _, name: found[name])
     line, *_, last = measured_page.answers({"a batch of 513"}, [])
     assert "More than the reference: batches of 8 +2 [+1, +3]. Less than the reference: batches of 32 -2" in line
-    assert "Not told apart from it: batches of 128 -2 [-5, +1]. Measured, but not trained" in line
+    assert "Not told apart from it by three fine-tunings: batches of 128 -2 [-5, +1]. Measured, but not trained" in line
     assert line.endswith("a batch of 513.")
     assert "batches of 8." in last
     monkeypatch.setattr(measured_page, "whole", lambda _, name: name == "batches of 128")
