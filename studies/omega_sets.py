@@ -40,7 +40,7 @@ def measured(data: Path, cache: Path) -> dict[str, Any]:
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
         pictures[name] = inputs[order[: 2 * COUNT]]
     omegas = {name: _flat(forgetless.mas(model, each[:COUNT], progress=False)) for name, each in pictures.items()}
-    alike = [[_compared(omegas[a], omegas[b]) for b in SETS] for a in SETS]
+    alike = [[compared(omegas[a], omegas[b]) for b in SETS] for a in SETS]
     one, other = (omegas[name].double().clamp(min=1e-12).log10() for name in PAIR)
     every = torch.cat([one, other]).sort().values
     low, high = (float(every[round(share * (len(every) - 1))]) for share in (0.01, 0.9999))
@@ -60,7 +60,7 @@ def _flat(importance: forgetless.Importance) -> Tensor:
     return torch.cat([omega.flatten() for omega in importance.mean().values()])
 
 
-def _compared(one: Tensor, other: Tensor) -> dict[str, float]:
+def compared(one: Tensor, other: Tensor) -> dict[str, float]:
     """Pearson's correlation of Ω and of its ranks, and the share of the most important weights that both have."""
     ranks = [each.argsort().argsort().double() for each in (one, other)]
     top = round(TOP * len(one))

@@ -30,7 +30,7 @@ from studies import (
     results_page,
     scale,
 )
-from studies.evidence import language_page, length, vision_page
+from studies.evidence import language_page, length, measured_page, vision_page
 
 
 def write(root: Path, docs: Path, readme: Path) -> None:
@@ -63,6 +63,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     repair_page.write(root / "repair", docs / "repair.md")
     repair_vision.write(root / "repair", docs / "repair.md")
     language_page.write(root / "evidence", docs / "evidence.md")
+    measured_page.write(root / "evidence", docs / "evidence.md", root / "freezing")
     vision_page.write(root / "evidence" / "vision-pairs.json", docs / "evidence.md")
     length.write(root / "evidence" / "length.json", docs / "evidence.md")
 

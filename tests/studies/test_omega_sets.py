@@ -10,11 +10,11 @@ from studies import omega_sets
 
 def test_compared() -> None:
     one = torch.arange(100.0)
-    same = omega_sets._compared(one, 2 * one + 1)
+    same = omega_sets.compared(one, 2 * one + 1)
     assert same == pytest.approx({"pearson": 1.0, "spearman": 1.0, "top": 1.0})
-    other = omega_sets._compared(one, one.flip(0))
+    other = omega_sets.compared(one, one.flip(0))
     assert other == pytest.approx({"pearson": -1.0, "spearman": -1.0, "top": 0.0})
-    curved = omega_sets._compared(one, one**3)
+    curved = omega_sets.compared(one, one**3)
     assert curved["spearman"] == pytest.approx(1.0)
     assert curved["pearson"] < 0.99
 
