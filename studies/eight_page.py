@@ -279,7 +279,7 @@ def _tables(
             yield from _missing(command.format(source))
     if made := [source for source in sources if by_source.get(source)]:
         yield from blocks.console(*map(command.format, made))
-    yield pairs.measured_on(by_source)
+        yield pairs.measured_on(by_source)
 
 
 def _sensitivity(found: Sequence[Found]) -> Iterator[str]:
