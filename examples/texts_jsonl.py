@@ -33,7 +33,7 @@ def collate(rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def train(model: nn.Sequential, rows: list[dict], optimizer: torch.optim.Optimizer) -> None:
     for _ in range(4):
-        for start in range(200, len(rows), 32):  # the first 200 are for testing
+        for start in range(400, len(rows), 32):  # the first 400 are for testing
             x, y = collate(rows[start : start + 32])
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
@@ -41,7 +41,7 @@ def train(model: nn.Sequential, rows: list[dict], optimizer: torch.optim.Optimiz
 
 
 def accuracy(model: nn.Sequential, rows: list[dict]) -> float:
-    x, y = collate(rows[:200])
+    x, y = collate(rows[:400])
     return 100 * float((model(x).argmax(1) == y).float().mean())
 
 
@@ -49,7 +49,7 @@ torch.manual_seed(0)
 layers = [nn.Embedding(2048, 32), nn.Flatten(), nn.Linear(79 * 32, 64), nn.ReLU(), nn.Linear(64, 3)]
 first = nn.Sequential(*layers)
 train(first, OLD, torch.optim.Adam(first.parameters(), lr=5e-3))
-importance = forgetless.mas(first, OLD[200:], collate_fn=collate, exclude="4")  # all but the head
+importance = forgetless.mas(first, OLD[400:], collate_fn=collate, exclude="4")  # all but the head
 for name, strength in (("plain fine-tuning", 0), ("with forgetless", "auto")):
     model = copy.deepcopy(first)
     model[4] = nn.Linear(64, 3)
