@@ -148,6 +148,11 @@ class Anchor:
         self._tell()
 
     @property
+    def dial(self) -> Dial | None:
+        """What chooses λ while training goes on; None where λ is a number that was given."""
+        return self._dial
+
+    @property
     def l2sp(self) -> float:
         """w, towards θ*. Setting it takes effect with the next step."""
         return self._l2sp

@@ -17,6 +17,7 @@ from forgetless.learn.task import Task
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import trainable
 from forgetless.protect.anchor import Anchor
+from forgetless.protect.strength.hold_share import HoldShare
 
 
 @dataclass
@@ -84,8 +85,8 @@ class Anchored(Method):
 
 
 def is_automatic(anchor: Anchor) -> bool:
-    """Whether the anchor finds its λ by itself."""
-    return "dial.share" in anchor.state_dict()
+    """Whether the anchor has the strength "auto"."""
+    return isinstance(anchor.dial, HoldShare)
 
 
 def with_strength(model: Network, anchor: Anchor, strength: Strength) -> Anchor:

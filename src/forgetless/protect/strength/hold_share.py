@@ -50,9 +50,9 @@ class HoldShare(Dial):
 
     s depends on the optimizer's state, which settles: λ is found after the first step that moved a weight, and again
     whenever twice as many steps are done. Before the first time it is 0. Each of these looks takes the training to be
-    as long as it has been so far: λ is large at first and falls as training goes on, however long that is. At the end
-    it is up to twice that of the length that the training had, under a constant rate, and down to half of it under one
-    that falls to 0.
+    as long as it has been so far: λ is large at first and falls as training goes on, however long that is. At the end,
+    compared with the λ for the length that the training had, it is up to twice as large under a constant rate, and down
+    to half as large under one that falls to 0.
 
     With `steps` each look takes the training to be of that length, and the last one comes at half of it: λ is smaller
     at first, and early steps are held less.
