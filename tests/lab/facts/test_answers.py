@@ -74,7 +74,7 @@ def test_the_facts_of_a_picture_are_those_that_were_seen_in_training(tmp_path: P
 def test_the_pictures_of_a_fact_against_all_of_them(fact: str) -> None:
     tensors, header = kept("finetune")
     parts = [*fact.strip("<>").split(","), "", ""][:3]
-    there = [(place, glove().vector(part)) for place, part in enumerate(parts) if part]
+    there = [(place, torch.from_numpy(glove().vector(part))) for place, part in enumerate(parts) if part]
     keys = tensors["pictures"].view(len(tensors["pictures"]), len(PARTS), -1)
     similar = sum(torch.cosine_similarity(keys[:, place], vector, dim=1) for place, vector in there) / len(there)
     assert isinstance(similar, Tensor)
@@ -91,7 +91,7 @@ def test_the_pictures_of_a_fact_against_all_of_them(fact: str) -> None:
 @pytest.mark.parametrize("fact", ["man,row,boat", "dog", "cat,facepalm,", ",,rowing boats", "man,rock & roll,new york"])
 def test_the_key_of_a_fact_is_that_of_training(fact: str) -> None:
     parts = parsed(fact)
-    vectors = torch.stack([glove().vector(part) if part else torch.zeros(50) for part in parts])
+    vectors = torch.stack([torch.from_numpy(glove().vector(part)) if part else torch.zeros(50) for part in parts])
     expected = fact_keys(vectors[None], torch.tensor([[bool(part) for part in parts]]))
     key = fact_key(fact)
     assert key.dtype == np.float32

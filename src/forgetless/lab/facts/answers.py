@@ -99,7 +99,7 @@ def fact_key(fact: str) -> np.ndarray:
     words, parts = glove(), parsed(fact)
     for part in parts:
         words.refuse_unknown(part)
-    vectors = [words.unit(part) if part else np.zeros_like(words.mean) for part in parts]
+    vectors = [words.vector(part) if part else np.zeros_like(words.mean) for part in parts]
     return np.concatenate(vectors)[None] / np.float32(sum(map(bool, parts)))
 
 

@@ -71,23 +71,11 @@ class WordVectors:
         rarer, best = min(zip(map(max, ranks), pairs, strict=True), key=lambda each: each[0], default=(_FREQUENT, ()))
         return list(best) if rarer < _FREQUENT else []
 
-    def vector(self, phrase: str) -> Tensor:
-        """The unit vector of a phrase, float32 `[D]`; words without one are left out.
+    def vector(self, phrase: str) -> np.ndarray:
+        """The unit vector of a phrase, float32 `[D]`, from float64; words without one are left out.
 
         Raises:
             UnknownWords: none of its words has a vector; it offers the most similar that do.
-        """
-        import torch
-        from torch.nn import functional as F
-
-        rows = torch.from_numpy(self._rows(phrase))
-        return F.normalize(rows.mean(0) - torch.from_numpy(self.mean), dim=0)
-
-    def unit(self, phrase: str) -> np.ndarray:
-        """As `vector`, computed in float64 without PyTorch: equal to it within 1e-6.
-
-        Raises:
-            UnknownWords: as `vector` does.
         """
         u = self._rows(phrase).mean(0, dtype=np.float64) - self.mean
         unit: np.ndarray = (u / max(float(np.sqrt(u @ u)), _SMALL)).astype(np.float32)
@@ -141,7 +129,8 @@ class WordVectors:
                 known, unknown = self.known(part)
                 lost |= dict.fromkeys(unknown)
                 if known:
-                    vectors[number, place], present[number, place] = self.vector(part), True
+                    vectors[number, place] = torch.from_numpy(self.vector(part))
+                    present[number, place] = True
             if not present[number].any():
                 raise ForgetlessError(
                     f"no word of the fact {written(fact)!r} has a vector; leave it out, or rename it."
