@@ -247,10 +247,7 @@ def _pairs(found: Sequence[Found]) -> Iterator[str]:
     command = (
         f"{_RUN} --pairs --omega {{0}} --method mas --method local-mas --strength {ONE:g} --out runs/pairs-one-{{0}}"
     )
-    yield (
-        f"With one λ for all, {ONE:g}: the geometric mean of those that the searches of table 2 found for MAS. (The "
-        "paper's 1 nearly freezes this network.)"
-    )
+    yield (f"With one λ for all, {ONE:g}: the geometric mean of those that the searches of table 2 found for MAS.")
     yield ""
     yield from _tables(fixed, ("train", "test", "both"), command)
     yield (
