@@ -9,27 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
+import shades
 from forgetless import Anchor
-from forgetless.lab.experiments.demo import Scale
-from forgetless.learn.heads import MultiHead
 from forgetless.measure.reference import mas as one_at_a_time
 from studies import frontier
 
 PAIR = frontier.PAIRS[0]
 
 
-def small(name: str) -> MultiHead:
-    torch.manual_seed(0)
-    backbone = nn.Sequential(Scale(), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-    return MultiHead(backbone, 16, pretrained=True)
-
-
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two sets of two shades, a small network, a recipe of few steps and a grid of few strengths."""
-    monkeypatch.setattr(frontier, "pretrained", small)
+    monkeypatch.setattr(frontier, "pretrained", lambda name: shades.small(2))
     monkeypatch.setattr(frontier, "SIZE", 8)
     monkeypatch.setattr(frontier, "PROBES", 8)
     monkeypatch.setattr(frontier, "RECIPE", dataclasses.replace(frontier.RECIPE, epochs=2, batch_size=8))

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
-from torch import nn
 
+import shades
 from forgetless.errors import ForgetlessError
 from forgetless.lab.experiments import create, eight_tasks
-from forgetless.lab.experiments.demo import Scale
 from forgetless.lab.experiments.eight_tasks import METHODS, TASKS
 from forgetless.lab.published.mas_2018 import PAIRS, TITLES
 from forgetless.lab.running.experiment import Experiment, Suite
@@ -23,9 +20,7 @@ from forgetless.learn.heads import MultiHead
 def small(name: str) -> MultiHead:
     if name != "squeezenet":
         raise ForgetlessError(f"there is no network {name!r}.")
-    torch.manual_seed(0)
-    backbone = nn.Sequential(Scale(), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return MultiHead(backbone, 4, pretrained=True)
+    return shades.small()
 
 
 def experiment(data: Path, **options: Any) -> Experiment | Suite:
@@ -37,13 +32,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small set of two classes for every task, and a small network."""
     monkeypatch.setattr(eight_tasks, "pretrained", small)
     for number, task in enumerate(TASKS):
-        for split, count in (("train", 8), ("test", 2)):
-            for label, kind in enumerate(("dark", "light")):
-                folder = tmp_path / "data" / task / split / kind
-                folder.mkdir(parents=True)
-                for picture in range(count):
-                    shade = 40 + 150 * label + 5 * picture + number
-                    Image.new("RGB", (12, 12), (shade, shade, 10 * number)).save(folder / f"{picture}.png")
+        shades.written(tmp_path / "data" / task, number, train=8, test=2)
     return tmp_path / "data"
 
 

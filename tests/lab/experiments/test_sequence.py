@@ -3,36 +3,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
-from torch import nn
 
+import shades
 from forgetless.lab.experiments import create, sequence
-from forgetless.lab.experiments.demo import Scale
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.run import run
-from forgetless.learn.heads import MultiHead
-
-
-def small(name: str) -> MultiHead:
-    torch.manual_seed(0)
-    backbone = nn.Sequential(Scale(), nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return MultiHead(backbone, 4, pretrained=True)
 
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """Three sets of two classes, and a small network."""
-    monkeypatch.setattr(sequence, "pretrained", small)
-    folders = [tmp_path / "sets" / name for name in ("first", "second", "third")]
-    for number, task in enumerate(folders):
-        for split, count in (("train", 16), ("test", 2)):
-            for label, kind in enumerate(("dark", "light")):
-                folder = task / split / kind
-                folder.mkdir(parents=True)
-                for picture in range(count):
-                    shade = 40 + 150 * label + 5 * picture + number
-                    Image.new("RGB", (32, 32), (shade, shade, 10 * number)).save(folder / f"{picture}.png")
+    monkeypatch.setattr(sequence, "pretrained", lambda name: shades.small())
+    names = enumerate(("first", "second", "third"))
+    folders = [shades.written(tmp_path / name, number, train=16, test=2, side=32) for number, name in names]
     found = create("sequence", tasks=folders, size=32, epochs=2, batch_size=8).build()
     assert isinstance(found, Experiment)
     return found
