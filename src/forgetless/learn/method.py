@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor
 from torch.optim import Optimizer
 
+from forgetless.errors import ForgetlessError
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
@@ -45,9 +47,21 @@ class Method:
         """Its public fields, which define it together with its name."""
         return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
 
-    def set_strength(self, strength: Strength) -> None:
-        """Give it another λ, or "auto", which acts from the next task on."""
-        self.strength = strength
+    def set_strength(self, strength: float | str) -> None:
+        """Give it another λ, or "auto", which acts from the next task on.
+
+        Raises:
+            ForgetlessError: a number that is negative or not finite, or a word that the method does not take.
+        """
+        if strength == "auto" and self.automatic:
+            self.strength = "auto"
+        elif isinstance(strength, str):
+            accepted = "a number or 'auto'" if self.automatic else "a number"
+            raise ForgetlessError(f"the strength of the method {self.name!r} must be {accepted}, not {strength!r}.")
+        elif math.isfinite(strength) and strength >= 0:
+            self.strength = strength
+        else:
+            raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
 
     def found_strength(self) -> float | None:
         """λ, of "auto" that of the last step; None for a method that takes none."""

@@ -501,6 +501,10 @@ def test_a_strength_in_words() -> None:
         ForgetlessError, match=r"^the strength of the method 'mas' must be a number or 'auto', not 'much'\.$"
     ):
         create("mas", "much")
+    composed = create("lwf+mas", 2.0)
+    with pytest.raises(ForgetlessError, match=r"^the strength of the method 'lwf' must be a number, not 'auto'\.$"):
+        composed.set_strength("auto")
+    assert composed.strength == 2.0
 
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])
@@ -509,6 +513,8 @@ def test_a_strength_that_makes_no_sense(strength: float) -> None:
         ForgetlessError, match=rf"^the strength must be a finite number of 0 or more, not {strength}\.$"
     ):
         create("mas", strength)
+    with pytest.raises(ForgetlessError, match=r"^the strength must be a finite number"):
+        create("lwf").set_strength(strength)
 
 
 def test_the_method_of_the_page_runs_and_resumes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from forgetless.learn.families.state import pack, unpack
-from forgetless.learn.method import Method, Strength
+from forgetless.learn.method import Method
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
@@ -54,7 +54,7 @@ class Watched(Method):
         """The method's."""
         return self.inner.found_strength()
 
-    def set_strength(self, strength: Strength) -> None:
+    def set_strength(self, strength: float | str) -> None:
         """Give it to the method."""
         self.inner.set_strength(strength)
         self.strength = self.inner.strength

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from forgetless.errors import ForgetlessError
 from forgetless.learn.families.state import pack, unpack
-from forgetless.learn.method import Method, Strength
+from forgetless.learn.method import Method
 from forgetless.learn.network import Network
 from forgetless.learn.samples import Batch
 from forgetless.learn.task import Task
@@ -51,10 +51,11 @@ class Composed(Method):
         """Whether the first part that takes a strength takes "auto"."""
         return next((part.automatic for part in self.parts if part.strength is not None), False)
 
-    def set_strength(self, strength: Strength) -> None:
+    def set_strength(self, strength: float | str) -> None:
         """Give another λ, or "auto", to the first part that takes one."""
-        next(part for part in self.parts if part.strength is not None).set_strength(strength)
-        self.strength = strength
+        first = next(part for part in self.parts if part.strength is not None)
+        first.set_strength(strength)
+        self.strength = first.strength
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """Those of all parts, as "PART.SETTING"."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from forgetless.errors import ForgetlessError
@@ -66,15 +65,7 @@ def create(name: str, strength: float | str | None = None, **settings: Any) -> M
         return method
     if method.strength is None:
         raise ForgetlessError(f"the method {name!r} takes no strength.")
-    if strength == "auto" and method.automatic:
-        method.set_strength("auto")
-    elif isinstance(strength, str):
-        accepted = "a number or 'auto'" if method.automatic else "a number"
-        raise ForgetlessError(f"the strength of the method {name!r} must be {accepted}, not {strength!r}.")
-    elif math.isfinite(strength) and strength >= 0:
-        method.set_strength(strength)
-    else:
-        raise ForgetlessError(f"the strength must be a finite number of 0 or more, not {strength!r}.")
+    method.set_strength(strength)
     return method
 
 
