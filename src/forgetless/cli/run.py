@@ -101,7 +101,7 @@ def _run(
         str | None,
         typer.Option(
             help="λ of the methods that take one; 'auto' holds back half of each task's movement, 'search' tries "
-            "several λ on each task. [default: the experiment's]"
+            "several λ on each task, 'rise' larger ones as well. [default: the experiment's]"
         ),
     ] = None,
     log: Log = None,
@@ -211,7 +211,7 @@ def _strength(given: str | None) -> float | str | None:
     try:
         return None if given is None else float(given)
     except ValueError:
-        return given  # "auto", "search"; anything else is refused by the run
+        return given  # "auto", "search", "rise"; anything else is refused by the run
 
 
 def _how_to_continue(out: Path) -> str:

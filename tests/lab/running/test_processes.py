@@ -168,8 +168,20 @@ def test_a_strength_found_for_every_task(tmp_path: Path) -> None:
     assert protected["trials"] >= 4
     again = run(EXPERIMENT, ["mas"], [1], tmp_path / "again", strength="search")
     assert again["runs"][0]["accuracy"] == protected["accuracy"]
-    with pytest.raises(ForgetlessError, match=r"^the strength must be a number, 'auto' or 'search', not 'much'\.$"):
+    known = r"^the strength must be a number, 'auto', 'search' or 'rise', not 'much'\.$"
+    with pytest.raises(ForgetlessError, match=known):
         run(EXPERIMENT, ["mas"], [1], tmp_path / "x", strength="much")
+
+
+def test_a_search_that_may_rise_goes_on_above_a_strength_that_is_accepted(tmp_path: Path) -> None:
+    searched, risen = (
+        run(EXPERIMENT, ["mas"], [1], tmp_path / how, strength=how)["runs"][0] for how in ("search", "rise")
+    )
+    assert (results.given(searched), results.given(risen)) == ("search", "rise")
+    assert risen["trials"] > searched["trials"]
+    assert risen["strengths"][1] > searched["strengths"][1]
+    with pytest.raises(ForgetlessError, match=r"strength is \"search\" there and \"rise\" here"):
+        run(EXPERIMENT, ["mas"], [1], tmp_path / "search", strength="rise", resume=True)
 
 
 def test_auto_is_for_the_methods_that_take_it(tmp_path: Path) -> None:

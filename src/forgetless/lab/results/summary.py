@@ -64,7 +64,8 @@ class MethodSummary:
         method: its name.
         seeds: one per run, in the order of the runs.
         strengths: the different λ its runs used, `None` left out.
-        given: what the runs were given: λ, "auto", or "search" for one found for every task; None where that differs.
+        given: what the runs were given: λ, "auto", or "search" or "rise" for one found for every task; None where
+            that differs.
         matrix: R over runs, T × T; row and column i are the task that was learned i-th.
         learned: each task's accuracy when it was learned, in the order of `Summary.tasks`.
         now: each task's accuracy after the last one, in the same order.
@@ -186,13 +187,13 @@ def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
 
 
 def given(run: Mapping[str, Any]) -> float | str | None:
-    """The λ that a run was given; "auto" or "search" where it was found, None for a method that takes none."""
+    """The λ that a run was given; "auto", "search" or "rise" where it was found, None for a method without one."""
     settings = run.get("settings")
     settings = settings if isinstance(settings, Mapping) else {}  # nothing else reads it
     if any(str(name).rpartition(".")[2] == "strength" and value == "auto" for name, value in settings.items()):
         return "auto"
     if "strengths" in run:
-        return "search"
+        return "rise" if run.get("rise") is True else "search"
     return None if run.get("strength") is None else float(run["strength"])
 
 

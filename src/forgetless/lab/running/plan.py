@@ -17,7 +17,7 @@ from forgetless.lab.running.directory import RunDirectory, key
 from forgetless.lab.running.environment import environment
 from forgetless.lab.running.experiment import Experiment
 from forgetless.lab.running.jobs import Job
-from forgetless.lab.running.work import SEARCH
+from forgetless.lab.running.work import RISE, SEARCH
 from forgetless.learn import methods, metrics
 from forgetless.learn.position import Progress
 from forgetless.learn.task import Task
@@ -139,8 +139,8 @@ def _check_strength(experiment: Experiment, names: Sequence[str], strength: floa
     if not takers:
         raise ForgetlessError(f"none of the methods {listing(names)} takes a strength.")
     if isinstance(strength, str):
-        if strength not in ("auto", SEARCH):
-            raise ForgetlessError(f"the strength must be a number, 'auto' or 'search', not {strength!r}.")
+        if strength not in ("auto", SEARCH, RISE):
+            raise ForgetlessError(f"the strength must be a number, 'auto', 'search' or 'rise', not {strength!r}.")
         if strength == "auto" and not any(methods.create(name).automatic for name in takers):
             raise ForgetlessError(f"none of the methods {listing(names)} finds its strength by itself; give a number.")
     elif not (math.isfinite(strength) and strength >= 0):

@@ -29,7 +29,8 @@ from forgetless.learn.train import learn
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.strength.stability_decay import Trial
 
-SEARCH = "search"  # a strength found for every task by stability decay
+#: A strength found for every task by stability decay; RISE looks above a first strength that is accepted, too.
+SEARCH, RISE = "search", "rise"
 
 
 def learn_job(experiment: Experiment, strength: float | str | None, folder: Path, job: Job, tell: Tell) -> Found:
@@ -38,7 +39,8 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
     Args:
         experiment: what is run.
         strength: λ of the methods that take one; "auto" to hold back half of the movement, where the method can;
-            "search" to find one for every task; None for each method's own, or the one that the experiment tunes.
+            "search" or "rise" to find one for every task; None for each method's own, or the one that the experiment
+            tunes.
         folder: the experiment's run directory.
         job: which run.
         tell: called with its progress.
@@ -61,8 +63,10 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
         found["order"] = job.order
         found["learned"] = [task.name for task in tasks]
     model = experiment.network(job.seed)
-    if strength == SEARCH and method.strength is not None:
-        found |= _searched(experiment, model, tasks, method, folder, job, tell)
+    if strength in (SEARCH, RISE) and method.strength is not None:
+        how = Search() if experiment.tuning is None else experiment.tuning.search
+        how = dataclasses.replace(how, rise=how.rise or strength == RISE)
+        found |= _searched(experiment, model, tasks, method, how, folder, job, tell)
         _keep(experiment, model, {}, folder, job)
         return found
     checkpoint = folder / "checkpoints" / f"{job.stem}.safetensors"
@@ -122,6 +126,7 @@ def _searched(
     model: Network,
     tasks: Sequence[Task],
     method: Method,
+    how: Search,
     folder: Path,
     job: Job,
     tell: Tell,
@@ -133,7 +138,7 @@ def _searched(
         tasks,
         method,
         experiment.recipe,
-        Search() if experiment.tuning is None else experiment.tuning.search,
+        how,
         seed=job.seed,
         folder=folder / "searches" / job.stem,
         on_trial=_tells_trials(tell, tasks),
@@ -142,6 +147,7 @@ def _searched(
         "strength": float(decided[-1]) if decided[-1] is not None else method.found_strength(),
         "strengths": [None if each is None else float(each) for each in decided],
         "trials": sum(len(each.trials) for each in decided if each is not None),
+        "rise": how.rise,
         "accuracy": accuracy,
         "seconds": {"search and train": round(time.perf_counter() - start, 3)},
     }
@@ -168,7 +174,7 @@ def _method(experiment: Experiment, name: str, strength: float | str | None) -> 
     known = methods.create(name)
     if known.strength is None:
         return experiment.create(name, None, **settings)
-    if strength == SEARCH:  # a number to begin with
+    if strength in (SEARCH, RISE):  # a number to begin with
         strength = known.strength if own is None else own
     elif strength is None or (strength == "auto" and not known.automatic):
         strength = own

@@ -19,7 +19,7 @@ class Point:
     """All runs of a method with one strength.
 
     Attributes:
-        given: λ, "auto" or "search"; None for a method that takes none.
+        given: λ, "auto", "search" or "rise"; None for a method that takes none.
         learned: the mean score of a task right after it was learned.
         kept: the mean score after the last task on all tasks but that one.
     """
