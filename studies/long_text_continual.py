@@ -87,7 +87,7 @@ def learned(
     """
     model = compressive_transformer(derive(seed, "weights"), symbols=Bytes.symbols, **SIZES, **NETWORKS[network])
     # A dial counts steps at the peak rate.
-    strength = forgetless.HoldShare(steps=sum(map(recipe.rate, range(recipe.steps))) / recipe.high)
+    strength = forgetless.HoldShare(0.5, steps=sum(map(recipe.rate, range(recipe.steps))) / recipe.high)
     anchor: forgetless.Anchor | None = None
     now = []
     for place, (name, (text, _)) in enumerate(domains.items()):

@@ -30,7 +30,7 @@ from studies import (
     results_page,
     scale,
 )
-from studies.evidence import language_page, length, measured_page, vision_page
+from studies.evidence import language_page, length, measured_page, share, vision_page
 
 
 def write(root: Path, docs: Path, readme: Path) -> None:
@@ -66,6 +66,7 @@ def write(root: Path, docs: Path, readme: Path) -> None:
     measured_page.write(root / "evidence", docs / "evidence.md", root / "freezing")
     vision_page.write(root / "evidence" / "vision-pairs.json", docs / "evidence.md")
     length.write(root / "evidence" / "length.json", docs / "evidence.md")
+    share.write(root / "evidence" / "share.json", docs / "evidence.md")
 
 
 def main(words: Sequence[str] | None = None) -> None:

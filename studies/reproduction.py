@@ -4,7 +4,7 @@
 
 It writes the page and the block "split MNIST" of README.md from `results/`, to which `studies.collect` copies runs:
 
-    results/split-mnist/{published,auto}-{task,domain,class}.json   the table of Hsu et al., with their λ and with ours
+    results/split-mnist/{published,auto,rising}-{task,domain,class}.json   the table of Hsu et al.; λ theirs, or ours
     results/split-mnist/{orders,ten-thousand,fashion}-*.json        in other orders, on fewer digits, on clothes
     results/authors-demo/mnist.json                                 the demonstration in the authors' repository
     results/permuted-mnist/*.json                                   strengths from 0.001 to 1,000
@@ -34,7 +34,7 @@ from forgetless.lab.results.paired import accuracies
 from forgetless.learn import metrics
 from forgetless.learn.heads import SCENARIOS
 from studies import blocks
-from studies.reproduction_texts import AUTO, BATCHES, COLUMNS, FASHION, HEAD, HSU, NOT_HERE, SOURCES
+from studies.reproduction_texts import AUTO, BATCHES, COLUMNS, FASHION, HEAD, HSU, NOT_HERE, RISING, SOURCES
 
 
 def page(folder: Path) -> str:
@@ -57,7 +57,7 @@ def _split_mnist(folder: Path) -> Iterator[str]:
         yield comparison(found, {} if name == "fashion" else SPLIT_MNIST, forms=split_mnist.FORMS) + "\n"
         yield from _cost(found)
         yield from _pace(found) if name == "published" else ()
-        yield from (AUTO,) if name == "auto" else ()
+        yield from {"auto": (AUTO,), "rising": (RISING,)}.get(name, ())
         yield from _misses(found) if name != "fashion" else (FASHION,)
 
 
@@ -123,7 +123,7 @@ def _ceiling(own: Mapping[Any, float], joint: Mapping[Any, float], published: fl
 
 def _demo(folder: Path) -> Iterator[str]:
     yield "## The demonstration in the authors' repository\n"
-    yield from blocks.console("forgetless run authors-demo --seeds 3 --processes 0 --out runs/authors-demo")
+    yield from blocks.console("forgetless run authors-demo --seeds 10 --processes 0 --out runs/authors-demo")
     found = _read(folder / "authors-demo" / "mnist.json")
     if found is None:
         yield "Not run yet.\n"
@@ -142,7 +142,7 @@ def _demo(folder: Path) -> Iterator[str]:
 def _sweep(folder: Path) -> Iterator[str]:
     yield "## How much λ matters: permuted MNIST\n"
     yield from blocks.console(
-        "forgetless run permuted-mnist --data data/mnist10k --batches --epochs 2 --processes 0 "
+        "forgetless run permuted-mnist --data data/mnist10k --tasks 10 --batches --epochs 2 --processes 0 "
         "--out runs/permuted-mnist"
     )
     yield SOURCES["ten-thousand"] + "\n"

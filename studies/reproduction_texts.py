@@ -43,6 +43,11 @@ COLUMNS = {
         "forgetless run split-mnist --strength search --method mas --method l2sp --method ewc --method online-ewc "
         "--method si --method lwf --processes 0 --resume --out runs/split-mnist-auto",
     ),
+    "rising": (
+        "The same search, allowed to rise",
+        "forgetless run split-mnist --strength rise --method mas --method l2sp --method ewc --method online-ewc "
+        "--method si --method lwf --seeds 3 --processes 0 --resume --out runs/split-mnist-rising",
+    ),
     "orders": (
         "λ as published, three orders of the tasks",
         "forgetless run split-mnist --orders 3 --processes 0 --resume --out runs/split-mnist-orders",
@@ -58,6 +63,9 @@ COLUMNS = {
 }
 FASHION = """No figures have been published for this dataset. λ is the one that was chosen for digits: the table shows
 how well that choice transfers.
+"""
+RISING = """A first strength that is accepted is not the end of this search: larger ones are tried until one is refused,
+then some between the two, ten strengths at most.
 """
 AUTO = """The search starts at the strengths of De Lange et al. 2021 (3; 400 for EWC and SI; 10 for LwF) and only goes
 down. They suit tasks with separate heads. Where tasks share a head, published strengths are larger, and the search

@@ -124,7 +124,7 @@ print(anchor.status())
 # %% [markdown]
 # ## More protection
 #
-# By default half of the movement that the training would make is held back. A number for `strength` is λ, and 1 is the value of the method's paper.
+# By default most of the movement that the training would make is held back. A number for `strength` is λ, and 1 is the value of the method's paper.
 
 # %%
 firm = copy.deepcopy(trained)

@@ -116,7 +116,7 @@ print(
 # %% [markdown]
 # ## It learns code, in three ways
 #
-# Without protection; with the callback's default, which holds back half of the movement that training would make;
+# Without protection; with the callback's default, which holds back most of the movement that training would make;
 # and with a stronger setting. The callback measures on 200 rows of English before the first step. `probes` are 32 more rows: the
 # share of their next bytes that the model still predicts alike is logged as `forgetless/agreement`.
 # None of the rows needs labels.

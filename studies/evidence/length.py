@@ -25,16 +25,18 @@ from forgetless import Anchor, HoldShare, files
 from studies import blocks
 from studies.evidence import vision_regime
 from studies.evidence.language import Lab
-from studies.evidence.vision_scene import prepare, right
+from studies.evidence.vision_scene import Scene, prepare, right
 from studies.given_anchor import GivenAnchor
 from studies.repair_tuning import tune
 
 OUT, PAGE = Path("results/evidence/length.json"), Path("docs/evidence.md")
 #: Steps and the peak of the rate with which Shakespeare is learned; seeds of the pairs of pictures.
 TEXTS, SEEDS = ((20, 1e-3), (60, 1e-3), (240, 3e-4)), (0, 1)
-#: What chooses λ, by a name, from what the training is worth in steps at the peak rate.
-DIALS: dict[str, Callable[[float], HoldShare | None]] = {
-    "fine-tuning": lambda steps: None,
+#: What chooses λ, from what the training is worth in steps at the peak rate; None to leave all weights free.
+Dial = Callable[[float], HoldShare | None]
+FREE = "fine-tuning"
+DIALS: dict[str, Dial] = {
+    FREE: lambda steps: None,
     "told the length": lambda steps: HoldShare(0.5, steps=steps),
     "not told": lambda steps: HoldShare(0.5),
 }
@@ -52,7 +54,7 @@ class Training:
 
     name: str
     before: Callable[[], tuple[float, float]]
-    run: Callable[[str], tuple[float, float, float]]
+    run: Callable[[Dial], tuple[float, float, float]]
 
 
 def on_text(lab: Lab, steps: int, rate: float) -> Training:
@@ -64,26 +66,23 @@ def on_text(lab: Lab, steps: int, rate: float) -> Training:
         found = lab.figures(model, bench)
         return found["general"], found["new"]
 
-    def run(kind: str) -> tuple[float, float, float]:
-        model, dial = lab.load(), DIALS[kind](steps / 2)
-        anchor = Anchor(model, bench.base.omega("mas"), 0.0 if dial is None else dial)
+    def run(dial: Dial) -> tuple[float, float, float]:
+        model, chosen = lab.load(), dial(steps / 2)
+        anchor = Anchor(model, bench.base.omega("mas"), 0.0 if chosen is None else chosen)
         tune(model, domain, bench.seed, rate=rate, anchor=anchor)
         return (*skills(model), moved(model, anchor.weights))
 
     return Training(f"Shakespeare, {steps} steps of AdamW", lambda: skills(lab.load()), run)
 
 
-def on_pictures(data: Path, pair: tuple[str, str], seed: int, work: Path) -> Training:
-    """SqueezeNet learns the second dataset of a pair that the regime was chosen on; skills are accuracies."""
-    regime = files.read_sealed(vision_regime.OUT)
-    recipe = vision_regime.recipe(regime["epochs"], regime["rate"])
-    scene = prepare(data, pair, seed, work / f"{'-'.join(pair)}-{seed}", recipe)
+def on_pictures(scene: Scene, name: str) -> Training:
+    """SqueezeNet learns the new task of a scene; skills are accuracies."""
 
-    def run(kind: str) -> tuple[float, float, float]:
-        dial, anchors = DIALS[kind](scene.steps), list[Anchor]()
+    def run(dial: Dial) -> tuple[float, float, float]:
+        chosen, anchors = dial(scene.steps), list[Anchor]()
 
         def method(model: nn.Module) -> GivenAnchor:
-            anchors.append(Anchor(model, scene.omegas["mas"], 0.0 if dial is None else dial))
+            anchors.append(Anchor(model, scene.omegas["mas"], 0.0 if chosen is None else chosen))
             return GivenAnchor(anchors[0])
 
         model = scene.trained(method)
@@ -91,7 +90,14 @@ def on_pictures(data: Path, pair: tuple[str, str], seed: int, work: Path) -> Tra
         return old, new, moved(model, anchors[0].weights)
 
     before = float(right(scene.model, scene.old).mean())
-    return Training(f"{' → '.join(pair)}, seed {seed}, SGD", lambda: (before, 0.0), run)
+    return Training(name, lambda: (before, 0.0), run)
+
+
+def scene_of(data: Path, pair: tuple[str, str], seed: int, work: Path) -> Scene:
+    """A pair in the regime that was chosen for the study of pictures."""
+    regime = files.read_sealed(vision_regime.OUT)
+    recipe = vision_regime.recipe(regime["epochs"], regime["rate"])
+    return prepare(data, pair, seed, work / f"{'-'.join(pair)}-{seed}", recipe)
 
 
 def moved(model: nn.Module, weights: Mapping[str, Tensor]) -> float:
@@ -100,14 +106,14 @@ def moved(model: nn.Module, weights: Mapping[str, Tensor]) -> float:
     return sum(float((named[name].detach() - each).abs().sum(dtype=torch.float64)) for name, each in weights.items())
 
 
-def run(trainings: Iterable[Training], work: Path) -> list[dict[str, Any]]:
+def run(trainings: Iterable[Training], dials: Mapping[str, Dial], work: Path) -> list[dict[str, Any]]:
     """Run what is missing; a row for every training under every dial."""
     rows = []
     for training in trainings:
-        for kind in DIALS:
+        for kind, dial in dials.items():
             path = work / "length" / f"{training.name}, {kind}.json"
             if not path.exists():
-                before, (old, new, way) = training.before(), training.run(kind)
+                before, (old, new, way) = training.before(), training.run(dial)
                 facts = {"before old": before[0], "before new": before[1], "old": old, "new": new, "moved": way}
                 rounded = {name: float(f"{value:.6g}") for name, value in facts.items()}
                 files.write_json(path, {"training": training.name, "kind": kind, **rounded})
@@ -119,7 +125,7 @@ def run(trainings: Iterable[Training], work: Path) -> list[dict[str, Any]]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown: of text what is won back and kept of the new skill, of pictures the accuracies."""
     lines = ["| training | length | moved, of fine-tuning's way | old skill | new skill |", "|---|---|---|---|---|"]
-    free = {row["training"]: row for row in rows if row["kind"] == "fine-tuning"}
+    free = {row["training"]: row for row in rows if row["kind"] == FREE}
     for row in rows:
         end = free[row["training"]]
         if row is end:
@@ -152,9 +158,14 @@ def main(words: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")
         lab = Lab(options.data, options.texts, options.work)
-        rows = run((on_text(lab, *each) for each in TEXTS), options.work)
-        pairs = itertools.product(vision_regime.PAIRS, SEEDS)
-        rows += run((on_pictures(options.pictures, *each, options.work / "pairs") for each in pairs), options.work)
+        rows = run((on_text(lab, *each) for each in TEXTS), DIALS, options.work)
+        pairs = [
+            on_pictures(
+                scene_of(options.pictures, pair, seed, options.work / "pairs"), f"{' → '.join(pair)}, seed {seed}, SGD"
+            )
+            for pair, seed in itertools.product(vision_regime.PAIRS, SEEDS)
+        ]
+        rows += run(pairs, DIALS, options.work)
         files.write_sealed(OUT, {"rows": rows})
     write()
 

@@ -156,8 +156,8 @@ share of fine-tuning's; **kept** the share of what fine-tuning forgets, at that 
 _SAID = {
     "HoldShare(0.25)": f'`HoldShare({SHARE})` holds a quarter of the weights (`of="weights"`) and is told the length of'
     " the training; “MAS, then WiSE-FT” begins there.",
-    "auto": "`auto` is what `Anchor` does unless it is told otherwise: it holds back half of the movement.",
-    "HoldShare(0.5)": "`HoldShare(0.5)` is the same, told the length of the training.",
+    "auto": "`auto` is what `Anchor` does unless it is told otherwise: it holds back 65 % of the movement.",
+    "HoldShare(0.5)": "`HoldShare(0.5)` holds back half, and is told the length of the training.",
     "KeepAgreement(0.98)": f"`KeepAgreement` checks {PROBES} unlabeled pictures that the old task was not trained on.",
     "λ = 1": "`λ = 1` is the paper's.",
 }

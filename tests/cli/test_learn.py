@@ -22,6 +22,7 @@ from forgetless.lab.finetuning.logged import Log
 from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.samples import texts as read_texts
 from forgetless.lab.finetuning.training import Training
+from forgetless.protect.strength.hold_share import SHARE
 from tiny_folders import (
     CLASSES,
     classifier_folder,
@@ -88,10 +89,10 @@ def test_new_samples_of_its_own_classes_share_the_head(forgetless: Command, clas
 
 def test_the_share_to_hold_back_is_chosen(forgetless: Command, classifier: tuple[object, ...]) -> None:
     strengths = []
-    for number, hold in enumerate(((), ("--hold", "0.5"), ("--hold", "0.9"))):
+    for number, hold in enumerate(((), ("--hold", f"{SHARE:g}"), ("--hold", "0.9"))):
         done = forgetless(*classifier, *hold, "--out", f"o{number}")
         assert done.exit_code == 0, done.stderr
-        said = "90%" if "0.9" in hold else "half"
+        said = "90%" if "0.9" in hold else f"{SHARE:.0%}"
         strengths.append(found(f"o{number}")["after"]["mas"]["strength"])
         assert f"λ = {strengths[-1]:.2g}: {said} of the movement is held back\n" in done.stdout
         assert "hardly anything" not in done.stdout

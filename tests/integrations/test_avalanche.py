@@ -102,7 +102,7 @@ def test_it_is_the_plain_loop_to_the_bit(strength: Any) -> None:
                 optimizer.step()
         importance = forgetless.mas(model, DataLoader(x, BATCH), progress=False)
         if anchor is None:
-            dial = forgetless.HoldShare(0.5) if strength == "auto" else chosen(strength)
+            dial = forgetless.HoldShare() if strength == "auto" else chosen(strength)
             anchor = forgetless.Anchor(model, importance, dial)
         else:
             anchor.detach()

@@ -89,7 +89,7 @@ def test_it_is_the_plain_loop_to_the_bit(tmp_path: Path, strength: Any) -> None:
     plain = Module()
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2)
     scheduler = LambdaLR(optimizer, lambda step: 1 - step / 8)
-    dial = forgetless.HoldShare(0.5) if strength == "auto" else chosen(strength)
+    dial = forgetless.HoldShare() if strength == "auto" else chosen(strength)
     importance = forgetless.mas(plain, DataLoader(OLD, batch_size=5), progress=False)  # type: ignore[arg-type]
     forgetless.Anchor(plain, importance, dial).attach(optimizer)
     pairs = list(NEW) * 2

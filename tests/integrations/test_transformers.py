@@ -101,7 +101,7 @@ def plain_loop(
 
 STRENGTHS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {  # in the callback, and by hand
     "a number": (lambda: 3.0, lambda: 3.0),
-    "auto": (lambda: "auto", lambda: forgetless.HoldShare(0.5)),
+    "auto": (lambda: "auto", lambda: forgetless.HoldShare()),
     "a share": (lambda: forgetless.HoldShare(0.9), lambda: forgetless.HoldShare(0.9)),
     "a share, of steps": (lambda: forgetless.HoldShare(0.9, steps=6), lambda: forgetless.HoldShare(0.9, steps=6)),
     "a dial": (lambda: forgetless.DriftBudget(0.5), lambda: forgetless.DriftBudget(0.5)),

@@ -8,7 +8,7 @@ from torch import nn
 
 from forgetless import files
 from studies.evidence import length
-from studies.evidence.length import DIALS, OUT, Training, moved, run, table
+from studies.evidence.length import DIALS, OUT, Dial, Training, moved, run, table
 
 
 def test_the_way_that_anchored_weights_went() -> None:
@@ -19,17 +19,17 @@ def test_the_way_that_anchored_weights_went() -> None:
 
 
 def test_what_is_there_is_not_run_again(tmp_path: Path) -> None:
-    asked: list[str] = []
+    asked: list[Dial] = []
 
-    def trained(kind: str) -> tuple[float, float, float]:
-        asked.append(kind)
+    def trained(dial: Dial) -> tuple[float, float, float]:
+        asked.append(dial)
         return 2.0, 1.5, 10.0
 
     training = Training("a training", lambda: (1.0, 3.0), trained)
-    first = run([training], tmp_path)
-    assert asked == list(DIALS)
-    assert run([training], tmp_path) == first
-    assert asked == list(DIALS)
+    first = run([training], DIALS, tmp_path)
+    assert asked == list(DIALS.values())
+    assert run([training], DIALS, tmp_path) == first
+    assert asked == list(DIALS.values())
     assert {row["kind"]: row["old"] for row in first} == dict.fromkeys(DIALS, 2.0)
 
 

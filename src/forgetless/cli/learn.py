@@ -42,7 +42,7 @@ def learn(
         ),
     ] = "mas",
     strength: Annotated[
-        str, typer.Option(help="λ, or auto: half of the movement is held back; of distillation, 1.")
+        str, typer.Option(help="λ, or auto: most of the movement is held back; of distillation, 1.")
     ] = "auto",
     hold: Annotated[
         float | None,

@@ -100,7 +100,7 @@ def _run(
     strength: Annotated[
         str | None,
         typer.Option(
-            help="λ of the methods that take one; 'auto' holds back half of each task's movement, 'search' tries "
+            help="λ of the methods that take one; 'auto' holds back most of each task's movement, 'search' tries "
             "several λ on each task, 'rise' larger ones as well. [default: the experiment's]"
         ),
     ] = None,

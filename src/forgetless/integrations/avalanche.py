@@ -48,7 +48,7 @@ class ForgetlessPlugin(SupervisedPlugin):  # type: ignore[misc,unused-ignore]
         Args:
             old: what the model can do before its first experience, which is protected from then on: unlabeled samples
                 (also the `dataset` of an experience), an `Importance`, or the path of its file; None: nothing.
-            strength: "auto" (`HoldShare()`: half of the movement of an experience's training is held back), λ, or a
+            strength: "auto" (`HoldShare()`: most of the movement of an experience's training is held back), λ, or a
                 dial such as `HoldShare(0.9)`.
             gamma: γ in [0, 1]: below 1 earlier experiences fade.
             measuring: what `forgetless.mas` takes besides: `forward`, `exclude`, `output`, `until`, …

@@ -64,7 +64,7 @@ class ForgetlessCallback(Callback):
             old: unlabeled samples like those whose skill is to be kept, as `forgetless.mas` takes them (a
                 `DataLoader`, a `Dataset`, tensors); or an `Importance`, or the path of its file. For "distillation"
                 data that can be read again and again.
-            strength: "auto" (`HoldShare()`: half of the movement is held back), λ, or a dial such as `HoldShare(0.9)`;
+            strength: "auto" (`HoldShare()`: most of the movement is held back), λ, or a dial such as `HoldShare(0.9)`;
                 of "distillation" "auto" is λ = 1, and there is no dial.
             method: "mas", or "distillation".
             probes: samples of the old use, as for `old`, at most 1,024; asked whenever the trainer logs.

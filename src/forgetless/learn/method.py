@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forgetless.protect.anchor import Anchor
 
 
-#: λ, or "auto": half of the movement of each task's training is held back.
+#: λ, or "auto": most of the movement of each task's training is held back.
 Strength = float | Literal["auto"]
 
 
@@ -34,8 +34,8 @@ class Method:
 
     Attributes:
         name: what it is called in the registry and in every table.
-        strength: λ, constant over a task; None for a method that takes none; "auto" for half of the movement of each
-            task's training held back (`forgetless.HoldShare`).
+        strength: λ, constant over a task; None for a method that takes none; "auto" to hold back most of
+            the movement of each task's training (`forgetless.HoldShare`).
         automatic: whether it takes "auto".
     """
 

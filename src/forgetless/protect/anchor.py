@@ -90,7 +90,7 @@ class Anchor:
         Args:
             model: the network, as it is to be remembered.
             importance: how much each parameter matters; None while there is nothing to protect.
-            strength: "auto" holds back half of the movement that training would make (`HoldShare()`); a number is
+            strength: "auto" holds back most of the movement that training would make (`HoldShare()`); a number is
                 λ ≥ 0, on the paper's scale (1 in all its object recognition experiments); or what chooses λ while
                 training goes on: `forgetless.HoldShare`, `forgetless.KeepAgreement`, `forgetless.DriftBudget`. All but
                 a number need `attach`.

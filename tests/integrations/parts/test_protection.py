@@ -45,7 +45,7 @@ def test_auto_holds_back_half_of_the_movement() -> None:
     expected = network()
     by_hand = torch.optim.Adam(expected.parameters(), lr=1e-2)
     importance = forgetless.mas(expected, OLD, progress=False)
-    forgetless.Anchor(expected, importance, forgetless.HoldShare(0.5)).attach(by_hand)
+    forgetless.Anchor(expected, importance, forgetless.HoldShare()).attach(by_hand)
     train(expected, by_hand)
     assert torch.equal(model.weight, expected.weight)
 

@@ -226,7 +226,7 @@ def automatic(name: str) -> Method:
 
 @pytest.mark.parametrize("name", AUTOMATIC)
 def test_auto_finds_a_strength_that_keeps_old_tasks(name: str) -> None:
-    """It holds half of the movement, whatever the scale of Ω is; what it found is told."""
+    """It holds most of the movement, whatever the scale of Ω is; what it found is told."""
     method, plain = automatic(name), whole("finetune")[1].accuracy
     found = learn(network(), STREAM, method, RECIPE, seed=1).accuracy
     assert metrics.forgetting(found) < metrics.forgetting(plain)

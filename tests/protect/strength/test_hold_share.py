@@ -54,9 +54,9 @@ def test_of_a_training_of_unknown_length_it_looks_to_its_end():
     assert dial.history[0].strength > 4 * dial.history[-1].strength
 
 
-def test_an_anchor_holds_half_of_the_movement_by_default():
+def test_an_anchor_holds_a_share_of_the_movement_by_default():
     strengths = []
-    for strength in ("auto", HoldShare(0.5, of="movement")):
+    for strength in ("auto", HoldShare(0.65, of="movement")):
         model = network()
         optimizer = optim.AdamW(model.parameters(), lr=1e-2)
         anchor = Anchor(model, importance(model), strength).attach(optimizer)

@@ -76,13 +76,12 @@ def _strength(summary: dict[str, Any]) -> Iterator[str]:
     value = used["strength"]
     if value is None:
         return
-    share = plan.get("hold")
     if plan["strength"] != "auto":
         yield f"λ = {value:.2g}, as given"
-    elif plan["method"] == "distillation" or not value:
+    elif plan["hold"] is None or not value:
         yield f"λ = {value:.2g}"
     else:
-        yield f"λ = {value:.2g}: {'half' if share in (None, 0.5) else f'{share:.0%}'} of the movement is held back"
+        yield f"λ = {value:.2g}: {plan['hold']:.0%} of the movement is held back"
 
 
 def show_estimate(found: dict[str, Any]) -> None:

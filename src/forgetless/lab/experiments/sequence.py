@@ -24,7 +24,7 @@ class PictureSequence(Settings):
     """Learn your own image datasets, one after the other.
 
     With the defaults fine-tuning learns clearly more than a frozen backbone, so that there is something to protect.
-    Methods that anchor weights hold back half of the movement of each task's training, as `--strength auto` does.
+    Methods that anchor weights hold back most of the movement of each task's training, as `--strength auto` does.
     Every picture is decoded once; batch-norm statistics are frozen.
     """
 

@@ -14,7 +14,7 @@ from forgetless import files
 from forgetless.errors import ForgetlessError
 from forgetless.lab.finetuning.heads import NEW, OLD, Classifier, last_layer
 from forgetless.lab.finetuning.loaded import Kind, Loaded, logits
-from forgetless.lab.finetuning.protected import HALF, Distilled, Protected
+from forgetless.lab.finetuning.protected import Distilled, Protected
 from forgetless.lab.finetuning.samples import Batches, Samples, numbered
 from forgetless.lab.finetuning.training import Figures, Numbers, Plan, Tell, Training, timed
 from forgetless.learn.classification import Classification
@@ -149,7 +149,7 @@ class ClassifierTraining(Training):
             assert self.old is not None
             method = Distilled(self._old_answers, self.old.listing, self.plan.strength)
         elif importance is not None:
-            method = Protected(_renamed(importance, model), self.plan.strength, self.plan.hold or HALF)
+            method = Protected(_renamed(importance, model), self.plan.strength, self.plan.hold)
 
         def report(at: Progress) -> None:
             if at.phase == "train":

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from forgetless import files
 from forgetless.errors import ForgetlessError, brief
 from forgetless.lab.finetuning import adapters
+from forgetless.lab.finetuning.protected import strength
 from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.training import Figures, Numbers, Tell, Training, timed
 from forgetless.measure.importance import Importance
 from forgetless.model import batches
 from forgetless.protect.distillation import Distillation
-from forgetless.protect.strength.hold_share import HoldShare
 
 _SAVES = 10  # checkpoints in a training
 _MOST_LOSS = 700.0  # whose exponential is still a number
@@ -99,7 +99,7 @@ class LanguageTraining(Training):
             return ForgetlessCallback(old, plan.strength, method="distillation", collate_fn=collate, seed=plan.seed)
         if importance is None:
             return None
-        return ForgetlessCallback(importance, plan.strength if plan.hold is None else HoldShare(plan.hold))
+        return ForgetlessCallback(importance, strength(plan.strength, plan.hold))
 
     def _arguments(self, folder: Path) -> Any:
         from transformers import TrainingArguments

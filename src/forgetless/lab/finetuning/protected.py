@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import forgetless
-from forgetless.errors import ForgetlessError
 from forgetless.learn.families.state import pack, unpack
 from forgetless.learn.method import Method
 from forgetless.learn.network import Network
@@ -22,6 +20,7 @@ from forgetless.model.parameters import trainable
 from forgetless.protect.anchor import Anchor
 from forgetless.protect.distillation import Distillation
 from forgetless.protect.strength.dial import Dial
+from forgetless.protect.strength.hold_share import HoldShare
 
 #: `--method` → what it does.
 METHODS = {
@@ -30,8 +29,7 @@ METHODS = {
     "l2sp": "hold all weights alike",
     "finetune": "protect nothing",
 }
-
-HALF = 0.5  # of the movement, which "auto" holds back
+HOLDING = ("mas", "l2sp")  # those that anchor weights
 
 
 @dataclass
@@ -41,18 +39,18 @@ class Protected(Method):
     Attributes:
         importance: Ω, by the names of the network's parameters.
         chosen: λ, or "auto".
-        share: of the movement, which "auto" is to hold back.
+        share: of the movement, which is held back where λ is "auto".
     """
 
     name: ClassVar[str] = "given importance"
     importance: Importance
     chosen: float | str
-    share: float = HALF
+    share: float | None = None
     made: Anchor | None = field(default=None, init=False, repr=False)
 
     def settings(self) -> dict[str, str | int | float | bool | None]:
         """λ as it was chosen; the importance is told by its count."""
-        chosen = self.chosen if self.share == HALF else f"{self.chosen}, {self.share:g} held"
+        chosen = self.chosen if self.share is None else f"{self.chosen}, {self.share:g} held"
         return {"strength": chosen, "samples": self.importance.count}
 
     def begin(self, model: Network, task: Task, optimizer: Optimizer) -> None:
@@ -118,17 +116,9 @@ class Distilled(Method):
             self.made.load_state_dict(kept)
 
 
-def strength(chosen: float | str, share: float = HALF) -> float | Dial:
-    """λ, or the dial that finds it: the λ at which a share of the movement is held back.
-
-    Raises:
-        ForgetlessError: neither "auto" nor a number of 0 or more.
-    """
-    if chosen == "auto":
-        return forgetless.HoldShare(share)
-    if isinstance(chosen, str):
-        raise ForgetlessError(f"--strength must be auto or a number of 0 or more, not {chosen!r}.")
-    return chosen
+def strength(chosen: float | str, share: float | None) -> float | Dial:
+    """λ, or where a share is given the dial that finds it: the λ at which that share of the movement is held back."""
+    return float(chosen) if share is None else HoldShare(share)
 
 
 def uniform(network: nn.Module) -> Importance:

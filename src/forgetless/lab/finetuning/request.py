@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forgetless.errors import ForgetlessError, quoted
-from forgetless.lab.finetuning.protected import METHODS
+from forgetless.lab.finetuning.protected import HOLDING, METHODS
 from forgetless.model.parameters import listing
 
 
@@ -23,7 +23,7 @@ class Request:
         out: the folder to write.
         method: one of `METHODS`.
         strength: λ, or "auto".
-        hold: the share of the movement that "auto" is to hold back; None for half.
+        hold: the share of the movement that "auto" is to hold back; None for an anchor's own.
         lora: whether adapters learn in the place of the weights.
         compare: whether to fine-tune without protection as well.
         resume: whether to go on where it was stopped.
@@ -97,7 +97,7 @@ class Request:
     def _check_hold(self, share: float) -> None:
         if not 0 < share <= 1:
             raise ForgetlessError(f"--hold must be a share above 0 and at most 1, not {share}.")
-        if self.method not in ("mas", "l2sp"):
+        if self.method not in HOLDING:
             raise ForgetlessError(f"--hold is for --method mas and l2sp; {self.method} takes none.")
         if self.strength != "auto":
             raise ForgetlessError("--hold finds λ, and --strength gives it; leave out one of them.")

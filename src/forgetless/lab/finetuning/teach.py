@@ -21,12 +21,13 @@ from forgetless.lab.finetuning.language import LanguageTraining
 from forgetless.lab.finetuning.loaded import Kind, Loaded
 from forgetless.lab.finetuning.logged import Log
 from forgetless.lab.finetuning.place import Place
-from forgetless.lab.finetuning.protected import uniform
+from forgetless.lab.finetuning.protected import HOLDING, uniform
 from forgetless.lab.finetuning.request import Request
 from forgetless.lab.finetuning.samples import Samples
 from forgetless.lab.finetuning.training import Plan, Tell, Training
 from forgetless.measure.importance import Importance
 from forgetless.model.parameters import fingerprints
+from forgetless.protect.strength.hold_share import SHARE
 
 #: By what the model does: passes over the new data, and samples in a step.
 _EPOCHS = {Kind.CAUSAL_LM: 1}
@@ -130,7 +131,7 @@ class _Job:
             asked.batch_size or _BATCH_SIZE.get(loaded.kind, 32),
             asked.seed,
             asked.lora,
-            asked.hold,
+            (asked.hold or SHARE) if asked.strength == "auto" and method in HOLDING else None,
         )
 
     def _samples(self, loaded: Loaded) -> tuple[Samples, Samples | None]:

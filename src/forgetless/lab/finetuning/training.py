@@ -44,7 +44,7 @@ class Plan:
         batch_size: samples in a step.
         seed: decides the order, dropout and the first weights of a new head.
         lora: whether adapters learn in the place of the weights.
-        hold: the share of the movement that "auto" is to hold back; None for half.
+        hold: the share of the movement that is held back; None where λ is given, or nothing is held.
     """
 
     method: str

@@ -67,7 +67,7 @@ def run_all(
         orders: how many orders of the tasks: the experiment's own, and others, each decided by its number alone. With
             more than one, row and column i of R are the task learned i-th, whichever it was.
         resume: continue an unfinished run directory. Without it one is refused; a finished one is just read.
-        strength: λ of the methods that take one; "auto" to hold back half of the movement of each task's training, for
+        strength: λ of the methods that take one; "auto" to hold back most of the movement of each task's training, for
             the methods that anchor weights; "search" to find one for every task by stability decay, "rise" to look
             above a first λ that is accepted as well; None for each method's own, or the one that the experiment tunes.
         runner: what does the jobs; None for this process. Where several processes make this call (torchrun), the one

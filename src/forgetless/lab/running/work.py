@@ -38,7 +38,7 @@ def learn_job(experiment: Experiment, strength: float | str | None, folder: Path
 
     Args:
         experiment: what is run.
-        strength: λ of the methods that take one; "auto" to hold back half of the movement, where the method can;
+        strength: λ of the methods that take one; "auto" to hold back most of the movement, where the method can;
             "search" or "rise" to find one for every task; None for each method's own, or the one that the experiment
             tunes.
         folder: the experiment's run directory.

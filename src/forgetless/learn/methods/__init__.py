@@ -46,7 +46,7 @@ def create(name: str, strength: float | str | None = None, **settings: Any) -> M
     Args:
         name: one of `METHODS`, or several joined by + ("mas+er", "mas+lwf"), which then act together.
         strength: λ; of several methods, that of the first that takes one. Methods that anchor weights also take "auto",
-            which holds back half of the movement of each task's training.
+            which holds back most of the movement of each task's training.
         settings: other fields of the method; of several methods, none.
 
     Raises:

@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from forgetless.errors import ForgetlessError
 from forgetless.protect.strength.dial import Dial, log
 
+#: Of the movement, by default; chosen by `python -m studies.evidence.share`.
+SHARE = 0.65
+
 
 @runtime_checkable
 class Holding(Protocol):
@@ -38,7 +41,7 @@ class Found:
 
 
 class HoldShare(Dial):
-    """The strength that holds a share of the movement: `Anchor(model, importance, strength=HoldShare(0.8))`.
+    """The strength that holds a share of the movement: `Anchor(model, importance, strength=HoldShare(0.9))`.
 
     A weight is held if the pulls of the training would bring it back by themselves, `Σ_t s_t ≥ 1`: then it ends near
     its balance with the gradient, and below that it moves almost as if it were free. λ is set so that held weights
@@ -65,7 +68,7 @@ class HoldShare(Dial):
 
     def __init__(
         self,
-        share: float = 0.5,
+        share: float = SHARE,
         *,
         steps: float | None = None,
         of: str = "movement",
