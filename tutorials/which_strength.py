@@ -128,15 +128,15 @@ for strength, (old, new) in frontier.items():
 # %% [markdown]
 # ## Without a frontier
 #
-# `HoldShare` needs no data and no scale: it holds back a share of the movement that training would make. Half of it is
-# what an anchor does by default.
+# `HoldShare` needs no data and no scale: it holds back a share of the movement that training would make. `HoldShare()`
+# is what an anchor does by default.
 # `KeepAgreement` is told what to keep: the share of answers to a few unlabeled old samples that must stay the same. It
 # raises and lowers λ while the network learns.
 
 # %%
 probes = pixels[halves[0][PARTS["validation"]]][:100]
 CHOSEN = {
-    "HoldShare(0.5)": lambda model: forgetless.HoldShare(0.5),
+    "HoldShare()": lambda model: forgetless.HoldShare(),
     "HoldShare(0.9)": lambda model: forgetless.HoldShare(0.9),
     "KeepAgreement(0.98)": lambda model: forgetless.KeepAgreement(
         0.98, probes, forward=old_head, start=0.01, every=5
@@ -200,7 +200,7 @@ print(f"without protection: old {plain_old:.1f} %, new {plain_new:.1f} %")
 assert best is not None
 assert old > plain_old + 3
 assert frontier[1.0][0] > frontier[None][0] + 5
-assert points["HoldShare(0.9)"][0] >= points["HoldShare(0.5)"][0] - 1
+assert points["HoldShare(0.9)"][0] >= points["HoldShare()"][0] - 1
 
 # %% [markdown]
 # ## What the numbers mean, and where they do not help
@@ -208,7 +208,7 @@ assert points["HoldShare(0.9)"][0] >= points["HoldShare(0.5)"][0] - 1
 # - Going along the line, λ moves the network from learning to keeping. The whole way lies within a few powers of ten,
 #   so a grid of two strengths for each is fine enough.
 # - The dials end on the same line, at points that nobody had to search for. `HoldShare` does not know how much the old
-#   task needs: half keeps almost as much here as 0.9, and lets more be learned. `KeepAgreement` ends near where it was
+#   task needs: the default keeps about as much here as 0.9, and lets more be learned. `KeepAgreement` ends near where it was
 #   told to, and its target is what you can explain to others.
 # - The frontier costs a training per strength, and validation samples of the old task *with labels*. If you have none,
 #   take `HoldShare`; if you have 100 unlabeled old samples, take `KeepAgreement`.
