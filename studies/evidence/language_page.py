@@ -185,7 +185,8 @@ def _about_more(some: Sequence[Tuning]) -> Iterator[str]:
     if some:
         names = [name for name in (*METHODS, *_FREE) if name in _methods(some) and name not in ("base", "fine-tuned")]
         uses = {**{name: method.uses for name, method in METHODS.items()}, **_FREE}
-        yield from (_line(_ABOUT_MORE.format(names=" and ".join(each.name.rsplit(" ", 1)[0] for each in some))), "")
+        domains = " and ".join(each.name.rsplit(" ", 1)[0].capitalize() for each in some)
+        yield from (_line(_ABOUT_MORE.format(names=domains)), "")
         yield "| | uses of the old | won back of first choices in chat, % | … on general text, % |"
         yield "|---|---|---|---|"
         for name in _ranked(some, names, CHAT):
