@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +128,18 @@ def complaints(browser: Any, path: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def complaints_of_a_site(browser: Any, site: str, page: str, width: int, scheme: str) -> list[str]:
-    """What is wrong with a page of a site that is served at the address `site`."""
-    found = list[str]()
-    with opened(browser, site + page, site, width, scheme, found) as opened_page:
-        found += _laid_out(opened_page, width, ".md-content")
-        found += [f"contrast, {scheme}: {each}" for each in opened_page.evaluate(_CONTRAST)]
-        found += [f"no picture or no description: {each}" for each in opened_page.evaluate(_PICTURES)]
-    return [f"{page} at {width}: {each}" for each in dict.fromkeys(found)]
+def complaints_of_a_site(browser: Any, site: str, pages: Iterable[str], width: int, scheme: str) -> list[str]:
+    """What is wrong with the pages of a site that is served at the address `site`, one after the other in a window."""
+    found, of_one = list[str](), list[str]()
+    with opened(browser, site, site, width, scheme, of_one) as window:
+        for page in pages:
+            _go(window, site + page)
+            of_one += _laid_out(window, width, ".md-content")
+            of_one += [f"contrast, {scheme}: {each}" for each in window.evaluate(_CONTRAST)]
+            of_one += [f"no picture or no description: {each}" for each in window.evaluate(_PICTURES)]
+            found += [f"{page} at {width}: {each}" for each in dict.fromkeys(of_one)]
+            of_one.clear()
+    return found
 
 
 @contextlib.contextmanager
@@ -148,11 +152,15 @@ def opened(browser: Any, address: str, own: str, width: int, scheme: str, found:
         page.on("pageerror", lambda error: found.append(f"a script failed: {error}"))
         page.on("dialog", lambda dialog: (found.append("it opens a dialog"), dialog.dismiss()))
         page.on("request", lambda request: _asked(request.url, own, found))
-        page.goto(address)
-        page.evaluate(_SETTLED)
+        _go(page, address)
         yield page
     finally:
         context.close()
+
+
+def _go(page: Any, address: str) -> None:
+    page.goto(address)
+    page.evaluate(_SETTLED)
 
 
 def _laid_out(page: Any, width: int, within: str = "body") -> list[str]:
