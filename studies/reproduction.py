@@ -142,7 +142,7 @@ def _demo(folder: Path) -> Iterator[str]:
 def _sweep(folder: Path) -> Iterator[str]:
     yield "## How much λ matters: permuted MNIST\n"
     yield from blocks.console(
-        "forgetless run permuted-mnist --data data/mnist10k --tasks 10 --batches --epochs 2 --processes 0 "
+        "forgetless run permuted-mnist --data data/mnist10k --batches --epochs 2 --processes 0 "
         "--out runs/permuted-mnist"
     )
     yield SOURCES["ten-thousand"] + "\n"
