@@ -125,7 +125,7 @@ def table(pictures: Sequence[Mapping[str, Any]], texts: Sequence[Mapping[str, An
     parts = [averages(row for row in pictures if regime in row["training"]) for regime in REGIMES]
     both, of_texts = averages(pictures), gains(texts)
     for kind in (*DIALS, FROZEN):
-        cells = [" / ".join(f"{part[kind][key]:.1f}" for key in part[kind]) for part in parts]
+        cells = [" / ".join(f"{part[kind][key]:z.1f}" for key in part[kind]) for part in parts]
         cells.append(f"{both[kind]['average']:.1f}")
         cells += [", ".join(f"{each[side]:.0f}" for each in of_texts[kind]) or "–" for side in (0, 1)]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
