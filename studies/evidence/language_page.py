@@ -47,11 +47,11 @@ SMALL, GENERAL, CHAT = "general", "general agreement", "chat agreement"
 _ABOUT_SMALL = """A small model (Llama's architecture, 11.2 M weights, a vocabulary of 4,096 of its own) is made here
 from 16 MB of English: WikiText-2's validation and test text, the kernel's manuals, seven novels. Then it learns one
 narrow domain at a time: {steps} steps of {batch} windows of 128 tokens, AdamW, no weight decay, gradients clipped at
-norm 1, a rate that falls to 0, from {rate:g}, or {lora:g} for LoRA: of {rates} the one that learned Shakespeare best.
-Shakespeare is for development: the grids and rates were settled on it. What was known is the mean of the bits per
-character of {asked} held-out windows of each of the three sources; the new skill is that of the domain's held-out
-end. Ω is measured on {measured} other windows of the three sources, without labels. The model is young (1,500 steps),
-so the figures are of forgetting, not of good English."""
+norm 1, a rate that falls to 0, from {rate:g}, or {lora:g} for LoRA and OSF: of {rates} the one that learned
+Shakespeare best. Shakespeare is for development: the grids and rates were settled on it. What was known is the mean
+of the bits per character of {asked} held-out windows of each of the three sources; the new skill is that of the
+domain's held-out end. Ω is measured on {measured} other windows of the three sources, without labels. The model is
+young (1,500 steps), so the figures are of forgetting, not of good English."""
 _READ = """**Won back** is the share of what fine-tuning loses that a method undoes: 0 is fine-tuning, 100 the base.
 The first column takes the most that a method wins back while it keeps 95 % of fine-tuning's gain, along the straight
 lines between any two of its points, fine-tuning among them; the **area** is the mean over all levels from 100 % down
@@ -64,11 +64,12 @@ _FORMS = ("MAS", "MAS in the loss", "MAS, gradient")
 _ABOUT_FORMS = """**The form of the penalty.** The pull after the step (MAS above), the penalty as a term of the
 loss and its gradient added before the step end at the same weights in a long training; this one is short. Over the
 same grid, on the {number} fine-tunings where all three were run (`--methods "MAS in the loss" "MAS, gradient"`):"""
-_AGAIN = ("KL", "MAS + KL", "MAS", "L2-SP", "EWC", "WiSE-FT", "LoRA")
+_AGAIN = ("KL", "MAS + KL", "MAS", "L2-SP", "EWC", "WiSE-FT", "LoRA", "OSF")
 _ABOUT_AGAIN = """**On a second base, and both together.** The same recipe on another machine makes another base: it
 knows {known:.3f} bits where the first knew {first:.3f}. There are {number} fine-tunings of it ({names};
 `--out results/freezing`). *MAS + KL* is KL with half of the movement held by MAS (told the length), over the
-strengths of KL:"""
+strengths of KL. *OSF* (PEFT) trains all weights but a share of each layer's largest singular directions, a quarter to
+nine tenths of them:"""
 _TOGETHER = """At 95 % of the new skill MAS + KL is {apart} points from KL alone: importance and old answers add up a
 little."""
 _ABOUT_REAL = """SmolLM2-135M-Instruct (4-bit in origin) learns three narrow domains in the way of
