@@ -65,10 +65,10 @@ FASHION = """No figures have been published for this dataset. λ is the one that
 how well that choice transfers.
 """
 RISING = """A first strength that is accepted is not the end of this search: larger ones are tried until one is refused,
-then some between the two, ten strengths a task at most. Where tasks share their outputs
-(domain-incremental), it finds strengths that keep more. Where each task has a head of its own, heads alone learn two
-digits well enough: every strength is accepted, up to a million times the first, and the network hardly learns further.
-The search sees what is learned, not what is kept.
+then some between the two, ten strengths a task at most. Where tasks share their outputs (domain-incremental), it finds
+strengths at which MAS and EWC keep more. Where each task has a head of its own, heads alone learn two digits well
+enough: every strength is accepted, up to a million times the first, and the network hardly learns further. The search
+sees what is learned, not what is kept.
 """
 AUTO = """The search starts at the strengths of De Lange et al. 2021 (3; 400 for EWC and SI; 10 for LwF) and only goes
 down. They suit tasks with separate heads. Where tasks share a head, published strengths are larger, and the search

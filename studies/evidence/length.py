@@ -122,6 +122,13 @@ def run(trainings: Iterable[Training], dials: Mapping[str, Dial], work: Path) ->
     return rows
 
 
+def gained(row: Mapping[str, Any], free: Mapping[str, Any]) -> tuple[float, float]:
+    """What a training on text wins back of fine-tuning's loss, and what it keeps of fine-tuning's gain, in percent."""
+    back = (free["old"] - row["old"]) / (free["old"] - row["before old"])
+    kept = (row["before new"] - row["new"]) / (row["before new"] - free["new"])
+    return 100 * back, 100 * kept
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown: of text what is won back and kept of the new skill, of pictures the accuracies."""
     lines = ["| training | length | moved, of fine-tuning's way | old skill | new skill |", "|---|---|---|---|---|"]
@@ -131,8 +138,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         if row is end:
             continue
         if row["before new"]:  # bits per character: less is better
-            old = f"{100 * (end['old'] - row['old']) / (end['old'] - row['before old']):.0f} % won back"
-            new = f"{100 * (row['before new'] - row['new']) / (row['before new'] - end['new']):.0f} %"
+            back, kept = gained(row, end)
+            old, new = f"{back:.0f} % won back", f"{kept:.0f} %"
         else:
             old = f"{100 * row['old']:.1f} (before {100 * row['before old']:.1f}, fine-tuned {100 * end['old']:.1f})"
             new = f"{100 * row['new']:.1f} (fine-tuned {100 * end['new']:.1f})"
@@ -146,9 +153,9 @@ def write(results: Path = OUT, page: Path = PAGE) -> None:
     blocks.inserted(page, "length", table(files.read_sealed(results)["rows"]))
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m studies.evidence.length", description=__doc__)
+def asked(study: str, about: str | None, words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of a study that learns texts and pictures: `data` is None where nothing is to be run."""
+    parser = argparse.ArgumentParser(prog=f"python -m studies.evidence.{study}", description=about)
     parser.add_argument("--data", type=Path, help="the folder of texts; none to run nothing")
     parser.add_argument("--texts", type=Path, help="the folder of texts from packages")
     parser.add_argument("--pictures", type=Path, help="the folder of datasets of pictures by name")
@@ -157,14 +164,21 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.data is not None:
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")
+    return options
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    options = asked("length", __doc__, words)
+    if options.data is not None:
         lab = Lab(options.data, options.texts, options.work)
         rows = run((on_text(lab, *each) for each in TEXTS), DIALS, options.work)
-        pairs = [
+        pairs = (
             on_pictures(
                 scene_of(options.pictures, pair, seed, options.work / "pairs"), f"{' → '.join(pair)}, seed {seed}, SGD"
             )
             for pair, seed in itertools.product(vision_regime.PAIRS, SEEDS)
-        ]
+        )
         rows += run(pairs, DIALS, options.work)
         files.write_sealed(OUT, {"rows": rows})
     write()

@@ -15,16 +15,12 @@ WORK; a run that was stopped continues after the last one.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import torch
 
 from forgetless import HoldShare, files
 from forgetless.errors import ForgetlessError
@@ -33,7 +29,7 @@ from forgetless.learn.recipe import Recipe
 from studies import blocks
 from studies.evidence import vision_regime
 from studies.evidence.language import Lab
-from studies.evidence.length import FREE, TEXTS, Dial, Training, on_pictures, on_text, run
+from studies.evidence.length import FREE, TEXTS, Dial, Training, asked, gained, on_pictures, on_text, run
 from studies.evidence.vision_scene import prepare, right
 
 OUT, PAGE = Path("results/evidence/share.json"), Path("docs/evidence.md")
@@ -96,10 +92,7 @@ def gains(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[float, floa
     free = {row["training"]: row for row in rows if row["kind"] == FREE}
     found = defaultdict[str, list[tuple[float, float]]](list)
     for row in rows:
-        end = free[row["training"]]
-        back = (end["old"] - row["old"]) / (end["old"] - row["before old"])
-        kept = (row["before new"] - row["new"]) / (row["before new"] - end["new"])
-        found[row["kind"]].append((100 * back, 100 * kept))
+        found[row["kind"]].append(gained(row, free[row["training"]]))
     return found
 
 
@@ -140,17 +133,10 @@ def write(results: Path = OUT, page: Path = PAGE) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m studies.evidence.share", description=__doc__)
-    parser.add_argument("--data", type=Path, help="the folder of texts; none to run nothing")
-    parser.add_argument("--texts", type=Path, help="the folder of texts from packages")
-    parser.add_argument("--pictures", type=Path, help="the folder of datasets of pictures by name")
-    parser.add_argument("--work", type=Path, default=Path("runs/evidence"), help="the folder of models and trainings")
-    options = parser.parse_args(words)
+    options = asked("share", __doc__, words)
     if options.data is not None:
-        torch.set_num_threads(1)
-        warnings.simplefilter("ignore")
         lab = Lab(options.data, options.texts, options.work)
-        texts = run([on_text(lab, *each) for each in TEXTS], DIALS, options.work)
+        texts = run((on_text(lab, *each) for each in TEXTS), DIALS, options.work)
         seen = list[dict[str, Any]]()
         for training, frozen in pictures(options.pictures, options.work):
             seen += [frozen, *run([training], DIALS, options.work)]
