@@ -70,7 +70,7 @@ METHODS = {
     "local MAS": Kind(MULTIPLES, "× λ¼", _PICTURES, "local mas"),
 }
 #: Points without a search: what a user gets by default.
-DEFAULTS = ("HoldShare(0.25)", "auto", "HoldShare(0.5)", "KeepAgreement(0.98)", "λ = 1")
+DEFAULTS = ("HoldShare(0.25)", "auto", "half", "HoldShare(0.5)", "KeepAgreement(0.98)", "λ = 1")
 #: The two ends of every frontier: fine-tuning and the frozen backbone.
 ENDS = ("fine-tuned", "base")
 
@@ -174,7 +174,8 @@ def model_of(scene: Scene, cache: Path, method: str, setting: float) -> MultiHea
 def _trained_by(scene: Scene, method: str, setting: float) -> Callable[[MultiHead], Method]:
     if method == "base":
         return lambda _: Frozen()
-    defaults = {"λ = 1": 1.0, "auto": "auto", "HoldShare(0.5)": HoldShare(0.5, steps=scene.steps)}
+    told = HoldShare(0.5, steps=scene.steps)
+    defaults = {"λ = 1": 1.0, "auto": "auto", "half": HoldShare(0.5), "HoldShare(0.5)": told}
     if method in defaults:
         return anchored(scene, "mas", defaults[method])
     if method == "LwF":

@@ -26,7 +26,14 @@ _STYLES = {
     "blend by Ω": ("#882255", "<"),
     "MAS, then WiSE-FT": ("#332288", ">"),
 }
-_POINTS = {"HoldShare(0.25)": "*", "auto": "8", "HoldShare(0.5)": "d", "KeepAgreement(0.98)": "p", "λ = 1": "h"}
+_POINTS = {
+    "HoldShare(0.25)": "*",
+    "auto": "8",
+    "half": "X",
+    "HoldShare(0.5)": "d",
+    "KeepAgreement(0.98)": "p",
+    "λ = 1": "h",
+}
 
 
 def write(out: Path, page: Path) -> None:
@@ -157,7 +164,8 @@ _SAID = {
     "HoldShare(0.25)": f'`HoldShare({SHARE})` holds a quarter of the weights (`of="weights"`) and is told the length of'
     " the training; “MAS, then WiSE-FT” begins there.",
     "auto": "`auto` is what `Anchor` does unless it is told otherwise: it holds back 65 % of the movement.",
-    "HoldShare(0.5)": "`HoldShare(0.5)` holds back half, and is told the length of the training.",
+    "half": "`half` holds back half of it.",
+    "HoldShare(0.5)": "`HoldShare(0.5)` is the same, told the length of the training.",
     "KeepAgreement(0.98)": f"`KeepAgreement` checks {PROBES} unlabeled pictures that the old task was not trained on.",
     "λ = 1": "`λ = 1` is the paper's.",
 }

@@ -109,12 +109,14 @@ def complaints(browser: Any, path: Path) -> list[str]:
     found, address = list[str](), path.as_uri()
     for width in WIDTHS:
         for scheme in SCHEMES:
-            with opened(browser, address, address, width, scheme, found) as page:
+            with window(browser, address, width, scheme, found) as page:
+                _go(page, address)
                 found += _laid_out(page, width)
                 found += [f"the first column covers the others at {width}: {name}" for name in page.evaluate(_COVERED)]
                 found += [f"an empty figure at {width}: {name}" for name in page.evaluate(_MARKS)]
                 found += [f"contrast, screen, {scheme}: {each}" for each in page.evaluate(_CONTRAST)]
-    with opened(browser, address, address, WIDTHS[0], SCHEMES[0], found) as page:
+    with window(browser, address, WIDTHS[0], SCHEMES[0], found) as page:
+        _go(page, address)
         found += _hostile(page)
         found += _keyboard(page)
         count = page.locator("img:not([alt])").count()
@@ -131,20 +133,20 @@ def complaints(browser: Any, path: Path) -> list[str]:
 def complaints_of_a_site(browser: Any, site: str, pages: Iterable[str], width: int, scheme: str) -> list[str]:
     """What is wrong with the pages of a site that is served at the address `site`, one after the other in a window."""
     found, of_one = list[str](), list[str]()
-    with opened(browser, site, site, width, scheme, of_one) as window:
-        for page in pages:
-            _go(window, site + page)
-            of_one += _laid_out(window, width, ".md-content")
-            of_one += [f"contrast, {scheme}: {each}" for each in window.evaluate(_CONTRAST)]
-            of_one += [f"no picture or no description: {each}" for each in window.evaluate(_PICTURES)]
-            found += [f"{page} at {width}: {each}" for each in dict.fromkeys(of_one)]
+    with window(browser, site, width, scheme, of_one) as page:
+        for name in pages:
+            _go(page, site + name)
+            of_one += _laid_out(page, width, ".md-content")
+            of_one += [f"contrast, {scheme}: {each}" for each in page.evaluate(_CONTRAST)]
+            of_one += [f"no picture or no description: {each}" for each in page.evaluate(_PICTURES)]
+            found += [f"{name} at {width}: {each}" for each in dict.fromkeys(of_one)]
             of_one.clear()
     return found
 
 
 @contextlib.contextmanager
-def opened(browser: Any, address: str, own: str, width: int, scheme: str, found: list[str]) -> Iterator[Any]:
-    """The page, loaded and painted, in a window of its own; adds what it does besides, and asks outside of `own`."""
+def window(browser: Any, own: str, width: int, scheme: str, found: list[str]) -> Iterator[Any]:
+    """A new window; adds what its pages do besides, and ask outside of `own`."""
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     try:
         page = context.new_page()
@@ -152,13 +154,13 @@ def opened(browser: Any, address: str, own: str, width: int, scheme: str, found:
         page.on("pageerror", lambda error: found.append(f"a script failed: {error}"))
         page.on("dialog", lambda dialog: (found.append("it opens a dialog"), dialog.dismiss()))
         page.on("request", lambda request: _asked(request.url, own, found))
-        _go(page, address)
         yield page
     finally:
         context.close()
 
 
 def _go(page: Any, address: str) -> None:
+    """Load and paint a page."""
     page.goto(address)
     page.evaluate(_SETTLED)
 
